@@ -1,0 +1,102 @@
+"""What every network and every analytic model becomes: D(x, sigma, labels) = E[data | x]."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Denoiser(ABC):
+    """Ideal output of a diffusion network, in the coordinates of Karras et al. 2022.
+
+    Preconditioning, prediction type (epsilon, v, x0, F), guidance and the network's dtype end here:
+    a solver sees only the conditional mean of the data.
+
+    Attributes:
+        img_channels: C of the (B, C, H, W) images.
+        img_resolution: height of the images in pixels.
+        label_dim: number of classes K; 0 means unconditional.
+        sigma_min, sigma_max: range of noise levels (data std units) the denoiser is good for.
+        evaluations: network evaluations one call costs each sample (2 with guidance).
+        image_shape: (C, H, W) of one sample.
+    """
+
+    img_channels: int
+    img_resolution: int
+    label_dim: int = 0
+    sigma_min: float = 0.0
+    sigma_max: float = float("inf")
+    evaluations: int = 1
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.img_channels, self.img_resolution, self.img_resolution)
+
+    @abstractmethod
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """E[data | x], same shape and dtype as x.
+
+        x: (B, C, H, W), data + sigma * noise with data in [-1, 1], unscaled. sigma: () or (B,).
+        labels: (B, K) one-hot (a zero row is unconditional) or None.
+        """
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest noise level the network was trained on; the identity for continuous ones."""
+        return sigma
+
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """Reshape a () or (B,) tensor so that it broadcasts over (B, C, H, W)."""
+    return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:
+    """Raise ValueError unless labels is None or (batch, label_dim) with label_dim > 0."""
+    if labels is None:
+        return
+    if label_dim == 0:
+        raise ValueError("labels were given to an unconditional model: use labels=none")
+    if labels.shape != (batch, label_dim):
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}; expected one-hot rows of shape ({batch}, {label_dim})"
+        )
+
+
+class FixedBatch(Denoiser):
+    """Evaluate a denoiser in batches of exactly `size` samples (the last one padded).
+
+    Matrix and convolution kernels may sum in another order for another batch size, so the same
+    sample can differ in its last bits when its batch does. Handing the network one fixed shape
+    takes that freedom away: samples no longer depend on the caller's batch size at all.
+    """
+
+    def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
+        self.denoiser, self.size = denoiser, size
+        self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
+        self.label_dim, self.evaluations = denoiser.label_dim, denoiser.evaluations
+        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.denoiser.image_shape
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.denoiser.round_sigma(sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, x.shape[0])
+        out = torch.empty_like(x)
+        for start in range(0, x.shape[0], self.size):
+            stop = min(start + self.size, x.shape[0])
+            chunk = slice(start, stop)
+            denoised = self.denoiser(
+                self._padded(x[chunk]),
+                sigma if sigma.ndim == 0 else self._padded(sigma[chunk]),
+                None if labels is None else self._padded(labels[chunk]),
+            )
+            out[chunk] = denoised[: stop - start]
+        return out
+
+    def _padded(self, value: Tensor) -> Tensor:
+        missing = self.size - value.shape[0]
+        return value if missing == 0 else torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
