@@ -1,0 +1,130 @@
+"""The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedsbench import registry
+from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
+from seedsbench.diffusion.integrate import integrate, snapped_levels
+from seedsbench.diffusion.noise import Noise, Philox
+from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.schedule import Schedule
+from seedsbench.solvers.base import Final, Solver, final_cost
+
+Choice = str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `sample` returns.
+
+    x: (B, C, H, W), the dtype asked for. nfe: (B,) int64, network evaluations counted.
+    sigmas: (n_steps + 1,) float64 noise levels. trajectory: (n_steps + 2, B, C, H, W), the state (in the
+    schedule's scaled coordinates) at each level and then x; None unless asked for.
+    """
+
+    x: Tensor
+    nfe: Tensor
+    sigmas: Tensor
+    trajectory: Tensor | None = None
+
+
+def solver_names() -> list[str]:
+    """Names of the configured solvers."""
+    return registry.names("solver")
+
+
+def solver(name: Choice, **overrides: Any) -> Solver:
+    """A solver by its configuration's name, with options overridden: `solver("seeds3", c2=0.4)`.
+
+    Raises ValueError, with the nearest names, for an unknown solver or option.
+    """
+    return registry.build(registry.configured("solver", name, **overrides))
+
+
+def noise_levels(
+    denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int
+) -> tuple[Tensor, Schedule]:
+    """The (n_steps + 1) or fewer levels of a run and the schedule fitted to their range.
+
+    Levels are rounded to those the network was trained on, except an explicit list, which is literal.
+    """
+    low, high = grid.range(getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", float("inf")))
+    fitted = schedule.through(low, high)
+    sigmas = grid.levels(n_steps + 1, low, high, fitted)
+    if not isinstance(grid, Explicit):
+        sigmas = snapped_levels(Process(denoiser, fitted, 0), sigmas)
+    check_decreasing(sigmas)
+    return sigmas, fitted
+
+
+def sample(
+    denoiser: Any,
+    latents: Tensor,
+    *,
+    solver: Solver | Choice,
+    nfe: int | None = None,
+    steps: int | None = None,
+    schedule: Schedule | Choice = "linear",
+    grid: Grid | Choice = "edm",
+    sigmas: Sequence[float] | Tensor | None = None,
+    final: Final = "denoise",
+    noise: Noise | None = None,
+    labels: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+    return_trajectory: bool = False,
+) -> Samples:
+    """Draw samples: one solver, one path of noise levels, from given standard normal latents.
+
+    denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
+        `round_sigma` are used where it has them.
+    latents: (B, C, H, W) standard normal.
+    solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
+    nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
+        or sigmas: explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
+    final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
+        coordinates, "stop" leaves the (scaled) state there.
+    noise: object with normal() and increment(q0, q1); None is counter-based noise of seed 0, one
+        stream for each position in the batch.
+    labels: (B, K) one-hot or None. dtype: of the state (the network's own dtype is the denoiser's).
+
+    Raises ValueError for unusable input before any evaluation, NonFiniteError naming step and sigma.
+    """
+    if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
+        raise ValueError(f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}")
+    if latents.ndim != 4:
+        raise ValueError(f"latents must have shape (B, C, H, W), got {tuple(latents.shape)}")
+    method = solver if isinstance(solver, Solver) else registry.build(registry.configured("solver", solver))
+    schedule = schedule if isinstance(schedule, Schedule) else registry.build(registry.configured("schedule", schedule))
+    if sigmas is not None:
+        given = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
+        grid = Explicit(sigmas=tuple(given))
+        n_steps = len(given) - 1
+    else:
+        grid = grid if isinstance(grid, Grid) else registry.build(registry.configured("grid", grid))
+        n_steps = _count(nfe, steps, method, final)
+    final_cost(final)
+    levels, fitted = noise_levels(denoiser, schedule, grid, n_steps)
+    batch = latents.shape[0]
+    process = Process(denoiser, fitted, batch, labels)
+    if noise is None:
+        noise = Philox(torch.arange(batch), latents.shape[1:], dtype=dtype, device=latents.device)
+    states = []
+    x = latents
+    for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), noise, final):
+        if return_trajectory:
+            states.append(x)
+    return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
+
+
+def _count(nfe: int | None, steps: int | None, solver: Solver, final: Final) -> int:
+    if nfe is not None:
+        return solver.steps_for(nfe, final)
+    assert steps is not None
+    if steps < 1:
+        raise ValueError(f"steps={steps}: a run needs at least one step")
+    return steps

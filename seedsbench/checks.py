@@ -1,0 +1,54 @@
+"""Checks shared by everything a user can configure: field types, ranges, nearest names."""
+
+import dataclasses
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def nearest(name: str, known: Iterable[str], *, what: str) -> str:
+    """One line that says `name` is unknown and what comes nearest."""
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(c) for c in close)}?" if close else f"Known: {', '.join(options)}"
+    return f"unknown {what} {name!r}. {hint}"
+
+
+def check_types(obj: Any) -> None:
+    """Raise ValueError if a field of the frozen dataclass `obj` does not have its annotated type.
+
+    Knows float (any finite or infinite real, not NaN), int, bool, str, Literal; other annotations
+    are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
+    """
+    hints = get_type_hints(type(obj))
+    for field in dataclasses.fields(obj):
+        value, hint = getattr(obj, field.name), hints[field.name]
+        reason = _mismatch(value, hint)
+        if reason:
+            raise ValueError(f"{type(obj).__name__}: {field.name}={value!r} {reason}")
+
+
+def _mismatch(value: Any, hint: Any) -> str | None:
+    if get_origin(hint) is Literal:
+        options = get_args(hint)
+        return None if value in options else f"must be one of {', '.join(map(str, options))}"
+    if hint is bool:
+        return None if isinstance(value, bool) else "must be true or false"
+    if hint is int:
+        return None if isinstance(value, numbers.Integral) and not isinstance(value, bool) else "must be an integer"
+    if hint is float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return None if real and not math.isnan(float(value)) else "must be a number"
+    if hint is str:
+        return None if isinstance(value, str) else "must be a string"
+    return None
+
+
+def check_range(obj: Any, name: str, low: float, high: float, *, open_low: bool = False) -> None:
+    """Raise ValueError unless `low <= obj.name <= high` (`low <` with open_low)."""
+    value = getattr(obj, name)
+    if not (low < value if open_low else low <= value) or not value <= high:
+        bracket = "(" if open_low else "["
+        raise ValueError(f"{type(obj).__name__}: {name}={value} must lie in {bracket}{low:g}, {high:g}]")

@@ -1,0 +1,202 @@
+"""Grids: at which noise levels a sampler stops. A rule and its range; the schedule is another choice.
+
+Formulas of the four regimes: Karras et al. 2022, Table 1 ("time steps") with the default ranges of
+its appendix. A grid of n steps has n + 1 decreasing levels, all positive; the way from the last one
+to zero is the loop's `final` policy.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seedsbench.checks import check_types
+from seedsbench.diffusion.schedule import VP, Discrete, Schedule
+
+
+@dataclass(frozen=True)
+class Grid(ABC):
+    """sigma_min, sigma_max: range in data std units, before it is clipped to the denoiser's."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"{type(self).__name__}: sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
+                "need 0 < sigma_min < sigma_max"
+            )
+
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        """The grid's own range clipped to [low, high], what the denoiser is good for."""
+        clipped = max(self.sigma_min, low), min(self.sigma_max, high)
+        if not clipped[0] < clipped[1]:
+            raise ValueError(
+                f"the grid's range [{self.sigma_min:g}, {self.sigma_max:g}] does not meet the denoiser's "
+                f"[{low:g}, {high:g}]: set grid.sigma_min and grid.sigma_max inside the latter"
+            )
+        return clipped
+
+    @abstractmethod
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        """(n,) float64 noise levels from `high` down to `low`; n >= 2."""
+
+
+def _ramp(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64) / (n - 1)
+
+
+@dataclass(frozen=True)
+class EDM(Grid):
+    """Uniform in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
+
+    rho: float = 7.0
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        first, last = high ** (1 / self.rho), low ** (1 / self.rho)
+        return (first + _ramp(n) * (last - first)) ** self.rho
+
+
+# Range of the VP process: sigma(epsilon_s) .. sigma(1) with beta_d 19.9, beta_min 0.1.
+_VP_LOW, _VP_HIGH = (
+    float(VP().sigma(torch.tensor(t, dtype=torch.float64))) for t in (VP().epsilon_s, 1.0)
+)
+
+
+@dataclass(frozen=True)
+class VPGrid(Grid):
+    """Uniform in the time of the VP process, 1 down to epsilon_s, fitted to the range."""
+
+    sigma_min: float = _VP_LOW
+    sigma_max: float = _VP_HIGH
+    epsilon_s: float = 1e-3
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        fitted = VP(epsilon_s=self.epsilon_s).through(low, high)
+        return fitted.sigma(1 + _ramp(n) * (self.epsilon_s - 1))
+
+
+@dataclass(frozen=True)
+class VEGrid(Grid):
+    """Geometric in sigma^2, which is the time of the VE process."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        return (high**2 * (low**2 / high**2) ** _ramp(n)).sqrt()
+
+
+@dataclass(frozen=True)
+class IDDPMGrid(Grid):
+    """Evenly picked entries of the iDDPM table (Nichol and Dhariwal 2021, eq. 17; EDM Table 1)."""
+
+    sigma_max: float = 81.0
+    C_1: float = 0.001
+    C_2: float = 0.008
+    M: int = 1000
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        table = iddpm_table(self.C_1, self.C_2, self.M)
+        table = table[(table >= low) & (table <= high)]
+        if len(table) < 2:
+            raise ValueError(f"the iDDPM table has {len(table)} levels in [{low:g}, {high:g}]: widen the range")
+        return table[(_ramp(n) * (len(table) - 1)).round().long()]
+
+
+def iddpm_table(C_1: float, C_2: float, M: int) -> Tensor:
+    """(M + 1,) float64 noise levels u_0 > ... > u_M = 0 of a network trained as iDDPM is.
+
+    Backward recursion u_(j-1)^2 = (u_j^2 + 1) / max(a_(j-1)/a_j, C_1) - 1 with
+    a_j = sin^2(pi/2 * j / (M (C_2 + 1))) (Karras et al. 2022, Table 1 and appendix C.3.4).
+    """
+    # alpha_bar in float32, as in the tables published networks were trained with (3e-7 relative apart
+    # from the exact ones, 5e-4 at the lowest level): these, not better ones, are the levels they know.
+    j = torch.arange(M + 1)
+    alpha_bar = torch.sin(0.5 * math.pi * j / M / (C_2 + 1)) ** 2
+    ratio = (alpha_bar[:-1] / alpha_bar[1:]).clamp(min=C_1).double()
+    levels = [torch.zeros((), dtype=torch.float64)]
+    for r in reversed(ratio.unbind()):
+        levels.append(((levels[-1] ** 2 + 1) / r - 1).sqrt())
+    return torch.stack(levels[::-1])
+
+
+@dataclass(frozen=True)
+class LogSNR(Grid):
+    """Uniform in log sigma."""
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        return (math.log(high) + _ramp(n) * math.log(low / high)).exp()
+
+
+@dataclass(frozen=True)
+class DiscreteGrid(Grid):
+    """Timesteps of a discrete schedule, spaced as diffusers names it; ignores the sigma range.
+
+    leading: multiples of T // n, plus steps_offset. linspace: n rounded points of 0 .. T - 1.
+    trailing: T, T - T/n, ... rounded, less one (Lin et al. 2024, Table 2).
+    """
+
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    steps_offset: int = 0
+
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        if not isinstance(schedule, Discrete):
+            raise ValueError(
+                f"grid=discrete picks timesteps of a table and schedule {type(schedule).__name__} has none: "
+                "use schedule=discrete"
+            )
+        total = schedule.num_train_timesteps
+        if n > total:
+            raise ValueError(f"{n} levels do not fit a table of {total} timesteps")
+        return schedule.sigma(self.timesteps(n, total).double())
+
+    def timesteps(self, n: int, total: int) -> Tensor:
+        """(n,) int64 decreasing timesteps."""
+        ramp = torch.arange(n, dtype=torch.float64)
+        if self.timestep_spacing == "leading":
+            return (ramp.flip(0) * (total // n)).long() + self.steps_offset
+        if self.timestep_spacing == "linspace":
+            return torch.linspace(0, total - 1, n, dtype=torch.float64).round().long().flip(0)
+        return (total - ramp * (total / n)).round().long() - 1
+
+
+@dataclass(frozen=True)
+class Explicit(Grid):
+    """The given levels, literally: never rounded to the denoiser's table, never clipped."""
+
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
+        check_decreasing(torch.tensor(self.sigmas, dtype=torch.float64))
+
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        return self.sigmas[-1], self.sigmas[0]
+
+    def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
+        if n != len(self.sigmas):
+            raise ValueError(
+                f"the explicit grid has {len(self.sigmas)} levels ({len(self.sigmas) - 1} steps), not {n}"
+            )
+        return torch.tensor(self.sigmas, dtype=torch.float64)
+
+
+def check_decreasing(sigmas: Tensor) -> None:
+    """Raise ValueError unless there are at least two levels, finite, positive, strictly decreasing."""
+    if len(sigmas) < 2:
+        raise ValueError(f"a grid needs at least two noise levels, got {sigmas.tolist()}")
+    if not bool((sigmas.isfinite() & (sigmas > 0)).all()):
+        raise ValueError(f"noise levels must be finite and positive (the step to 0 is `final`), got {sigmas.tolist()}")
+    if not bool((sigmas[1:] < sigmas[:-1]).all()):
+        raise ValueError(f"noise levels must decrease strictly, got {sigmas.tolist()}")
+

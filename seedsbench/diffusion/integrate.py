@@ -1,0 +1,91 @@
+"""The fixed-step loop: steps, the end of the path, the finiteness check and the evaluation count.
+
+Everything that every sampler would otherwise repeat lives here once; solvers hold only the method.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, expand
+
+
+class Method(Protocol):
+    """What the loop needs of a solver (seedsbench.solvers.base.Solver says what each part means)."""
+
+    def init(self, process: Process, x: Tensor, times: Tensor) -> Any: ...
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
+    ) -> Any: ...
+
+    def finish(self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise) -> tuple[Tensor, Tensor]: ...
+
+    def nfe(self, n_steps: int) -> int: ...
+
+
+class NonFiniteError(ArithmeticError):
+    """A state became NaN or infinite; the message names the step and the noise level."""
+
+
+def starting_point(process: Process, latents: Tensor, t: Tensor) -> Tensor:
+    """s(t) sigma(t) z: the state at the first time for standard normal latents z."""
+    sigma = process.schedule.sigma(t)
+    return latents * expand(sigma * process.schedule.scale_at(sigma), latents)
+
+
+def integrate(
+    process: Process, solver: Method, latents: Tensor, times: Tensor, noise: Noise, final: str
+) -> Iterator[Tensor]:
+    """Yield the state at each of the (n_steps + 1) times, then the finished sample.
+
+    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
+    the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
+    ODE to t = 0 in the schedule's coordinates; "stop" returns the state as it is, unscaled by nothing.
+    States are in the schedule's scaled coordinates. Raises NonFiniteError naming step and sigma, and
+    RuntimeError if the evaluations counted are not those the solver promised.
+    """
+    n_steps = len(times) - 1
+    x = starting_point(process, latents, times[0])
+    state = solver.init(process, x, times)
+    for i in range(n_steps):
+        yield x
+        result = solver.step(process, x, times[i], times[i + 1], state, noise)
+        x, state = result.x, result.state
+        _check_finite(x, process, f"step {i + 1} of {n_steps}", times[i])
+    yield x
+    before = process.nfe.clone()
+    if final != "stop":
+        x, t = solver.finish(process, x, times[-1], state, noise)
+        x = process.denoise(x, t) if final == "denoise" else x - expand(t, x) * process.drift(x, t)
+        _check_finite(x, process, f"the final step ({final})", times[-1])
+    _check_promise(solver, n_steps, before, process)
+    yield x
+
+
+def _check_finite(x: Tensor, process: Process, where: str, t: Tensor) -> None:
+    if bool(x.isfinite().all()):
+        return
+    bad = int((~x.isfinite()).flatten(1).any(1).sum())
+    sigma = float(process.schedule.sigma(t).max())
+    raise NonFiniteError(
+        f"{bad} of {len(x)} samples became non-finite in {where}, leaving sigma={sigma:.6g}: "
+        "the network or the solver returned NaN or infinity there"
+    )
+
+
+def _check_promise(solver: Method, n_steps: int, counted: Tensor, process: Process) -> None:
+    promised = solver.nfe(n_steps) * process.cost
+    if not bool((counted == promised).all()):
+        raise RuntimeError(
+            f"{type(solver).__name__}.nfe({n_steps}) promises {promised} network evaluations but "
+            f"{counted.min()}..{counted.max()} were counted: correct its nfe()"
+        )
+
+
+def snapped_levels(process: Process, sigmas: Tensor) -> Tensor:
+    """Levels rounded to those the denoiser knows, repeats merged: a fine grid on a coarse table."""
+    return torch.unique_consecutive(process.round_sigma(sigmas))

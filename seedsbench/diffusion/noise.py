@@ -1,0 +1,107 @@
+"""Where every random number of sampling comes from.
+
+A solver asks either for `normal()`, a fresh N(0, I) (churn, Langevin), or for
+`increment(q0, q1)`, the increment of one Brownian path between two readings of the solver's own
+clock. Stage noises asked for as increments of one path have the right correlations by construction.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.philox import philox_normal, philox_words
+
+LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
+
+
+class Noise(Protocol):
+    """What `seedsbench.sample(noise=...)` accepts."""
+
+    def normal(self) -> Tensor:
+        """Independent standard normals, (B, C, H, W)."""
+        ...
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        """W(q1) - W(q0), variance |q1 - q0|, (B, C, H, W); intervals of one path must not overlap."""
+        ...
+
+
+class _FromNormals:
+    """Increments as scaled fresh normals: exact as long as the intervals asked for do not overlap."""
+
+    def normal(self) -> Tensor:
+        raise NotImplementedError
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        return self.normal() * (q1 - q0).abs().sqrt()
+
+
+class Philox(_FromNormals):
+    """Counter-based noise: draw d of sample i is a pure function of (seed, stream, i, d).
+
+    indices: (B,) sample indices in [0, 2**32). shape: (C, H, W). Draws are computed in float64 and
+    then cast, so a float32 run sees the same noise, rounded.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        shape: tuple[int, ...],
+        *,
+        seed: int = 0,
+        stream: int = STEPS,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._indices = torch.as_tensor(indices, dtype=torch.int64, device=device)
+        self._shape, self._seed, self._stream, self._dtype = tuple(shape), seed, stream, dtype
+        self._draw = 0
+
+    def normal(self) -> Tensor:
+        size = int(np.prod(self._shape))
+        z = philox_normal(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
+        self._draw += 1
+        return z.to(self._dtype).reshape(-1, *self._shape)
+
+
+class Recorded(_FromNormals):
+    """Replays recorded standard normals z, (n_draws, B, C, H, W), in draw order.
+
+    Raises ValueError when more draws are asked for than were recorded; draws left over are no error.
+    """
+
+    def __init__(self, z: Any) -> None:
+        self._z = torch.as_tensor(z)
+        self._draw = 0
+
+    def normal(self) -> Tensor:
+        if self._draw >= len(self._z):
+            raise ValueError(f"the solver asks for draw {self._draw + 1} but only {len(self._z)} are recorded")
+        self._draw += 1
+        return self._z[self._draw - 1]
+
+
+class Silent:
+    """No noise: what is left of a stochastic solver is its drift."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> None:
+        self._zero = torch.zeros(shape, dtype=dtype)
+
+    def normal(self) -> Tensor:
+        return self._zero
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        return self._zero
+
+
+def latents(indices: Tensor, shape: tuple[int, ...], *, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal starting points, (B, C, H, W) float64, a function of (seed, index) alone."""
+    return Philox(indices, shape, seed=seed, stream=LATENTS, device=device).normal()
+
+
+def random_classes(indices: Tensor, n_classes: int, *, seed: int) -> Tensor:
+    """One class in [0, n_classes) for each sample index, (B,) int64."""
+    words = philox_words(torch.as_tensor(indices, dtype=torch.int64), seed=seed, stream=LABELS, draw=0)
+    return (words * n_classes) >> 32

@@ -1,0 +1,66 @@
+"""The denoiser seen through a schedule: the only thing a solver may evaluate, and it counts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.schedule import Schedule
+
+
+def expand(value: Tensor, like: Tensor) -> Tensor:
+    """A () or (B,) tensor shaped to broadcast over (B, C, H, W)."""
+    return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+class Process:
+    """One batch's view of a denoiser: scaled coordinates, and network evaluations counted per sample.
+
+    Attributes:
+        schedule: sigma(t) and s(t) of the coordinates solvers step in.
+        nfe: (B,) int64, network evaluations so far (guidance counts each of its evaluations).
+        cost: network evaluations one call of the denoiser costs.
+    """
+
+    def __init__(self, denoiser: Any, schedule: Schedule, batch: int, labels: Tensor | None = None) -> None:
+        self.schedule = schedule
+        self.nfe = torch.zeros(batch, dtype=torch.int64)
+        self._denoiser, self._labels = denoiser, labels
+        self.cost = getattr(denoiser, "evaluations", 1)
+
+    def predict(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, sigma) for *unscaled* x = data + sigma noise; costs one evaluation."""
+        self.nfe += self.cost
+        return self._denoiser(x, sigma, self._labels).to(x.dtype)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """D for the scaled state x at time t; costs one evaluation."""
+        sigma = self.schedule.sigma(t)
+        return self.predict(x / expand(self.schedule.scale_at(sigma), x), sigma)
+
+    def eps(self, x: Tensor, t: Tensor) -> Tensor:
+        """The noise estimate (x/s - D)/sigma; costs one evaluation."""
+        sigma = self.schedule.sigma(t)
+        x = x / expand(self.schedule.scale_at(sigma), x)
+        return (x - self.predict(x, sigma)) / expand(sigma, x)
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation."""
+        schedule = self.schedule
+        sigma, scale = schedule.sigma(t), schedule.scale(t)
+        rate = schedule.dsigma(t) / sigma
+        growth = expand(rate + schedule.dscale(t) / scale, x)
+        return growth * x - expand(rate * scale, x) * self.denoise(x, t)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest level the denoiser was trained on, float64."""
+        rounding = getattr(self._denoiser, "round_sigma", None)
+        return sigma if rounding is None else torch.as_tensor(rounding(sigma)).to(sigma)
+
+    def lam(self, t: Tensor) -> Tensor:
+        """Half the log signal-to-noise ratio, -log sigma(t)."""
+        return -self.schedule.sigma(t).log()
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Inverse of `lam`."""
+        return self.schedule.sigma_inv((-lam).exp())

@@ -1,0 +1,188 @@
+"""Noise schedules sigma(t) and signal scales s(t): which differential equation is integrated.
+
+The state of a sampler is x = s(t) (data + sigma(t) noise) (Karras et al. 2022, eq. 4). A schedule
+says nothing about where the sampler stops on the way (that is a grid) nor about how the network was
+trained (that ends in the denoiser).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seedsbench.checks import check_range, check_types
+
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """sigma(t), its derivative and inverse, and the signal scale; all take float64 tensors of any shape.
+
+    scaling: "none" keeps s = 1; "vp" keeps the variance of unit-variance data at 1, s = 1/sqrt(1+sigma^2).
+    """
+
+    scaling: Literal["none", "vp"] = "none"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level (data std units) at time t."""
+
+    @abstractmethod
+    def dsigma(self, t: Tensor) -> Tensor:
+        """d sigma / dt."""
+
+    @abstractmethod
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        """The time t at which sigma(t) is `sigma`."""
+
+    def scale_at(self, sigma: Tensor) -> Tensor:
+        """Signal scale s where the noise level is `sigma`."""
+        return (1 + sigma**2).rsqrt() if self.scaling == "vp" else torch.ones_like(sigma)
+
+    def scale(self, t: Tensor) -> Tensor:
+        """Signal scale s(t)."""
+        return self.scale_at(self.sigma(t))
+
+    def dscale(self, t: Tensor) -> Tensor:
+        """ds / dt."""
+        if self.scaling == "none":
+            return torch.zeros_like(t)
+        sigma = self.sigma(t)
+        return -sigma * self.dsigma(t) * self.scale_at(sigma) ** 3
+
+    def through(self, sigma_min: float, sigma_max: float) -> "Schedule":
+        """This schedule, fitted to the range it will be used on where it has free constants."""
+        return self
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """sigma(t) = t (Karras et al. 2022, section 3)."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+
+@dataclass(frozen=True)
+class VE(Schedule):
+    """sigma(t) = sqrt(t): the variance-exploding SDE in the time of Karras et al. 2022, Table 1."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.sqrt()
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return 0.5 / t.sqrt()
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return sigma**2
+
+
+@dataclass(frozen=True)
+class VP(Schedule):
+    """sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1) (Song et al. 2021, app. C; EDM Table 1).
+
+    fit_range: choose beta_d and beta_min so that sigma(1) and sigma(epsilon_s) are the ends of the
+    sampled range (what EDM's ablation does; on the VP range itself that gives 19.9 and 0.1 back).
+    Without it the two constants are used as given. Only solvers that step in t (euler, heun) can
+    tell the difference; exponential solvers step in sigma.
+    """
+
+    scaling: Literal["none", "vp"] = "vp"
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    epsilon_s: float = 1e-3
+    fit_range: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "beta_d", 0, math.inf, open_low=True)
+        check_range(self, "epsilon_s", 0, 1, open_low=True)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        sigma = self.sigma(t)
+        return 0.5 * (self.beta_min + self.beta_d * t) * (sigma + 1 / sigma)
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
+        return (root - self.beta_min) / self.beta_d
+
+    def through(self, sigma_min: float, sigma_max: float) -> "VP":
+        if not self.fit_range:
+            return self
+        low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+        beta_d = 2 * (low / self.epsilon_s - high) / (self.epsilon_s - 1)
+        return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
+
+
+@dataclass(frozen=True)
+class Discrete(Schedule):
+    """A table of alphas_cumprod, t its (real) index: sqrt((1-a)/a) log-linear between entries.
+
+    Built from betas as DDPM-style models are (Ho et al. 2020; Nichol and Dhariwal 2021 for
+    "squaredcos_cap_v2"; "scaled_linear" is linear in sqrt(beta)). Beyond the table the end slopes
+    go on, so that solver stages never fall off it.
+    """
+
+    scaling: Literal["none", "vp"] = "vp"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    beta_schedule: BetaSchedule = "linear"
+    log_sigmas: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # log_sigmas is derived, so it must exist before the field types are checked.
+        object.__setattr__(self, "log_sigmas", torch.zeros(0))
+        super().__post_init__()
+        check_range(self, "num_train_timesteps", 2, 10**6)
+        betas = make_betas(self.beta_schedule, self.num_train_timesteps, self.beta_start, self.beta_end)
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f"beta_start={self.beta_start}, beta_end={self.beta_end}: betas must lie in (0, 1)")
+        alphas_cumprod = torch.cumprod(1 - betas, 0)
+        object.__setattr__(self, "log_sigmas", 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log())
+
+    def _cell(self, position: Tensor, table: Tensor) -> Tensor:
+        return (torch.searchsorted(table, position.contiguous()) - 1).clamp(0, len(self.log_sigmas) - 2)
+
+    def _slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        i = t.floor().long().clamp(0, len(self.log_sigmas) - 2)
+        return i, self.log_sigmas[i + 1] - self.log_sigmas[i]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        i, slope = self._slope(t)
+        return (self.log_sigmas[i] + slope * (t - i)).exp()
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * self._slope(t)[1]
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        log_sigma = sigma.log()
+        i = self._cell(log_sigma, self.log_sigmas)
+        return i + (log_sigma - self.log_sigmas[i]) / (self.log_sigmas[i + 1] - self.log_sigmas[i])
+
+
+def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -> Tensor:
+    """(n,) float64 forward-process variances; the cosine one ignores beta_start and beta_end."""
+    if name == "linear":
+        return torch.linspace(beta_start, beta_end, n, dtype=torch.float64)
+    if name == "scaled_linear":
+        return torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float64) ** 2
+    edges = torch.arange(n + 1, dtype=torch.float64) / n
+    alpha_bar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)

@@ -1,0 +1,84 @@
+"""Names to objects through the configuration folders: one YAML in `conf/<group>` is one choice.
+
+Nothing is registered in code. The folder is the list, so a solver is one Python file and one YAML.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seedsbench.checks import nearest
+
+HERE = Path(__file__).resolve().parent
+
+
+def conf_dir() -> Path:
+    """The configuration folder: inside the package when installed from a wheel, else the checkout's."""
+    packaged = HERE / "conf"
+    return packaged if packaged.is_dir() else HERE.parent / "conf"
+
+
+def conf_dirs() -> list[Path]:
+    """`conf_dir()` and the folders named in SEEDSBENCH_CONF (separated as in PATH), which may add to it."""
+    extra = os.environ.get("SEEDSBENCH_CONF", "")
+    return [conf_dir(), *(Path(p).expanduser().resolve() for p in extra.split(os.pathsep) if p)]
+
+
+def names(group: str) -> list[str]:
+    """Names of all choices of a group, sorted."""
+    return sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")})
+
+
+def load(group: str, name: str) -> dict[str, Any]:
+    """The YAML `conf/<group>/<name>.yaml` as a dict; ValueError with the nearest names if there is none."""
+    from omegaconf import OmegaConf
+
+    for folder in conf_dirs():
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+            assert isinstance(config, dict)
+            return {str(key): value for key, value in config.items()}
+    raise ValueError(nearest(name, names(group), what=group))
+
+
+def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """The configuration of a named choice with overrides applied; unknown options are errors.
+
+    choice: "seeds3" or {"name": "seeds3", "c2": 0.4}.
+    """
+    if isinstance(choice, Mapping):
+        options = dict(choice)
+        if "name" not in options:
+            raise ValueError(f"{group}={options} has no 'name': write {{'name': 'seeds3', 'c2': 0.4}}")
+        name = options.pop("name")
+        overrides = {**options, **overrides}
+    else:
+        name = choice
+    config = load(group, str(name))
+    known = [key for key in config if key != "_target_"]
+    for key, value in overrides.items():
+        if key not in known:
+            raise ValueError(f"{group} {name}: {nearest(key, known or ['(it has none)'], what='option')}")
+        config[key] = value
+    return config
+
+
+def build(config: Mapping[str, Any], *args: Any) -> Any:
+    """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
+
+    Errors of the constructor come out as the ValueError it raised, not wrapped.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(dict(config), *args, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError):
+            raise ValueError(str(cause)) from error
+        if isinstance(cause, Exception) and not isinstance(cause, ImportError):
+            raise cause from error
+        raise ValueError(f"cannot build {config.get('_target_')!r}: {str(error).splitlines()[0]}") from error

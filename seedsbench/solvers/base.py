@@ -1,0 +1,95 @@
+"""What a solver is: a frozen choice of method whose `step` may evaluate only the process.
+
+A solver declares what it promises (network evaluations per step, orders) and the program measures
+it: the evaluation count is checked after every run and the orders are measured by the tests.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from seedsbench.checks import check_types
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process
+
+Final = Literal["denoise", "euler", "stop"]
+
+
+def final_cost(final: str) -> int:
+    """Network evaluations of the way from the last noise level to zero."""
+    if final not in get_args(Final):
+        raise ValueError(f"final={final!r} must be one of {', '.join(get_args(Final))}")
+    return 0 if final == "stop" else 1
+
+
+class BudgetError(ValueError):
+    """A budget of network evaluations that fits no step; the message names the smallest that does."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """x at the next time; `state` for the next step (history); `error`: embedded estimate, shape of x."""
+
+    x: Tensor
+    state: Any = None
+    error: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """Base of all solvers. Subclasses are frozen dataclasses whose fields are the YAML's options.
+
+    Class attributes (properties where they depend on options):
+        family: groups solvers in figures and tables.
+        order: global order of the drift (noise off).
+        weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
+        stochastic: whether it draws noise.
+    """
+
+    family: ClassVar[str] = "other"
+    order: ClassVar[int]
+    weak_order: ClassVar[int | None] = None
+    stochastic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def init(self, process: Process, x: Tensor, times: Tensor) -> Any:
+        """State before the first step; `times` are all the (n_steps + 1) times of the run."""
+        return None
+
+    @abstractmethod
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        """One step from t to t_next < t. x: (B, C, H, W) in the schedule's scaled coordinates."""
+
+    def finish(self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise) -> tuple[Tensor, Tensor]:
+        """(x, t) from which the loop's `final` policy takes over; churn acts here too. No evaluation."""
+        return x, t
+
+    @abstractmethod
+    def nfe(self, n_steps: int) -> int:
+        """Network evaluations of n_steps steps, without the final one: a promise that is checked."""
+
+    def steps_for(self, budget: int, final: Final = "denoise") -> int:
+        """The most steps that cost at most `budget` evaluations, the final one included.
+
+        Raises BudgetError if not even one step fits.
+        """
+        available = budget - final_cost(final)
+        if self.nfe(1) > available:
+            smallest = self.nfe(1) + final_cost(final)
+            raise BudgetError(
+                f"nfe={budget} fits no step of {type(self).__name__} (final={final}): "
+                f"the smallest budget that works is {smallest}"
+            )
+        low, high = 1, 2
+        while self.nfe(high) <= available:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.nfe(middle) <= available else (low, middle)
+        return low

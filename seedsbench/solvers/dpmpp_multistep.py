@@ -1,0 +1,48 @@
+"""DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2): data prediction, one evaluation a step, order 2.
+
+With h the step and h_prev the previous one in lambda = -log sigma, the data prediction is
+extrapolated to the middle of the step: D + h / (2 h_prev) (D - D_prev). The first step, without
+history, is DDIM. History is (D, h) in `state`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class DPMpp2M(Solver):
+    """Deterministic, order 2, one evaluation a step."""
+
+    family: ClassVar[str] = "dpm_solver"
+    order: ClassVar[int] = 2
+
+    def nfe(self, n_steps: int) -> int:
+        return n_steps
+
+    def step(
+        self,
+        process: Process,
+        x: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        state: tuple[Tensor, Tensor] | None,
+        noise: Noise,
+    ) -> StepResult:
+        schedule = process.schedule
+        sigma, sigma_next = schedule.sigma(t), schedule.sigma(t_next)
+        h = (sigma / sigma_next).log()
+        x = x / expand(schedule.scale_at(sigma), x)
+        denoised = process.predict(x, sigma)
+        extrapolated = denoised
+        if state is not None:
+            previous, h_previous = state
+            extrapolated = denoised + expand(h / (2 * h_previous), x) * (denoised - previous)
+        x = expand(sigma_next / sigma, x) * x - expand(torch.expm1(-h), x) * extrapolated
+        return StepResult(x * expand(schedule.scale_at(sigma_next), x), (denoised, h))

@@ -1,0 +1,38 @@
+"""Euler-Maruyama on the reverse-time SDE (Song et al. 2021, eq. 6), in the time of the schedule.
+
+With x = s (data + sigma noise) the reverse drift is s'/s x + 2 sigma'/sigma (x - s D). The diffusion
+coefficient depends on time alone, so its variance over a step is integrated exactly:
+s^2 (sigma_s^2 - sigma_t^2), the increment of a Brownian path in the clock -sigma^2.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Solver):
+    """One evaluation a step, drift order 1, weak order 1. With sigma(t) = t it is noise-prediction SEEDS-1."""
+
+    family: ClassVar[str] = "score_sde"
+    order: ClassVar[int] = 1
+    weak_order: ClassVar[int | None] = 1
+    stochastic: ClassVar[bool] = True
+
+    def nfe(self, n_steps: int) -> int:
+        return n_steps
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    ) -> StepResult:
+        schedule = process.schedule
+        sigma, sigma_next, scale = schedule.sigma(t), schedule.sigma(t_next), schedule.scale(t)
+        rate = 2 * schedule.dsigma(t) / sigma
+        drift = expand(schedule.dscale(t) / scale + rate, x) * x - expand(rate * scale, x) * process.denoise(x, t)
+        x = x + expand(t_next - t, x) * drift
+        return StepResult(x + expand(scale, x) * noise.increment(-(sigma**2), -(sigma_next**2)))

@@ -1,0 +1,85 @@
+"""Explicit Runge-Kutta methods on the probability-flow ODE, in the time of the schedule."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seedsbench.checks import check_range
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.tableau import ButcherTableau
+
+EULER = ButcherTableau(c=(0.0,), a=((),), b=(1.0,))
+
+
+def second_order(alpha: float) -> ButcherTableau:
+    """The two-stage family: alpha = 1 is Heun, 1/2 midpoint, 2/3 Ralston (EDM, Algorithm 3)."""
+    half = 0.5 / alpha
+    return ButcherTableau(c=(0.0, alpha), a=((), (alpha,)), b=(1 - half, half))
+
+
+def rk_step(process: Process, tableau: ButcherTableau, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    """One explicit Runge-Kutta step of dx/dt = drift; costs len(tableau.b) evaluations."""
+    h = t_next - t
+    slopes: list[Tensor] = []
+    for node, weights in zip(tableau.c, tableau.a, strict=True):
+        slopes.append(process.drift(_advance(x, h, weights, slopes), t + node * h))
+    return _advance(x, h, tableau.b, slopes)
+
+
+def _advance(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            x = x + expand(weight * h, x) * slope
+    return x
+
+
+@dataclass(frozen=True)
+class RungeKutta(Solver):
+    """Explicit Runge-Kutta with a fixed tableau: len(b) evaluations a step, deterministic."""
+
+    family: ClassVar[str] = "edm"
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        raise NotImplementedError
+
+    def nfe(self, n_steps: int) -> int:
+        return len(self.tableau.b) * n_steps
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    ) -> StepResult:
+        return StepResult(rk_step(process, self.tableau, x, t, t_next))
+
+
+@dataclass(frozen=True)
+class Euler(RungeKutta):
+    """Euler's method: order 1, one evaluation a step. On an unscaled schedule this is DDIM."""
+
+    order: ClassVar[int] = 1
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        return EULER
+
+
+@dataclass(frozen=True)
+class Heun(RungeKutta):
+    """EDM's deterministic sampler (Karras et al. 2022, Algorithms 1 and 3): order 2, two evaluations a step.
+
+    alpha in (0, 1]: where the second slope is taken, as a share of the step (1 is Heun's rule).
+    """
+
+    order: ClassVar[int] = 2
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "alpha", 0, 1, open_low=True)
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        return second_order(self.alpha)

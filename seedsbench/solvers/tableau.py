@@ -1,0 +1,112 @@
+"""Coefficients as data: Butcher tableaus and exponential tableaus that check themselves.
+
+An exponential Runge-Kutta method for v' = -v + N(l) in a logarithmic clock l has weights that are
+sums of phi functions of the step z (Hochbruck and Ostermann 2005, section 2):
+
+    v_i = exp(-c_i z) v_0 + z sum_j a_ij N_j,     a_ij = sum of coef * phi_k(-node z)
+
+so a weight is stored as (coef, k, node) terms and evaluated by one routine.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Term = tuple[float, int, float]  # coef * phi_k(node * z)
+Weight = tuple[Term, ...]
+SERIES_TERMS = 22
+
+
+def phi(k: int, z: Tensor) -> Tensor:
+    """phi_0 = exp, phi_(k+1)(z) = (phi_k(z) - 1/k!)/z; float64, any shape, accurate near 0.
+
+    For |z| < 1 the series sum z^n / (n+k)! is used (the recursion cancels there).
+    """
+    series = torch.full_like(z, 1 / math.factorial(SERIES_TERMS + k))
+    for n in reversed(range(SERIES_TERMS)):
+        series = series * z + 1 / math.factorial(n + k)
+    safe = torch.where(z.abs() < 1, torch.ones_like(z), z)
+    value = safe.exp()
+    if k >= 1:
+        value = torch.expm1(safe) / safe
+        for j in range(1, k):
+            value = (value - 1 / math.factorial(j)) / safe
+    return torch.where(z.abs() < 1, series, value)
+
+
+def evaluate(weight: Weight, z: Tensor) -> Tensor:
+    """Value of one weight at z (a 0-dim or (B,) float64 tensor)."""
+    total = torch.zeros_like(z)
+    for coef, k, node in weight:
+        total = total + coef * phi(k, node * z)
+    return total
+
+
+@dataclass(frozen=True)
+class ButcherTableau:
+    """Explicit Runge-Kutta: nodes c (first 0), rows a (row i has i entries), weights b."""
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        stages = len(self.b)
+        if len(self.c) != stages or [len(row) for row in self.a] != list(range(stages)):
+            raise ValueError(f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {stages}")
+        for i, row in enumerate(self.a):
+            _close(sum(row), self.c[i], f"row {i} of a must sum to c[{i}]")
+        _close(sum(self.b), 1.0, "b must sum to 1")
+
+
+@dataclass(frozen=True)
+class ExponentialTableau:
+    """Nodes c (first 0), rows a and weights b of phi-function terms, and the order they claim.
+
+    On construction: sum_j a_ij(z) = c_i phi_1(c_i z) and sum_j b_j(z) = phi_1(z) at several z (a
+    constant N is integrated exactly), and the classical conditions at z = 0 up to `order`.
+    """
+
+    c: tuple[float, ...]
+    a: tuple[tuple[Weight, ...], ...]
+    b: tuple[Weight, ...]
+    order: int
+
+    def __post_init__(self) -> None:
+        if len(self.c) != len(self.b) or [len(row) for row in self.a] != list(range(len(self.b))):
+            raise ValueError(f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {len(self.b)}")
+        for z in torch.tensor([-3.0, -0.3, 0.0, 0.7], dtype=torch.float64):
+            for node, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
+                total = sum(float(evaluate(w, z)) for w in row)
+                _close(total, node * float(phi(1, node * z)), f"weights at node {node} do not sum to c phi_1(c z)")
+        self._check_classical()
+
+    def _check_classical(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        b = [float(evaluate(w, zero)) for w in self.b]
+        a = [[float(evaluate(w, zero)) for w in row] for row in self.a]
+        c = self.c
+        if self.order >= 2:
+            _close(sum(bi * ci for bi, ci in zip(b, c, strict=True)), 1 / 2, "sum b c must be 1/2")
+        if self.order >= 3:
+            _close(sum(bi * ci**2 for bi, ci in zip(b, c, strict=True)), 1 / 3, "sum b c^2 must be 1/3")
+            nested = sum(b[i] * a[i][j] * c[j] for i in range(len(b)) for j in range(i))
+            _close(nested, 1 / 6, "sum b a c must be 1/6")
+
+
+def _close(value: float, wanted: float, message: str) -> None:
+    if abs(value - wanted) > 1e-10 * max(1.0, abs(wanted)):
+        raise ValueError(f"{message}: got {value!r}, wanted {wanted!r}")
+
+
+def minus(weights: Sequence[Weight]) -> Weight:
+    """The negated sum of weights, as one weight."""
+    return tuple((-coef, k, node) for weight in weights for coef, k, node in weight)
+
+
+def row(node: float, *later: Weight) -> tuple[Weight, ...]:
+    """A row at `node`: the first weight is what is missing from node * phi_1(node z)."""
+    return (((node, 1, node), *minus(later)), *later)
