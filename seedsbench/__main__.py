@@ -1,0 +1,5 @@
+"""`python -m seedsbench` is `seedsbench`."""
+
+from seedsbench.cli import main
+
+main()

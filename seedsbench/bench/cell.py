@@ -1,0 +1,240 @@
+"""One cell: a resolved configuration in, one row out. A cell that cannot run says why in its row."""
+
+import logging
+import platform
+import time
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import seedsbench
+from seedsbench import registry
+from seedsbench.api import noise_levels
+from seedsbench.bench import previews
+from seedsbench.bench.problems import Problem
+from seedsbench.bench.sampling import Plan, classes_of, generate
+from seedsbench.bench.scoring import Scorer, floor, prepared
+from seedsbench.bench.store import ResultStore, Row, run_key
+from seedsbench.config import NUMERICS_VERSION
+from seedsbench.solvers.base import BudgetError, Solver
+
+log = logging.getLogger(__name__)
+
+_PROBLEMS: dict[tuple[str, str, str], Problem] = {}
+
+
+def problem_of(cfg: DictConfig, device: str) -> Problem:
+    """The model's problem; loaded once for all cells of this process that share it."""
+    key = (OmegaConf.to_yaml(cfg.model, resolve=True), cfg.regime.name, device)
+    if key not in _PROBLEMS:
+        if len(_PROBLEMS) >= 4:
+            _PROBLEMS.pop(next(iter(_PROBLEMS)))
+        options = OmegaConf.to_container(cfg.model, resolve=True)
+        assert isinstance(options, dict)
+        _PROBLEMS[key] = registry.build({**options, "regime": cfg.regime.name, "device": device})
+    return _PROBLEMS[key]
+
+
+def device_of(name: str) -> str:
+    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}, but torch sees no CUDA device here: use device=cpu or auto")
+    return name
+
+
+def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
+    """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {
+        "numerics_version": NUMERICS_VERSION,
+        "model": resolved["model"],
+        "model_id": None if problem is None else problem.model_id,
+        "features_id": None if problem is None else problem.features.id,
+        "reference_id": None if problem is None else problem.reference_id,
+        "regime": cfg.regime.name,
+        **{group: resolved[group] for group in ("schedule", "grid", "solver", "metrics")},
+        "nfe": cfg.nfe,
+        "samples": cfg.samples,
+        "seed": seed,
+        "labels": _labels(cfg.labels),
+        "final": cfg.final,
+        "dtype": cfg.dtype,
+    }
+
+
+def run_cell(cfg: DictConfig, command: str, seed: int) -> Row:
+    """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
+
+    A budget that fits no step gives status "skipped"; any error gives "failed" with its message.
+    Only KeyboardInterrupt (and, with debug=true, the error itself) escapes.
+    """
+    store = ResultStore(Path(cfg.results_dir) / cfg.study)
+    row: Row = {"status": "failed", "reason": None, **_names(cfg), "seed": seed, "command": command}
+    problem, device = None, str(cfg.device)
+    try:
+        device = device_of(device)
+        problem = problem_of(cfg, device)
+    except Exception as error:
+        return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
+    row.update(run_key=run_key(scientific(cfg, problem, seed)), **_identity(problem))
+    finished = None if cfg.force else store.finished(row["run_key"])
+    if finished is not None:
+        log.info("%s is already done: %s", describe(row), outcome(finished))
+        return finished
+    try:
+        row.update(_execute(cfg, problem, device, seed, store.sample_path(row["run_key"]), describe(row)))
+        row["status"] = "done"
+    except BudgetError as error:
+        row.update(status="skipped", reason=str(error))
+    except Exception as error:
+        return _failed(cfg, store, row, error)
+    return _stored(store, row)
+
+
+def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> Row:
+    if cfg.debug:
+        raise error
+    log.debug("cell failed", exc_info=error)
+    message = " ".join(str(error).split())
+    expected = isinstance(error, ValueError | ArithmeticError)
+    row.update(status="failed", reason=message if expected and message else f"{type(error).__name__}: {message}")
+    return _stored(store, row)
+
+
+def _stored(store: ResultStore, row: Row) -> Row:
+    store.write(row)
+    log.info("%s: %s", describe(row), outcome(row))
+    return row
+
+
+def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview: Path, title: str) -> Row:
+    solver, schedule, grid = (registry.build(OmegaConf.to_container(cfg[g], resolve=True)) for g in ("solver", "schedule", "grid"))  # type: ignore[arg-type]
+    labels = _labels(cfg.labels)
+    classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
+    n_steps = solver.steps_for(cfg.nfe, cfg.final)
+    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
+    dtype = getattr(torch, cfg.dtype)
+    plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype)
+    row = _sample_and_score(cfg, problem, plan, device, preview, title)
+    started = time.perf_counter()
+    row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
+    row["seconds_floor"] = time.perf_counter() - started
+    return {**row, **_solver_facts(solver), "n_steps": len(sigmas) - 1, **_environment(cfg, device)}
+
+
+def _sample_and_score(cfg: DictConfig, problem: Problem, plan: Plan, device: str, preview: Path, title: str) -> Row:
+    scorer = Scorer(problem, cfg.samples, min(cfg.metrics.splits, cfg.samples))
+    total, most = 0, 0
+    shown = previews.Strip()
+    expected = cfg.samples * cfg.nfe
+    seconds = {"sampling": 0.0, "features": 0.0, "scoring": 0.0}
+    with tqdm(total=expected, desc=title, unit="NFE", unit_scale=True, disable=None, leave=False) as bar:
+        batches = generate(
+            problem.denoiser,
+            plan,
+            torch.arange(cfg.samples),
+            batch_size=cfg.batch_size,
+            device=device,
+            progress=bar.update,
+        )
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            images = prepared(problem, batch)
+            sampled = time.perf_counter()
+            scorer.update(batch.indices, images)
+            seconds["sampling"] += sampled - started
+            seconds["features"] += time.perf_counter() - sampled
+            total, most = total + int(batch.nfe.sum()), max(most, int(batch.nfe.max()))
+            shown.add(batch.indices, images)
+    started = time.perf_counter()
+    scores = scorer.compute()
+    seconds["scoring"] = time.perf_counter() - started
+    shown.write(preview)
+    return {
+        **scores,
+        "nfe": total / cfg.samples,
+        "nfe_max": most,
+        **{f"seconds_{part}": value for part, value in seconds.items()},
+        "images_per_second": cfg.samples / seconds["sampling"],
+    }
+
+
+def _labels(value: Any) -> str | int:
+    if value is None:
+        return "none"
+    text = str(value)
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _names(cfg: DictConfig) -> Row:
+    solver: Any = OmegaConf.to_container(cfg.solver, resolve=True)
+    return {
+        **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
+        "solver_params": {key: value for key, value in solver.items() if key != "_target_"},
+        "nfe_budget": cfg.nfe,
+        "samples": cfg.samples,
+        "labels": str(_labels(cfg.labels)),
+        "final": cfg.final,
+        "dtype": cfg.dtype,
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _identity(problem: Problem) -> Row:
+    return {
+        "model_id": problem.model_id,
+        "extractor": problem.features.name,
+        "extractor_id": problem.features.id,
+        "reference_id": problem.reference_id,
+        "numerics_version": NUMERICS_VERSION,
+    }
+
+
+def _solver_facts(solver: Solver) -> Row:
+    return {
+        "solver_family": solver.family,
+        "order": solver.order,
+        "weak_order": solver.weak_order,
+        "stochastic": solver.stochastic,
+    }
+
+
+def _environment(cfg: DictConfig, device: str) -> Row:
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "batch_size": cfg.batch_size,
+        "world_size": 1,
+        "version_seedsbench": seedsbench.__version__,
+        "version_torch": torch.__version__,
+        "version_numpy": metadata.version("numpy"),
+        "version_python": platform.python_version(),
+    }
+
+
+def describe(row: Row) -> str:
+    """The cell in a few words, for logs and progress bars."""
+    return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
+
+
+def outcome(row: Row) -> str:
+    """What became of the cell, in a few words."""
+    if row["status"] != "done":
+        return f"{row['status']}: {row['reason']}"
+    score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
+    return (
+        f"FID {row['fid']:.3f} (floor {row['fid_floor']:.3f}){score}, NFE {row['nfe']:g}, "
+        f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
+    )

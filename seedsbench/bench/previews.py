@@ -1,0 +1,38 @@
+"""The first few samples of a cell as one strip of images, for the report's sheets."""
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seedsbench.bench.store import write_atomic
+
+N_SHOWN = 10
+
+
+class Strip:
+    """Collects samples 0 .. N_SHOWN - 1 and writes them side by side as a PNG, losslessly.
+
+    Samples that are no pictures (not uint8, not 1 or 3 channels, smaller than 4 pixels) leave no file.
+    """
+
+    def __init__(self) -> None:
+        self._images: dict[int, Tensor] = {}
+
+    def add(self, indices: Tensor, images: Tensor) -> None:
+        """indices (B,); images (B, C, H, W)."""
+        for i in (indices < N_SHOWN).nonzero().flatten().tolist():
+            self._images[int(indices[i])] = images[i]
+
+    def write(self, path: Path) -> None:
+        """Write the strip; nothing if there is no picture."""
+        images = [self._images[i] for i in sorted(self._images)]
+        if not images or images[0].dtype != torch.uint8 or images[0].shape[0] not in (1, 3) or min(images[0].shape[1:]) < 4:
+            return
+        strip = torch.cat(images, dim=2)
+        array = (strip.expand(3, -1, -1) if strip.shape[0] == 1 else strip).permute(1, 2, 0).contiguous().numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, format="PNG", optimize=True)
+        write_atomic(path, buffer.getvalue())

@@ -1,0 +1,183 @@
+"""Problems: a model to sample from, with the features and the truth to score it against.
+
+`conf/model/<name>.yaml` names one of these builders. A builder takes the regime's name and the
+device, and knows nothing about solvers.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedsbench.data.glyphs import FLOOR, glyphs
+from seedsbench.denoisers import analytic, embedded
+from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.denoisers.precond import PRECONDITIONERS
+from seedsbench.diffusion.noise import random_classes
+from seedsbench.metrics.moments import Moments
+
+BLOCK = 128
+"""Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor: images -> (features (n, D), logits (n, K) or None).
+
+    name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
+    quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples.
+    """
+
+    name: str
+    id: str
+    dim: int
+    n_classes: int
+    bound: float
+    quantised: bool
+    extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything about a cell that is neither solver nor grid.
+
+    real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
+    of the whole distribution for None): the yardstick's own sampling error.
+    """
+
+    name: str
+    denoiser: Denoiser
+    features: Extractor
+    reference: Moments
+    model_id: str
+    reference_id: str
+    real: Callable[[Tensor, Tensor | None, int], Tensor]
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of the JSON, or of the bytes, of the parts."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
+    return sha.hexdigest()[:16]
+
+
+def quantise(images: Tensor) -> Tensor:
+    """[-1, 1] floats to uint8 as everyone's published numbers do: (x * 127.5 + 128) clipped, truncated."""
+    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
+
+
+def one_hot(classes: Tensor, n_classes: int) -> Tensor:
+    """(B,) class numbers to (B, K) float32 rows."""
+    return torch.nn.functional.one_hot(classes, n_classes).float()
+
+
+# --- glyphs: the embedded default ---------------------------------------------------------------
+
+
+def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
+    """The embedded 16x16 set, one network a regime, its own 64-d feature network."""
+    from seedsbench.metrics.glyph_features import load_features
+
+    network, features_id = load_features(device=device)
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return network(images.to(device))
+
+    return Problem(
+        name="glyphs",
+        denoiser=embedded.load_glyphs(regime, device=device),
+        features=Extractor("glyphs-64d", features_id, 64, 10, bound=128.0, quantised=True, extract=extract),
+        reference=_glyphs_reference(),
+        model_id=embedded.model_id(regime),
+        reference_id=digest(_reference_path().read_bytes()),
+        real=_real_glyphs,
+    )
+
+
+def _reference_path() -> Path:
+    return embedded.ASSETS / "glyphs_reference.npz"
+
+
+@lru_cache(maxsize=1)
+def _glyphs_reference() -> Moments:
+    with np.load(_reference_path(), allow_pickle=False) as arrays:
+        return Moments(n=int(arrays["n"]), mu=arrays["mu"], sigma=arrays["sigma"])
+
+
+def _real_glyphs(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
+    if classes is None:
+        classes = random_classes(indices, 10, seed=seed)
+    return glyphs(indices, classes, seed=seed, stream=FLOOR)
+
+
+# --- analytic models: exact denoisers, exact reference moments ------------------------------------
+
+
+def _regime_range(regime: str) -> dict[str, Any]:
+    preconditioner = PRECONDITIONERS[regime]
+    table = getattr(preconditioner, "table", None)
+    return {
+        "sigma_min": preconditioner.sigma_min,
+        "sigma_max": preconditioner.sigma_max,
+        "sigma_table": None if table is None else table("cpu").double(),
+    }
+
+
+def _analytic(name: str, model: Any, parameters: dict[str, Any], extract: Any, n_classes: int, regime: str) -> Problem:
+    mu, sigma = model.moments()
+    identity = digest(parameters)
+
+    def real(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
+        labels = None if classes is None or not model.label_dim else one_hot(classes, model.label_dim)
+        return model.draw(indices, seed=seed, stream=FLOOR, labels=labels)
+
+    return Problem(
+        name=name,
+        denoiser=FixedBatch(model),
+        features=Extractor("values", identity, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract),
+        reference=Moments(n=0, mu=np.asarray(mu), sigma=np.asarray(sigma)),
+        model_id=digest(parameters, regime),
+        reference_id=identity,
+        real=real,
+    )
+
+
+def _values(samples: Tensor) -> Tensor:
+    return samples.double().flatten(1).cpu()
+
+
+def mixture_problem(
+    regime: str, name: str, means: list[list[float]], weights: list[float], std: float, device: str = "cpu"
+) -> Problem:
+    """Isotropic Gaussian mixture; features are the values, logits the exact component posteriors.
+
+    device is accepted and unused: the exact denoiser follows its input.
+    """
+    model = analytic.GaussianMixture(means, weights, std, labelled=len(means) > 1, **_regime_range(regime))
+
+    def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        zero = torch.zeros((), dtype=torch.float64)
+        return _values(samples), model.responsibilities(samples.double().cpu(), zero)
+
+    parameters = {"means": means, "weights": weights, "std": std}
+    return _analytic(name, model, parameters, extract, len(means), regime)
+
+
+def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "cpu") -> Problem:
+    """Exact denoiser of the first n_images glyphs (balanced classes): every sampler error, no network error."""
+    indices = torch.arange(n_images)
+    images = glyphs(indices, indices % 10, seed=0, stream=FLOOR + 1).double()
+    model = analytic.FiniteData(images, **_regime_range(regime))
+
+    def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _values(samples), None
+
+    return _analytic(name, model, {"finite_glyphs": n_images}, extract, 0, regime)

@@ -1,0 +1,91 @@
+"""Sample indices to batches of finished samples. What sample i is depends on (seed, i) alone."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seedsbench.bench.problems import one_hot
+from seedsbench.denoisers.base import Denoiser
+from seedsbench.diffusion.integrate import integrate
+from seedsbench.diffusion.noise import Philox, latents, random_classes
+from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.schedule import Schedule
+from seedsbench.solvers.base import Solver
+
+Labels = str | int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How samples are drawn: everything of a cell but the model and the indices.
+
+    sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (class
+    i mod K), "random", "none" or a class number; dtype: of the state.
+    """
+
+    solver: Solver
+    schedule: Schedule
+    sigmas: Tensor
+    final: str = "denoise"
+    seed: int = 0
+    labels: Labels = "balanced"
+    dtype: torch.dtype = torch.float64
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """indices (B,); x (B, C, H, W) finished samples; nfe (B,) evaluations each of them cost."""
+
+    indices: Tensor
+    x: Tensor
+    nfe: Tensor
+
+
+def classes_of(indices: Tensor, labels: Labels, label_dim: int, seed: int) -> Tensor | None:
+    """(B,) class of each sample, None for unconditional sampling.
+
+    Raises ValueError for labels an unconditional model cannot honour (its "balanced" is "none": there
+    is nothing to balance) and for a class out of range.
+    """
+    if labels == "none" or (labels == "balanced" and label_dim == 0):
+        return None
+    if label_dim == 0:
+        raise ValueError(f"labels={labels} on an unconditional model: use labels=none")
+    if labels == "balanced":
+        return indices % label_dim
+    if labels == "random":
+        return random_classes(indices, label_dim, seed=seed)
+    if not 0 <= int(labels) < label_dim:
+        raise ValueError(f"labels={labels}: the model has classes 0..{label_dim - 1}")
+    return torch.full_like(indices, int(labels))
+
+
+def generate(
+    denoiser: Denoiser,
+    plan: Plan,
+    indices: Tensor,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda evaluations: None,
+) -> Iterator[SampleBatch]:
+    """Yield finished samples of the given indices, `batch_size` at a time, in their order.
+
+    progress is called with the network evaluations spent since its last call.
+    """
+    times = plan.schedule.sigma_inv(plan.sigmas)
+    shape = denoiser.image_shape
+    for batch in indices.split(batch_size):
+        classes = classes_of(batch, plan.labels, denoiser.label_dim, plan.seed)
+        labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
+        start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
+        noise = Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)
+        process = Process(denoiser, plan.schedule, len(batch), labels)
+        x, spent = start, 0
+        for x in integrate(process, plan.solver, start, times, noise, plan.final):
+            total = int(process.nfe.sum())
+            progress(total - spent)
+            spent = total
+        yield SampleBatch(batch, x, process.nfe)

@@ -1,0 +1,91 @@
+"""Finished samples to features and scores, in fixed blocks of consecutive sample indices.
+
+A network may round differently for another batch shape, so features are never computed on whatever
+batch the sampler happened to use: samples wait until a block of BLOCK consecutive indices is whole.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from seedsbench.bench.problems import BLOCK, Problem, quantise
+from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
+from seedsbench.metrics.fid import FID
+from seedsbench.metrics.inception_score import InceptionScore
+
+FLOOR_SEEDS = 2**40
+"""Seeds of the floor's real sets start here, away from those of cells."""
+
+
+class Scorer:
+    """FID and IS of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
+
+    update() takes finished samples and returns how many went through the extractor; compute() gives
+    fid, is_mean, is_std. Raises ValueError for a non-finite sample, naming its index: it must never
+    become a black image.
+    """
+
+    def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
+        features = problem.features
+        self._problem, self._n = problem, n_total
+        self._fid = FID(features.dim, n_total, features.bound)
+        self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
+        self._waiting: dict[int, dict[int, Tensor]] = {}
+
+    def update(self, indices: Tensor, images: Tensor) -> int:
+        before = sum(map(len, self._waiting.values())) + len(indices)
+        for index, image in zip(indices.tolist(), images, strict=True):
+            self._waiting.setdefault(index // BLOCK, {})[index] = image
+        for block in sorted(self._waiting):
+            wanted = min(BLOCK, self._n - block * BLOCK)
+            if len(self._waiting[block]) == wanted:
+                self._score(self._waiting.pop(block))
+        return before - sum(map(len, self._waiting.values()))
+
+    def _score(self, images: dict[int, Tensor]) -> None:
+        indices = torch.tensor(sorted(images))
+        stacked = torch.stack([images[int(i)] for i in indices])
+        missing = BLOCK - len(indices)
+        padded = torch.cat([stacked, stacked[-1:].expand(missing, *stacked.shape[1:])])
+        features, logits = self._problem.features.extract(padded)
+        features = features[: len(indices)].double().cpu()
+        self._fid.update(features, None, indices)
+        if self._is is not None:
+            assert logits is not None, "an extractor with classes must give logits"
+            self._is.update(features, logits[: len(indices)].double().cpu(), indices)
+
+    def compute(self) -> dict[str, float | None]:
+        if self._waiting:
+            raise RuntimeError(f"{sum(map(len, self._waiting.values()))} samples still wait for their block")
+        scores: dict[str, float | None] = {"is_mean": None, "is_std": None}
+        scores.update(self._fid.compute(self._problem.reference))
+        if self._is is not None:
+            scores.update(self._is.compute())
+        return scores
+
+
+def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
+    """Samples as the extractor wants them, on the CPU: quantised to uint8 once, or float64 as they are."""
+    finite = batch.x.isfinite().flatten(1).all(1).cpu()
+    if not bool(finite.all()):
+        index = int(batch.indices[~finite][0])
+        raise ValueError(f"sample {index} has non-finite values (and {int((~finite).sum()) - 1} more in its batch)")
+    return (quantise(batch.x) if problem.features.quantised else batch.x.double()).cpu()
+
+
+@lru_cache(maxsize=64)
+def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float:
+    """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
+
+    What a perfect sampler would score at this n: the sampling error of the yardstick itself.
+    """
+    values = []
+    for k in range(sets):
+        indices, seed = torch.arange(n), FLOOR_SEEDS + k
+        classes = classes_of(indices, labels, problem.denoiser.label_dim, seed)
+        images = problem.real(indices, classes, seed)
+        scorer = Scorer(problem, n, splits=min(splits, n))
+        scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
+        values.append(scorer.compute()["fid"])
+    return sum(values) / len(values)

@@ -1,0 +1,127 @@
+"""The result store: one finished cell is one JSON file named by its run_key.
+
+A file is written beside its place, synced and renamed, so it is there whole or not at all; cells of
+concurrent jobs never share a file. Imports no torch.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+UNNAMED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
+"""Folders of studies that were given no name; these may share finished cells with each other."""
+
+
+def run_key(scientific: dict[str, Any]) -> str:
+    """16 hex digits naming a configuration: sha256 of its canonical JSON.
+
+    `scientific` holds all that can change the numbers and nothing else (no device, batch size, path).
+    """
+    text = json.dumps(scientific, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _clean(value: Any) -> Any:
+    """NaN and infinities become null, as JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    return value
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` through a temporary file in the same folder, fsync and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class ResultStore:
+    """Rows of one study folder, `<results_dir>/<study>/rows/<run_key>.json`."""
+
+    def __init__(self, study: Path) -> None:
+        self.study = Path(study)
+
+    def path(self, key: str) -> Path:
+        return self.study / "rows" / f"{key}.json"
+
+    def sample_path(self, key: str) -> Path:
+        return self.study / "samples" / f"{key}.png"
+
+    def prepare(self) -> None:
+        """Create the folder and prove that it can be written; ValueError if not."""
+        try:
+            self.study.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.study, prefix=".write-test-"):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {self.study} ({error.strerror}): choose another place with results_dir=..."
+            ) from error
+
+    def read(self, key: str) -> Row | None:
+        """The row of a key, None if there is none; a file that is no row is set aside, not lost."""
+        path = self.path(key)
+        try:
+            row = json.loads(path.read_text())
+            if isinstance(row, dict) and row.get("run_key") == key and row.get("status") in ("done", "skipped", "failed"):
+                return row
+            problem = "it is not a row of this key"
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            problem = str(error)
+        aside = path.with_suffix(".json.unreadable")
+        os.replace(path, aside)
+        log.warning("%s cannot be used (%s): kept as %s, the cell is computed again", path, problem, aside.name)
+        return None
+
+    def finished(self, key: str) -> Row | None:
+        """The row of `key` if it is done, here or, between unnamed studies, in a sibling (then copied here)."""
+        row = self.read(key)
+        if row is not None and row["status"] == "done":
+            return row
+        if not UNNAMED.fullmatch(self.study.name):
+            return None
+        for sibling in sorted(self.study.parent.glob("*/rows/" + f"{key}.json"), reverse=True):
+            other = ResultStore(sibling.parents[1])
+            if other.study == self.study or not UNNAMED.fullmatch(other.study.name):
+                continue
+            row = other.read(key)
+            if row is not None and row["status"] == "done":
+                self._adopt(other, key)
+                return row
+        return None
+
+    def _adopt(self, other: "ResultStore", key: str) -> None:
+        write_atomic(self.path(key), other.path(key).read_bytes())
+        if other.sample_path(key).is_file():
+            write_atomic(self.sample_path(key), other.sample_path(key).read_bytes())
+
+    def write(self, row: Row) -> Path:
+        """Write a row atomically and return its path."""
+        path = self.path(row["run_key"])
+        text = json.dumps(_clean(row), indent=1, sort_keys=True, allow_nan=False)
+        write_atomic(path, text.encode() + b"\n")
+        return path

@@ -1,0 +1,94 @@
+"""The command line: check everything, hand the sweep to Hydra, then write the report.
+
+    seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50
+
+Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itself was wrong (one line
+says what and what would work; nothing has been computed).
+"""
+
+import logging
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from seedsbench.config import Config
+from seedsbench.preflight import Usage, parse, preflight
+from seedsbench.registry import conf_dir
+
+log = logging.getLogger(__name__)
+
+STUDY = "SEEDSBENCH_STUDY"
+INVOCATION = "SEEDSBENCH_INVOCATION"
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `seedsbench`; exits the process."""
+    arguments = sys.argv[1:] if argv is None else argv
+    now = datetime.now()
+    os.environ.setdefault(STUDY, now.strftime("%Y-%m-%d_%H-%M-%S"))
+    os.environ.setdefault(INVOCATION, f"{now.isoformat()}-{os.getpid()}")
+    sys.argv = ["seedsbench", *arguments]
+    options = parse(arguments)
+    _importable(options.config_dirs)
+    if options.informational:
+        _hydra()
+        return
+    try:
+        checked = preflight(options)
+    except Usage as error:
+        print(f"seedsbench: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if checked.plan:
+        print(checked.plan)
+        return
+    _hydra()
+    raise SystemExit(_finish(checked.study))
+
+
+def _importable(config_dirs: list[str]) -> None:
+    """Let YAMLs of --config-dir name modules beside them, or in the current directory."""
+    for folder in (*config_dirs, "."):
+        path = str(Path(folder).resolve())
+        if path not in sys.path:
+            sys.path.append(path)
+    known = [p for p in os.environ.get("SEEDSBENCH_CONF", "").split(os.pathsep) if p]
+    added = [str(Path(folder).resolve()) for folder in config_dirs]
+    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(dict.fromkeys([*known, *added]))
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def _hydra(cfg: DictConfig) -> float | None:
+    """One Hydra job: `repeats` cells. Returns the mean FID (for optimising sweepers), None if a cell failed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from seedsbench.bench.cell import run_cell
+    from seedsbench.registry import build
+
+    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith(("study=", "results_dir=", "seed="))]
+    tracker: Any = build(cfg.tracker)
+    scores: list[float] = []
+    for seed in range(cfg.seed, cfg.seed + cfg.repeats):
+        command = " ".join(["seedsbench", *overrides, f"seed={seed}"])
+        row = run_cell(cfg, command, seed)
+        tracker.log_row(Path(cfg.results_dir) / cfg.study, row)
+        if row["status"] == "done":
+            scores.append(row["fid"])
+    return sum(scores) / len(scores) if len(scores) == cfg.repeats else None
+
+
+def _finish(study: Path) -> int:
+    """Write the report of the study and say where it is; 1 if a cell of this invocation failed."""
+    from seedsbench.report.main import finish_sweep
+
+    return finish_sweep(study, os.environ[INVOCATION])
+
+
+if __name__ == "__main__":
+    main()

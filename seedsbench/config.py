@@ -1,0 +1,75 @@
+"""The top level of the configuration: types, defaults and checks. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from seedsbench.checks import nearest
+
+NUMERICS_VERSION = 1
+"""Bumped by hand when the same configuration legitimately gives other numbers; part of every run_key."""
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("float64", "float32")
+LABELS = ("balanced", "random", "none")
+
+
+@dataclass
+class Config:
+    """Schema of `conf/config.yaml`; Hydra checks names and types of overrides against it.
+
+    Groups (model, regime, schedule, grid, solver, metrics, tracker) are checked by the classes they
+    name, so that no central schema grows with each solver.
+    """
+
+    model: Any = MISSING
+    regime: Any = MISSING
+    schedule: Any = MISSING
+    grid: Any = MISSING
+    solver: Any = MISSING
+    metrics: Any = MISSING
+    tracker: Any = MISSING
+    nfe: int = 20
+    samples: int = 2000
+    seed: int = 0
+    repeats: int = 1
+    labels: Any = "balanced"
+    final: str = "denoise"
+    batch_size: int = 256
+    device: str = "auto"
+    dtype: str = "float64"
+    study: str = "${oc.env:SEEDSBENCH_STUDY}"
+    results_dir: str = "results"
+    force: bool = False
+    plan: bool = False
+    debug: bool = False
+    choices: Any = field(default_factory=dict)
+
+
+def check_config(cfg: Any) -> None:
+    """Raise ValueError, in one line, for a value that no cell could run with.
+
+    A budget too small for a solver is no such value: it makes a row that says so.
+    """
+    if cfg.samples < 2:
+        raise ValueError(f"samples={cfg.samples}: a covariance needs at least 2 samples")
+    if cfg.batch_size < 1:
+        raise ValueError(f"batch_size={cfg.batch_size} must be at least 1")
+    if cfg.repeats < 1:
+        raise ValueError(f"repeats={cfg.repeats} must be at least 1")
+    if not 0 <= cfg.seed < 2**64:
+        raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64)")
+    _one_of("final", cfg.final, ("denoise", "euler", "stop"))
+    _one_of("dtype", cfg.dtype, DTYPES)
+    _one_of("device", str(cfg.device).split(":")[0], DEVICES)
+    if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):
+        _one_of("labels", "none" if cfg.labels is None else str(cfg.labels), LABELS, " or a class number")
+    if not str(cfg.study).strip() or "/" in str(cfg.study) or str(cfg.study) in (".", ".."):
+        raise ValueError(f"study={cfg.study!r} must be one folder name, without '/'")
+
+
+def _one_of(key: str, value: str, options: tuple[str, ...], more: str = "") -> None:
+    if value not in options:
+        hint = nearest(value, options, what=key)
+        raise ValueError(f"{key}={value!r}: {hint} (one of {', '.join(options)}{more})")

@@ -1,0 +1,94 @@
+"""The embedded models: networks trained on glyphs that come with the package, one for each regime."""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
+from seedsbench.denoisers.precond import PRECONDITIONERS, Preconditioned
+
+# Large enough for full kernel efficiency, small enough that padding the last batch costs little.
+CPU_BATCH = 64
+
+
+def weights_path(regime: str) -> Path:
+    """The shipped weights of a regime; ValueError if there is no such regime."""
+    if regime not in GLYPH_UNETS:
+        near = difflib.get_close_matches(regime.lower(), GLYPH_UNETS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"glyphs has no regime {regime!r}: use one of {', '.join(GLYPH_UNETS)} (nearest: {near})"
+        )
+    return ASSETS / f"{regime}.safetensors"
+
+
+def model_id(regime: str) -> str:
+    """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
+    return hashlib.sha256(_existing(weights_path(regime)).read_bytes()).hexdigest()[:16]
+
+
+def provenance(path: Path) -> dict[str, object]:
+    """How a weights file came about (regime, iterations, seed, device, ...), from its metadata."""
+    return json.loads(_metadata(path)["provenance"])
+
+
+def load_network(path: Path) -> GlyphUNet:
+    """Rebuild a network from a weights file and the configuration stored in it; float32, on the CPU."""
+    stored = json.loads(_metadata(path)["network"])
+    config = GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])})
+    network = GlyphUNet(config)
+    network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return network.eval().requires_grad_(False)
+
+
+def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoiser:
+    """D(x, sigma, labels) of a network, good for any batch size.
+
+    On a CPU the result for a sample does not depend in any bit on the batch it is in (FixedBatch).
+    """
+    config = network.config
+    if torch.device(device).type == "cpu":
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    denoiser = Preconditioned(
+        network.to(device),
+        PRECONDITIONERS[config.regime],
+        img_channels=config.img_channels,
+        img_resolution=config.img_resolution,
+        label_dim=config.label_dim,
+    )
+    if torch.device(device).type != "cpu":
+        return denoiser
+    fixed = FixedBatch(denoiser, CPU_BATCH)
+    if hasattr(denoiser, "sigma_data"):
+        fixed.sigma_data = denoiser.sigma_data  # pyright: ignore[reportAttributeAccessIssue]
+    return fixed
+
+
+def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
+    """The embedded denoiser of a regime (vp, ve, iddpm, edm): images (3, 16, 16), 10 classes.
+
+    A zero label row, or labels None, is the unconditional model.
+    """
+    return as_denoiser(load_network(_existing(weights_path(regime))), device)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: run `python scripts/train_embedded.py target={path.stem}` to make it"
+        )
+    return path
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(_existing(path), framework="pt") as stored:
+        metadata = stored.metadata() or {}
+    if "network" not in metadata:
+        raise ValueError(f"{path} is not a seedsbench weights file: its metadata has no `network` entry")
+    return metadata

@@ -1,0 +1,311 @@
+"""How a raw network becomes a denoiser: the preconditionings of Karras et al. 2022, Table 1.
+
+    D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                    (their Eq. 7)
+
+Each class below is one column of that table: the four coefficients, the noise levels the network
+knows, and how its training draws and weighs them (section 5 there). Coefficients are evaluated in
+the dtype of sigma; solvers pass float64.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+
+
+class Preconditioner(ABC):
+    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1]).
+
+    Attributes:
+        sigma_min, sigma_max: range of noise levels the network is trained for.
+    """
+
+    sigma_min: float
+    sigma_max: float
+
+    @abstractmethod
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        """Factor of the noisy image in the result."""
+
+    @abstractmethod
+    def c_out(self, sigma: Tensor) -> Tensor:
+        """Factor of the network's output in the result."""
+
+    @abstractmethod
+    def c_in(self, sigma: Tensor) -> Tensor:
+        """Factor that brings the noisy image to the network's input scale."""
+
+    @abstractmethod
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """The number by which the network is told its noise level."""
+
+    @abstractmethod
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        """Inverse of `c_noise`."""
+
+    @abstractmethod
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        """Training noise levels from uniforms u in (0, 1), any shape: the inverse distribution function."""
+
+    @abstractmethod
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """lambda(sigma) of the training loss lambda |D(y + n; sigma) - y|^2."""
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest noise level the network knows; the identity where all levels are known."""
+        return sigma
+
+
+class NoisePrediction(Preconditioner):
+    """What VP and iDDPM share: the network sees unit-variance-preserving input and predicts the noise."""
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return -sigma
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return 1 / (sigma**2 + 1).sqrt()
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+
+@dataclass(frozen=True)
+class VPPreconditioner(NoisePrediction):
+    """Variance preserving (Song et al. 2021, continuous): sigma(t)^2 = exp(beta_d t^2/2 + beta_min t) - 1.
+
+    beta_d, beta_min: slope and offset of beta(t). M: number of steps of the original discretisation,
+    which only sets the scale of c_noise. epsilon_t: smallest time seen in training.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    M: int = 1000
+    epsilon_t: float = 1e-5
+
+    @property
+    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._float32_sigma(self.epsilon_t)
+
+    @property
+    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._float32_sigma(1.0)
+
+    def _float32_sigma(self, t: float) -> float:
+        # Deliberately exp(.) - 1 in float32: published VP checkpoints computed their range this way and
+        # grids start and end on it. (The exact value at t = 1e-5 is 1.0488e-3, not 2^-10.)
+        exponent = torch.tensor(0.5 * self.beta_d * t**2 + self.beta_min * t, dtype=torch.float32)
+        return float((exponent.exp() - 1).sqrt())
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level at time t in (0, 1]."""
+        return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        """Time at which the noise level is sigma."""
+        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
+        return (root - self.beta_min) / self.beta_d
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return (self.M - 1) * self.sigma_inv(sigma)
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        return self.sigma(c_noise / (self.M - 1))
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        return self.sigma(self.epsilon_t + (1 - self.epsilon_t) * u)
+
+
+@dataclass(frozen=True)
+class VEPreconditioner(Preconditioner):
+    """Variance exploding (Song et al. 2021): raw input, unit-size score as output."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return (0.5 * sigma).log()
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        return 2 * c_noise.exp()
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+
+@lru_cache(maxsize=16)
+def _cosine_table(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
+    """The levels u_0 > ... > u_M = 0 of iDDPM (Table 1, footnote), (M + 1,) float32.
+
+    float32 throughout: the recursion amplifies rounding (5e-4 relative at the small end), and
+    published checkpoints come with the float32 table.
+    """
+    j = torch.arange(m + 1)
+    alpha_bar = (0.5 * math.pi * j / m / (c_2 + 1)).sin() ** 2
+    u = torch.zeros(m + 1)
+    for k in range(m, 0, -1):
+        ratio = (alpha_bar[k - 1] / alpha_bar[k]).clamp(min=c_1)
+        u[k - 1] = ((u[k] ** 2 + 1) / ratio - 1).sqrt()
+    return u.to(device)
+
+
+@dataclass(frozen=True)
+class IDDPMPreconditioner(NoisePrediction):
+    """Improved DDPM (Nichol and Dhariwal 2021): noise prediction at M discrete levels, cosine schedule.
+
+    C_1 caps the growth of a step, C_2 is the schedule's offset s, M the number of levels.
+    """
+
+    C_1: float = 0.001
+    C_2: float = 0.008
+    M: int = 1000
+
+    @property
+    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.table("cpu")[self.M - 1])
+
+    @property
+    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.table("cpu")[0])
+
+    def table(self, device: torch.device | str) -> Tensor:
+        """All levels, decreasing, (M + 1,) float32; the last one is 0."""
+        return _cosine_table(self.C_1, self.C_2, self.M, torch.device(device))
+
+    def index(self, sigma: Tensor) -> Tensor:
+        """Index into `table` of the nearest level, int64, shaped like sigma."""
+        # argmin (not bisection) so that ties and float32 rounding fall as in the released networks.
+        distance = (sigma.to(torch.float32)[..., None] - self.table(sigma.device)).abs()
+        return distance.argmin(dim=-1)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.table(sigma.device)[self.index(sigma)].to(sigma.dtype)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return (self.M - 1 - self.index(sigma)).to(sigma.dtype)
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        index = (self.M - 1 - c_noise.round().long()).clamp(0, self.M)
+        return self.table(c_noise.device)[index].to(c_noise.dtype)
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        return self.table(u.device)[(u * self.M).long().clamp(max=self.M - 1)].to(u.dtype)
+
+
+@dataclass(frozen=True)
+class EDMPreconditioner(Preconditioner):
+    """Unit-variance input, target and effective weight at every level (Karras et al. 2022, App. B.6).
+
+    sigma_data: standard deviation of the data. P_mean, P_std: training draws ln sigma ~ N(P_mean, P_std^2).
+    """
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return sigma * self.sigma_data / (sigma**2 + self.sigma_data**2).sqrt()
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return 1 / (sigma**2 + self.sigma_data**2).sqrt()
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return sigma.log() / 4
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        return (4 * c_noise).exp()
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        return (self.P_mean + self.P_std * torch.special.ndtri(u)).exp()
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+PRECONDITIONERS: dict[str, Preconditioner] = {
+    "vp": VPPreconditioner(),
+    "ve": VEPreconditioner(),
+    "iddpm": IDDPMPreconditioner(),
+    "edm": EDMPreconditioner(),
+}
+
+
+class Preconditioned(Denoiser):
+    """A network F(x_in, c_noise, labels) seen through a preconditioner.
+
+    The network runs in its own floating-point type; everything around it in that of x. Networks that
+    also predict a variance (twice the channels) are cut to their first half.
+
+    Attributes:
+        sigma_data: the EDM preconditioner's data std; absent for the others.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preconditioner: Preconditioner,
+        *,
+        img_channels: int,
+        img_resolution: int,
+        label_dim: int = 0,
+    ) -> None:
+        self.network, self.preconditioner = network, preconditioner
+        self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
+        self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
+        if isinstance(preconditioner, EDMPreconditioner):
+            self.sigma_data = preconditioner.sigma_data
+
+    def to(self, device: torch.device | str) -> "Preconditioned":
+        """Move the network's weights, in place; returns self."""
+        self.network.to(device)
+        return self
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.preconditioner.round_sigma(sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, x.shape[0])
+        with torch.inference_mode():
+            denoised = self.denoise_raw(x, sigma, labels)
+        # A clone outside inference mode is an ordinary tensor again, so that callers may use autograd.
+        return denoised.clone() if torch.is_grad_enabled() else denoised
+
+    def denoise_raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same as calling, but with gradients and without checks."""
+        sigma = sigma.to(x.dtype)
+        output = self.output(x, sigma, labels).to(x.dtype)
+        return per_sample(self.preconditioner.c_skip(sigma), x) * x + (
+            per_sample(self.preconditioner.c_out(sigma), x) * output
+        )
+
+    def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
+        dtype = next(self.network.parameters()).dtype
+        x_in = (per_sample(self.preconditioner.c_in(sigma), x) * x).to(dtype)
+        c_noise = self.preconditioner.c_noise(sigma).to(dtype)
+        labels = None if labels is None else labels.to(dtype)
+        return self.network(x_in, c_noise, labels)[:, : self.img_channels]

@@ -1,0 +1,122 @@
+"""What a metric is, what it is fed, and what several of them share.
+
+A metric must not depend, in any bit, on how samples were batched, ordered or split over ranks. Two
+ways lead there: sums of integers (moments, Inception score), which are exact in any order, and a
+table filled by sample index (KID, precision and recall), whose scoring sees one fixed layout.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor makes of one batch of images.
+
+    features: (B, D), any float dtype. logits: (B, K) unnormalised class scores, or None where the
+    extractor has no classifier.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+
+
+class Metric(Protocol):
+    """A score that samples are streamed into."""
+
+    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
+        """Add a batch: features (B, D), logits (B, K) or None, sample indices (B,) int64."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Add what another instance with the same settings has seen (another rank's samples)."""
+        ...
+
+    def compute(self, reference: Any) -> dict[str, float]:
+        """The scores by name. What `reference` is, moments or features or nothing, the metric says."""
+        ...
+
+
+class FeatureTable:
+    """The features of all samples, one row for each sample index, float32 on the CPU.
+
+    For metrics that need pairs of samples. n_total * dim * 4 bytes: 410 MB for 50,000 Inception rows.
+    """
+
+    def __init__(self, n_total: int, dim: int) -> None:
+        self.rows = torch.zeros(n_total, dim)
+        self.seen = torch.zeros(n_total, dtype=torch.bool)
+
+    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
+        """Store rows by sample index in [0, n_total); logits are not used."""
+        expected = (indices.shape[0], self.rows.shape[1])
+        if tuple(features.shape) != expected:
+            raise ValueError(f"features have shape {tuple(features.shape)}; expected {expected}")
+        check_indices(indices, len(self.rows))
+        check_finite(features)
+        where = indices.cpu()
+        self.rows[where] = features.detach().to("cpu", torch.float32)
+        self.seen[where] = True
+
+    def merge(self, other: "FeatureTable") -> None:
+        if other.rows.shape != self.rows.shape:
+            mine, theirs = tuple(self.rows.shape), tuple(other.rows.shape)
+            raise ValueError(f"cannot merge feature tables of shapes {mine} and {theirs}")
+        self.rows[other.seen] = other.rows[other.seen]
+        self.seen |= other.seen
+
+    def complete(self) -> Tensor:
+        """All rows (n_total, D); ValueError that names the first missing sample index."""
+        if not self.seen.all():
+            missing = int((~self.seen).sum())
+            first = int((~self.seen).nonzero()[0])
+            raise ValueError(
+                f"{missing} of {len(self.seen)} samples were not scored, the first has index {first}: "
+                "update or merge them first"
+            )
+        return self.rows
+
+
+def as_matrix(features: ArrayLike | Tensor, name: str) -> Tensor:
+    """A float64 CPU tensor (n, D); ValueError unless it is a finite matrix. name: for the message."""
+    tensor = features if isinstance(features, Tensor) else torch.as_tensor(np.asarray(features))
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} have shape {tuple(tensor.shape)}; expected a matrix (n, D)")
+    check_finite(tensor, name)
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def check_finite(values: Tensor, name: str = "features") -> None:
+    """Raise ValueError that names the first row and column of a (n, D) tensor that is not finite."""
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        row, column = (int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"{name}: row {row}, column {column} is {float(values[row, column])}; every value must be finite"
+        )
+
+
+def check_indices(indices: Tensor, n_total: int) -> None:
+    """Raise ValueError unless every sample index is in [0, n_total)."""
+    bad = indices[(indices < 0) | (indices >= n_total)]
+    if bad.numel():
+        raise ValueError(f"sample index {int(bad[0])} is out of range: expected 0 to {n_total - 1}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: threaded kernels sum in an order that depends on their number,
+    and torchrun gives a rank fewer threads than a plain process has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,94 @@
+"""Frechet distance between Gaussians, the FID of Heusel et al. 2017 (eq. 6).
+
+d^2 = |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The eigenvalues of S1 S2 are those of the
+symmetric R S2 R with R = S1^(1/2), so two symmetric eigenproblems do; no general matrix square root,
+which is slow, complex-valued and fails on singular covariances.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from seedsbench.metrics.base import one_thread
+from seedsbench.metrics.moments import Moments, MomentSum
+
+# Relative to the largest entry or eigenvalue: what float32 statistics files may show of rounding.
+ASYMMETRY = 1e-5
+NEGATIVE = 1e-4
+
+
+def frechet_distance(
+    mu1: ArrayLike | Tensor, cov1: ArrayLike | Tensor, mu2: ArrayLike | Tensor, cov2: ArrayLike | Tensor
+) -> float:
+    """Squared Frechet (2-Wasserstein) distance of N(mu1, cov1) and N(mu2, cov2), >= 0.
+
+    mu: (D,), cov: (D, D) symmetric positive semi-definite, singular allowed; scalars for D = 1.
+    Computed in float64. ValueError for shapes that do not fit, non-finite values, and matrices that
+    are not covariances.
+    """
+    m1, s1 = _gaussian(mu1, cov1, "first")
+    m2, s2 = _gaussian(mu2, cov2, "second")
+    if m1.shape != m2.shape:
+        raise ValueError(f"the means have {len(m1)} and {len(m2)} features; they must have equally many")
+    with one_thread():
+        values, vectors = torch.linalg.eigh(s1)
+        root = (vectors * _clip(values, "first").sqrt()) @ vectors.T
+        inner = root @ s2 @ root
+        product = _clip(torch.linalg.eigvalsh((inner + inner.T) / 2), "product of the")
+        distance = (m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * product.sqrt().sum()
+    return max(0.0, float(distance))
+
+
+class FID:
+    """Streaming FID against reference moments. Arguments as for `MomentSum`."""
+
+    def __init__(self, dim: int, n_max: int, bound: float) -> None:
+        self.sums = MomentSum(dim, n_max, bound)
+
+    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
+        """Add features (B, D); logits and indices are not used."""
+        self.sums.update(features)
+
+    def merge(self, other: "FID") -> None:
+        self.sums.merge(other.sums)
+
+    def compute(self, reference: Moments) -> dict[str, float]:
+        """{"fid": distance of the samples' moments from the reference's}."""
+        mine = self.sums.moments()
+        return {"fid": frechet_distance(mine.mu, mine.sigma, reference.mu, reference.sigma)}
+
+
+def _gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, which: str) -> tuple[Tensor, Tensor]:
+    mean, matrix = torch.atleast_1d(_float64(mu)), torch.atleast_2d(_float64(cov))
+    if mean.ndim != 1 or matrix.shape != (len(mean), len(mean)):
+        raise ValueError(
+            f"the {which} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
+            "expected (D,) and (D, D)"
+        )
+    for name, value in (("mean", mean), ("covariance", matrix)):
+        if not torch.isfinite(value).all():
+            place = (~torch.isfinite(value)).nonzero()[0].tolist()
+            raise ValueError(f"the {which} {name} is not finite at {place}: every entry must be")
+    asymmetry = float((matrix - matrix.T).abs().max())
+    if asymmetry > ASYMMETRY * float(matrix.abs().max()):
+        raise ValueError(
+            f"the {which} covariance differs from its transpose by {asymmetry:.3g}: not symmetric"
+        )
+    return mean, (matrix + matrix.T) / 2
+
+
+def _float64(value: ArrayLike | Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", torch.float64)
+    return torch.as_tensor(np.array(value, dtype=np.float64))
+
+
+def _clip(eigenvalues: Tensor, which: str) -> Tensor:
+    lowest, highest = float(eigenvalues.min()), float(eigenvalues.abs().max())
+    if lowest < -NEGATIVE * highest:
+        raise ValueError(
+            f"the {which} covariance has the eigenvalue {lowest:.3g} (largest {highest:.3g}): "
+            "a covariance has none below zero"
+        )
+    return eigenvalues.clamp(min=0.0)

@@ -1,0 +1,101 @@
+"""Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
+
+A set's manifold is the union of closed balls around its points, each reaching the k-th nearest other
+point. Features are rounded to a common grid so fine that no distance comparison of interest notices
+(2^-20 of the largest feature for D = 2048), yet coarse enough that squared distances are exact: ties,
+which duplicated images do produce, are then decided the same way everywhere.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from seedsbench.metrics.base import FeatureTable, as_matrix
+
+# Entries of a block of distances: 128 MiB of float64.
+BLOCK_ENTRIES = 2**24
+
+
+def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int = 3) -> dict[str, float]:
+    """precision, recall, density and coverage of fake (m, D) against real (n, D), with n, m > k >= 1.
+
+    precision: share of fakes inside a real ball. recall: share of reals inside a fake ball. density:
+    real balls that hold a fake, over k, on average (may exceed 1). coverage: share of real balls that
+    hold a fake. ValueError for other sizes and for features that are not finite.
+    """
+    x, y = as_matrix(real, "real features"), as_matrix(fake, "fake features")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"real and fake features have {x.shape[1]} and {y.shape[1]} columns; they must have equally many"
+        )
+    if not 1 <= k < min(len(x), len(y)):
+        raise ValueError(
+            f"k = {k} neighbours do not exist among {len(x)} real and {len(y)} fake samples: "
+            f"use 1 to {min(len(x), len(y)) - 1}"
+        )
+    x, y = _on_grid(x, y)
+    radius_x, radius_y = _radii(x, k), _radii(y, k)
+    in_real_ball = torch.zeros(len(y), dtype=torch.bool)
+    pairs = covered = recalled = 0
+    for rows, squared in _blocks(x, y):
+        inside = squared <= radius_x[rows, None]
+        in_real_ball |= inside.any(0)
+        pairs += int(inside.sum())
+        covered += int(inside.any(1).sum())
+        recalled += int((squared <= radius_y).any(1).sum())
+    return {
+        "precision": int(in_real_ball.sum()) / len(y),
+        "recall": recalled / len(x),
+        "density": pairs / (k * len(y)),
+        "coverage": covered / len(x),
+    }
+
+
+class PrecisionRecall:
+    """Streaming `precision_recall` of n_total generated samples with D = dim features."""
+
+    def __init__(self, n_total: int, dim: int, k: int = 3) -> None:
+        if not 1 <= k < n_total:
+            raise ValueError(
+                f"k = {k} neighbours do not exist among {n_total} samples: use 1 to {n_total - 1}"
+            )
+        self.k = k
+        self.table = FeatureTable(n_total, dim)
+
+    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
+        """Add features (B, D) of the samples with these indices; logits are not used."""
+        self.table.update(features, logits, indices)
+
+    def merge(self, other: "PrecisionRecall") -> None:
+        self.table.merge(other.table)
+
+    def compute(self, reference: ArrayLike | Tensor) -> dict[str, float]:
+        """precision, recall, density, coverage against the features (n, D) of real images."""
+        return precision_recall(reference, self.table.complete(), self.k)
+
+
+def _on_grid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as integers in float64, so small that |x|^2 + |y|^2 - 2 x.y is exact (below 2^53)."""
+    largest = max(float(x.abs().max()), float(y.abs().max()))
+    if largest == 0:
+        return x, y
+    room = math.floor((51 - math.ceil(math.log2(x.shape[1]))) / 2)
+    scale = 2.0 ** (room - math.ceil(math.log2(largest)))
+    return torch.round(x * scale), torch.round(y * scale)
+
+
+def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared distances of blocks of rows of x from all of y, (rows, len(y))."""
+    squares = y.square().sum(1)
+    rows = max(1, BLOCK_ENTRIES // len(y))
+    for start in range(0, len(x), rows):
+        part = x[start : start + rows]
+        yield slice(start, start + len(part)), part.square().sum(1)[:, None] + squares - 2 * (part @ y.T)
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """Squared distance of each row's k-th nearest other row, (n,). The nearest of all is the row itself."""
+    return torch.cat([squared.kthvalue(k + 1, dim=1).values for _, squared in _blocks(x, x)])

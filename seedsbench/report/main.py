@@ -1,0 +1,111 @@
+"""Build a study's report from its rows: tables, the Pareto figure, sample sheets. Imports no torch."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedsbench.report.figures import write_pareto
+from seedsbench.report.pareto import doubled
+from seedsbench.report.rows import Problem, read_rows
+from seedsbench.report.sheets import write_sheets
+from seedsbench.report.table import summary_text, write_csv, write_markdown
+
+HELP = """\
+Rebuild the report of a study from its rows. Needs no torch, GPU or weights: a study folder copied to a
+laptop is enough. Every sweep does this at its end; run it again after deleting or copying rows.
+
+reads   <study>/rows/*.json           one finished, skipped or failed cell each
+        <study>/samples/*.png         strips of the first images (optional)
+writes  <study>/table.csv, table.md   every row; the table people read
+        <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
+        <study>/figures/samples_*.png the same latents under every solver and budget
+"""
+EXAMPLE = "example:  seedsbench-report results/2025-01-31_12-00-00"
+
+
+class StudyError(ValueError):
+    """A folder that holds no study; the message says what would work."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, what could not be read, and a short table for the terminal."""
+
+    table_csv: Path
+    table_md: Path
+    pareto: Path
+    sheets: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+    summary: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files a person opens first, best first."""
+        return (self.pareto, self.table_md, *self.sheets)
+
+
+def build_report(study: Path) -> Report:
+    """Read `<study>/rows` and write tables, figures and sheets into the study folder.
+
+    Raises StudyError where there is no readable row at all; every lesser fault is in `problems`.
+    """
+    study = Path(study)
+    _check_folder(study)
+    df, problems = read_rows(study)
+    if df.empty:
+        told = f": {problems[0].file} is {problems[0].why}" if problems else ""
+        raise StudyError(f"no readable row among {len(problems)} files in {study / 'rows'}{told}")
+    problems = [*problems, *doubled(df)]
+    write_csv(df, study / "table.csv")
+    write_markdown(df, problems, study / "table.md")
+    figures = write_pareto(df, study / "figures")
+    sheets = write_sheets(df, study, study / "figures")
+    return Report(
+        study / "table.csv", study / "table.md", figures[0], tuple(sheets), tuple(problems), summary_text(df)
+    )
+
+
+def _check_folder(study: Path) -> None:
+    """Refuse what is not a study, naming the nearest thing that is."""
+    if not study.is_dir():
+        raise StudyError(f"no such folder: {study}. Give a study folder, as <results_dir>/<study>")
+    if (study / "rows").is_dir():
+        if not any((study / "rows").glob("*.json")):
+            raise StudyError(f"{study / 'rows'} holds no *.json rows: no cell of this study has finished yet")
+        return
+    inside = sorted(str(rows.parent) for rows in study.glob("*/rows"))
+    if study.resolve().name == "rows":
+        hint = f"give the folder above it: {study.resolve().parent}"
+    elif inside:
+        hint = f"studies in it: {', '.join(inside[:5])}"
+    else:
+        hint = "a study holds rows/<run_key>.json, which seedsbench writes"
+    raise StudyError(f"{study} is not a study folder (it has no rows/); {hint}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Console entry: 0 when a report was written, 2 when there was nothing to report on."""
+    parser = argparse.ArgumentParser(
+        prog="seedsbench-report",
+        description=HELP,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", type=Path, help="study folder, <results_dir>/<study>")
+    study = parser.parse_args(argv).study
+    try:
+        report = build_report(study)
+    except (StudyError, OSError) as error:
+        print(f"seedsbench-report: {error}", file=sys.stderr)
+        return 2
+    print(report.summary, end="\n\n")
+    for path in report.paths:
+        print(path)
+    for problem in report.problems:
+        print(f"problem: {problem.file}: {problem.why}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

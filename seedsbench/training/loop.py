@@ -1,0 +1,160 @@
+"""The one training loop: Adam, warm-up, cosine, weight averaging, checkpoints that resume exactly."""
+
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import trange
+
+from seedsbench.training.options import TrainingOptions
+
+log = logging.getLogger(__name__)
+LOG_EVERY = 200
+
+Loss = Callable[[torch.Generator], Tensor]
+
+
+class Ema:
+    """Exponential average of a network's parameters, with a decay that grows to its final value."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.source = list(network.parameters())
+        self.average = [p.detach().clone() for p in self.source]
+
+    def update(self, iteration: int) -> None:
+        """Call after step `iteration` (0, 1, ...): early on, the average forgets its start faster."""
+        decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.source], 1 - decay)
+
+    def copy_to(self, network: nn.Module) -> None:
+        """Overwrite the parameters of a network of the same kind with the averages."""
+        with torch.no_grad():
+            for parameter, average in zip(network.parameters(), self.average, strict=True):
+                parameter.copy_(average)
+
+
+def learning_rate(iteration: int, options: TrainingOptions) -> float:
+    """Linear warm-up, flat, then half a cosine to zero at the end of the run."""
+    progress = (iteration / options.iterations - options.flat) / (1 - options.flat)
+    cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, progress)))
+    return options.lr * cosine * min(1.0, (iteration + 1) / options.warmup)
+
+
+def checkpoint_path(options: TrainingOptions) -> Path:
+    """Where a run leaves its state, until its result is written."""
+    return options.out / f"{options.target}.checkpoint.pt"
+
+
+def train(network: nn.Module, loss: Loss, options: TrainingOptions, generator: Callable) -> tuple[Ema, float]:
+    """Minimise `loss`, resuming from a checkpoint of the same run if there is one.
+
+    generator: iteration -> torch.Generator. Returns the averaged weights and the seconds spent, those
+    before an interruption included.
+    """
+    optimizer = _adam(network, options)
+    ema = Ema(network, options.ema)
+    path = checkpoint_path(options)
+    start, seconds = _resume(path, network, optimizer, ema, options)
+    began = time.perf_counter()
+    # The loss is summed on the device: reading it at every step would make the host wait for the GPU.
+    total = torch.zeros((), device=options.device)
+    progress = trange(start, options.iterations, initial=start, total=options.iterations, mininterval=5)
+    for iteration in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(iteration, options)
+        total += _step(network, loss(generator(iteration)), optimizer, options.clip)
+        ema.update(iteration)
+        done = iteration + 1
+        if done % LOG_EVERY == 0:
+            progress.set_postfix(loss=f"{_mean_loss(total, options.target, done):.4f}")
+            total.zero_()
+        if done % options.checkpoint_every == 0 and done < options.iterations:
+            state = _state(done, seconds + time.perf_counter() - began, network, optimizer, ema, options)
+            save_atomically(path, lambda temporary, state=state: torch.save(state, temporary))
+    return ema, seconds + time.perf_counter() - began
+
+
+def _adam(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.9, 0.99), fused=True)
+
+
+def _step(network: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def _mean_loss(total: Tensor, target: str, done: int) -> float:
+    mean = float(total) / LOG_EVERY
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"{target}: the loss is {mean} at iteration {done}: lower lr, or clip harder"
+        )
+    return mean
+
+
+def _state(
+    done: int,
+    seconds: float,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: Ema,
+    options: TrainingOptions,
+) -> dict:
+    return {
+        "iteration": done,
+        "seconds": seconds,
+        "run": _identity(options),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ema": ema.average,
+    }
+
+
+def _identity(options: TrainingOptions) -> dict:
+    """What must agree for a checkpoint to be continued: everything but where the run lives."""
+    free = ("device", "out", "checkpoint_every")
+    return {key: value for key, value in vars(options).items() if key not in free}
+
+
+def _resume(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, options: TrainingOptions
+) -> tuple[int, float]:
+    if not path.is_file():
+        return 0, 0.0
+    state = torch.load(path, map_location=options.device, weights_only=True)
+    wanted = _identity(options)
+    if state["run"] != wanted:
+        changed = [key for key in wanted if state["run"].get(key) != wanted[key]]
+        raise ValueError(
+            f"{path} belongs to a run with another {', '.join(changed)}: delete it, or use another out="
+        )
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    for mine, stored in zip(ema.average, state["ema"], strict=True):
+        mine.copy_(stored)
+    log.info("%s: resumed at iteration %d", options.target, state["iteration"])
+    return state["iteration"], state["seconds"]
+
+
+def save_atomically(path: Path, save: Callable[[Path], object]) -> None:
+    """Call `save` with a temporary name beside `path`, then rename: no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        save(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""Training losses: denoising (Karras et al. 2022, Eq. 8 and Table 1) and the three jobs of the features."""
+
+import math
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from seedsbench.data.glyphs import CLASSES
+from seedsbench.denoisers.base import per_sample
+from seedsbench.denoisers.precond import Preconditioned
+from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
+from seedsbench.training.pool import Pool
+
+LABEL_SMOOTHING = 0.02
+MAX_NOISE = 0.35  # standard deviation of added noise at full damage, images in [-1, 1]
+MAX_CONTRAST = 0.35  # loss of contrast at full damage
+MAX_GHOST = 0.4  # weight of the other image at full damage
+
+
+def denoising_loss(
+    denoiser: Preconditioned, pool: Pool, generator: torch.Generator, *, batch: int, label_dropout: float
+) -> Tensor:
+    """Mean over the batch and pixels of lambda(sigma) |D(y + n; sigma) - y|^2.
+
+    Written for the network's output F: lambda c_out^2 |F - (y - c_skip x)/c_out|^2. That is the same
+    number, without the cancellation of D - y at sigma = 20000 in float32.
+    """
+    device = pool.images.device
+    clean, labels = _draw(pool, generator, batch)
+    u = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
+    # (0, 1): the inverse normal distribution of the EDM preconditioning is infinite at the ends.
+    sigma = denoiser.preconditioner.sample_sigma(u.clamp(1e-9, 1 - 1e-9))
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    keep = torch.rand(batch, 1, generator=generator, device=device) >= label_dropout
+    one_hot = nnf.one_hot(labels, len(CLASSES)).float() * keep
+    x = clean.double() + per_sample(sigma, clean) * noise
+    outer = denoiser.preconditioner
+    c_out = outer.c_out(sigma)
+    target = ((clean - per_sample(outer.c_skip(sigma), x) * x) / per_sample(c_out, x)).float()
+    error = (denoiser.output(x, sigma, one_hot) - target).square().mean(dim=(1, 2, 3))
+    return ((outer.loss_weight(sigma) * c_out**2).float() * error).mean()
+
+
+def feature_loss(network: GlyphFeatures, pool: Pool, generator: torch.Generator, *, batch: int) -> Tensor:
+    """Class (cross entropy) + factors (squared error) + amounts of damage (squared error)."""
+    rows = torch.randint(len(pool.images), (batch,), generator=generator, device=pool.images.device)
+    images, amounts = corrupt(pool.images[rows].float() / 127.5 - 1, generator)
+    # Back to the 256 levels that the network will meet; rounding has no gradient and needs none.
+    heads = network.heads((images * 127.5 + 128).clip(0, 255).floor())
+    classes = nnf.cross_entropy(heads.logits, pool.labels[rows], label_smoothing=LABEL_SMOOTHING)
+    factors = nnf.mse_loss(heads.factors, _factor_targets(pool.factors[rows]))
+    return classes + 2 * factors + 4 * nnf.mse_loss(heads.corruption, amounts)
+
+
+def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Damage half of a batch (B, 3, 16, 16) in [-1, 1]. Returns it and the amounts (B, 4) in [0, 1].
+
+    A damaged image suffers each kind with probability 1/2, by an amount that favours small values:
+    the difference between good and very good samples is what the features must resolve.
+    """
+    batch, device = len(images), images.device
+    uniform = torch.rand(3, batch, len(CORRUPTIONS), generator=generator, device=device)
+    chosen = (uniform[0] < 0.5) & (uniform[1, :, :1] < 0.5)
+    amounts = uniform[2].square() * chosen
+    noise, blur, contrast, ghost = (amount[:, None, None, None] for amount in amounts.unbind(dim=1))
+    images = torch.lerp(images, images.roll(1, dims=0), MAX_GHOST * ghost)
+    images = torch.lerp(images, _blurred(images), blur)
+    images = images * (1 - MAX_CONTRAST * contrast)
+    images = images + MAX_NOISE * noise * torch.randn(images.shape, generator=generator, device=device)
+    return images, amounts
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """Three-tap binomial blur in both directions, edges repeated."""
+    padded = nnf.pad(images, (1, 1, 1, 1), mode="replicate")
+    rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4
+    return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+
+
+def _factor_targets(factors: Tensor) -> Tensor:
+    angle = math.pi * factors[:, -1:]
+    return torch.cat([factors[:, :-1], angle.cos(), angle.sin()], dim=1)
+
+
+def _draw(pool: Pool, generator: torch.Generator, batch: int) -> tuple[Tensor, Tensor]:
+    rows = torch.randint(len(pool.images), (batch,), generator=generator, device=pool.images.device)
+    return pool.images[rows].float() / 127.5 - 1, pool.labels[rows]

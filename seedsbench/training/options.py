@@ -1,0 +1,31 @@
+"""The choices of a training run, as given on the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One run of scripts/train_embedded.py; the values are in scripts/conf/train_embedded.yaml.
+
+    target: edm, vp, ve, iddpm, features or reference.
+    iterations, batch, lr: Adam steps, images a step, peak learning rate.
+    warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
+    clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
+    pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
+    """
+
+    target: str
+    device: str
+    iterations: int
+    batch: int
+    lr: float
+    warmup: int
+    flat: float
+    clip: float
+    ema: float
+    label_dropout: float
+    pool: int
+    seed: int
+    checkpoint_every: int
+    out: Path

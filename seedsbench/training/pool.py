@@ -1,0 +1,42 @@
+"""Training pictures, rendered once and kept as uint8 on the training device."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seedsbench.data.glyphs import CLASSES, factors, render
+
+
+class Pool(NamedTuple):
+    """images (n, 3, 16, 16) uint8; labels (n,) int64, class i mod 10; factors (n, 6) float32 in [-1, 1]."""
+
+    images: Tensor
+    labels: Tensor
+    factors: Tensor
+
+    def to(self, device: torch.device) -> "Pool":
+        return Pool(*(value.to(device) for value in self))
+
+
+def make_pool(n: int, *, seed: int, stream: int) -> Pool:
+    """Pictures 0 to n-1 of a stream, classes balanced, on the CPU."""
+    indices = torch.arange(n)
+    labels = indices % len(CLASSES)
+    drawn = factors(indices, seed=seed, stream=stream)
+    return Pool(to_uint8(render(labels, drawn)), labels, drawn.float())
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """The package's one quantisation of [-1, 1], as for generated samples."""
+    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
+
+
+def generator_of(seed: int, iteration: int, device: torch.device) -> torch.Generator:
+    """The random source of one training iteration.
+
+    A generator made anew for each iteration is a pure function of (seed, iteration), so a resumed run
+    sees what the uninterrupted one would have seen. Philox of `seedsbench.diffusion` would do the same,
+    but costs a hundred small kernels a draw; sampling uses that one, this is for training only.
+    """
+    return torch.Generator(device).manual_seed((seed << 32) + iteration)

@@ -1,0 +1,370 @@
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from conftest import golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedsbench import metrics
+from seedsbench.metrics import base, moments
+
+FID_CASES = sorted(c for c in golden("metrics_fid").cases)
+IS_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("is_") and "splits" in c)
+KID_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("kid_"))
+PRC_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("prc_"))
+SINGULAR = {"d16_rank4", "d16_rank1_vs_full", "d64_rank20", "features_n20_25_d64", "features_lowrank_d2048"}
+
+
+def normal(*shape, seed=0):
+    return torch.as_tensor(np.random.default_rng(seed).standard_normal(shape))
+
+
+def plain_moments(features):
+    values = np.asarray(features, dtype=np.float64)
+    return values.mean(0), np.cov(values, rowvar=False)
+
+
+def fid_gaussians(case):
+    data = golden("metrics_fid")
+    if data.has(case, "mu1"):
+        return tuple(data.array(case, name) for name in ("mu1", "sigma1", "mu2", "sigma2"))
+    if data.has(case, "features1"):
+        return (*plain_moments(data.array(case, "features1")), *plain_moments(data.array(case, "features2")))
+    out = []
+    for i in "12":
+        u = data.array(case, f"U{i}").astype(np.float64)
+        out += [data.array(case, f"mean{i}"), np.diag(data.array(case, f"a{i}")) + u @ u.T]
+    return tuple(out)
+
+
+# Frechet distance
+
+
+@pytest.mark.parametrize("case", [c for c in FID_CASES if not c.endswith("d2048")])
+def test_frechet_distance_agrees_with_references(case):
+    value = metrics.frechet_distance(*fid_gaussians(case))
+    tolerance = 1e-4 if case in SINGULAR else 1e-6
+    for name in ("fid_sym", "fid_eig", "fid_sqrtm"):
+        assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=tolerance, abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in FID_CASES if c.endswith("d2048")])
+def test_frechet_distance_agrees_with_references_at_inception_size(case):
+    value = metrics.frechet_distance(*fid_gaussians(case))
+    tolerance = 1e-4 if case in SINGULAR else 1e-6
+    assert value == pytest.approx(float(golden("metrics_fid").array(case, "fid_sym")), rel=tolerance)
+
+
+def test_frechet_distance_of_scalars_is_the_known_formula():
+    assert metrics.frechet_distance(1.0, 4.0, 3.0, 9.0) == pytest.approx(4.0 + 1.0)
+
+
+def test_frechet_distance_is_symmetric_and_zero_for_equal_gaussians():
+    mu1, cov1, mu2, cov2 = fid_gaussians("d16_full_0")
+    there, back = (
+        metrics.frechet_distance(mu1, cov1, mu2, cov2),
+        metrics.frechet_distance(mu2, cov2, mu1, cov1),
+    )
+    assert there == pytest.approx(back, rel=1e-12)
+    assert 0.0 <= metrics.frechet_distance(mu1, cov1, mu1, cov1) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("gaussians", "message"),
+    [
+        (([0.0, 0.0], np.eye(3), [0.0, 0.0], np.eye(2)), "first mean and covariance have shapes"),
+        (([0.0, 0.0], np.eye(2), [0.0], np.eye(1)), "2 and 1 features"),
+        (([0.0, np.nan], np.eye(2), [0.0, 0.0], np.eye(2)), r"first mean is not finite at \[1\]"),
+        (([0.0, 0.0], np.eye(2), [0.0, 0.0], [[1, np.inf], [0, 1]]), "second covariance is not finite"),
+        (([0.0, 0.0], np.eye(2), [0.0, 0.0], [[1, 0.5], [0, 1]]), "not symmetric"),
+        (([0.0, 0.0], [[1, 0], [0, -1]], [0.0, 0.0], np.eye(2)), "eigenvalue -1"),
+    ],
+)
+def test_frechet_distance_refuses_what_is_no_gaussian(gaussians, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.frechet_distance(*gaussians)
+
+
+# Moments
+
+
+def test_moments_agree_with_float64_to_rounding():
+    features = normal(2000, 64) + 3.0
+    sums = metrics.MomentSum(64, 2000, 128.0)
+    sums.update(features)
+    exact = sums.moments()
+    mu, sigma = plain_moments(features)
+    assert sums.bits == 16
+    assert np.abs(exact.mu - mu).max() < sums.step / 2
+    assert np.abs(exact.sigma - sigma).max() < 6 * sums.step / np.sqrt(6 * 2000)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.5])
+def test_rounding_of_features_changes_fid_by_less_than_one_in_a_million(shift):
+    mix = torch.eye(64, dtype=torch.float64) + 0.3 * normal(64, 64, seed=5) / 8
+    first, second = normal(2000, 64, seed=1) @ mix, normal(2000, 64, seed=2) @ mix + shift
+    fid = metrics.FID(64, 2000, 128.0)
+    fid.update(first, None, torch.arange(2000))
+    reference = moments.Moments(2000, *plain_moments(second))
+    plain = metrics.frechet_distance(*plain_moments(first), reference.mu, reference.sigma)
+    assert fid.compute(reference)["fid"] == pytest.approx(plain, rel=1e-6)
+
+
+def test_moments_survive_a_mean_far_larger_than_the_spread():
+    features = torch.round(normal(500, 4) * 8) / 1024 + 60.0
+    sums = metrics.MomentSum(4, 50_000, 64.0)
+    sums.update(features)
+    assert sums.bits == 17
+    mu, sigma = plain_moments(features - 60.0)
+    np.testing.assert_allclose(sums.moments().sigma, sigma, rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(sums.moments().mu - 60.0, mu, rtol=1e-9)
+
+
+def test_extreme_features_do_not_overflow():
+    features = torch.tensor([[64.0, -64.0]]).repeat(50_000, 1)
+    features[::2] *= -1
+    sums = metrics.MomentSum(2, 50_000, 64.0)
+    sums.update(features)
+    expected = 4096.0 * 50_000 / 49_999
+    np.testing.assert_allclose(
+        sums.moments().sigma, [[expected, -expected], [-expected, expected]], rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[0.0, 1.0], [0.0, float("nan")]], "row 1, column 1 is nan"),
+        ([[0.0, -9.0]], "column 1 is -9.0, beyond the bound 8"),
+        ([[0.0, 1.0]] * 5, "5 samples are more than n_max 4"),
+        ([[0.0, 1.0, 2.0]], r"shape \(1, 3\); expected \(n, 2\)"),
+    ],
+)
+def test_moments_refuse_what_they_cannot_sum_exactly(rows, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.MomentSum(2, 4, 8.0).update(torch.tensor(rows))
+
+
+def test_moments_refuse_wrong_settings():
+    with pytest.raises(ValueError, match="bound nan"):
+        metrics.MomentSum(2, 4, float("nan"))
+    with pytest.raises(ValueError, match="n_max 0"):
+        metrics.MomentSum(2, 0, 1.0)
+    with pytest.raises(ValueError, match="cannot merge"):
+        metrics.MomentSum(2, 4, 8.0).merge(metrics.MomentSum(2, 5, 8.0))
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.MomentSum(2, 4, 8.0).moments()
+
+
+# Independence of batches, order and ranks: every streaming metric, bit for bit
+
+N, D, K = 60, 5, 7
+FEATURES, LOGITS = normal(N, D, seed=3).float(), 3 * normal(N, K, seed=4).float()
+REAL = normal(50, D, seed=6)
+REFERENCES = {
+    "fid": (lambda: metrics.FID(D, N, 16.0), moments.Moments(50, *plain_moments(REAL))),
+    "is": (lambda: metrics.InceptionScore(N, K, splits=4), None),
+    "kid": (lambda: metrics.KernelDistance(N, D, subsets=5, subset_size=20), REAL),
+    "prc": (lambda: metrics.PrecisionRecall(N, D, k=3), REAL),
+}
+
+
+def stream(metric, order):
+    for batch in order:
+        where = torch.as_tensor(batch, dtype=torch.int64)
+        metric.update(FEATURES[where], LOGITS[where], where)
+    return metric
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(order=st.permutations(range(N)), cuts=st.lists(st.integers(0, N), max_size=6), rank=st.integers(0, N))
+def test_scores_do_not_depend_on_batches_order_or_ranks(name, order, cuts, rank):
+    make, reference = REFERENCES[name]
+    whole = stream(make(), [range(N)]).compute(reference)
+    batches = np.split(np.array(order), sorted(cuts))
+    a, b = stream(make(), batches[: rank % len(batches)]), stream(make(), batches[rank % len(batches) :])
+    a.merge(b)
+    assert a.compute(reference) == whole
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_merging_is_associative_and_commutes(name):
+    make, reference = REFERENCES[name]
+    parts = [range(0, 11), range(11, 40), range(40, N)]
+
+    def rank(i):
+        return stream(make(), [parts[i]])
+
+    left, right, inner = rank(0), rank(2), rank(1)
+    left.merge(rank(1))
+    left.merge(rank(2))
+    inner.merge(rank(0))
+    right.merge(inner)
+    assert left.compute(reference) == right.compute(reference)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads():
+    make, reference = REFERENCES["kid"]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = [
+            stream(make(), [range(N)]).compute(reference),
+            metrics.frechet_distance(*fid_gaussians("d64_full")),
+        ]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert two[0] == stream(make(), [range(N)]).compute(reference)
+    assert two[1] == metrics.frechet_distance(*fid_gaussians("d64_full"))
+
+
+@pytest.mark.parametrize("name", ["is", "kid", "prc"])
+def test_a_missing_sample_is_not_scored_over(name):
+    make, reference = REFERENCES[name]
+    with pytest.raises(ValueError, match="sample"):
+        stream(make(), [range(N - 1)]).compute(reference)
+
+
+@pytest.mark.parametrize("name", ["is", "kid", "prc"])
+def test_a_sample_index_out_of_range_is_named(name):
+    metric = REFERENCES[name][0]()
+    with pytest.raises(ValueError, match=f"sample index {N}"):
+        metric.update(FEATURES[:1], LOGITS[:1], torch.tensor([N]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", REFERENCES)
+def test_scores_of_features_on_a_gpu_have_the_same_bits(name):
+    make, reference = REFERENCES[name]
+    metric = make()
+    for start in range(0, N, 16):
+        where = torch.arange(start, min(start + 16, N)).cuda()
+        metric.update(FEATURES.cuda()[where], LOGITS.cuda()[where], where)
+    assert metric.compute(reference) == stream(make(), [range(N)]).compute(reference)
+
+
+# Inception score
+
+
+@pytest.mark.parametrize("case", IS_CASES)
+def test_inception_score_agrees_with_reference(case):
+    data = golden("metrics_is_kid_prc")
+    logits = data.tensor(case.split("_splits")[0] + "_logits", "logits")
+    mean, std = metrics.inception_score(logits, splits=data.cases[case]["splits"])
+    assert mean == pytest.approx(float(data.array(case, "mean")), rel=1e-8)
+    assert std == pytest.approx(float(data.array(case, "std")), rel=1e-8, abs=1e-12)
+
+
+def test_inception_score_is_one_for_equal_and_k_for_certain_balanced_classes():
+    assert metrics.inception_score(torch.zeros(30, 5), splits=3)[0] == pytest.approx(1.0, abs=1e-10)
+    certain = 1e6 * torch.eye(5)[torch.arange(30) % 5]
+    assert metrics.inception_score(certain, splits=3) == pytest.approx((5.0, 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("logits", "splits", "message"),
+    [
+        (torch.zeros(9, 3), 10, "9 samples cannot fill 10 splits"),
+        (torch.full((9, 3), float("nan")), 1, "row 0, column 0 is nan"),
+        (torch.zeros(9), 1, "expected a matrix"),
+    ],
+)
+def test_inception_score_refuses_bad_logits(logits, splits, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.inception_score(logits, splits=splits)
+
+
+def test_inception_score_without_a_classifier_says_so():
+    with pytest.raises(ValueError, match="this extractor gives none"):
+        metrics.InceptionScore(20, 3).update(FEATURES, None, torch.arange(20))
+
+
+# Kernel distance, precision and recall
+
+
+@pytest.mark.parametrize("case", KID_CASES)
+def test_kernel_distance_agrees_with_reference(case):
+    data = golden("metrics_is_kid_prc")
+    x, y = (data.tensor(data.cases[case]["features"], side) for side in "xy")
+    indices = data.array(case, "idx_x"), data.array(case, "idx_y")
+    mean, std = metrics.kernel_distance(x, y, indices=indices)
+    assert mean == pytest.approx(float(data.array(case, "mean")), rel=1e-6)
+    assert std == pytest.approx(float(data.array(case, "std")), rel=1e-6, abs=1e-12)
+
+
+def test_kernel_distance_is_unbiased_and_sees_a_shift():
+    x, y = normal(400, 8, seed=1), normal(400, 8, seed=2)
+    mean, std = metrics.kernel_distance(x, y, subsets=40, subset_size=100)
+    assert abs(mean) < std
+    assert metrics.kernel_distance(x, y + 1.0, subsets=10, subset_size=100)[0] > 10 * std
+
+
+def test_kernel_distance_subsets_follow_the_seed():
+    x, y = normal(60, 4, seed=1), normal(60, 4, seed=2)
+    scores = [metrics.kernel_distance(x, y, 3, 20, seed=seed) for seed in (0, 0, 1)]
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize("size", [1, 61])
+def test_kernel_distance_refuses_subsets_it_cannot_draw(size):
+    with pytest.raises(ValueError, match="use at least 1 subset of 2 to 60"):
+        metrics.kernel_distance(normal(60, 4), normal(70, 4), 3, size)
+
+
+@pytest.mark.parametrize("case", PRC_CASES)
+def test_precision_and_recall_agree_with_references(case):
+    data = golden("metrics_is_kid_prc")
+    group, x = data.cases[case]["generated"].split("/")
+    y = data.cases[case]["real"].split("/")[1]
+    found = metrics.precision_recall(
+        data.tensor(group, y), data.tensor(group, x), k=data.cases[case]["prc_neighborhood"]
+    )
+    for name, value in found.items():
+        assert value == pytest.approx(float(data.array(case, f"prdc_{name}")), rel=1e-9)
+    assert found["precision"] == pytest.approx(float(data.array(case, "precision")), rel=1e-6)
+    assert found["recall"] == pytest.approx(float(data.array(case, "recall")), rel=1e-6)
+
+
+def test_identical_sets_lie_inside_each_other_ties_included():
+    x = 0.1 * normal(200, 33)
+    found = metrics.precision_recall(x, x.clone(), k=3)
+    assert found == {"precision": 1.0, "recall": 1.0, "density": pytest.approx(4 / 3), "coverage": 1.0}
+
+
+def test_far_sets_share_nothing_and_blocks_do_not_matter(monkeypatch):
+    x, y = normal(40, 4, seed=1), normal(50, 4, seed=2)
+    assert set(metrics.precision_recall(x, y + 100.0).values()) == {0.0}
+    whole = metrics.precision_recall(x, y + 0.5)
+    # The package's name `precision_recall` is the function; import_module finds the module.
+    module = import_module("seedsbench.metrics.precision_recall")
+    monkeypatch.setattr(module, "BLOCK_ENTRIES", 120)
+    assert metrics.precision_recall(x, y + 0.5) == whole
+
+
+@pytest.mark.parametrize("k", [0, 40])
+def test_precision_recall_refuses_neighbours_that_do_not_exist(k):
+    with pytest.raises(ValueError, match="use 1 to 39"):
+        metrics.precision_recall(normal(40, 4), normal(50, 4), k=k)
+
+
+@pytest.mark.parametrize("make", [metrics.kernel_distance, metrics.precision_recall])
+def test_features_of_different_width_are_refused(make):
+    with pytest.raises(ValueError, match="4 and 5 columns"):
+        make(normal(40, 4), normal(50, 5))
+
+
+def test_a_feature_table_names_what_is_wrong():
+    table = base.FeatureTable(4, 2)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); expected \(2, 2\)"):
+        table.update(torch.zeros(2, 3), None, torch.arange(2))
+    table.update(torch.ones(2, 2), None, torch.arange(2))
+    with pytest.raises(ValueError, match="2 of 4 samples were not scored, the first has index 2"):
+        table.complete()
+    with pytest.raises(ValueError, match="cannot merge"):
+        table.merge(base.FeatureTable(5, 2))
