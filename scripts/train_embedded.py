@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,8 +22,7 @@ from seedsbench.training.targets import run
 def main(config: DictConfig) -> None:
     """Turn the configuration into options and run."""
     torch.set_num_threads(config.threads)
-    values = OmegaConf.to_container(config, resolve=True)
-    chosen = {key: values[key] for key in TrainingOptions.__dataclass_fields__}
+    chosen = {key: config[key] for key in TrainingOptions.__dataclass_fields__}
     run(TrainingOptions(**{**chosen, "out": Path(config.out)}))
 
 

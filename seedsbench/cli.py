@@ -76,7 +76,7 @@ def _hydra(cfg: DictConfig) -> float | None:
     scores: list[float] = []
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         command = " ".join(["seedsbench", *overrides, f"seed={seed}"])
-        row = run_cell(cfg, command, seed)
+        row = run_cell(cfg, seed, command=command, invocation=os.environ[INVOCATION])
         tracker.log_row(Path(cfg.results_dir) / cfg.study, row)
         if row["status"] == "done":
             scores.append(row["fid"])

@@ -54,10 +54,10 @@ def parse(arguments: list[str]) -> Options:
     """Split the arguments as Hydra does; --help and the like are Hydra's own business."""
     parser: ArgumentParser = get_args_parser()
     known = parser.parse_args(arguments)
-    shown = (known.help, known.hydra_help, known.version, known.cfg, known.info, known.shell_completion)
+    shown = (known.help, known.hydra_help, known.cfg, known.info, known.shell_completion)
     directory = [known.config_dir] if known.config_dir else []
     return Options(
-        known.overrides, directory, known.multirun, any(value not in (None, False) for value in shown)
+        known.overrides, directory, known.multirun, any(shown)
     )
 
 
@@ -74,9 +74,10 @@ def preflight(options: Options) -> Checked:
                 for group in BUILT:
                     registry.build(OmegaConf.to_container(cfg[group], resolve=True))  # type: ignore[arg-type]
             cfg = _compose(first)
+            _check_device(cfg.device)
             study = Path(cfg.results_dir) / cfg.study
             if cfg.plan:
-                return Checked(study, _plan(list(choices.values()), first))
+                return Checked(study, _plan(list(choices.values())))
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.store import ResultStore
@@ -86,6 +87,12 @@ def preflight(options: Options) -> Checked:
     except ValueError as error:
         raise Usage(str(error)) from error
     return Checked(study, None)
+
+
+def _check_device(name: str) -> None:
+    from seedsbench.bench.cell import device_of
+
+    device_of(name)
 
 
 def _parsed(options: Options) -> list[Override]:
@@ -158,9 +165,7 @@ def _compose(overrides: list[str]) -> DictConfig:
         key = override.split("=", 1)[0]
         if override not in groups and not key.startswith(("+", "~", "hydra")):
             _known_key(known, key)
-    cfg = compose("config", overrides=[*_SEARCH, *overrides], return_hydra_config=True)
-    del cfg["choices"]
-    return cfg
+    return compose("config", overrides=[*_SEARCH, *overrides], return_hydra_config=True)
 
 
 def _known_key(cfg: DictConfig, key: str) -> None:
@@ -176,16 +181,17 @@ def _known_key(cfg: DictConfig, key: str) -> None:
         node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None
 
 
-def _plan(choices: list[list[str]], first: list[str]) -> str:
+def _plan(choices: list[list[str]]) -> str:
     """One line a cell: what would run, its steps and evaluations, and what is done already."""
-    from seedsbench.bench.plan import plan_line
+    from seedsbench.bench.plan import plan_lines
 
-    lines = [plan_line(_compose(list(combination))) for combination in itertools.product(*choices)]
+    lines = [line for values in itertools.product(*choices) for line in plan_lines(_compose(list(values)))]
     return "\n".join([f"{len(lines)} cells", *lines])
 
 
 def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return ": ".join(said[:2]) if said else type(error).__name__
 
 

@@ -51,15 +51,14 @@ def device_of(name: str) -> str:
 
 def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
     """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    groups = ("model", "schedule", "grid", "solver", "metrics")
     return {
         "numerics_version": NUMERICS_VERSION,
-        "model": resolved["model"],
+        **{group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups},
         "model_id": None if problem is None else problem.model_id,
         "features_id": None if problem is None else problem.features.id,
         "reference_id": None if problem is None else problem.reference_id,
         "regime": cfg.regime.name,
-        **{group: resolved[group] for group in ("schedule", "grid", "solver", "metrics")},
         "nfe": cfg.nfe,
         "samples": cfg.samples,
         "seed": seed,
@@ -69,14 +68,15 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
     }
 
 
-def run_cell(cfg: DictConfig, command: str, seed: int) -> Row:
+def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Row:
     """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
 
-    A budget that fits no step gives status "skipped"; any error gives "failed" with its message.
+    command reproduces the cell; invocation names the run it was computed in. A budget that fits no step gives status "skipped"; any error gives "failed" with its message.
     Only KeyboardInterrupt (and, with debug=true, the error itself) escapes.
     """
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
     row: Row = {"status": "failed", "reason": None, **_names(cfg), "seed": seed, "command": command}
+    row["invocation"] = invocation
     problem, device = None, str(cfg.device)
     try:
         device = device_of(device)
@@ -177,10 +177,9 @@ def _labels(value: Any) -> str | int:
 
 
 def _names(cfg: DictConfig) -> Row:
-    solver: Any = OmegaConf.to_container(cfg.solver, resolve=True)
     return {
         **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
-        "solver_params": {key: value for key, value in solver.items() if key != "_target_"},
+        **{f"{group}_params": _options(cfg[group]) for group in ("schedule", "grid", "solver")},
         "nfe_budget": cfg.nfe,
         "samples": cfg.samples,
         "labels": str(_labels(cfg.labels)),
@@ -188,6 +187,11 @@ def _names(cfg: DictConfig) -> Row:
         "dtype": cfg.dtype,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _options(node: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return {key: value for key, value in values.items() if key != "_target_"}
 
 
 def _identity(problem: Problem) -> Row:

@@ -8,19 +8,18 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.data.glyphs import FLOOR, glyphs
+from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.denoisers import analytic, embedded
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
+from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_reference
 from seedsbench.metrics.moments import Moments
 
 BLOCK = 128
@@ -44,7 +43,7 @@ class Extractor:
     extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: it holds arrays
 class Problem:
     """Everything about a cell that is neither solver nor grid.
 
@@ -84,32 +83,26 @@ def one_hot(classes: Tensor, n_classes: int) -> Tensor:
 
 def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
     """The embedded 16x16 set, one network a regime, its own 64-d feature network."""
-    from seedsbench.metrics.glyph_features import load_features
-
-    network, features_id = load_features(device=device)
+    network = load_glyph_features(device)
+    reference = load_glyph_reference()
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor | None]:
-        return network(images.to(device))
+        with torch.inference_mode():
+            return network(images.to(device))
 
     return Problem(
         name="glyphs",
         denoiser=embedded.load_glyphs(regime, device=device),
-        features=Extractor("glyphs-64d", features_id, 64, 10, bound=128.0, quantised=True, extract=extract),
-        reference=_glyphs_reference(),
+        features=Extractor("glyphs-64d", _file_id("features.safetensors"), 64, 10, 128.0, True, extract),
+        reference=Moments(n=reference.n, mu=reference.mu, sigma=reference.sigma),
         model_id=embedded.model_id(regime),
-        reference_id=digest(_reference_path().read_bytes()),
+        reference_id=_file_id("glyphs_reference.npz"),
         real=_real_glyphs,
     )
 
 
-def _reference_path() -> Path:
-    return embedded.ASSETS / "glyphs_reference.npz"
-
-
-@lru_cache(maxsize=1)
-def _glyphs_reference() -> Moments:
-    with np.load(_reference_path(), allow_pickle=False) as arrays:
-        return Moments(n=int(arrays["n"]), mu=arrays["mu"], sigma=arrays["sigma"])
+def _file_id(name: str) -> str:
+    return digest((ASSETS / name).read_bytes())
 
 
 def _real_glyphs(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
@@ -131,7 +124,7 @@ def _regime_range(regime: str) -> dict[str, Any]:
     }
 
 
-def _analytic(name: str, model: Any, parameters: dict[str, Any], extract: Any, n_classes: int, regime: str) -> Problem:
+def _analytic(name: str, model: Any, denoiser: Denoiser, parameters: dict[str, Any], extract: Any, n_classes: int, regime: str) -> Problem:
     mu, sigma = model.moments()
     identity = digest(parameters)
 
@@ -141,7 +134,7 @@ def _analytic(name: str, model: Any, parameters: dict[str, Any], extract: Any, n
 
     return Problem(
         name=name,
-        denoiser=FixedBatch(model),
+        denoiser=denoiser,
         features=Extractor("values", identity, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract),
         reference=Moments(n=0, mu=np.asarray(mu), sigma=np.asarray(sigma)),
         model_id=digest(parameters, regime),
@@ -168,7 +161,7 @@ def mixture_problem(
         return _values(samples), model.responsibilities(samples.double().cpu(), zero)
 
     parameters = {"means": means, "weights": weights, "std": std}
-    return _analytic(name, model, parameters, extract, len(means), regime)
+    return _analytic(name, model, model, parameters, extract, len(means), regime)
 
 
 def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "cpu") -> Problem:
@@ -180,4 +173,4 @@ def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "
     def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
         return _values(samples), None
 
-    return _analytic(name, model, {"finite_glyphs": n_images}, extract, 0, regime)
+    return _analytic(name, model, FixedBatch(model), {"finite_glyphs": n_images}, extract, 0, regime)

@@ -97,8 +97,8 @@ class ResultStore:
         log.warning("%s cannot be used (%s): kept as %s, the cell is computed again", path, problem, aside.name)
         return None
 
-    def finished(self, key: str) -> Row | None:
-        """The row of `key` if it is done, here or, between unnamed studies, in a sibling (then copied here)."""
+    def finished(self, key: str, *, adopt: bool = True) -> Row | None:
+        """The row of `key` if it is done, here or, between unnamed studies, in a sibling (copied here with adopt)."""
         row = self.read(key)
         if row is not None and row["status"] == "done":
             return row
@@ -110,7 +110,8 @@ class ResultStore:
                 continue
             row = other.read(key)
             if row is not None and row["status"] == "done":
-                self._adopt(other, key)
+                if adopt:
+                    self._adopt(other, key)
                 return row
         return None
 

@@ -66,6 +66,32 @@ def build_report(study: Path) -> Report:
     )
 
 
+def finish_sweep(study: Path, invocation: str) -> int:
+    """Report on a study whose sweep has ended: print what became of it; 1 if a cell of `invocation` failed.
+
+    A report that cannot be made is said and costs no row; it can be made again with seedsbench-report.
+    """
+    try:
+        report = build_report(study)
+    except (StudyError, OSError) as error:
+        print(f"seedsbench: no report: {error}", file=sys.stderr)
+        return 1
+    _show(report)
+    df, _ = read_rows(study)
+    failed = df[(df["status"] == "failed") & (df["invocation"] == invocation)]
+    if len(failed):
+        print(f"{len(failed)} cell(s) failed: the reasons are in {report.table_md}", file=sys.stderr)
+    return int(len(failed) > 0)
+
+
+def _show(report: Report) -> None:
+    print(f"\n{report.summary}\n")
+    for path in report.paths:
+        print(path)
+    for problem in report.problems:
+        print(f"problem: {problem.file}: {problem.why}", file=sys.stderr)
+
+
 def _check_folder(study: Path) -> None:
     """Refuse what is not a study, naming the nearest thing that is."""
     if not study.is_dir():
@@ -99,11 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)
         return 2
-    print(report.summary, end="\n\n")
-    for path in report.paths:
-        print(path)
-    for problem in report.problems:
-        print(f"problem: {problem.file}: {problem.why}", file=sys.stderr)
+    _show(report)
     return 0
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from seedsbench.checks import check_range
+from seedsbench.checks import check_range, check_types
 from seedsbench.solvers.exponential import ExponentialRungeKutta
 from seedsbench.solvers.tableau import ExponentialTableau, Weight, row
 
@@ -66,6 +66,7 @@ class Seeds2(ExponentialRungeKutta):
     variant: Variant = "a"
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_range(self, "c2", 0, 1, open_low=True)
         super().__post_init__()
 
@@ -83,6 +84,7 @@ class Seeds3(ExponentialRungeKutta):
     variant: Variant = "a"
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_range(self, "c2", 0, 1, open_low=True)
         check_range(self, "c3", 0, 1, open_low=True)
         super().__post_init__()

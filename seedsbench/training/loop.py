@@ -31,7 +31,8 @@ class Ema:
     def update(self, iteration: int) -> None:
         """Call after step `iteration` (0, 1, ...): early on, the average forgets its start faster."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.source], 1 - decay)
+        source = [p.detach() for p in self.source]
+        torch._foreach_lerp_(self.average, source, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def copy_to(self, network: nn.Module) -> None:
         """Overwrite the parameters of a network of the same kind with the averages."""
@@ -52,7 +53,9 @@ def checkpoint_path(options: TrainingOptions) -> Path:
     return options.out / f"{options.target}.checkpoint.pt"
 
 
-def train(network: nn.Module, loss: Loss, options: TrainingOptions, generator: Callable) -> tuple[Ema, float]:
+def train(
+    network: nn.Module, loss: Loss, options: TrainingOptions, generator: Callable[[int], torch.Generator]
+) -> tuple[Ema, float]:
     """Minimise `loss`, resuming from a checkpoint of the same run if there is one.
 
     generator: iteration -> torch.Generator. Returns the averaged weights and the seconds spent, those

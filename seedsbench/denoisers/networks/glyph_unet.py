@@ -99,6 +99,8 @@ class SelfAttention(nn.Module):
 class NoiseEmbedding(nn.Module):
     """Sinusoidal features of the noise level, an MLP, plus a linear map of the label."""
 
+    frequencies: Tensor
+
     def __init__(self, config: GlyphUNetConfig, features: int = 64) -> None:
         super().__init__()
         self.scale, self.offset = config.noise_scale, config.noise_offset

@@ -1,0 +1,32 @@
+"""What a cell would cost and whether it is done: the lines of plan=true. Evaluates no network."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seedsbench import registry
+from seedsbench.bench.cell import device_of, problem_of, scientific
+from seedsbench.bench.store import ResultStore, run_key
+from seedsbench.solvers.base import BudgetError, final_cost
+
+
+def plan_lines(cfg: DictConfig) -> list[str]:
+    """One line for each repeat of a cell: its choices, steps, evaluations, and what is done already."""
+    chosen = cfg.hydra.runtime.choices
+    solver: Any = registry.build(OmegaConf.to_container(cfg.solver, resolve=True))  # type: ignore[arg-type]
+    problem = problem_of(cfg, device_of(cfg.device))
+    store = ResultStore(Path(cfg.results_dir) / cfg.study)
+    lines = []
+    for seed in range(cfg.seed, cfg.seed + cfg.repeats):
+        title = f"{chosen.model}/{chosen.regime} {chosen.solver} nfe={cfg.nfe} seed={seed}"
+        try:
+            steps = solver.steps_for(cfg.nfe, cfg.final)
+        except BudgetError as error:
+            lines.append(f"  {title}: will be skipped, {error}")
+            continue
+        nfe = solver.nfe(steps) + final_cost(cfg.final)
+        row = store.finished(run_key(scientific(cfg, problem, seed)), adopt=False)
+        state = f"done, FID {row['fid']:.3f}" if row else f"{cfg.samples * nfe:,} evaluations to do"
+        lines.append(f"  {title}: {steps} steps, NFE {nfe}, {state}")
+    return lines
