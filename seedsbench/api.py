@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from seedsbench import registry
+from seedsbench.denoisers.base import Denoiser
+from seedsbench.denoisers.embedded import as_denoiser, load_network
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
@@ -16,6 +19,8 @@ from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Final, Solver, final_cost
 
 Choice = str | Mapping[str, Any]
+Kind = TypeVar("Kind")
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,29 @@ def solver(name: Choice, **overrides: Any) -> Solver:
     return registry.build(registry.configured("solver", name, **overrides))
 
 
-def noise_levels(
-    denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int
-) -> tuple[Tensor, Schedule]:
+def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
+    """The denoiser in a weights file: D(x, sigma, labels), images in [-1, 1], on the CPU.
+
+    path: a .safetensors file written by seedsbench (scripts/train_embedded.py). hints: what a format
+    does not say about itself; this one says everything, so none is taken.
+
+    Raises FileNotFoundError, and ValueError for another format, a damaged file or any hint.
+    """
+    path = Path(path).expanduser()
+    if hints:
+        raise ValueError(f"load_denoiser got {', '.join(sorted(hints))}: this version takes no hints")
+    if path.suffix != WEIGHTS_SUFFIX:
+        kind = "a folder" if path.is_dir() else f"of type {path.suffix!r}"
+        raise ValueError(
+            f"{path} is {kind}: this version reads seedsbench {WEIGHTS_SUFFIX} files "
+            "(other checkpoint formats come with a later version)"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: give the path of a seedsbench {WEIGHTS_SUFFIX} file")
+    return as_denoiser(load_network(path))
+
+
+def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) -> tuple[Tensor, Schedule]:
     """The (n_steps + 1) or fewer levels of a run and the schedule fitted to their range.
 
     Levels are rounded to those the network was trained on, except an explicit list, which is literal.
@@ -94,21 +119,12 @@ def sample(
 
     Raises ValueError for unusable input before any evaluation, NonFiniteError naming step and sigma.
     """
-    if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
-        raise ValueError(f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}")
     if latents.ndim != 4:
         raise ValueError(f"latents must have shape (B, C, H, W), got {tuple(latents.shape)}")
-    method = solver if isinstance(solver, Solver) else registry.build(registry.configured("solver", solver))
-    schedule = schedule if isinstance(schedule, Schedule) else registry.build(registry.configured("schedule", schedule))
-    if sigmas is not None:
-        given = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
-        grid = Explicit(sigmas=tuple(given))
-        n_steps = len(given) - 1
-    else:
-        grid = grid if isinstance(grid, Grid) else registry.build(registry.configured("grid", grid))
-        n_steps = _count(nfe, steps, method, final)
-    final_cost(final)
-    levels, fitted = noise_levels(denoiser, schedule, grid, n_steps)
+    method = _object("solver", solver, Solver)
+    n_steps = _count(nfe, steps, sigmas, method, final)
+    rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
+    levels, fitted = noise_levels(denoiser, _object("schedule", schedule, Schedule), rule, n_steps)
     batch = latents.shape[0]
     process = Process(denoiser, fitted, batch, labels)
     if noise is None:
@@ -121,9 +137,31 @@ def sample(
     return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
 
 
-def _count(nfe: int | None, steps: int | None, solver: Solver, final: Final) -> int:
+def _object(group: str, choice: Kind | Choice, kind: type[Kind]) -> Kind:
+    return choice if isinstance(choice, kind) else registry.build(registry.configured(group, choice))
+
+
+def _explicit(sigmas: Sequence[float] | Tensor) -> Explicit:
+    return Explicit(sigmas=tuple(torch.as_tensor(sigmas, dtype=torch.float64).tolist()))
+
+
+def _count(
+    nfe: int | None,
+    steps: int | None,
+    sigmas: Sequence[float] | Tensor | None,
+    solver: Solver,
+    final: Final,
+) -> int:
+    """Number of solver steps; ValueError unless exactly one of the three is given, and usable."""
+    if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
+        raise ValueError(
+            f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}"
+        )
+    final_cost(final)
     if nfe is not None:
         return solver.steps_for(nfe, final)
+    if sigmas is not None:
+        return len(sigmas) - 1
     assert steps is not None
     if steps < 1:
         raise ValueError(f"steps={steps}: a run needs at least one step")

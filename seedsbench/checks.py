@@ -37,7 +37,8 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     if hint is bool:
         return None if isinstance(value, bool) else "must be true or false"
     if hint is int:
-        return None if isinstance(value, numbers.Integral) and not isinstance(value, bool) else "must be an integer"
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        return None if whole else "must be an integer"
     if hint is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
         return None if real and not math.isnan(float(value)) else "must be a number"

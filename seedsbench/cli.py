@@ -8,6 +8,7 @@ says what and what would work; nothing has been computed).
 
 import logging
 import os
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+import seedsbench
 from seedsbench.config import Config
-from seedsbench.preflight import Usage, parse, preflight
+from seedsbench.preflight import Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
 
 log = logging.getLogger(__name__)
@@ -34,13 +36,17 @@ def main(argv: list[str] | None = None) -> None:
     now = datetime.now()
     os.environ.setdefault(STUDY, now.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault(INVOCATION, f"{now.isoformat()}-{os.getpid()}")
-    sys.argv = ["seedsbench", *arguments]
-    options = parse(arguments)
-    _importable(options.config_dirs)
-    if options.informational:
-        _hydra()
+    if "--version" in arguments:
+        print(f"seedsbench {seedsbench.__version__}")
         return
     try:
+        options = parse(arguments)
+        _importable(options.config_dirs)
+        options = with_experiment(options)
+        sys.argv = ["seedsbench", *options.flags, *options.overrides]
+        if options.informational:
+            _hydra()
+            return
         checked = preflight(options)
     except Usage as error:
         print(f"seedsbench: {error}", file=sys.stderr)
@@ -65,17 +71,21 @@ def _importable(config_dirs: list[str]) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _hydra(cfg: DictConfig) -> float | None:
-    """One Hydra job: `repeats` cells. Returns the mean FID (for optimising sweepers), None if a cell failed."""
+    """One Hydra job: `repeats` cells. Returns their mean FID, for optimising sweepers; None if one failed."""
     from hydra.core.hydra_config import HydraConfig
 
     from seedsbench.bench.cell import run_cell
     from seedsbench.registry import build
 
-    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith(("study=", "results_dir=", "seed="))]
+    hydra_config = HydraConfig.get()
+    folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
+    flags = [part for folder in folders for part in ("--config-dir", folder)]
+    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "debug=")
+    overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
     tracker: Any = build(cfg.tracker)
     scores: list[float] = []
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
-        command = " ".join(["seedsbench", *overrides, f"seed={seed}"])
+        command = shlex.join(["seedsbench", *flags, *overrides, f"seed={seed}"])
         row = run_cell(cfg, seed, command=command, invocation=os.environ[INVOCATION])
         tracker.log_row(Path(cfg.results_dir) / cfg.study, row)
         if row["status"] == "done":

@@ -54,17 +54,24 @@ def check_config(cfg: Any) -> None:
     """
     if cfg.samples < 2:
         raise ValueError(f"samples={cfg.samples}: a covariance needs at least 2 samples")
+    if cfg.samples > 2**32:
+        raise ValueError(f"samples={cfg.samples}: the noise is numbered for at most 2**32 samples")
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size} must be at least 1")
     if cfg.repeats < 1:
         raise ValueError(f"repeats={cfg.repeats} must be at least 1")
-    if not 0 <= cfg.seed < 2**64:
-        raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64)")
+    if not 0 <= cfg.seed <= 2**64 - cfg.repeats:
+        raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
     _one_of("final", cfg.final, ("denoise", "euler", "stop"))
     _one_of("dtype", cfg.dtype, DTYPES)
     _one_of("device", str(cfg.device).split(":")[0], DEVICES)
     if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):
         _one_of("labels", "none" if cfg.labels is None else str(cfg.labels), LABELS, " or a class number")
+    for key, value in cfg.metrics.items():
+        if key in ("splits", "floor_sets") and (type(value) is not int or value < 1):
+            raise ValueError(f"metrics.{key}={value} must be an integer of at least 1")
+    if not str(cfg.results_dir).strip():
+        raise ValueError("results_dir is empty: give a folder, as results_dir=results")
     if not str(cfg.study).strip() or "/" in str(cfg.study) or str(cfg.study) in (".", ".."):
         raise ValueError(f"study={cfg.study!r} must be one folder name, without '/'")
 

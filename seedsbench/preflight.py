@@ -7,16 +7,21 @@ of the others, so that the cost is the sum of the choices and not their product.
 
 import itertools
 from argparse import ArgumentParser
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,8 +39,9 @@ class Usage(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, as Hydra reads it."""
+    """What the command line says, as Hydra reads it; flags are the arguments that are no overrides."""
 
+    flags: list[str]
     overrides: list[str]
     config_dirs: list[str]
     multirun: bool
@@ -51,33 +57,67 @@ class Checked:
 
 
 def parse(arguments: list[str]) -> Options:
-    """Split the arguments as Hydra does; --help and the like are Hydra's own business."""
+    """Split the arguments as Hydra does, but with flags anywhere; raises Usage for an unknown flag.
+
+    --help and the like are Hydra's own business. Folders of SEEDSBENCH_CONF join Hydra's search path.
+    """
     parser: ArgumentParser = get_args_parser()
-    known = parser.parse_args(arguments)
+    parser.error = _refuse_flags
+    known, rest = parser.parse_known_args(arguments)
+    unknown = [argument for argument in rest if argument.startswith("-")]
+    if unknown:
+        raise Usage(nearest(unknown[0], parser._option_string_actions, what="flag"))
+    overrides = [*known.overrides, *rest]
+    flags = [argument for argument in arguments if argument not in overrides]
+    directories = [known.config_dir] if known.config_dir else []
+    absolute = [Path(folder).resolve() for folder in directories]
+    more = ",".join(f"'file://{folder}'" for folder in registry.conf_dirs()[1:] if folder not in absolute)
+    if more and not any(override.startswith("hydra.searchpath") for override in overrides):
+        overrides.append(f"hydra.searchpath=[{more}]")
     shown = (known.help, known.hydra_help, known.cfg, known.info, known.shell_completion)
-    directory = [known.config_dir] if known.config_dir else []
-    return Options(
-        known.overrides, directory, known.multirun, any(shown)
-    )
+    return Options(flags, overrides, directories, known.multirun, any(shown))
+
+
+def with_experiment(options: Options) -> Options:
+    """Spell the sweep of `experiment=<name>` out as overrides; raises Usage if it needs -m and has none.
+
+    Hydra would run both it and the command's own values for a key. So the command's win, and the sweep
+    is checked and planned like any other.
+    """
+    given = dict(text.split("=", 1) for text in options.overrides if "=" in text)
+    experiment = given.get("experiment", "")
+    if "," in experiment:
+        raise Usage(f"experiment={experiment} names several experiments: run one at a time")
+    params = registry.sweep_of(experiment)
+    missing = {key: value for key, value in params.items() if key not in given}
+    if missing and not options.multirun:
+        raise Usage(f"experiment={experiment} sweeps over {', '.join(missing)}: add -m to run it")
+    if not params:
+        return options
+    spelt = [f"{key}={value}" for key, value in missing.items()]
+    return replace(options, overrides=[*options.overrides, *spelt, "hydra.sweeper.params=null"])
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise Usage(f"{message} (seedsbench --help lists what there is)")
 
 
 def preflight(options: Options) -> Checked:
     """Check every choice of the command; raises Usage. Creates the study folder."""
     try:
-        overrides = _parsed(options)
-        choices = {o.get_key_element(): _choices(o) for o in overrides}
-        first = [(values[0] if values else raw) for (_, values), raw in zip(choices.items(), options.overrides, strict=True)]
-        with _composing(options):
-            for values in _variants(list(choices.values()), first):
+        choices = [_choices(override) for override in _parsed(options)]
+        first = [values[0] for values in choices]
+        with _composing(options.config_dirs):
+            for values in _variants(choices, first):
                 cfg = _compose(values)
                 check_config(cfg)
                 for group in BUILT:
-                    registry.build(OmegaConf.to_container(cfg[group], resolve=True))  # type: ignore[arg-type]
+                    registry.build(cfg[group])
             cfg = _compose(first)
             _check_device(cfg.device)
             study = Path(cfg.results_dir) / cfg.study
             if cfg.plan:
-                return Checked(study, _plan(list(choices.values())))
+                return Checked(study, _plan(choices))
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.store import ResultStore
@@ -96,17 +136,30 @@ def _check_device(name: str) -> None:
 
 
 def _parsed(options: Options) -> list[Override]:
-    overrides = OverridesParser.create().parse_overrides(options.overrides)
+    overrides = [_parsed_override(text) for text in options.overrides]
     for override in overrides:
         key, line = override.key_or_group, override.input_line
         if override.is_sweep_override() and not options.multirun:
             raise ValueError(f"{line} names several values: add -m before the overrides to run them all")
-        if key in GROUPS and not override.is_sweep_override() and not override.is_delete():
-            _known_choice(key, override.value())
-        elif key in GROUPS:
-            for value in override.sweep_iterator() if not _is_glob(override) else []:
+        if not key:
+            raise ValueError(f"cannot read {line!r}: write key=value")
+        if key in GROUPS and not override.is_delete() and not _is_glob(override):
+            values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+            for value in values:
                 _known_choice(key, value)
+    for key, times in Counter(override.get_key_element() for override in overrides).items():
+        if times > 1:
+            raise ValueError(f"{key} is given {times} times: for several values write -m {key}=a,b")
     return overrides
+
+
+def _parsed_override(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ValueError(
+            f"cannot read {text!r}: write key=value, or 'key=\"value\"' to quote a value"
+        ) from error
 
 
 def _is_glob(override: Override) -> bool:
@@ -114,8 +167,9 @@ def _is_glob(override: Override) -> bool:
 
 
 def _known_choice(group: str, value: Any) -> None:
-    if value is not None and str(value) not in registry.names(group):
-        raise ValueError(nearest(str(value), registry.names(group), what=group))
+    known = registry.names(group)
+    if str(value) not in known and not (value is None and group == "experiment"):
+        raise ValueError(nearest(str(value), known or ["(there is none)"], what=group))
 
 
 def _choices(override: Override) -> list[str]:
@@ -125,8 +179,12 @@ def _choices(override: Override) -> list[str]:
         return [override.input_line or ""]
     if _is_glob(override):
         glob: Any = override.value()
-        return [f"{key}={name}" for name in glob.filter(registry.names(override.key_or_group))]
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        values = glob.filter(registry.names(override.key_or_group))
+    else:
+        values = list(override.sweep_string_iterator())
+    if not values:
+        raise ValueError(f"{override.input_line} matches nothing: write {key}=a,b")
+    return [f"{key}={value}" for value in values]
 
 
 def _variants(choices: list[list[str]], first: list[str]) -> list[list[str]]:
@@ -137,52 +195,58 @@ def _variants(choices: list[list[str]], first: list[str]) -> list[list[str]]:
     return variants
 
 
-class _composing:
+@contextmanager
+def _composing(config_dirs: list[str]) -> Iterator[None]:
     """Hydra's compose API on our configuration and the user's --config-dir."""
-
-    def __init__(self, options: Options) -> None:
-        path = [f"file://{Path(folder).resolve()}" for folder in options.config_dirs]
-        self._search = [f"hydra.searchpath=[{','.join(path)}]"] if path else []
-
-    def __enter__(self) -> None:
-        global _SEARCH
-        _SEARCH = self._search
+    search_path = create_config_search_path(str(registry.conf_dir()))
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ValueError(f"--config-dir {folder}: no such folder; give one that holds solver/<name>.yaml")
+        url = f"file://{Path(folder).resolve()}"
+        search_path.prepend("command-line", url, SearchPathQuery(provider="schema"))
+    version.setbase("1.3")
+    GlobalHydra.instance().clear()
+    try:
+        Hydra.create_main_hydra2(task_name="seedsbench", config_search_path=search_path)
+        yield
+    finally:
         GlobalHydra.instance().clear()
-        initialize_config_dir(str(registry.conf_dir()), version_base="1.3").__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        GlobalHydra.instance().clear()
-
-
-_SEARCH: list[str] = []
 
 
 def _compose(overrides: list[str]) -> DictConfig:
     """The configuration of one cell. An unknown key is named with its nearest neighbours."""
-    groups = [o for o in overrides if o.lstrip("+~").split("=", 1)[0].split("@")[0] in GROUPS or o.startswith("hydra")]
-    known = compose("config", overrides=[*_SEARCH, *groups], return_hydra_config=True)
-    for override in overrides:
-        key = override.split("=", 1)[0]
-        if override not in groups and not key.startswith(("+", "~", "hydra")):
-            _known_key(known, key)
-    return compose("config", overrides=[*_SEARCH, *overrides], return_hydra_config=True)
+    keys = {override: override.split("=", 1)[0] for override in overrides}
+    try:
+        if not any(key.startswith("choices") for key in keys.values()):  # computed, not an option
+            return compose("config", overrides=overrides, return_hydra_config=True)
+        raise ConfigCompositionException("choices cannot be set")
+    except ConfigCompositionException:
+        hydras_own = [o for o, key in keys.items() if key.startswith(("+", "~", "hydra"))]
+        groups = [o for o, key in keys.items() if key.lstrip("+~").split("@")[0] in GROUPS or o in hydras_own]
+        known = compose("config", overrides=groups, return_hydra_config=True)
+        for override, key in keys.items():
+            if override not in groups:
+                _known_key(known, key)
+        raise
 
 
 def _known_key(cfg: DictConfig, key: str) -> None:
+    """Raise ValueError if cfg has no such dotted key."""
     node: Any = cfg
     for i, part in enumerate(parts := key.split(".")):
         if not isinstance(node, DictConfig):
             return
         keys = [k for k in map(str, node) if k not in ("hydra", "_target_", "choices")]
-        if part not in node:
+        if part not in keys and part != "_target_":
             prefix = ".".join(parts[:i])
             known = [f"{prefix}.{k}" if prefix else k for k in keys]
-            raise ValueError(nearest(".".join(parts[: i + 1]), known or [f"({prefix} has no options)"], what="option"))
+            none = f"({prefix}={cfg.hydra.runtime.choices.get(prefix)} has no options)"
+            raise ValueError(nearest(".".join(parts[: i + 1]), known or [none], what="option"))
         node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None
 
 
 def _plan(choices: list[list[str]]) -> str:
-    """One line a cell: what would run, its steps and evaluations, and what is done already."""
+    """A count, then one line a cell: what would run, its steps and evaluations, and what is done already."""
     from seedsbench.bench.plan import plan_lines
 
     lines = [line for values in itertools.product(*choices) for line in plan_lines(_compose(list(values)))]
@@ -190,8 +254,13 @@ def _plan(choices: list[list[str]]) -> str:
 
 
 def _one_line(error: Exception) -> str:
+    """The first lines of an error that say something; for a value of the wrong type, why it is wrong."""
+    if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
+        return f"{str(error).split('override ')[-1].strip()}: {_one_line(error.__cause__)}"  # type: ignore[arg-type]
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    said = [
+        line
+        for line in lines
+        if line and not line.startswith(("full_key:", "object_type=", "reference_type="))
+    ]
     return ": ".join(said[:2]) if said else type(error).__name__
-
-

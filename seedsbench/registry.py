@@ -43,6 +43,18 @@ def load(group: str, name: str) -> dict[str, Any]:
     raise ValueError(nearest(name, names(group), what=group))
 
 
+def sweep_of(experiment: str) -> dict[str, str]:
+    """`hydra.sweeper.params` of an experiment: key -> comma-separated values; empty if there is none."""
+    from omegaconf import OmegaConf
+
+    for folder in conf_dirs():
+        path = folder / "experiment" / f"{experiment}.yaml"
+        if path.is_file():
+            params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
+            return {str(key): str(value) for key, value in params.items()}
+    return {}
+
+
 def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
     """The configuration of a named choice with overrides applied; unknown options are errors.
 
@@ -65,14 +77,17 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
     return config
 
 
-def build(config: Mapping[str, Any], *args: Any) -> Any:
+def build(config: Mapping[Any, Any], *args: Any) -> Any:
     """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
 
     Errors of the constructor come out as the ValueError it raised, not wrapped.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
+    from omegaconf import OmegaConf
 
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     try:
         return instantiate(dict(config), *args, _convert_="all")
     except InstantiationException as error:

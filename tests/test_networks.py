@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
+from seedsbench.data.images import quantise
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
@@ -12,7 +13,6 @@ from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.training import targets
 from seedsbench.training.loop import learning_rate
 from seedsbench.training.options import TrainingOptions
-from seedsbench.training.pool import to_uint8
 from seedsbench.training.targets import run
 
 REGIMES = list(GLYPH_UNETS)
@@ -192,7 +192,7 @@ def test_shipped_denoisers_denoise(regime):
 @shipped
 def test_shipped_features_know_every_class_and_match_the_reference():
     indices = torch.arange(2000)
-    images = to_uint8(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
+    images = quantise(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
     features, logits = load_glyph_features()(images)
     reference = load_glyph_reference()
     assert (logits.argmax(dim=1) == indices % 10).double().mean() > 0.998

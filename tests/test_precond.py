@@ -10,9 +10,9 @@ from seedsbench.denoisers.precond import (
     PRECONDITIONERS,
     EDMPreconditioner,
     IDDPMPreconditioner,
-    Preconditioned,
     VPPreconditioner,
 )
+from seedsbench.denoisers.preconditioned import Preconditioned
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "nv_precond_tables.json").read_text())["cases"]

@@ -21,9 +21,18 @@ from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.config import NUMERICS_VERSION
-from seedsbench.solvers.base import BudgetError, Solver
+from seedsbench.diffusion.grid import Explicit, Grid
+from seedsbench.solvers.base import BudgetError, Final, Solver, final_cost
 
 log = logging.getLogger(__name__)
+
+# fmt: off
+MEASURED = (
+    "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
+    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second",
+)
+# fmt: on
+"""What only a finished cell has; null in the rows of the others, so that every row has every key."""
 
 _PROBLEMS: dict[tuple[str, str, str], Problem] = {}
 
@@ -34,9 +43,7 @@ def problem_of(cfg: DictConfig, device: str) -> Problem:
     if key not in _PROBLEMS:
         if len(_PROBLEMS) >= 4:
             _PROBLEMS.pop(next(iter(_PROBLEMS)))
-        options = OmegaConf.to_container(cfg.model, resolve=True)
-        assert isinstance(options, dict)
-        _PROBLEMS[key] = registry.build({**options, "regime": cfg.regime.name, "device": device})
+        _PROBLEMS[key] = registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
     return _PROBLEMS[key]
 
 
@@ -68,15 +75,33 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
     }
 
 
+def steps_of(solver: Solver, grid: Grid, budget: int, final: Final) -> int:
+    """Steps that a budget of evaluations buys; an explicit grid has its own number, if the budget fits it.
+
+    Raises BudgetError naming the smallest budget that works.
+    """
+    if not isinstance(grid, Explicit):
+        return solver.steps_for(budget, final)
+    n_steps = len(grid.sigmas) - 1
+    cost = solver.nfe(n_steps) + final_cost(final)
+    if cost > budget:
+        raise BudgetError(
+            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid with {type(solver).__name__} "
+            f"(final={final}): the smallest budget that works is {cost}"
+        )
+    return n_steps
+
+
 def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Row:
     """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
 
-    command reproduces the cell; invocation names the run it was computed in. A budget that fits no step gives status "skipped"; any error gives "failed" with its message.
-    Only KeyboardInterrupt (and, with debug=true, the error itself) escapes.
+    command reproduces the cell; invocation names the run it was computed in. A budget that fits no step
+    gives status "skipped"; any error gives "failed" with its message. Only
+    KeyboardInterrupt (and, with debug=true, the error itself) escapes.
     """
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
-    row: Row = {"status": "failed", "reason": None, **_names(cfg), "seed": seed, "command": command}
-    row["invocation"] = invocation
+    row: Row = {"status": "failed", "reason": None, **_names(cfg), **dict.fromkeys(MEASURED)}
+    row.update(seed=seed, command=command, invocation=invocation)
     problem, device = None, str(cfg.device)
     try:
         device = device_of(device)
@@ -104,7 +129,9 @@ def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> 
     log.debug("cell failed", exc_info=error)
     message = " ".join(str(error).split())
     expected = isinstance(error, ValueError | ArithmeticError)
-    row.update(status="failed", reason=message if expected and message else f"{type(error).__name__}: {message}")
+    row.update(
+        status="failed", reason=message if expected and message else f"{type(error).__name__}: {message}"
+    )
     return _stored(store, row)
 
 
@@ -115,10 +142,10 @@ def _stored(store: ResultStore, row: Row) -> Row:
 
 
 def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview: Path, title: str) -> Row:
-    solver, schedule, grid = (registry.build(OmegaConf.to_container(cfg[g], resolve=True)) for g in ("solver", "schedule", "grid"))  # type: ignore[arg-type]
+    solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
     labels = _labels(cfg.labels)
     classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
-    n_steps = solver.steps_for(cfg.nfe, cfg.final)
+    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
     plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype)
@@ -129,7 +156,9 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
     return {**row, **_solver_facts(solver), "n_steps": len(sigmas) - 1, **_environment(cfg, device)}
 
 
-def _sample_and_score(cfg: DictConfig, problem: Problem, plan: Plan, device: str, preview: Path, title: str) -> Row:
+def _sample_and_score(
+    cfg: DictConfig, problem: Problem, plan: Plan, device: str, preview: Path, title: str
+) -> Row:
     scorer = Scorer(problem, cfg.samples, min(cfg.metrics.splits, cfg.samples))
     total, most = 0, 0
     shown = previews.Strip()
@@ -214,7 +243,11 @@ def _solver_facts(solver: Solver) -> Row:
 
 
 def _environment(cfg: DictConfig, device: str) -> Row:
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else platform.processor() or platform.machine()
+    )
     return {
         "device": device,
         "device_name": name,

@@ -1,12 +1,11 @@
 """What a cell would cost and whether it is done: the lines of plan=true. Evaluates no network."""
 
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from seedsbench import registry
-from seedsbench.bench.cell import device_of, problem_of, scientific
+from seedsbench.bench.cell import device_of, problem_of, scientific, steps_of
 from seedsbench.bench.store import ResultStore, run_key
 from seedsbench.solvers.base import BudgetError, final_cost
 
@@ -14,14 +13,14 @@ from seedsbench.solvers.base import BudgetError, final_cost
 def plan_lines(cfg: DictConfig) -> list[str]:
     """One line for each repeat of a cell: its choices, steps, evaluations, and what is done already."""
     chosen = cfg.hydra.runtime.choices
-    solver: Any = registry.build(OmegaConf.to_container(cfg.solver, resolve=True))  # type: ignore[arg-type]
+    solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
     problem = problem_of(cfg, device_of(cfg.device))
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
     lines = []
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         title = f"{chosen.model}/{chosen.regime} {chosen.solver} nfe={cfg.nfe} seed={seed}"
         try:
-            steps = solver.steps_for(cfg.nfe, cfg.final)
+            steps = steps_of(solver, grid, cfg.nfe, cfg.final)
         except BudgetError as error:
             lines.append(f"  {title}: will be skipped, {error}")
             continue

@@ -29,10 +29,17 @@ class Strip:
     def write(self, path: Path) -> None:
         """Write the strip; nothing if there is no picture."""
         images = [self._images[i] for i in sorted(self._images)]
-        if not images or images[0].dtype != torch.uint8 or images[0].shape[0] not in (1, 3) or min(images[0].shape[1:]) < 4:
+        if (
+            not images
+            or images[0].dtype != torch.uint8
+            or images[0].shape[0] not in (1, 3)
+            or min(images[0].shape[1:]) < 4
+        ):
             return
         strip = torch.cat(images, dim=2)
-        array = (strip.expand(3, -1, -1) if strip.shape[0] == 1 else strip).permute(1, 2, 0).contiguous().numpy()
+        array = (
+            (strip.expand(3, -1, -1) if strip.shape[0] == 1 else strip).permute(1, 2, 0).contiguous().numpy()
+        )
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, format="PNG", optimize=True)
         write_atomic(path, buffer.getvalue())

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedsbench.checks import nearest
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.denoisers import analytic, embedded
+from seedsbench.denoisers import embedded
+from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.denoisers.finite import FiniteData
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
 from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_reference
@@ -68,11 +71,6 @@ def digest(*parts: Any) -> str:
     return sha.hexdigest()[:16]
 
 
-def quantise(images: Tensor) -> Tensor:
-    """[-1, 1] floats to uint8 as everyone's published numbers do: (x * 127.5 + 128) clipped, truncated."""
-    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
-
-
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:
     """(B,) class numbers to (B, K) float32 rows."""
     return torch.nn.functional.one_hot(classes, n_classes).float()
@@ -115,6 +113,8 @@ def _real_glyphs(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
 
 
 def _regime_range(regime: str) -> dict[str, Any]:
+    if regime not in PRECONDITIONERS:
+        raise ValueError(nearest(regime, PRECONDITIONERS, what="regime.name"))
     preconditioner = PRECONDITIONERS[regime]
     table = getattr(preconditioner, "table", None)
     return {
@@ -124,7 +124,15 @@ def _regime_range(regime: str) -> dict[str, Any]:
     }
 
 
-def _analytic(name: str, model: Any, denoiser: Denoiser, parameters: dict[str, Any], extract: Any, n_classes: int, regime: str) -> Problem:
+def _analytic(
+    name: str,
+    model: Any,
+    denoiser: Denoiser,
+    parameters: dict[str, Any],
+    extract: Any,
+    n_classes: int,
+    regime: str,
+) -> Problem:
     mu, sigma = model.moments()
     identity = digest(parameters)
 
@@ -135,7 +143,9 @@ def _analytic(name: str, model: Any, denoiser: Denoiser, parameters: dict[str, A
     return Problem(
         name=name,
         denoiser=denoiser,
-        features=Extractor("values", identity, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract),
+        features=Extractor(
+            "values", identity, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract
+        ),
         reference=Moments(n=0, mu=np.asarray(mu), sigma=np.asarray(sigma)),
         model_id=digest(parameters, regime),
         reference_id=identity,
@@ -154,7 +164,7 @@ def mixture_problem(
 
     device is accepted and unused: the exact denoiser follows its input.
     """
-    model = analytic.GaussianMixture(means, weights, std, labelled=len(means) > 1, **_regime_range(regime))
+    model = GaussianMixture(means, weights, std, labelled=len(means) > 1, **_regime_range(regime))
 
     def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
         zero = torch.zeros((), dtype=torch.float64)
@@ -165,10 +175,10 @@ def mixture_problem(
 
 
 def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "cpu") -> Problem:
-    """Exact denoiser of the first n_images glyphs (balanced classes): every sampler error, no network error."""
+    """Exact denoiser of the first n_images glyphs (balanced classes): no network error at all."""
     indices = torch.arange(n_images)
     images = glyphs(indices, indices % 10, seed=0, stream=FLOOR + 1).double()
-    model = analytic.FiniteData(images, **_regime_range(regime))
+    model = FiniteData(images, **_regime_range(regime))
 
     def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
         return _values(samples), None

@@ -69,7 +69,7 @@ def generate(
     *,
     batch_size: int,
     device: str = "cpu",
-    progress: Callable[[int], None] = lambda evaluations: None,
+    progress: Callable[[int], object] = lambda evaluations: None,
 ) -> Iterator[SampleBatch]:
     """Yield finished samples of the given indices, `batch_size` at a time, in their order.
 
@@ -84,7 +84,8 @@ def generate(
         noise = Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)
         process = Process(denoiser, plan.schedule, len(batch), labels)
         x, spent = start, 0
-        for x in integrate(process, plan.solver, start, times, noise, plan.final):
+        for state in integrate(process, plan.solver, start, times, noise, plan.final):
+            x = state
             total = int(process.nfe.sum())
             progress(total - spent)
             spent = total

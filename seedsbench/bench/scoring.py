@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from seedsbench.bench.problems import BLOCK, Problem, quantise
+from seedsbench.bench.problems import BLOCK, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
+from seedsbench.data.images import quantise
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
 
@@ -70,7 +71,9 @@ def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
     finite = batch.x.isfinite().flatten(1).all(1).cpu()
     if not bool(finite.all()):
         index = int(batch.indices[~finite][0])
-        raise ValueError(f"sample {index} has non-finite values (and {int((~finite).sum()) - 1} more in its batch)")
+        raise ValueError(
+            f"sample {index} has non-finite values (and {int((~finite).sum()) - 1} more in its batch)"
+        )
     return (quantise(batch.x) if problem.features.quantised else batch.x.double()).cpu()
 
 

@@ -85,20 +85,30 @@ class ResultStore:
         path = self.path(key)
         try:
             row = json.loads(path.read_text())
-            if isinstance(row, dict) and row.get("run_key") == key and row.get("status") in ("done", "skipped", "failed"):
+            if (
+                isinstance(row, dict)
+                and row.get("run_key") == key
+                and row.get("status") in ("done", "skipped", "failed")
+            ):
                 return row
             problem = "it is not a row of this key"
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             problem = str(error)
-        aside = path.with_suffix(".json.unreadable")
+        earlier = len(list(path.parent.glob(f"{path.name}.unreadable*")))
+        aside = path.with_name(f"{path.name}.unreadable" + (f"-{earlier + 1}" if earlier else ""))
         os.replace(path, aside)
-        log.warning("%s cannot be used (%s): kept as %s, the cell is computed again", path, problem, aside.name)
+        log.warning(
+            "%s cannot be used (%s): kept as %s, the cell is computed again", path, problem, aside.name
+        )
         return None
 
     def finished(self, key: str, *, adopt: bool = True) -> Row | None:
-        """The row of `key` if it is done, here or, between unnamed studies, in a sibling (copied here with adopt)."""
+        """The row of `key` if it is done here or, between unnamed studies, in a sibling.
+
+        adopt: copy a sibling's row (and its images) here.
+        """
         row = self.read(key)
         if row is not None and row["status"] == "done":
             return row

@@ -1,16 +1,15 @@
 """Exact denoisers: distributions whose E[data | data + sigma * noise] has a closed form.
 
-Gaussian mixtures (Karras et al. 2022, appendix B.3 gives the finite-set case; components of positive
-width follow by conjugacy) and finite sets of images. They need no weights, their moments are known
-and a sampler's error on them is its own. All arithmetic is float64, whatever the dtype of x.
+They need no weights, their moments are known and a sampler's error on them is its own. All arithmetic
+is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
+`denoisers.finite` has finite sets of images.
 
-The mixtures use +, -, *, /, sqrt, max and table look-ups only, added in a fixed tree: a sample's
-result has the same bits at every position of every batch, on every IEEE device.
+The mixtures use only the operations of `diffusion.ieee`: a sample's result has the same bits at every
+position of every batch, on every IEEE device.
 """
 
 import math
 from abc import abstractmethod
-from decimal import Decimal
 
 import numpy as np
 import torch
@@ -18,17 +17,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+from seedsbench.diffusion import ieee
 from seedsbench.diffusion.philox import philox_normal, philox_uniform
-
-# log 2 in two parts: the first has 32 bits, so that multiples of it below 2^20 are exact.
-LN2_HIGH = math.floor(math.log(2.0) * 2**32) / 2**32
-LN2_LOW = float(Decimal("0.693147180559945309417232121458176568") - Decimal(LN2_HIGH))
-EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(15))
-LOG_TERMS = tuple(2.0 / (2 * n + 1) for n in range(12))
-LOWEST = -700.0
-HALVINGS = torch.tensor([2.0**-n for n in range(1012)], dtype=torch.float64)
-# Entries of a block of a FiniteData posterior: 128 MiB of float64.
-BLOCK_ENTRIES = 2**24
 
 
 class Analytic(Denoiser):
@@ -109,7 +99,7 @@ class GaussianMixture(Analytic):
         sigma_max: float = math.inf,
         sigma_table: Tensor | None = None,
     ) -> None:
-        centres, share = _float64(means), _float64(weights)
+        centres, share = as_float64(means), as_float64(weights)
         _check_mixture(centres, share, std)
         default = (centres.shape[1], 1, 1) if centres.ndim == 2 else tuple(centres.shape[1:])
         shape = image_shape or default
@@ -140,15 +130,15 @@ class GaussianMixture(Analytic):
         flat, level = self._flat(x, sigma, labels)
         logits = self._logits(flat, level, labels)
         highest = logits.max(dim=1).values
-        total = _tree_sum(_exp(logits - highest[:, None]))
+        total = ieee.tree_sum(ieee.exp(logits - highest[:, None]))
         variance = (self.std**2 + level * level).reshape(-1)
-        return highest + _log(total) - 0.5 * flat.shape[1] * _log(2 * math.pi * variance)
+        return highest + ieee.log(total) - 0.5 * flat.shape[1] * ieee.log(2 * math.pi * variance)
 
     def responsibilities(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log P(component k | x), (B, K) float64: class logits of the ideal classifier."""
         logits = self._logits(*self._flat(x, sigma, None), None)
         logits = logits - logits.max(dim=1, keepdim=True).values
-        return logits - _log(_tree_sum(_exp(logits)))[:, None]
+        return logits - ieee.log(ieee.tree_sum(ieee.exp(logits)))[:, None]
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         means, weights = self.means.numpy(), self.weights.numpy()
@@ -171,7 +161,7 @@ class GaussianMixture(Analytic):
     def _logits(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         """log(weight_k) - |x - mu_k|^2 / 2 (std^2 + sigma^2), (B, K)."""
         difference = flat[:, None, :] - self.means.to(flat.device)
-        squared = _tree_sum(difference * difference)
+        squared = ieee.tree_sum(difference * difference)
         log_weights = self._log_weights.to(flat.device)
         if labels is not None:
             # A zero row stays unconditional; a one-hot one gives its component the weight 1.
@@ -182,9 +172,9 @@ class GaussianMixture(Analytic):
     def _centre(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         """Posterior mean of the component's centre, sum_k r_k mu_k, (B, d)."""
         logits = self._logits(flat, level, labels)
-        weight = _exp(logits - logits.max(dim=1, keepdim=True).values)
-        share = weight / _tree_sum(weight)[:, None]
-        return _tree_sum(share[:, None, :] * self.means.T.to(flat.device))
+        weight = ieee.exp(logits - logits.max(dim=1, keepdim=True).values)
+        share = weight / ieee.tree_sum(weight)[:, None]
+        return ieee.tree_sum(share[:, None, :] * self.means.T.to(flat.device))
 
 
 class Gaussian(GaussianMixture):
@@ -201,7 +191,7 @@ class Gaussian(GaussianMixture):
         sigma_table: Tensor | None = None,
     ) -> None:
         super().__init__(
-            _float64(mean).expand(image_shape)[None],
+            as_float64(mean).expand(image_shape)[None],
             [1.0],
             std,
             sigma_min=sigma_min,
@@ -210,120 +200,11 @@ class Gaussian(GaussianMixture):
         )
 
 
-class FiniteData(Analytic):
-    """The uniform distribution on n images: what a network of unlimited capacity learns by heart.
-
-    images: (n, C, H, W). labels: (n,) integer classes 0..K-1, or None. D is the average of the images
-    with softmax weights -|x - x_i|^2 / 2 sigma^2 (Karras et al. 2022, eq. 57). It uses matrix products:
-    wrap it in `FixedBatch` where results must not depend on the batch size.
-    """
-
-    def __init__(
-        self,
-        images: ArrayLike | Tensor,
-        labels: ArrayLike | Tensor | None = None,
-        *,
-        sigma_min: float = 0.0,
-        sigma_max: float = math.inf,
-        sigma_table: Tensor | None = None,
-    ) -> None:
-        data = _float64(images)
-        if data.ndim != 4 or len(data) == 0 or not torch.isfinite(data).all():
-            raise ValueError(
-                f"images have shape {tuple(data.shape)}; expected finite (n, C, H, W) with n >= 1"
-            )
-        self.images = data.reshape(len(data), -1)
-        self._squares = self.images.square().sum(1)
-        self.classes = None if labels is None else _check_classes(labels, len(data))
-        label_dim = 0 if self.classes is None else int(self.classes.max()) + 1
-        channels, height, width = data.shape[1:]
-        super().__init__((channels, height, width), label_dim, sigma_min, sigma_max, sigma_table)
-
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        flat, level = self._flat(x, sigma, labels)
-        level = level.expand(len(flat), 1)
-        rows = max(1, BLOCK_ENTRIES // len(self.images))
-        parts = [
-            self._posterior_mean(flat[i : i + rows], level[i : i + rows], _rows(labels, i, i + rows))
-            for i in range(0, len(flat), rows)
-        ]
-        return torch.cat(parts).reshape(x.shape).to(x.dtype) if parts else x.clone()
-
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the finite distribution itself: the covariance is divided by n, not n - 1."""
-        data = self.images.numpy()
-        mean = data.mean(axis=0)
-        centred = data - mean
-        return mean, centred.T @ centred / len(data)
-
-    def draw(self, indices: Tensor, seed: int, stream: int, labels: Tensor | None = None) -> Tensor:
-        check_labels(labels, self.label_dim, len(indices))
-        u = philox_uniform(indices, 1, seed=seed, stream=stream, draw=0)[:, 0]
-        row = (u * len(self.images)).long()
-        if labels is not None and self.classes is not None:
-            order = self.classes.to(u.device).argsort(stable=True)
-            sizes = torch.bincount(self.classes).to(u.device)
-            chosen = labels.argmax(1)
-            within = (u * sizes[chosen]).long()
-            row = torch.where(labels.any(1), order[(sizes.cumsum(0) - sizes)[chosen] + within], row)
-        return self.images.to(u.device)[row].reshape(-1, *self.image_shape)
-
-    def _posterior_mean(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
-        images, squares = self.images.to(flat.device), self._squares.to(flat.device)
-        # |x|^2 is common to all images. Left out, it cannot swamp the rest at large sigma; and as
-        # sigma -> 0 the floor keeps the logits finite.
-        variance = (level * level).clamp(min=1e-200)
-        logits = (flat @ images.T - squares / 2) / variance
-        if labels is not None and self.classes is not None:
-            allowed = labels[:, self.classes.to(labels.device)] > 0
-            unconditional = ~labels.any(dim=1, keepdim=True)
-            logits = logits.masked_fill(~(allowed | unconditional), -math.inf)
-        return torch.softmax(logits, dim=1) @ images
-
-
-def _tree_sum(values: Tensor) -> Tensor:
-    """Sum over the last dimension, in an order that depends on its length only."""
-    n = values.shape[-1]
-    while n > 1:
-        half = (n + 1) // 2
-        head = values[..., :half].clone()
-        head[..., : n - half] += values[..., half:]
-        values, n = head, half
-    return values[..., 0]
-
-
-def _horner(x: Tensor, terms: tuple[float, ...]) -> Tensor:
-    value = torch.full_like(x, terms[-1])
-    for term in reversed(terms[:-1]):
-        value = value * x + term
-    return value
-
-
-def _exp(x: Tensor) -> Tensor:
-    """exp(x) for x <= 0 (float64, to 1e-16 relative; below -700 as at -700; NaN stays NaN)."""
-    x = x.clamp(min=LOWEST)
-    halvings = torch.round(x / -math.log(2.0))
-    rest = (x + halvings * LN2_HIGH) + halvings * LN2_LOW
-    return _horner(rest, EXP_TERMS) * HALVINGS.to(x.device)[halvings.nan_to_num().long()]
-
-
-def _log(x: Tensor) -> Tensor:
-    """log(x) for positive normal x (float64, to 1e-15), by the atanh series."""
-    mantissa, exponent = torch.frexp(x)
-    low = mantissa < math.sqrt(0.5)
-    mantissa = torch.where(low, mantissa * 2, mantissa)
-    s = (mantissa - 1) / (mantissa + 1)
-    return (exponent.double() - low.double()) * math.log(2.0) + s * _horner(s * s, LOG_TERMS)
-
-
-def _float64(value: ArrayLike | Tensor) -> Tensor:
+def as_float64(value: ArrayLike | Tensor) -> Tensor:
+    """A float64 copy on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", torch.float64)
     return torch.as_tensor(np.array(value, dtype=np.float64))
-
-
-def _rows(labels: Tensor | None, start: int, stop: int) -> Tensor | None:
-    return None if labels is None else labels[start:stop]
 
 
 def _sorted_table(table: Tensor) -> Tensor:
@@ -344,15 +225,3 @@ def _check_mixture(means: Tensor, weights: Tensor, std: float) -> None:
         raise ValueError(f"weights {weights.tolist()} must be positive and sum to 1")
     if not 0 < std < math.inf:
         raise ValueError(f"std {std} must be positive and finite; FiniteData is the case of no width")
-
-
-def _check_classes(labels: ArrayLike | Tensor, n: int) -> Tensor:
-    classes = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels.detach().cpu())
-    if tuple(classes.shape) != (n,) or classes.is_floating_point():
-        raise ValueError(
-            f"labels have shape {tuple(classes.shape)} and dtype {classes.dtype}; expected {n} integers"
-        )
-    counts = torch.bincount(classes.long()) if bool((classes >= 0).all()) else torch.zeros(1)
-    if not (counts > 0).all():
-        raise ValueError("labels must be classes 0..K-1, each with at least one image")
-    return classes.long()

@@ -17,6 +17,7 @@ class Denoiser(ABC):
         img_resolution: height of the images in pixels.
         label_dim: number of classes K; 0 means unconditional.
         sigma_min, sigma_max: range of noise levels (data std units) the denoiser is good for.
+        sigma_data: data std the network's own parametrisation assumes (EDM preconditioning), else None.
         evaluations: network evaluations one call costs each sample (2 with guidance).
         image_shape: (C, H, W) of one sample.
     """
@@ -26,6 +27,7 @@ class Denoiser(ABC):
     label_dim: int = 0
     sigma_min: float = 0.0
     sigma_max: float = float("inf")
+    sigma_data: float | None = None
     evaluations: int = 1
 
     @property
@@ -75,6 +77,7 @@ class FixedBatch(Denoiser):
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         self.label_dim, self.evaluations = denoiser.label_dim, denoiser.evaluations
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.sigma_data = denoiser.sigma_data
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

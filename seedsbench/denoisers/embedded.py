@@ -1,4 +1,8 @@
-"""The embedded models: networks trained on glyphs that come with the package, one for each regime."""
+"""The embedded models: networks trained on glyphs that come with the package, one for each regime.
+
+Their files, and those that scripts/train_embedded.py writes, are the seedsbench .safetensors format:
+the network's state, with its configuration and provenance as JSON in the metadata.
+"""
 
 import difflib
 import hashlib
@@ -6,13 +10,14 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
-from seedsbench.denoisers.precond import PRECONDITIONERS, Preconditioned
+from seedsbench.denoisers.precond import PRECONDITIONERS
+from seedsbench.denoisers.preconditioned import Preconditioned
 
 # Large enough for full kernel efficiency, small enough that padding the last batch costs little.
 CPU_BATCH = 64
@@ -39,11 +44,20 @@ def provenance(path: Path) -> dict[str, object]:
 
 
 def load_network(path: Path) -> GlyphUNet:
-    """Rebuild a network from a weights file and the configuration stored in it; float32, on the CPU."""
-    stored = json.loads(_metadata(path)["network"])
-    config = GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])})
-    network = GlyphUNet(config)
-    network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    """Rebuild a network from a weights file and the configuration stored in it; float32, on the CPU.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged or not one of ours.
+    """
+    text = _metadata(path)["network"]
+    try:
+        stored = json.loads(text)
+        if stored["regime"] not in PRECONDITIONERS:
+            raise ValueError(f"regime {stored['regime']!r} is none of {', '.join(PRECONDITIONERS)}")
+        network = GlyphUNet(GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])}))
+        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path} holds no network this version can rebuild: {said}") from error
     return network.eval().requires_grad_(False)
 
 
@@ -64,10 +78,7 @@ def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoi
     )
     if torch.device(device).type != "cpu":
         return denoiser
-    fixed = FixedBatch(denoiser, CPU_BATCH)
-    if hasattr(denoiser, "sigma_data"):
-        fixed.sigma_data = denoiser.sigma_data  # pyright: ignore[reportAttributeAccessIssue]
-    return fixed
+    return FixedBatch(denoiser, CPU_BATCH)
 
 
 def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
@@ -87,8 +98,11 @@ def _existing(path: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(_existing(path), framework="pt") as stored:
-        metadata = stored.metadata() or {}
+    try:
+        with safe_open(_existing(path), framework="pt") as stored:
+            metadata = stored.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
     if "network" not in metadata:
         raise ValueError(f"{path} is not a seedsbench weights file: its metadata has no `network` entry")
     return metadata

@@ -10,12 +10,13 @@ the dtype of sigma; solvers pass float64.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+from seedsbench.diffusion.grid import iddpm_table
+from seedsbench.diffusion.schedule import VP
 
 
 class Preconditioner(ABC):
@@ -104,14 +105,17 @@ class VPPreconditioner(NoisePrediction):
         exponent = torch.tensor(0.5 * self.beta_d * t**2 + self.beta_min * t, dtype=torch.float32)
         return float((exponent.exp() - 1).sqrt())
 
+    @cached_property
+    def _process(self) -> VP:
+        return VP(beta_d=self.beta_d, beta_min=self.beta_min)
+
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level at time t in (0, 1]."""
-        return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
+        return self._process.sigma(t)
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
         """Time at which the noise level is sigma."""
-        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
-        return (root - self.beta_min) / self.beta_d
+        return self._process.sigma_inv(sigma)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         return (self.M - 1) * self.sigma_inv(sigma)
@@ -153,19 +157,10 @@ class VEPreconditioner(Preconditioner):
 
 
 @lru_cache(maxsize=16)
-def _cosine_table(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
-    """The levels u_0 > ... > u_M = 0 of iDDPM (Table 1, footnote), (M + 1,) float32.
-
-    float32 throughout: the recursion amplifies rounding (5e-4 relative at the small end), and
-    published checkpoints come with the float32 table.
-    """
-    j = torch.arange(m + 1)
-    alpha_bar = (0.5 * math.pi * j / m / (c_2 + 1)).sin() ** 2
-    u = torch.zeros(m + 1)
-    for k in range(m, 0, -1):
-        ratio = (alpha_bar[k - 1] / alpha_bar[k]).clamp(min=c_1)
-        u[k - 1] = ((u[k] ** 2 + 1) / ratio - 1).sqrt()
-    return u.to(device)
+def _levels(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
+    # float32 throughout: the recursion amplifies rounding (5e-4 relative at the small end), and
+    # published checkpoints come with the float32 table.
+    return iddpm_table(c_1, c_2, m, dtype=torch.float32).to(device)
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ class IDDPMPreconditioner(NoisePrediction):
 
     def table(self, device: torch.device | str) -> Tensor:
         """All levels, decreasing, (M + 1,) float32; the last one is 0."""
-        return _cosine_table(self.C_1, self.C_2, self.M, torch.device(device))
+        return _levels(self.C_1, self.C_2, self.M, torch.device(device))
 
     def index(self, sigma: Tensor) -> Tensor:
         """Index into `table` of the nearest level, int64, shaped like sigma."""
@@ -252,60 +247,3 @@ PRECONDITIONERS: dict[str, Preconditioner] = {
     "iddpm": IDDPMPreconditioner(),
     "edm": EDMPreconditioner(),
 }
-
-
-class Preconditioned(Denoiser):
-    """A network F(x_in, c_noise, labels) seen through a preconditioner.
-
-    The network runs in its own floating-point type; everything around it in that of x. Networks that
-    also predict a variance (twice the channels) are cut to their first half.
-
-    Attributes:
-        sigma_data: the EDM preconditioner's data std; absent for the others.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        preconditioner: Preconditioner,
-        *,
-        img_channels: int,
-        img_resolution: int,
-        label_dim: int = 0,
-    ) -> None:
-        self.network, self.preconditioner = network, preconditioner
-        self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
-        self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
-        if isinstance(preconditioner, EDMPreconditioner):
-            self.sigma_data = preconditioner.sigma_data
-
-    def to(self, device: torch.device | str) -> "Preconditioned":
-        """Move the network's weights, in place; returns self."""
-        self.network.to(device)
-        return self
-
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return self.preconditioner.round_sigma(sigma)
-
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        check_labels(labels, self.label_dim, x.shape[0])
-        with torch.inference_mode():
-            denoised = self.denoise_raw(x, sigma, labels)
-        # A clone outside inference mode is an ordinary tensor again, so that callers may use autograd.
-        return denoised.clone() if torch.is_grad_enabled() else denoised
-
-    def denoise_raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The same as calling, but with gradients and without checks."""
-        sigma = sigma.to(x.dtype)
-        output = self.output(x, sigma, labels).to(x.dtype)
-        return per_sample(self.preconditioner.c_skip(sigma), x) * x + (
-            per_sample(self.preconditioner.c_out(sigma), x) * output
-        )
-
-    def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
-        dtype = next(self.network.parameters()).dtype
-        x_in = (per_sample(self.preconditioner.c_in(sigma), x) * x).to(dtype)
-        c_noise = self.preconditioner.c_noise(sigma).to(dtype)
-        labels = None if labels is None else labels.to(dtype)
-        return self.network(x_in, c_noise, labels)[:, : self.img_channels]

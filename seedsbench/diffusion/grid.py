@@ -63,9 +63,7 @@ class EDM(Grid):
 
 
 # Range of the VP process: sigma(epsilon_s) .. sigma(1) with beta_d 19.9, beta_min 0.1.
-_VP_LOW, _VP_HIGH = (
-    float(VP().sigma(torch.tensor(t, dtype=torch.float64))) for t in (VP().epsilon_s, 1.0)
-)
+_VP_LOW, _VP_HIGH = (float(VP().sigma(torch.tensor(t, dtype=torch.float64))) for t in (VP().epsilon_s, 1.0))
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,14 @@ class IDDPMGrid(Grid):
         table = iddpm_table(self.C_1, self.C_2, self.M)
         table = table[(table >= low) & (table <= high)]
         if len(table) < 2:
-            raise ValueError(f"the iDDPM table has {len(table)} levels in [{low:g}, {high:g}]: widen the range")
+            raise ValueError(
+                f"the iDDPM table has {len(table)} levels in [{low:g}, {high:g}]: widen the range"
+            )
         return table[(_ramp(n) * (len(table) - 1)).round().long()]
 
 
-def iddpm_table(C_1: float, C_2: float, M: int) -> Tensor:
-    """(M + 1,) float64 noise levels u_0 > ... > u_M = 0 of a network trained as iDDPM is.
+def iddpm_table(C_1: float, C_2: float, M: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(M + 1,) noise levels u_0 > ... > u_M = 0 of a network trained as iDDPM is.
 
     Backward recursion u_(j-1)^2 = (u_j^2 + 1) / max(a_(j-1)/a_j, C_1) - 1 with
     a_j = sin^2(pi/2 * j / (M (C_2 + 1))) (Karras et al. 2022, Table 1 and appendix C.3.4).
@@ -119,8 +119,8 @@ def iddpm_table(C_1: float, C_2: float, M: int) -> Tensor:
     # from the exact ones, 5e-4 at the lowest level): these, not better ones, are the levels they know.
     j = torch.arange(M + 1)
     alpha_bar = torch.sin(0.5 * math.pi * j / M / (C_2 + 1)) ** 2
-    ratio = (alpha_bar[:-1] / alpha_bar[1:]).clamp(min=C_1).double()
-    levels = [torch.zeros((), dtype=torch.float64)]
+    ratio = (alpha_bar[:-1] / alpha_bar[1:]).clamp(min=C_1).to(dtype)
+    levels = [torch.zeros((), dtype=dtype)]
     for r in reversed(ratio.unbind()):
         levels.append(((levels[-1] ** 2 + 1) / r - 1).sqrt())
     return torch.stack(levels[::-1])
@@ -196,7 +196,8 @@ def check_decreasing(sigmas: Tensor) -> None:
     if len(sigmas) < 2:
         raise ValueError(f"a grid needs at least two noise levels, got {sigmas.tolist()}")
     if not bool((sigmas.isfinite() & (sigmas > 0)).all()):
-        raise ValueError(f"noise levels must be finite and positive (the step to 0 is `final`), got {sigmas.tolist()}")
+        raise ValueError(
+            f"noise levels must be finite and positive (the step to 0 is `final`), got {sigmas.tolist()}"
+        )
     if not bool((sigmas[1:] < sigmas[:-1]).all()):
         raise ValueError(f"noise levels must decrease strictly, got {sigmas.tolist()}")
-

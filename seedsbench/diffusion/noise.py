@@ -78,7 +78,9 @@ class Recorded(_FromNormals):
 
     def normal(self) -> Tensor:
         if self._draw >= len(self._z):
-            raise ValueError(f"the solver asks for draw {self._draw + 1} but only {len(self._z)} are recorded")
+            raise ValueError(
+                f"the solver asks for draw {self._draw + 1} but only {len(self._z)} are recorded"
+            )
         self._draw += 1
         return self._z[self._draw - 1]
 
@@ -96,7 +98,9 @@ class Silent:
         return self._zero
 
 
-def latents(indices: Tensor, shape: tuple[int, ...], *, seed: int, device: torch.device | str = "cpu") -> Tensor:
+def latents(
+    indices: Tensor, shape: tuple[int, ...], *, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """Standard normal starting points, (B, C, H, W) float64, a function of (seed, index) alone."""
     return Philox(indices, shape, seed=seed, stream=LATENTS, device=device).normal()
 

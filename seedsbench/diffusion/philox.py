@@ -6,8 +6,9 @@ number whatever the batch size, order, rank or restart.
 
 Everything after the integer rounds uses only IEEE-exact operations (+, -, *, /, sqrt and scaling
 by powers of two), never a library `log` or `cos`: those may round differently in the vectorised
-body and the scalar tail of a loop, between builds, and between CPU and GPU. The polynomials below
-are good to about 1e-12 relative, so normals come out bitwise equal on every IEEE device.
+body and the scalar tail of a loop, between builds, and between CPU and GPU (see `diffusion.ieee`).
+The polynomials chosen below are good to about 1e-12 relative, and normals come out bitwise equal on
+every IEEE device.
 """
 
 import math
@@ -15,12 +16,14 @@ import math
 import torch
 from torch import Tensor
 
+from seedsbench.diffusion import ieee
+
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 WORD = 0xFFFFFFFF
 ROUNDS = 10
 
-LOG_TERMS = tuple(2.0 / (2 * k + 1) for k in range(8))
+LOG_TERMS = ieee.LOG_TERMS[:8]
 SIN_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(7))
 COS_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k) / math.factorial(2 * k) for k in range(8))
 
@@ -48,30 +51,12 @@ def uniform(words: Tensor) -> Tensor:
     return (words.double() + 0.5) * 2.0**-32
 
 
-def _horner(x: Tensor, terms: tuple[float, ...]) -> Tensor:
-    # Separate multiply and add: a fused one would round differently where it is not available.
-    value = torch.full_like(x, terms[-1])
-    for term in reversed(terms[:-1]):
-        value.mul_(x).add_(term)
-    return value
-
-
-def _minus_log(u: Tensor) -> Tensor:
-    """-log(u) for u in (0, 1): u = m 2^e with m in [sqrt(1/2), sqrt(2)), log m by atanh series."""
-    mantissa, exponent = torch.frexp(u)
-    low = mantissa < math.sqrt(0.5)
-    mantissa = torch.where(low, mantissa * 2, mantissa)
-    power = low.double() - exponent.double()
-    s = (mantissa - 1) / (mantissa + 1)
-    return power * math.log(2.0) - s * _horner(s * s, LOG_TERMS)
-
-
 def _cos_sin(words: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of 2 pi (word + 1/2) 2^-32, by quarter turns: r in [-1/2, 1/2) of a quarter."""
     quarter = (words + (1 << 29)) >> 30
     r = ((words - (quarter << 30)).double() + 0.5) * 2.0**-30
     square = r * r
-    s, c = r * _horner(square, SIN_TERMS), _horner(square, COS_TERMS)
+    s, c = r * ieee.horner(square, SIN_TERMS), ieee.horner(square, COS_TERMS)
     swap = (quarter & 1).bool()
     cos_sign = 1.0 - ((quarter + 1) & 2).double()
     sin_sign = 1.0 - (quarter & 2).double()
@@ -80,7 +65,7 @@ def _cos_sin(words: Tensor) -> tuple[Tensor, Tensor]:
 
 def box_muller(words_r: Tensor, words_angle: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normals (float64, |z| < 6.8) from two 32-bit words."""
-    radius = (2.0 * _minus_log(uniform(words_r))).sqrt()
+    radius = (-2.0 * ieee.log(uniform(words_r), LOG_TERMS)).sqrt()
     cos, sin = _cos_sin(words_angle)
     return radius * cos, radius * sin
 
@@ -116,6 +101,4 @@ def _words(indices: Tensor, blocks: int, seed: int, stream: int, draw: int) -> t
     position = torch.arange(blocks, dtype=torch.int64, device=indices.device)[None, :]
     zero = torch.zeros((), dtype=torch.int64, device=indices.device)
     counter = (position + zero, zero + draw, zero + stream, row)
-    return tuple(
-        word.expand(row.shape[0], blocks) for word in philox4x32(counter, (seed & WORD, seed >> 32))
-    )
+    return tuple(word.expand(row.shape[0], blocks) for word in philox4x32(counter, (seed & WORD, seed >> 32)))

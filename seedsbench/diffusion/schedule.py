@@ -96,8 +96,8 @@ class VP(Schedule):
 
     fit_range: choose beta_d and beta_min so that sigma(1) and sigma(epsilon_s) are the ends of the
     sampled range (what EDM's ablation does; on the VP range itself that gives 19.9 and 0.1 back).
-    Without it the two constants are used as given. Only solvers that step in t (euler, heun) can
-    tell the difference; exponential solvers step in sigma.
+    Without it, or for a range that ends too high for a fit, the constants are used as given. Only
+    solvers that step in t (euler, heun) can tell the difference; exponential solvers step in sigma.
     """
 
     scaling: Literal["none", "vp"] = "vp"
@@ -127,6 +127,8 @@ class VP(Schedule):
             return self
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         beta_d = 2 * (low / self.epsilon_s - high) / (self.epsilon_s - 1)
+        if beta_d <= 0:
+            return self
         return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
 
 
@@ -153,7 +155,9 @@ class Discrete(Schedule):
         check_range(self, "num_train_timesteps", 2, 10**6)
         betas = make_betas(self.beta_schedule, self.num_train_timesteps, self.beta_start, self.beta_end)
         if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"beta_start={self.beta_start}, beta_end={self.beta_end}: betas must lie in (0, 1)")
+            raise ValueError(
+                f"beta_start={self.beta_start}, beta_end={self.beta_end}: betas must lie in (0, 1)"
+            )
         alphas_cumprod = torch.cumprod(1 - betas, 0)
         object.__setattr__(self, "log_sigmas", 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log())
 

@@ -1,7 +1,7 @@
 """Feature network of the embedded data set: what Inception-v3 is to FID, for 16x16 glyphs.
 
 A 0.12M-parameter convolutional network trained on three jobs at once: the class, the generating
-factors, and *how much an image was damaged* (noise, blur, contrast, ghost of another image). The last
+factors, and *how much an image was damaged* (noise, blur). The last
 one makes the 64 features sensitive to what a sampler does wrong, which a classifier learns to ignore.
 Its Frechet distances are comparable among themselves only and are named "glyphs", never "FID".
 """
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,11 +19,11 @@ from seedsbench.data.glyphs import ASSETS, CLASSES, FACTORS
 FEATURES = 64
 # The hue lives on a circle: it is regressed as a cosine and a sine.
 FACTOR_TARGETS = len(FACTORS) + 1
-CORRUPTIONS = ("noise", "blur", "contrast", "ghost")
+CORRUPTIONS = ("noise", "blur")
 
 
 class GlyphHeads(NamedTuple):
-    """What training looks at: class logits (n, 10), factors (n, 7), amounts of damage (n, 4)."""
+    """What training looks at: class logits (n, 10), factors (n, 7), amounts of damage (n, 2)."""
 
     logits: Tensor
     factors: Tensor
@@ -34,11 +33,13 @@ class GlyphHeads(NamedTuple):
 class GlyphFeatures(nn.Module):
     """uint8 images (n, 3, 16, 16) -> features (n, 64) and class logits (n, 10), both float32.
 
-    Buffers `mean` and `std` (64,) standardise each feature to mean 0 and standard deviation 1 on real data.
+    Buffers `mean` (64,) and `scale` () make the features of real data mean 0 and variance 1 on average.
+    One scale for all: features that hardly vary on real data, those that see damage, must not be blown
+    up to the same weight as shape, place and colour.
     """
 
     mean: Tensor
-    std: Tensor
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +50,13 @@ class GlyphFeatures(nn.Module):
             *_convolution(48, 64, stride=2),
             nn.Flatten(),
             nn.Linear(64 * 16, FEATURES),
+            nn.SiLU(),
         )
         self.to_class = nn.Linear(FEATURES, len(CLASSES))
         self.to_factors = nn.Linear(FEATURES, FACTOR_TARGETS)
         self.to_corruption = nn.Linear(FEATURES, len(CORRUPTIONS))
         self.register_buffer("mean", torch.zeros(FEATURES))
-        self.register_buffer("std", torch.ones(FEATURES))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, 16, 16):
@@ -62,21 +64,24 @@ class GlyphFeatures(nn.Module):
                 f"images are {images.dtype} {tuple(images.shape)}; glyph features need uint8 (n, 3, 16, 16)"
             )
         raw = self.raw(images)
-        return (raw - self.mean) / self.std, self.to_class(nnf.silu(raw))
+        return (raw - self.mean) / self.scale, self.to_class(raw)
 
     def raw(self, images: Tensor) -> Tensor:
-        """Features before standardisation, (n, 64). images: (n, 3, 16, 16), values in [0, 255], any dtype."""
+        """Features before standardisation, (n, 64): what the class is read off, as in Inception-v3's pool.
+
+        images: (n, 3, 16, 16), values in [0, 255], any dtype.
+        """
         return self.body(images.float() / 127.5 - 1)
 
     def heads(self, images: Tensor) -> GlyphHeads:
         """All training outputs for images (n, 3, 16, 16) with values in [0, 255]."""
-        h = nnf.silu(self.raw(images))
+        h = self.raw(images)
         return GlyphHeads(self.to_class(h), self.to_factors(h), self.to_corruption(h))
 
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Set the buffers from the statistics (64,) of `raw` on real data."""
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp(min=1e-6))
+    def standardise(self, real: Tensor) -> None:
+        """Set the buffers from `raw` on real data, (n, 64)."""
+        self.mean.copy_(real.mean(dim=0))
+        self.scale.copy_(real.var(dim=0).mean().sqrt())
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:

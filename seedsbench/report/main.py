@@ -78,7 +78,8 @@ def finish_sweep(study: Path, invocation: str) -> int:
         return 1
     _show(report)
     df, _ = read_rows(study)
-    failed = df[(df["status"] == "failed") & (df["invocation"] == invocation)]
+    ours = df["invocation"] == invocation if "invocation" in df else False
+    failed = df[(df["status"] == "failed") & ours]
     if len(failed):
         print(f"{len(failed)} cell(s) failed: the reasons are in {report.table_md}", file=sys.stderr)
     return int(len(failed) > 0)

@@ -66,7 +66,9 @@ class Solver(ABC):
     ) -> StepResult:
         """One step from t to t_next < t. x: (B, C, H, W) in the schedule's scaled coordinates."""
 
-    def finish(self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise) -> tuple[Tensor, Tensor]:
+    def finish(
+        self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """(x, t) from which the loop's `final` policy takes over; churn acts here too. No evaluation."""
         return x, t
 

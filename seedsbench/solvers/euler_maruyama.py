@@ -17,7 +17,7 @@ from seedsbench.solvers.base import Solver, StepResult
 
 @dataclass(frozen=True)
 class EulerMaruyama(Solver):
-    """One evaluation a step, drift order 1, weak order 1. With sigma(t) = t it is noise-prediction SEEDS-1."""
+    """One evaluation a step, drift and weak order 1. With sigma(t) = t it is noise-prediction SEEDS-1."""
 
     family: ClassVar[str] = "score_sde"
     order: ClassVar[int] = 1
@@ -33,6 +33,7 @@ class EulerMaruyama(Solver):
         schedule = process.schedule
         sigma, sigma_next, scale = schedule.sigma(t), schedule.sigma(t_next), schedule.scale(t)
         rate = 2 * schedule.dsigma(t) / sigma
-        drift = expand(schedule.dscale(t) / scale + rate, x) * x - expand(rate * scale, x) * process.denoise(x, t)
+        denoised = process.denoise(x, t)
+        drift = expand(schedule.dscale(t) / scale + rate, x) * x - expand(rate * scale, x) * denoised
         x = x + expand(t_next - t, x) * drift
         return StepResult(x + expand(scale, x) * noise.increment(-(sigma**2), -(sigma_next**2)))

@@ -26,7 +26,7 @@ from seedsbench.solvers.tableau import Weight, phi
 
 @dataclass(frozen=True)
 class Seeds3AsReleased(Seeds3):
-    """Three evaluations a step; drift order 1 with data prediction, 3 with noise prediction; weak order 1."""
+    """Three evaluations a step; drift order 1 with data prediction, 3 with noise; weak order 1 and 2."""
 
     prediction: Literal["data", "noise"] = "data"  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -36,7 +36,7 @@ class Seeds3AsReleased(Seeds3):
 
     @property
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return 1 if self.stochastic else None
+        return None if not self.stochastic else 1 if self.prediction == "data" else 2
 
     def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor) -> list[Tensor]:
         values = super()._weights(i, weights, z)

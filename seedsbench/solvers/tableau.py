@@ -56,7 +56,9 @@ class ButcherTableau:
     def __post_init__(self) -> None:
         stages = len(self.b)
         if len(self.c) != stages or [len(row) for row in self.a] != list(range(stages)):
-            raise ValueError(f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {stages}")
+            raise ValueError(
+                f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {stages}"
+            )
         for i, row in enumerate(self.a):
             _close(sum(row), self.c[i], f"row {i} of a must sum to c[{i}]")
         _close(sum(self.b), 1.0, "b must sum to 1")
@@ -77,11 +79,17 @@ class ExponentialTableau:
 
     def __post_init__(self) -> None:
         if len(self.c) != len(self.b) or [len(row) for row in self.a] != list(range(len(self.b))):
-            raise ValueError(f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {len(self.b)}")
+            raise ValueError(
+                f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {len(self.b)}"
+            )
         for z in torch.tensor([-3.0, -0.3, 0.0, 0.7], dtype=torch.float64):
             for node, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
                 total = sum(float(evaluate(w, z)) for w in row)
-                _close(total, node * float(phi(1, node * z)), f"weights at node {node} do not sum to c phi_1(c z)")
+                _close(
+                    total,
+                    node * float(phi(1, node * z)),
+                    f"weights at node {node} do not sum to c phi_1(c z)",
+                )
         self._check_classical()
 
     def _check_classical(self) -> None:

@@ -12,6 +12,7 @@ class TrainingOptions:
     iterations, batch, lr: Adam steps, images a step, peak learning rate.
     warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
     clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
+    initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
     pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
     """
 
@@ -29,3 +30,4 @@ class TrainingOptions:
     seed: int
     checkpoint_every: int
     out: Path
+    initial: str = ""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES, factors, render
+from seedsbench.data.images import quantise
 
 
 class Pool(NamedTuple):
@@ -24,12 +25,7 @@ def make_pool(n: int, *, seed: int, stream: int) -> Pool:
     indices = torch.arange(n)
     labels = indices % len(CLASSES)
     drawn = factors(indices, seed=seed, stream=stream)
-    return Pool(to_uint8(render(labels, drawn)), labels, drawn.float())
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """The package's one quantisation of [-1, 1], as for generated samples."""
-    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
+    return Pool(quantise(render(labels, drawn)), labels, drawn.float())
 
 
 def generator_of(seed: int, iteration: int, device: torch.device) -> torch.Generator:

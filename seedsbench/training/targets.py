@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
+from seedsbench.denoisers.embedded import load_network, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
-from seedsbench.denoisers.precond import PRECONDITIONERS, Preconditioned
+from seedsbench.denoisers.precond import PRECONDITIONERS
+from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score
 from seedsbench.training.loop import checkpoint_path, save_atomically, train
@@ -47,7 +49,10 @@ def run(options: TrainingOptions) -> Path:
 def train_denoiser(options: TrainingOptions) -> Path:
     """Train the network of one regime; writes <out>/<regime>.safetensors (float16, with provenance)."""
     device, config = torch.device(options.device), GLYPH_UNETS[options.target]
-    network = _initialised(lambda: GlyphUNet(config), options.seed).to(device)
+    network = _initialised(lambda: GlyphUNet(config), options.seed)
+    if options.initial:
+        network.load_state_dict(load_network(Path(options.initial)).state_dict())
+    network = network.to(device)
     denoiser = Preconditioned(
         network,
         PRECONDITIONERS[config.regime],
@@ -78,7 +83,7 @@ def train_features(options: TrainingOptions) -> Path:
     real = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE).to(device)
     with torch.inference_mode():
         raw = torch.cat([network.raw(images) for images in real.images.split(REFERENCE_BATCH)]).double()
-    network.standardise(raw.mean(dim=0).float(), raw.std(dim=0).float())
+    network.standardise(raw)
     log.info("class accuracy on %d held-out pictures: %.5f", REFERENCE_SIZE, _accuracy(network, real))
     return _save_weights(network, options, {"provenance": _provenance(options, seconds)})
 
@@ -129,6 +134,7 @@ def _provenance(options: TrainingOptions, seconds: float) -> str:
     choices = {key: value for key, value in vars(options).items() if key not in ("out", "device")}
     record = {
         **choices,
+        "initial": provenance(Path(options.initial)) if options.initial else None,
         "optimizer": "Adam, betas 0.9 0.99",
         "selection": SELECTION,
         "seconds": round(seconds, 1),

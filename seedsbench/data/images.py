@@ -1,0 +1,9 @@
+"""Images as everyone's published numbers have them: uint8, made once from samples in [-1, 1]."""
+
+import torch
+from torch import Tensor
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Floats in [-1, 1], any shape, to uint8: x * 127.5 + 128, clipped to [0, 255], truncated."""
+    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)

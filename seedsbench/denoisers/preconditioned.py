@@ -1,0 +1,61 @@
+"""A raw network and its preconditioner, together a denoiser (Karras et al. 2022, Eq. 7)."""
+
+import torch
+from torch import Tensor, nn
+
+from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+from seedsbench.denoisers.precond import EDMPreconditioner, Preconditioner
+
+
+class Preconditioned(Denoiser):
+    """A network F(x_in, c_noise, labels) seen through a preconditioner.
+
+    The network runs in its own floating-point type; everything around it in that of x. Networks that
+    also predict a variance (twice the channels) are cut to their first half.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preconditioner: Preconditioner,
+        *,
+        img_channels: int,
+        img_resolution: int,
+        label_dim: int = 0,
+    ) -> None:
+        self.network, self.preconditioner = network, preconditioner
+        self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
+        self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
+        if isinstance(preconditioner, EDMPreconditioner):
+            self.sigma_data = preconditioner.sigma_data
+
+    def to(self, device: torch.device | str) -> "Preconditioned":
+        """Move the network's weights, in place; returns self."""
+        self.network.to(device)
+        return self
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.preconditioner.round_sigma(sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, x.shape[0])
+        with torch.inference_mode():
+            denoised = self.denoise_raw(x, sigma, labels)
+        # A clone outside inference mode is an ordinary tensor again, so that callers may use autograd.
+        return denoised.clone() if torch.is_grad_enabled() else denoised
+
+    def denoise_raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same as calling, but with gradients and without checks."""
+        sigma = sigma.to(x.dtype)
+        output = self.output(x, sigma, labels).to(x.dtype)
+        return per_sample(self.preconditioner.c_skip(sigma), x) * x + (
+            per_sample(self.preconditioner.c_out(sigma), x) * output
+        )
+
+    def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
+        dtype = next(self.network.parameters()).dtype
+        x_in = (per_sample(self.preconditioner.c_in(sigma), x) * x).to(dtype)
+        c_noise = self.preconditioner.c_noise(sigma).to(dtype)
+        labels = None if labels is None else labels.to(dtype)
+        return self.network(x_in, c_noise, labels)[:, : self.img_channels]

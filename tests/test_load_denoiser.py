@@ -1,0 +1,88 @@
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import seedsbench
+from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
+
+
+def write(path, regime="edm", changes=()):
+    torch.manual_seed(0)
+    network = GlyphUNet(GLYPH_UNETS[regime])
+    config = {**asdict(GLYPH_UNETS[regime]), **dict(changes)}
+    save_file(network.state_dict(), path, metadata={"network": json.dumps(config)})
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write(tmp_path / "mine.safetensors")
+
+
+def test_own_weights_become_a_denoiser(weights):
+    denoiser = seedsbench.load_denoiser(str(weights))
+    assert denoiser.image_shape == (3, 16, 16)
+    assert denoiser.label_dim == 10
+    assert denoiser.sigma_data == 0.5
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    denoised = denoiser(x, torch.tensor(1.0, dtype=torch.float64), torch.eye(10)[:3])
+    assert denoised.shape == x.shape
+    assert denoised.dtype == torch.float64
+    assert bool(denoised.isfinite().all())
+
+
+@pytest.mark.parametrize("regime", ["vp", "ve", "iddpm"])
+def test_only_the_edm_regime_has_a_sigma_data(tmp_path, regime):
+    assert seedsbench.load_denoiser(write(tmp_path / "w.safetensors", regime)).sigma_data is None
+
+
+def test_the_shipped_weights_are_such_files_and_can_be_sampled():
+    denoiser = seedsbench.load_denoiser(ASSETS / "edm.safetensors")
+    out = seedsbench.sample(denoiser, torch.randn(2, 3, 16, 16), solver="euler", nfe=3)
+    assert out.nfe.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("name", ["net.pkl", "net.pth", "net.pt", "net.ckpt", "net"])
+def test_other_formats_are_named_and_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    with pytest.raises(ValueError, match=rf"{name} is of type .* reads seedsbench .safetensors"):
+        seedsbench.load_denoiser(path)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder: this version reads seedsbench .safetensors"):
+        seedsbench.load_denoiser(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone.safetensors is not there"):
+        seedsbench.load_denoiser(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 5000, -10])
+def test_a_truncated_file_is_named(weights, kept):
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"mine.safetensors is truncated or not a safetensors file"):
+        seedsbench.load_denoiser(weights)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a seedsbench weights file"):
+        seedsbench.load_denoiser(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("changes", [{"depth": 3}, {"regime": "warp"}, {"channels": [16, 32]}])
+def test_a_network_of_another_version_is_refused(tmp_path, changes):
+    with pytest.raises(ValueError, match=r"mine.safetensors holds no network this version can rebuild"):
+        seedsbench.load_denoiser(write(tmp_path / "mine.safetensors", changes=changes))
+
+
+def test_hints_are_refused(weights):
+    with pytest.raises(ValueError, match="load_denoiser got architecture: this version takes no hints"):
+        seedsbench.load_denoiser(weights, architecture="ddpmpp")

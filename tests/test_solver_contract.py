@@ -1,0 +1,137 @@
+"""The contract every solver keeps, over every conf/solver/*.yaml (and --solver-dir)."""
+
+import pytest
+import torch
+from measure import drift_order, log_levels, mixture
+
+import seedsbench
+from seedsbench.diffusion.integrate import integrate
+from seedsbench.diffusion.noise import Philox, latents
+from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.schedule import VP, Linear
+from seedsbench.noise import Silent
+from seedsbench.solvers.base import BudgetError, Solver
+
+SHAPE = (2, 1, 1)
+
+
+def start(n=8, seed=0):
+    return latents(torch.arange(n), SHAPE, seed=seed)
+
+
+def test_declares_its_numbers(solver_name):
+    solver = seedsbench.solver(solver_name)
+    assert isinstance(solver, Solver)
+    assert solver.order >= 1
+    assert (solver.weak_order is None) or solver.stochastic
+    assert isinstance(solver.family, str)
+    assert [solver.nfe(n) for n in (1, 2, 3)] == sorted({solver.nfe(n) for n in (1, 2, 3)})
+
+
+@pytest.mark.parametrize("final", ["denoise", "euler", "stop"])
+@pytest.mark.parametrize("schedule", ["linear", "vp", "ve", "discrete"])
+def test_promised_evaluations_are_counted_ones(solver_name, schedule, final):
+    solver = seedsbench.solver(solver_name)
+    for steps in (1, 2, 5):
+        result = seedsbench.sample(mixture(), start(), solver=solver, steps=steps, schedule=schedule, final=final)
+        assert result.nfe.tolist() == [solver.nfe(steps) + (final != "stop")] * 8
+        assert result.x.isfinite().all()
+
+
+def test_a_budget_is_never_exceeded_and_one_more_step_would(solver_name):
+    solver = seedsbench.solver(solver_name)
+    for budget in range(0, 40):
+        try:
+            steps = solver.steps_for(budget)
+        except BudgetError as error:
+            assert str(solver.nfe(1) + 1) in str(error)
+            assert budget < solver.nfe(1) + 1
+            continue
+        assert solver.nfe(steps) + 1 <= budget < solver.nfe(steps + 1) + 1
+
+
+def test_drift_order_is_the_declared_one(solver_name):
+    solver = seedsbench.solver(solver_name)
+    for schedule in ("linear", "vp"):
+        measured = [drift_order(solver, schedule, counts) for counts in ((64, 128, 256),)]
+        if abs(measured[0] - solver.order) > 0.3:  # orders are limits: look further out before judging
+            measured.append(drift_order(solver, schedule, (1024, 2048, 4096)))
+        assert measured[-1] == pytest.approx(solver.order, abs=0.3), (schedule, measured)
+
+
+def test_samples_do_not_depend_on_batch_or_order(solver_name):
+    solver = seedsbench.solver(solver_name)
+    indices = torch.arange(23)
+
+    def run(chosen):
+        noise = Philox(chosen, SHAPE, seed=3)
+        return seedsbench.sample(
+            mixture(), latents(chosen, SHAPE, seed=3), solver=solver, steps=4, schedule="vp", noise=noise
+        ).x
+
+    whole = run(indices)
+    for size in (1, 7):
+        assert torch.equal(torch.cat([run(part) for part in indices.split(size)]), whole)
+    shuffled = torch.tensor([5, 22, 0, 17, 9])
+    assert torch.equal(run(shuffled), whole[shuffled])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keeps_the_dtype_and_float32_is_float64_rounded(solver_name, dtype):
+    solver = seedsbench.solver(solver_name)
+    reference = seedsbench.sample(mixture(), start(), solver=solver, steps=6).x
+    result = seedsbench.sample(mixture(), start(), solver=solver, steps=6, dtype=dtype).x
+    assert result.dtype == dtype
+    assert torch.allclose(result.double(), reference, atol=2e-3 if dtype == torch.float32 else 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-3, 20000.0), (0.0065, 81.0)])
+@pytest.mark.parametrize("steps", [1, 2, 40])
+def test_stays_finite_at_extreme_levels(solver_name, steps, low, high):
+    result = seedsbench.sample(
+        mixture(), start(), solver=solver_name, sigmas=log_levels(steps, high, low), schedule="linear"
+    )
+    assert result.x.isfinite().all()
+
+
+def test_draws_noise_exactly_if_it_says_so(solver_name):
+    solver = seedsbench.solver(solver_name)
+    silent = seedsbench.sample(mixture(), start(), solver=solver, steps=5, noise=Silent((8, *SHAPE))).x
+    noisy = seedsbench.sample(mixture(), start(), solver=solver, steps=5).x
+    assert torch.equal(silent, noisy) != solver.stochastic
+
+
+def test_steps_are_pure(solver_name):
+    """Two interleaved runs of one solver object do not see each other: history lives in the state."""
+    solver = seedsbench.solver(solver_name)
+
+    def states(seed):
+        process = Process(mixture(), Linear(), 4)
+        noise = Philox(torch.arange(4), SHAPE, seed=seed)
+        return integrate(process, solver, start(4, seed), log_levels(5, 10.0, 0.1), noise, "denoise")
+
+    alone = [list(states(seed)) for seed in (0, 1)]
+    for one, two, a, b in zip(states(0), states(1), *alone, strict=True):
+        assert torch.equal(one, a)
+        assert torch.equal(two, b)
+
+
+def test_converges_to_the_data(solver_name):
+    """Many steps from N(0, sigma_max^2) must give the mixture's mean and covariance."""
+    if seedsbench.solver(solver_name).order < 1:
+        pytest.fail("a solver of no order converges to nothing")
+    n = 4000
+    indices = torch.arange(n)
+    denoiser = mixture()
+    result = seedsbench.sample(
+        denoiser,
+        latents(indices, SHAPE, seed=1),
+        solver=solver_name,
+        sigmas=log_levels(120, 30.0, 0.01),
+        schedule=VP(fit_range=False),
+        noise=Philox(indices, SHAPE, seed=1),
+    ).x.flatten(1)
+    mean, cov = denoiser.moments()
+    spread = 5 / n**0.5
+    assert torch.allclose(result.mean(0), torch.as_tensor(mean), atol=spread * 0.6 + 0.02)
+    assert torch.allclose(torch.cov(result.T), torch.as_tensor(cov), atol=spread * 0.4 + 0.02)
