@@ -137,7 +137,8 @@ def sample(
     return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
 
 
-def _object(group: str, choice: Kind | Choice, kind: type[Kind]) -> Kind:
+def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
+    """choice itself if it is an object of the kind, else the configured one of that name."""
     return choice if isinstance(choice, kind) else registry.build(registry.configured(group, choice))
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 import seedsbench
-from seedsbench.config import Config
 from seedsbench.preflight import Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
 
@@ -27,7 +25,6 @@ log = logging.getLogger(__name__)
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
-ConfigStore.instance().store(name="schema", node=Config)
 
 
 def main(argv: list[str] | None = None) -> None:

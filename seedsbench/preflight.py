@@ -18,6 +18,7 @@ from hydra import compose, version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
@@ -27,8 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
 from seedsbench.checks import nearest
-from seedsbench.config import check_config
+from seedsbench.config import Config, check_config
 
+ConfigStore.instance().store(name="schema", node=Config)
 GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
 BUILT = ("solver", "schedule", "grid")
 

@@ -1,16 +1,18 @@
 """Cells in process: compose a configuration as Hydra does, run it, compare rows."""
 
+import copy
+import dataclasses
 import json
 import os
+from functools import lru_cache
+from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
+from seedsbench import registry
 from seedsbench.bench.cell import run_cell
 from seedsbench.config import Config
 from seedsbench.preflight import _compose, _composing
-
-ConfigStore.instance().store(name="schema", node=Config)
 
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.
@@ -20,14 +22,26 @@ CIRCUMSTANCES = {
 }
 
 
+# Keys with a type in the schema, which converts their text as Hydra's own overrides would.
+TYPED = {field.name for field in dataclasses.fields(Config) if field.type is not Any}
+
+
 def compose(*overrides, config_dirs=()):
     """The configuration of a cell: QUICK with overrides on top (a repeated key replaces)."""
     os.environ.setdefault("SEEDSBENCH_STUDY", "2020-01-01_00-00-00")
-    chosen = {override.split("=")[0]: override for override in (*QUICK, *overrides)}
-    with _composing(list(map(str, config_dirs))):
-        cfg = _compose(list(chosen.values()))
+    chosen = dict(override.split("=", 1) for override in (*QUICK, *overrides))
+    choices = tuple(f"{key}={value}" for key, value in chosen.items() if key not in TYPED)
+    cfg = copy.deepcopy(_composed(choices, tuple(map(str, config_dirs))))
+    for key in TYPED & set(chosen):
+        cfg[key] = chosen[key]
     HydraConfig.instance().set_config(cfg)
     return cfg
+
+
+@lru_cache(maxsize=128)
+def _composed(overrides, config_dirs):
+    with _composing([*config_dirs, *map(str, registry.conf_dirs()[1:])]):  # and those of --solver-dir
+        return _compose(list(overrides))
 
 
 def run(folder, *overrides, config_dirs=(), invocation="test"):

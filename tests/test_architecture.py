@@ -33,7 +33,7 @@ ALLOWED = {
     "bench": {"api", "checks", "config", "data", "denoisers", "diffusion", "metrics", "registry", "solvers"},
     "report": set(),
     "preflight": {"bench", "checks", "config", "registry"},
-    "cli": {"bench", "config", "preflight", "registry", "report"},
+    "cli": {"bench", "preflight", "registry", "report"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise"},
 }

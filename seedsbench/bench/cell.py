@@ -86,8 +86,8 @@ def steps_of(solver: Solver, grid: Grid, budget: int, final: Final) -> int:
     cost = solver.nfe(n_steps) + final_cost(final)
     if cost > budget:
         raise BudgetError(
-            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid with {type(solver).__name__} "
-            f"(final={final}): the smallest budget that works is {cost}"
+            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid "
+            f"({type(solver).__name__}, final={final}): the smallest budget that works is {cost}"
         )
     return n_steps
 

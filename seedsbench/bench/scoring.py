@@ -12,6 +12,7 @@ from torch import Tensor
 from seedsbench.bench.problems import BLOCK, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
 from seedsbench.data.images import quantise
+from seedsbench.metrics.base import one_thread
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
 
@@ -49,7 +50,8 @@ class Scorer:
         stacked = torch.stack([images[int(i)] for i in indices])
         missing = BLOCK - len(indices)
         padded = torch.cat([stacked, stacked[-1:].expand(missing, *stacked.shape[1:])])
-        features, logits = self._problem.features.extract(padded)
+        with one_thread():
+            features, logits = self._problem.features.extract(padded)
         features = features[: len(indices)].double().cpu()
         self._fid.update(features, None, indices)
         if self._is is not None:

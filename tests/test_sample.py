@@ -1,0 +1,122 @@
+"""seedsbench.sample and the loop: arguments, errors, the end of the path, trajectories."""
+
+import pytest
+import torch
+from measure import mixture
+
+import seedsbench
+from seedsbench.diffusion.integrate import NonFiniteError
+from seedsbench.solvers.base import Solver, StepResult
+
+START = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2, 1, 1)
+
+
+def test_trajectory_has_every_level_and_the_sample():
+    result = seedsbench.sample(mixture(), START, solver="heun", steps=5, return_trajectory=True)
+    assert result.trajectory.shape == (7, 4, 2, 1, 1)
+    assert torch.equal(result.trajectory[0], START * result.sigmas[0])
+    assert torch.equal(result.trajectory[-1], result.x)
+    assert len(result.sigmas) == 6
+    assert seedsbench.sample(mixture(), START, solver="heun", steps=5).trajectory is None
+
+
+def test_stop_keeps_the_state_and_spends_nothing():
+    kept = seedsbench.sample(mixture(), START, solver="euler", steps=4, final="stop", return_trajectory=True)
+    assert torch.equal(kept.trajectory[-1], kept.trajectory[-2])
+    assert kept.nfe.tolist() == [4] * 4
+
+
+@pytest.mark.parametrize(("solver", "nfe", "steps"), [("heun", 20, 9), ("seeds3", 20, 6), ("euler", 20, 19)])
+def test_nfe_is_a_budget(solver, nfe, steps):
+    result = seedsbench.sample(mixture(), START, solver=solver, nfe=nfe)
+    assert len(result.sigmas) - 1 == steps
+    assert int(result.nfe.max()) <= nfe
+
+
+def test_default_noise_is_seed_zero_by_position():
+    a = seedsbench.sample(mixture(), START, solver="seeds2", steps=4).x
+    b = seedsbench.sample(mixture(), START[:2], solver="seeds2", steps=4).x
+    assert torch.equal(a[:2], b)
+
+
+def test_labels_choose_components():
+    from conftest import mixture_parameters
+
+    means, weights, std = mixture_parameters()
+    labelled = seedsbench.analytic.GaussianMixture(means, weights, std, labelled=True)
+    labels = torch.eye(3)[torch.tensor([2, 2, 0, 1])]
+    x = seedsbench.sample(labelled, START, solver="heun", steps=30, labels=labels).x.flatten(1)
+    chosen = torch.as_tensor(means)[[2, 2, 0, 1]]
+    assert bool(((x - chosen).norm(dim=1) < 5 * std).all())
+    with pytest.raises(ValueError, match="unconditional"):
+        seedsbench.sample(mixture(), START, solver="heun", steps=3, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"nfe": 10, "steps": 3}, "exactly one of"),
+        ({"steps": 0}, "at least one step"),
+        ({"nfe": 1}, "smallest budget that works is 2"),
+        ({"steps": 2, "final": "round"}, "must be one of denoise, euler, stop"),
+        ({"steps": 2, "schedule": "vpp"}, "Did you mean 'vp'"),
+        ({"steps": 2, "grid": {"name": "edm", "roh": 3}}, "Did you mean 'rho'"),
+        ({"sigmas": [1.0, 2.0]}, "decrease"),
+        ({"steps": 2, "grid": {"rho": 3}}, "has no 'name'"),
+    ],
+)
+def test_unusable_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        seedsbench.sample(mixture(), START, solver="euler", **options)
+
+
+def test_unknown_solvers_and_options_name_their_neighbours():
+    with pytest.raises(ValueError, match="seeds3"):
+        seedsbench.solver("sees3")
+    with pytest.raises(ValueError, match="Did you mean 'eta'"):
+        seedsbench.solver("seeds1", etta=0.5)
+    with pytest.raises(ValueError, match=r"c2=2.*\(0, 1\]"):
+        seedsbench.solver("seeds2", c2=2)
+    with pytest.raises(ValueError, match="must be a number"):
+        seedsbench.solver("seeds2", c2="half")
+    with pytest.raises(ValueError, match="c2=2/3"):
+        seedsbench.solver("seeds3", c2=2 / 3, c3=0.5)
+    with pytest.raises(ValueError, match="data, noise, edm"):
+        seedsbench.solver("seeds3", prediction="x0")
+    with pytest.raises(ValueError, match="shape"):
+        seedsbench.sample(mixture(), START[0], solver="euler", steps=2)
+
+
+def test_nan_names_step_and_sigma():
+    class Breaks:
+        def __call__(self, x, sigma, labels):
+            return x * (float("nan") if sigma < 1 else 0.5)
+
+    with pytest.raises(NonFiniteError, match=r"4 of 4 samples .* step \d+ of 8, leaving sigma=0\.\d+"):
+        seedsbench.sample(Breaks(), START, solver="euler", steps=8)
+
+
+def test_a_broken_promise_is_an_error():
+    class Liar(Solver):
+        order = 1
+
+        def nfe(self, n_steps):
+            return 3 * n_steps
+
+        def step(self, process, x, t, t_next, state, noise):
+            return StepResult(process.denoise(x, t))
+
+    with pytest.raises(RuntimeError, match=r"promises 6 .* 2\.\.2 were counted"):
+        seedsbench.sample(mixture(), START, solver=Liar(), steps=2)
+
+
+def test_guidance_like_denoisers_count_all_their_evaluations():
+    denoiser = mixture()
+    denoiser.evaluations = 2
+    assert seedsbench.sample(denoiser, START, solver="heun", steps=3).nfe.tolist() == [14] * 4
+
+
+def test_names():
+    assert {"euler", "heun", "seeds1", "seeds2", "seeds3", "seeds3_asreleased"} <= set(seedsbench.solver_names())
+    assert seedsbench.solver({"name": "seeds3", "c2": 0.4}).c2 == 0.4
