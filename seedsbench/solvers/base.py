@@ -56,6 +56,11 @@ class Solver(ABC):
     def __post_init__(self) -> None:
         check_types(self)
 
+    @property
+    def noise_free(self) -> "Solver":
+        """The solver without its noise, whose order is `order`; one that also churns must stop that."""
+        return self
+
     def init(self, process: Process, x: Tensor, times: Tensor) -> Any:
         """State before the first step; `times` are all the (n_steps + 1) times of the run."""
         return None

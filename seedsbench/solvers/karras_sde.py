@@ -6,7 +6,7 @@ for every schedule, as in EDM's ablations. N is the number of noise levels (EDM'
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -27,7 +27,7 @@ class KarrasSDE(Solver):
     S_churn, S_min, S_max, S_noise: the paper's; defaults in the YAML are those of its ImageNet-64
     column (Table 5). rk_order 2 is Algorithm 2, 1 its Euler form; alpha as in Heun.
     It approximates no fixed SDE, so it declares no weak order; its drift order is that of the
-    Runge-Kutta step without churn and 1 with it (the level it restarts from depends on N).
+    Runge-Kutta step, without churn.
     """
 
     family: ClassVar[str] = "edm"
@@ -46,11 +46,15 @@ class KarrasSDE(Solver):
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.rk_order if self.S_churn == 0 else 1
+        return self.rk_order
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.S_churn > 0
+
+    @property
+    def noise_free(self) -> "KarrasSDE":
+        return replace(self, S_churn=0.0)
 
     def nfe(self, n_steps: int) -> int:
         return self.rk_order * n_steps
