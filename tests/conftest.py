@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from seedsbench import registry
@@ -16,7 +15,9 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--solver-dir", default=None, help="also run the solver tests over DIR/solver/*.yaml (modules found in DIR)"
+        "--solver-dir",
+        default=None,
+        help="also run the solver tests over DIR/solver/*.yaml (modules found in DIR)",
     )
 
 
@@ -38,7 +39,9 @@ class Golden:
     """One golden file: `cases` (name -> settings) and arrays by case."""
 
     def __init__(self, name):
-        self.cases = {k: v["settings"] for k, v in json.loads((GOLDEN / f"{name}.json").read_text())["cases"].items()}
+        self.cases = {
+            k: v["settings"] for k, v in json.loads((GOLDEN / f"{name}.json").read_text())["cases"].items()
+        }
         self._arrays = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
 
     def array(self, case, name):

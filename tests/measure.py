@@ -1,5 +1,6 @@
 """Orders measured: of the drift on the golden mixture, of the variance on Gaussian data (no Monte Carlo)."""
 
+import itertools
 import math
 
 import numpy as np
@@ -36,11 +37,13 @@ def drift_order(solver, schedule="linear", counts=(32, 64, 128), high=10.0, low=
             noise=Silent(latents.shape),
         )
         ends.append(result.x)
-    first, second = ((b - a).norm() for a, b in zip(ends, ends[1:], strict=False))
+    first, second = ((b - a).norm() for a, b in itertools.pairwise(ends))
     return float(torch.log2(first / second))
 
 
-def gaussian_moments(solver, n_steps, *, mean=0.3, std=0.5, high=20.0, low=0.05, schedule="linear", final="stop"):
+def gaussian_moments(
+    solver, n_steps, *, mean=0.3, std=0.5, high=20.0, low=0.05, schedule="linear", final="stop"
+):
     """Mean and variance at `low` of a solver on N(mean, std^2) data, exactly.
 
     Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses

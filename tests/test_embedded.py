@@ -63,7 +63,11 @@ def test_scores_do_not_depend_on_the_order_of_arrival():
     indices = torch.arange(300)
     images = quantise(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
     scores = []
-    for order in (indices, indices.flip(0), indices[torch.randperm(300, generator=torch.Generator().manual_seed(0))]):
+    for order in (
+        indices,
+        indices.flip(0),
+        indices[torch.randperm(300, generator=torch.Generator().manual_seed(0))],
+    ):
         for size in (300, 37):
             scorer = Scorer(problem, 300, splits=10)
             for part in order.split(size):

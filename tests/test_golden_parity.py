@@ -46,7 +46,10 @@ def cases(name, wanted=lambda settings: True):
 def test_edm_sampler(case):
     data = golden("nv_edm_sampler")
     settings, churned = data.cases[case], data.has(case, "noise")
-    grid = {"name": "edm", **{k: float(settings[k]) for k in ("rho", "sigma_min", "sigma_max") if k in settings}}
+    grid = {
+        "name": "edm",
+        **{k: float(settings[k]) for k in ("rho", "sigma_min", "sigma_max") if k in settings},
+    }
     result = seedsbench.sample(
         denoiser(settings),
         data.tensor(case, "latents"),
@@ -101,7 +104,10 @@ def seeds_choice(s):
     """The solver that reproduces a released branch."""
     prediction = "edm" if is_edm_branch(s) else "noise" if s["noise_pred"] else "data"
     released_departs = s["order"] == 3 and s["solver"] == "etd-serk" and prediction != "edm"
-    choice = {"name": "seeds3_asreleased" if released_departs else f"seeds{s['order']}", "prediction": prediction}
+    choice = {
+        "name": "seeds3_asreleased" if released_departs else f"seeds{s['order']}",
+        "prediction": prediction,
+    }
     if "butcher_type" in s and prediction != "edm":
         choice["variant"] = s["butcher_type"][-1]
     if s["solver"] == "etd-erk":
@@ -112,7 +118,9 @@ def seeds_choice(s):
 def run_seeds(name, case, choice):
     data = golden(name)
     s = data.cases[case]
-    schedule = registry.build(registry.configured("schedule", {"name": s["schedule"], "scaling": s["scaling"]}))
+    schedule = registry.build(
+        registry.configured("schedule", {"name": s["schedule"], "scaling": s["scaling"]})
+    )
     low, high = seeds_range(s)
     noise = None
     if s["solver"] == "etd-serk":
@@ -151,7 +159,11 @@ def test_seeds(name, case):
 
 def test_seeds3_and_its_release_differ_where_the_release_departs():
     data = golden("seeds_combos")
-    departing = [c for f, c in SEEDS_CASES if f == "seeds_combos" and "asreleased" in seeds_choice(data.cases[c])["name"]]
+    departing = [
+        c
+        for f, c in SEEDS_CASES
+        if f == "seeds_combos" and "asreleased" in seeds_choice(data.cases[c])["name"]
+    ]
     assert len(departing) > 40
     for case in departing[:6]:
         choice = {**seeds_choice(data.cases[case]), "name": "seeds3"}

@@ -1,5 +1,7 @@
 """Solvers that must coincide, to 1e-12: the same idea reached by two roads."""
 
+import itertools
+
 import pytest
 import torch
 from measure import log_levels, mixture
@@ -55,7 +57,7 @@ def test_eta_zero_seeds_is_its_ode_twin(name, prediction):
 
 def etd(stages, prediction):
     x = latents(torch.arange(6), SHAPE, seed=0) * LEVELS[0]
-    for s, t in zip(LEVELS, LEVELS[1:], strict=False):
+    for s, t in itertools.pairwise(LEVELS):
         x = etd_step(x, s, t, stages, prediction, mixture())
     return x
 
@@ -69,11 +71,13 @@ def etd_step(x, s, t, stages, prediction, denoiser, data_std=0.5):
             lambda v: torch.atan(v / data_std).log(),
             lambda l: data_std * torch.tan(l.exp()),
             lambda v: (v**2 + data_std**2).sqrt(),
-            lambda x, d, v: -(torch.atan(v / data_std) / data_std)
-            * data_std
-            * (d - data_std**2 / (v**2 + data_std**2) * x)
-            * (v**2 + data_std**2).sqrt()
-            / (v * data_std),
+            lambda x, d, v: (
+                -(torch.atan(v / data_std) / data_std)
+                * data_std
+                * (d - data_std**2 / (v**2 + data_std**2) * x)
+                * (v**2 + data_std**2).sqrt()
+                / (v * data_std)
+            ),
         ),
     }[prediction]
     l0, h = clock(s), clock(t) - clock(s)
@@ -128,7 +132,9 @@ def test_first_dpmpp_2m_step_is_ddim():
 
 def test_denoising_is_edms_closing_euler_step():
     start = latents(torch.arange(6), SHAPE, seed=0)
-    ends = [seedsbench.sample(mixture(), start, solver="heun", steps=5, final=f).x for f in ("denoise", "euler")]
+    ends = [
+        seedsbench.sample(mixture(), start, solver="heun", steps=5, final=f).x for f in ("denoise", "euler")
+    ]
     same(*ends)
 
 

@@ -98,7 +98,9 @@ def test_increments_scale_and_streams_differ():
     one, two = Philox(indices, (2, 1, 1)), Philox(indices, (2, 1, 1))
     assert torch.equal(one.increment(q[0], q[1]), two.normal() * 1.5)
     assert torch.equal(two.increment(q[1], q[0]), one.normal() * 1.5)
-    assert len({float(Philox(indices, (1, 1, 1), stream=s).normal()[0]) for s in (LATENTS, LABELS, STEPS)}) == 3
+    assert (
+        len({float(Philox(indices, (1, 1, 1), stream=s).normal()[0]) for s in (LATENTS, LABELS, STEPS)}) == 3
+    )
 
 
 def test_float32_is_the_float64_draw_rounded():

@@ -19,7 +19,9 @@ def test_weak_variance_order_of_seeds(name, options, wanted):
     assert weak_orders({"name": name, **options}, 512)[1] == pytest.approx(wanted, abs=0.1)
 
 
-@pytest.mark.parametrize("options", [{"prediction": "noise"}, {"prediction": "edm"}, {"variant": "b"}, {"eta": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"prediction": "noise"}, {"prediction": "edm"}, {"variant": "b"}, {"eta": 0.5}]
+)
 @pytest.mark.parametrize("name", ["seeds2", "seeds3"])
 def test_weak_order_two_in_every_prediction(name, options):
     # A narrow range of noise levels: elsewhere the error of some changes sign near these step counts.

@@ -118,5 +118,7 @@ def test_guidance_like_denoisers_count_all_their_evaluations():
 
 
 def test_names():
-    assert {"euler", "heun", "seeds1", "seeds2", "seeds3", "seeds3_asreleased"} <= set(seedsbench.solver_names())
+    assert {"euler", "heun", "seeds1", "seeds2", "seeds3", "seeds3_asreleased"} <= set(
+        seedsbench.solver_names()
+    )
     assert seedsbench.solver({"name": "seeds3", "c2": 0.4}).c2 == 0.4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seedsbench import registry
 from seedsbench.api import noise_levels
 from seedsbench.denoisers.precond import PRECONDITIONERS
-from seedsbench.diffusion.grid import DiscreteGrid, EDM, Explicit, Grid, IDDPMGrid, iddpm_table
+from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, Grid, IDDPMGrid, iddpm_table
 from seedsbench.diffusion.schedule import VE, VP, Discrete, Linear
 
 SCHEDULES = [VP(), VP(scaling="none"), VE(), VE(scaling="vp"), Linear(), Linear(scaling="vp"), Discrete()]
@@ -29,7 +29,10 @@ def test_sigma_inverts(schedule):
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 def test_derivatives_match_autograd(schedule):
     t = (schedule.sigma_inv(SIGMAS) + 1e-7).requires_grad_()
-    for value, derivative in ((schedule.sigma(t), schedule.dsigma(t)), (schedule.scale(t), schedule.dscale(t))):
+    for value, derivative in (
+        (schedule.sigma(t), schedule.dsigma(t)),
+        (schedule.scale(t), schedule.dscale(t)),
+    ):
         if not value.requires_grad:  # a constant scale
             assert not derivative.any()
             continue
@@ -83,7 +86,12 @@ def test_grids_decrease_between_the_ends_of_the_range(name, n, low, high):
 
 @pytest.mark.parametrize(
     ("regime", "low", "high"),
-    [("vp", 0.010485992786702987, 152.16697), ("ve", 0.02, 100), ("iddpm", 0.006422337, 81), ("edm", 0.002, 80)],
+    [
+        ("vp", 0.010485992786702987, 152.16697),
+        ("ve", 0.02, 100),
+        ("iddpm", 0.006422337, 81),
+        ("edm", 0.002, 80),
+    ],
 )
 def test_regimes_have_edms_ranges(regime, low, high):
     network = PRECONDITIONERS[regime]
