@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_types
+from seedsbench.checks import check_range, check_types
 from seedsbench.diffusion.schedule import VP, Discrete, Schedule
 
 
@@ -56,6 +56,10 @@ class EDM(Grid):
     """Uniform in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
 
     rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "rho", 0, math.inf, open_low=True)
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         first, last = high ** (1 / self.rho), low ** (1 / self.rho)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.diffusion.process import expand
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.one_stage import OneStage
 
 
 @dataclass(frozen=True)
-class DDIM(Solver):
+class DDIM(OneStage):
     """eta = 0 is the deterministic sampler, eta = 1 has the variance of DDPM's posterior; order 1."""
 
     family: ClassVar[str] = "ddim"
@@ -37,19 +38,10 @@ class DDIM(Solver):
         # keeps the marginals of the forward process, so first order holds for every eta.
         return 1 if self.eta > 0 else None
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    def advance(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
-        schedule = process.schedule
-        sigma, sigma_next = schedule.sigma(t), schedule.sigma(t_next)
-        x = x / expand(schedule.scale_at(sigma), x)
-        denoised = process.predict(x, sigma)
         std = self.eta * sigma_next * (sigma**2 - sigma_next**2).sqrt() / sigma
         keep = (sigma_next**2 - std**2).clamp(min=0).sqrt() / sigma
         x = denoised + expand(keep, x) * (x - denoised)
-        if self.stochastic:
-            x = x + expand(std, x) * noise.normal()
-        return StepResult(x * expand(schedule.scale_at(sigma_next), x))
+        return StepResult(x + expand(std, x) * noise.normal() if self.stochastic else x)

@@ -11,12 +11,13 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.diffusion.process import expand
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.one_stage import OneStage
 
 
 @dataclass(frozen=True)
-class DDPM(Solver):
+class DDPM(OneStage):
     """One evaluation a step, drift order 1, weak order 1. variance: "small" (the posterior's) or "large"."""
 
     family: ClassVar[str] = "ddim"
@@ -25,18 +26,11 @@ class DDPM(Solver):
     stochastic: ClassVar[bool] = True
     variance: Literal["small", "large"] = "small"
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    def advance(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
-        schedule = process.schedule
-        sigma, sigma_next = schedule.sigma(t), schedule.sigma(t_next)
-        x = x / expand(schedule.scale_at(sigma), x)
-        denoised = process.predict(x, sigma)
         gap = sigma**2 - sigma_next**2
         small, large = sigma_next**2 / sigma**2, (1 + sigma_next**2) / (1 + sigma**2)
         std = (gap * (small if self.variance == "small" else large)).sqrt()
-        x = denoised + expand(small, x) * (x - denoised) + expand(std, x) * noise.normal()
-        return StepResult(x * expand(schedule.scale_at(sigma_next), x))
+        x = denoised + expand(small, x) * (x - denoised)
+        return StepResult(x + expand(std, x) * noise.normal())

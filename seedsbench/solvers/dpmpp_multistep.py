@@ -12,37 +12,31 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.diffusion.process import expand
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.one_stage import OneStage
 
 
 @dataclass(frozen=True)
-class DPMpp2M(Solver):
+class DPMpp2M(OneStage):
     """Deterministic, order 2, one evaluation a step."""
 
     family: ClassVar[str] = "dpm_solver"
     order: ClassVar[int] = 2
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
-    def step(
+    def advance(
         self,
-        process: Process,
         x: Tensor,
-        t: Tensor,
-        t_next: Tensor,
+        denoised: Tensor,
+        sigma: Tensor,
+        sigma_next: Tensor,
         state: tuple[Tensor, Tensor] | None,
         noise: Noise,
     ) -> StepResult:
-        schedule = process.schedule
-        sigma, sigma_next = schedule.sigma(t), schedule.sigma(t_next)
         h = (sigma / sigma_next).log()
-        x = x / expand(schedule.scale_at(sigma), x)
-        denoised = process.predict(x, sigma)
         extrapolated = denoised
         if state is not None:
             previous, h_previous = state
             extrapolated = denoised + expand(h / (2 * h_previous), x) * (denoised - previous)
         x = expand(sigma_next / sigma, x) * x - expand(torch.expm1(-h), x) * extrapolated
-        return StepResult(x * expand(schedule.scale_at(sigma_next), x), (denoised, h))
+        return StepResult(x, (denoised, h))
