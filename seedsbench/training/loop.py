@@ -1,11 +1,14 @@
 """The one training loop: Adam, warm-up, cosine, weight averaging, checkpoints that resume exactly."""
 
+import copy
 import logging
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +20,8 @@ from seedsbench.training.options import TrainingOptions
 log = logging.getLogger(__name__)
 LOG_EVERY = 200
 
-Loss = Callable[[torch.Generator], Tensor]
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
+Generators = Callable[[int, int], torch.Generator]
 
 
 class Ema:
@@ -54,12 +58,12 @@ def checkpoint_path(options: TrainingOptions) -> Path:
 
 
 def train(
-    network: nn.Module, loss: Loss, options: TrainingOptions, generator: Callable[[int], torch.Generator]
+    network: nn.Module, loss: Loss, options: TrainingOptions, generator: Generators
 ) -> tuple[Ema, float]:
     """Minimise `loss`, resuming from a checkpoint of the same run if there is one.
 
-    generator: iteration -> torch.Generator. Returns the averaged weights and the seconds spent, those
-    before an interruption included.
+    generator: (iteration, shard) -> torch.Generator. Returns the averaged weights and the seconds spent,
+    those before an interruption included.
     """
     optimizer = _adam(network, options)
     ema = Ema(network, options.ema)
@@ -68,11 +72,15 @@ def train(
     began = time.perf_counter()
     # The loss is summed on the device: reading it at every step would make the host wait for the GPU.
     total = torch.zeros((), device=options.device)
+    replicas = [network, *(_sharing(network) for _ in range(options.shards - 1))]
+    workers = ThreadPoolExecutor(options.shards, "shard", torch.set_num_threads, (torch.get_num_threads(),))
     progress = trange(start, options.iterations, initial=start, total=options.iterations, mininterval=5)
     for iteration in progress:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(iteration, options)
-        total += _step(network, loss(generator(iteration)), optimizer, options.clip)
+        random = [generator(iteration, shard) for shard in range(options.shards)]
+        total += sum(workers.map(partial(_backward, loss), replicas, random)) / options.shards
+        _step(replicas, optimizer, options.clip)
         ema.update(iteration)
         done = iteration + 1
         if done % LOG_EVERY == 0:
@@ -88,12 +96,31 @@ def _adam(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer
     return torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.9, 0.99), fused=True)
 
 
-def _step(network: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), clip)
+def _sharing(network: nn.Module) -> nn.Module:
+    """A copy that shares the parameters' memory and has gradients of its own."""
+    replica = copy.deepcopy(network)
+    for mine, shared in zip(replica.parameters(), network.parameters(), strict=True):
+        mine.data = shared.data
+    return replica
+
+
+def _backward(loss: Loss, network: nn.Module, generator: torch.Generator) -> Tensor:
+    network.zero_grad(set_to_none=True)
+    value = loss(network, generator)
+    value.backward()
+    return value.detach()
+
+
+def _step(replicas: list[nn.Module], optimizer: torch.optim.Optimizer, clip: float) -> None:
+    """One optimiser step with the mean of the replicas' gradients."""
+    parameters = list(replicas[0].parameters())
+    if len(replicas) > 1:
+        for same in zip(*(replica.parameters() for replica in replicas), strict=True):
+            grads = [p.grad for p in same if p.grad is not None]
+            if grads:
+                same[0].grad = torch.stack(grads).mean(dim=0)
+    nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
-    return loss.detach()
 
 
 def _mean_loss(total: Tensor, target: str, done: int) -> float:

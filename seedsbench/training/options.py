@@ -10,6 +10,7 @@ class TrainingOptions:
 
     target: edm, vp, ve, iddpm, features or reference.
     iterations, batch, lr: Adam steps, images a step, peak learning rate.
+    shards: parts of a batch computed side by side, one thread each (CPU); 1 on a GPU.
     warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
     clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
     initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
@@ -20,6 +21,7 @@ class TrainingOptions:
     device: str
     iterations: int
     batch: int
+    shards: int
     lr: float
     warmup: int
     flat: float
@@ -31,3 +33,7 @@ class TrainingOptions:
     checkpoint_every: int
     out: Path
     initial: str = ""
+
+    def __post_init__(self) -> None:
+        if self.shards < 1 or self.batch % self.shards:
+            raise ValueError(f"batch={self.batch} cannot be split into shards={self.shards} equal parts")

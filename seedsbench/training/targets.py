@@ -53,17 +53,21 @@ def train_denoiser(options: TrainingOptions) -> Path:
     if options.initial:
         network.load_state_dict(load_network(Path(options.initial)).state_dict())
     network = network.to(device)
-    denoiser = Preconditioned(
-        network,
-        PRECONDITIONERS[config.regime],
-        img_channels=config.img_channels,
-        img_resolution=config.img_resolution,
-        label_dim=config.label_dim,
-    )
     if device.type == "cpu":
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # 20 % faster
     pool = make_pool(options.pool, seed=options.seed, stream=TRAIN).to(device)
-    loss = partial(denoising_loss, denoiser, pool, batch=options.batch, label_dropout=options.label_dropout)
+    each = options.batch // options.shards
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        denoiser = Preconditioned(
+            network,
+            PRECONDITIONERS[config.regime],
+            img_channels=config.img_channels,
+            img_resolution=config.img_resolution,
+            label_dim=config.label_dim,
+        )
+        return denoising_loss(denoiser, pool, generator, batch=each, label_dropout=options.label_dropout)
+
     ema, seconds = train(network, loss, options, partial(_generator, options, device))
     ema.copy_to(network)
     metadata = {"network": json.dumps(asdict(config)), "provenance": _provenance(options, seconds)}
@@ -75,7 +79,12 @@ def train_features(options: TrainingOptions) -> Path:
     device = torch.device(options.device)
     network = _initialised(GlyphFeatures, options.seed).to(device)
     pool = make_pool(options.pool, seed=options.seed, stream=FEATURE_TRAIN).to(device)
-    loss = partial(feature_loss, network, pool, batch=options.batch)
+    each = options.batch // options.shards
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        assert isinstance(network, GlyphFeatures)
+        return feature_loss(network, pool, generator, batch=each)
+
     ema, seconds = train(network, loss, options, partial(_generator, options, device))
     ema.copy_to(network)
     # Round to the stored precision first, so that the standardisation belongs to the weights shipped.
@@ -125,8 +134,9 @@ def _initialised(build: Callable[[], Network], seed: int) -> Network:
         return build()
 
 
-def _generator(options: TrainingOptions, device: torch.device, iteration: int) -> torch.Generator:
-    return generator_of(options.seed, iteration, device)
+def _generator(options: TrainingOptions, device: torch.device, iteration: int, shard: int) -> torch.Generator:
+    # Iterations stay below 2^28, so that no two shards share a generator.
+    return generator_of(options.seed, iteration + (shard << 28), device)
 
 
 def _provenance(options: TrainingOptions, seconds: float) -> str:
