@@ -6,7 +6,6 @@ Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itsel
 says what and what would work; nothing has been computed).
 """
 
-import logging
 import os
 import shlex
 import sys
@@ -20,8 +19,6 @@ from omegaconf import DictConfig
 import seedsbench
 from seedsbench.preflight import Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
-
-log = logging.getLogger(__name__)
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"

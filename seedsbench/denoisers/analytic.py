@@ -16,9 +16,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+from seedsbench.denoisers.base import Denoiser, check_labels
 from seedsbench.diffusion import ieee
 from seedsbench.diffusion.philox import philox_normal, philox_uniform
+from seedsbench.diffusion.process import expand
 
 
 class Analytic(Denoiser):
@@ -76,7 +77,7 @@ class Analytic(Denoiser):
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; expected () or ({batch},)")
         check_labels(labels, self.label_dim, batch)
         flat = x.reshape(batch, d).to(torch.float64)
-        return flat, per_sample(sigma.to(x.device, torch.float64), flat)
+        return flat, expand(sigma.to(x.device, torch.float64), flat)
 
 
 class GaussianMixture(Analytic):

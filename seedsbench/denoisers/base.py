@@ -48,11 +48,6 @@ class Denoiser(ABC):
         return sigma
 
 
-def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """Reshape a () or (B,) tensor so that it broadcasts over (B, C, H, W)."""
-    return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
-
-
 def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:
     """Raise ValueError unless labels is None or (batch, label_dim) with label_dim > 0."""
     if labels is None:

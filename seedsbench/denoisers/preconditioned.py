@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.base import Denoiser, check_labels, per_sample
+from seedsbench.denoisers.base import Denoiser, check_labels
 from seedsbench.denoisers.precond import EDMPreconditioner, Preconditioner
+from seedsbench.diffusion.process import expand
 
 
 class Preconditioned(Denoiser):
@@ -48,14 +49,14 @@ class Preconditioned(Denoiser):
         """The same as calling, but with gradients and without checks."""
         sigma = sigma.to(x.dtype)
         output = self.output(x, sigma, labels).to(x.dtype)
-        return per_sample(self.preconditioner.c_skip(sigma), x) * x + (
-            per_sample(self.preconditioner.c_out(sigma), x) * output
+        return expand(self.preconditioner.c_skip(sigma), x) * x + (
+            expand(self.preconditioner.c_out(sigma), x) * output
         )
 
     def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
         dtype = next(self.network.parameters()).dtype
-        x_in = (per_sample(self.preconditioner.c_in(sigma), x) * x).to(dtype)
+        x_in = (expand(self.preconditioner.c_in(sigma), x) * x).to(dtype)
         c_noise = self.preconditioner.c_noise(sigma).to(dtype)
         labels = None if labels is None else labels.to(dtype)
         return self.network(x_in, c_noise, labels)[:, : self.img_channels]

@@ -46,7 +46,7 @@ def integrate(
 
     latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
     the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
-    ODE to t = 0 in the schedule's coordinates; "stop" returns the state as it is, unscaled by nothing.
+    ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
     States are in the schedule's scaled coordinates. Raises NonFiniteError naming step and sigma, and
     RuntimeError if the evaluations counted are not those the solver promised.
     """

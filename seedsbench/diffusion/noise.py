@@ -5,6 +5,7 @@ A solver asks either for `normal()`, a fresh N(0, I) (churn, Langevin), or for
 clock. Stage noises asked for as increments of one path have the right correlations by construction.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,11 +29,12 @@ class Noise(Protocol):
         ...
 
 
-class _FromNormals:
+class _FromNormals(ABC):
     """Increments as scaled fresh normals: exact as long as the intervals asked for do not overlap."""
 
+    @abstractmethod
     def normal(self) -> Tensor:
-        raise NotImplementedError
+        """Independent standard normals, (B, C, H, W)."""
 
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         return self.normal() * (q1 - q0).abs().sqrt()

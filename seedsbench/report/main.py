@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from seedsbench.report.figures import write_pareto
 from seedsbench.report.pareto import doubled
 from seedsbench.report.rows import Problem, read_rows
@@ -38,6 +40,7 @@ class Report:
     sheets: tuple[Path, ...]
     problems: tuple[Problem, ...]
     summary: str
+    rows: pd.DataFrame
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -62,7 +65,13 @@ def build_report(study: Path) -> Report:
     figures = write_pareto(df, study / "figures")
     sheets = write_sheets(df, study, study / "figures")
     return Report(
-        study / "table.csv", study / "table.md", figures[0], tuple(sheets), tuple(problems), summary_text(df)
+        study / "table.csv",
+        study / "table.md",
+        figures[0],
+        tuple(sheets),
+        tuple(problems),
+        summary_text(df),
+        df,
     )
 
 
@@ -77,7 +86,7 @@ def finish_sweep(study: Path, invocation: str) -> int:
         print(f"seedsbench: no report: {error}", file=sys.stderr)
         return 1
     _show(report)
-    df, _ = read_rows(study)
+    df = report.rows
     ours = df["invocation"] == invocation if "invocation" in df else False
     failed = df[(df["status"] == "failed") & ours]
     if len(failed):

@@ -1,5 +1,6 @@
 """Explicit Runge-Kutta methods on the probability-flow ODE, in the time of the schedule."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,8 +44,9 @@ class RungeKutta(Solver):
     family: ClassVar[str] = "edm"
 
     @property
+    @abstractmethod
     def tableau(self) -> ButcherTableau:
-        raise NotImplementedError
+        """The method's coefficients."""
 
     def nfe(self, n_steps: int) -> int:
         return len(self.tableau.b) * n_steps

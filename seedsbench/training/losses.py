@@ -7,8 +7,8 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES
-from seedsbench.denoisers.base import per_sample
 from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.diffusion.process import expand
 from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
 from seedsbench.training.pool import Pool
 
@@ -35,10 +35,10 @@ def denoising_loss(
     noise = torch.randn(clean.shape, generator=generator, device=device)
     keep = torch.rand(batch, 1, generator=generator, device=device) >= label_dropout
     one_hot = nnf.one_hot(labels, len(CLASSES)).float() * keep
-    x = clean.double() + per_sample(sigma, clean) * noise
+    x = clean.double() + expand(sigma, clean) * noise
     outer = denoiser.preconditioner
     c_out = outer.c_out(sigma)
-    target = ((clean - per_sample(outer.c_skip(sigma), x) * x) / per_sample(c_out, x)).float()
+    target = ((clean - expand(outer.c_skip(sigma), x) * x) / expand(c_out, x)).float()
     error = (denoiser.output(x, sigma, one_hot) - target).square().mean(dim=(1, 2, 3))
     return ((outer.loss_weight(sigma) * c_out**2).float() * error).mean()
 

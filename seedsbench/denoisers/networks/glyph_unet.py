@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.denoisers.base import per_sample
 from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
+from seedsbench.diffusion.process import expand
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class GlyphUNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (B, 3, 16, 16), already times c_in. c_noise: () or (B,). labels: (B, 10) or None."""
-        inverse_std, skip, gain = (per_sample(v.to(x.dtype), x) for v in self.standardisation(c_noise))
+        inverse_std, skip, gain = (expand(v.to(x.dtype), x) for v in self.standardisation(c_noise))
         film = self.film(self.embedding(c_noise.to(x.dtype), labels))
         return skip * x + gain * self._body(inverse_std * x, film)
 
