@@ -16,7 +16,7 @@ from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import Final, Solver, final_cost
+from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
 
 Choice = str | Mapping[str, Any]
 Kind = TypeVar("Kind")
@@ -29,7 +29,8 @@ class Samples:
 
     x: (B, C, H, W), the dtype asked for. nfe: (B,) int64, network evaluations counted.
     sigmas: (n_steps + 1,) float64 noise levels. trajectory: (n_steps + 2, B, C, H, W), the state (in the
-    schedule's scaled coordinates) at each level and then x; None unless asked for.
+    schedule's scaled coordinates) at each level and then x; None unless asked for. An adaptive solver's
+    has the start, the state after each trial step, and x.
     """
 
     x: Tensor
@@ -87,6 +88,23 @@ def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) ->
     return sigmas, fitted
 
 
+def steps_of(solver: Solver, grid: Grid, budget: int, final: Final, *, afs: bool = False) -> int:
+    """Steps that a budget of evaluations buys; an explicit grid has its own number, if the budget fits it.
+
+    Raises BudgetError naming the smallest budget that works.
+    """
+    if not isinstance(grid, Explicit):
+        return solver.steps_for(budget, final, afs=afs)
+    n_steps = len(grid.sigmas) - 1
+    cost = solver.total_nfe(n_steps, final, afs=afs)
+    if cost > budget:
+        raise BudgetError(
+            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid "
+            f"({type(solver).__name__}, final={final}): the smallest budget that works is {cost}"
+        )
+    return n_steps
+
+
 def sample(
     denoiser: Any,
     latents: Tensor,
@@ -98,6 +116,7 @@ def sample(
     grid: Grid | Choice = "edm",
     sigmas: Sequence[float] | Tensor | None = None,
     final: Final = "denoise",
+    afs: bool = False,
     noise: Noise | None = None,
     labels: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
@@ -113,6 +132,7 @@ def sample(
         or sigmas: explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
     final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
         coordinates, "stop" leaves the (scaled) state there.
+    afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.
     noise: object with normal() and increment(q0, q1); None is counter-based noise of seed 0, one
         stream for each position in the batch.
     labels: (B, K) one-hot or None. dtype: of the state (the network's own dtype is the denoiser's).
@@ -122,11 +142,11 @@ def sample(
     if latents.ndim != 4:
         raise ValueError(f"latents must have shape (B, C, H, W), got {tuple(latents.shape)}")
     method = _object("solver", solver, Solver)
-    n_steps = _count(nfe, steps, sigmas, method, final)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
+    n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
     levels, fitted = noise_levels(denoiser, _object("schedule", schedule, Schedule), rule, n_steps)
     batch = latents.shape[0]
-    process = Process(denoiser, fitted, batch, labels)
+    process = Process(denoiser, fitted, batch, labels, afs=afs)
     if noise is None:
         noise = Philox(torch.arange(batch), latents.shape[1:], dtype=dtype, device=latents.device)
     states = []
@@ -151,16 +171,18 @@ def _count(
     steps: int | None,
     sigmas: Sequence[float] | Tensor | None,
     solver: Solver,
+    grid: Grid,
     final: Final,
+    afs: bool,
 ) -> int:
     """Number of solver steps; ValueError unless exactly one of the three is given, and usable."""
     if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
         raise ValueError(
             f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}"
         )
-    final_cost(final)
+    check_final(final)
     if nfe is not None:
-        return solver.steps_for(nfe, final)
+        return steps_of(solver, grid, nfe, final, afs=afs)
     if sigmas is not None:
         return len(sigmas) - 1
     assert steps is not None

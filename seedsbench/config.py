@@ -36,6 +36,7 @@ class Config:
     repeats: int = 1
     labels: Any = "balanced"
     final: str = "denoise"
+    afs: bool = False
     batch_size: int = 256
     device: str = "auto"
     dtype: str = "float64"

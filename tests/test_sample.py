@@ -107,7 +107,7 @@ def test_a_broken_promise_is_an_error():
         def step(self, process, x, t, t_next, state, noise):
             return StepResult(process.denoise(x, t))
 
-    with pytest.raises(RuntimeError, match=r"promises 6 .* 2\.\.2 were counted"):
+    with pytest.raises(RuntimeError, match=r"promises 7 .* 3\.\.3 were counted"):
         seedsbench.sample(mixture(), START, solver=Liar(), steps=2)
 
 

@@ -14,15 +14,14 @@ from tqdm import tqdm
 
 import seedsbench
 from seedsbench import registry
-from seedsbench.api import noise_levels
+from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.config import NUMERICS_VERSION
-from seedsbench.diffusion.grid import Explicit, Grid
-from seedsbench.solvers.base import BudgetError, Final, Solver, final_cost
+from seedsbench.solvers.base import BudgetError, Solver
 
 log = logging.getLogger(__name__)
 
@@ -71,25 +70,9 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
         "seed": seed,
         "labels": _labels(cfg.labels),
         "final": cfg.final,
+        "afs": cfg.afs,
         "dtype": cfg.dtype,
     }
-
-
-def steps_of(solver: Solver, grid: Grid, budget: int, final: Final) -> int:
-    """Steps that a budget of evaluations buys; an explicit grid has its own number, if the budget fits it.
-
-    Raises BudgetError naming the smallest budget that works.
-    """
-    if not isinstance(grid, Explicit):
-        return solver.steps_for(budget, final)
-    n_steps = len(grid.sigmas) - 1
-    cost = solver.nfe(n_steps) + final_cost(final)
-    if cost > budget:
-        raise BudgetError(
-            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid "
-            f"({type(solver).__name__}, final={final}): the smallest budget that works is {cost}"
-        )
-    return n_steps
 
 
 def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Row:
@@ -145,10 +128,10 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
     solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
     labels = _labels(cfg.labels)
     classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
-    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final)
+    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
-    plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype)
+    plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs)
     row = _sample_and_score(cfg, problem, plan, device, preview, title)
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
@@ -213,6 +196,7 @@ def _names(cfg: DictConfig) -> Row:
         "samples": cfg.samples,
         "labels": str(_labels(cfg.labels)),
         "final": cfg.final,
+        "afs": cfg.afs,
         "dtype": cfg.dtype,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

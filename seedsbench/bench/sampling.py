@@ -22,7 +22,7 @@ class Plan:
     """How samples are drawn: everything of a cell but the model and the indices.
 
     sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (class
-    i mod K), "random", "none" or a class number; dtype: of the state.
+    i mod K), "random", "none" or a class number; dtype: of the state; afs: analytic first step.
     """
 
     solver: Solver
@@ -32,6 +32,7 @@ class Plan:
     seed: int = 0
     labels: Labels = "balanced"
     dtype: torch.dtype = torch.float64
+    afs: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def generate(
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
         start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
         noise = Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)
-        process = Process(denoiser, plan.schedule, len(batch), labels)
+        process = Process(denoiser, plan.schedule, len(batch), labels, afs=plan.afs)
         x, spent = start, 0
         for state in integrate(process, plan.solver, start, times, noise, plan.final):
             x = state

@@ -72,15 +72,24 @@ _VP_LOW, _VP_HIGH = (float(VP().sigma(torch.tensor(t, dtype=torch.float64))) for
 
 @dataclass(frozen=True)
 class VPGrid(Grid):
-    """Uniform in the time of the VP process, 1 down to epsilon_s, fitted to the range."""
+    """Uniform in t^(1/power), t the time of the VP process from 1 down to epsilon_s, fitted to the range.
+
+    power 1 is uniform in time, 2 the quadratic spacing of DDIM and DPM-Solver.
+    """
 
     sigma_min: float = _VP_LOW
     sigma_max: float = _VP_HIGH
     epsilon_s: float = 1e-3
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "epsilon_s", 0, 1, open_low=True)
+        check_range(self, "power", 0, math.inf, open_low=True)
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         fitted = VP(epsilon_s=self.epsilon_s).through(low, high)
-        return fitted.sigma(1 + _ramp(n) * (self.epsilon_s - 1))
+        return fitted.sigma((1 + _ramp(n) * (self.epsilon_s ** (1 / self.power) - 1)) ** self.power)
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,16 @@ def iddpm_table(C_1: float, C_2: float, M: int, dtype: torch.dtype = torch.float
 
 @dataclass(frozen=True)
 class LogSNR(Grid):
-    """Uniform in log sigma."""
+    """log sigma falls as (1 - i/(n-1))^rho: uniform for rho = 1, denser at low noise for larger rho."""
+
+    rho: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "rho", 0, math.inf, open_low=True)
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
-        return (math.log(high) + _ramp(n) * math.log(low / high)).exp()
+        return (math.log(low) + (1 - _ramp(n)) ** self.rho * math.log(high / low)).exp()
 
 
 @dataclass(frozen=True)

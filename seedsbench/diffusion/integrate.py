@@ -4,7 +4,7 @@ Everything that every sampler would otherwise repeat lives here once; solvers ho
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,7 +26,16 @@ class Method(Protocol):
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]: ...
 
-    def nfe(self, n_steps: int) -> int: ...
+    def land(self, process: Process, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor: ...
+
+    def total_nfe(self, n_steps: int, final: Any = ..., *, afs: bool = ...) -> int: ...
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """A solver that chooses its own steps (seedsbench.solvers.adaptive.AdaptiveSolver)."""
+
+    def solve(self, process: Process, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]: ...
 
 
 class NonFiniteError(ArithmeticError):
@@ -44,6 +53,9 @@ def integrate(
 ) -> Iterator[Tensor]:
     """Yield the state at each of the (n_steps + 1) times, then the finished sample.
 
+    An adaptive solver takes steps of its own between the first and the last time, at most n_steps
+    trials for each sample; its states are yielded after each trial.
+
     latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
     the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
     ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
@@ -53,19 +65,31 @@ def integrate(
     n_steps = len(times) - 1
     x = starting_point(process, latents, times[0])
     state = solver.init(process, x, times)
-    for i in range(n_steps):
+    if isinstance(solver, Adaptive):
+        for result in solver.solve(process, x, times, noise):
+            yield x
+            x = result
+            _check_finite(x, process, "an adaptive step", times[0])
         yield x
-        result = solver.step(process, x, times[i], times[i + 1], state, noise)
-        x, state = result.x, result.state
-        _check_finite(x, process, f"step {i + 1} of {n_steps}", times[i])
-    yield x
-    before = process.nfe.clone()
+    else:
+        for i in range(n_steps):
+            yield x
+            result = solver.step(process, x, times[i], times[i + 1], state, noise)
+            x, state = result.x, result.state
+            _check_finite(x, process, f"step {i + 1} of {n_steps}", times[i])
+        yield x
     if final != "stop":
         x, t = solver.finish(process, x, times[-1], state, noise)
-        x = process.denoise(x, t) if final == "denoise" else x - expand(t, x) * process.drift(x, t)
+        x = _to_zero(process, solver, x, t, final)
         _check_finite(x, process, f"the final step ({final})", times[-1])
-    _check_promise(solver, n_steps, before, process)
+    _check_promise(solver, n_steps, process, final)
     yield x
+
+
+def _to_zero(process: Process, solver: Method, x: Tensor, t: Tensor, final: str) -> Tensor:
+    if final == "euler":
+        return x - expand(t, x) * process.drift(x, t)
+    return solver.land(process, x, t, process.denoise(x, t))
 
 
 def _check_finite(x: Tensor, process: Process, where: str, t: Tensor) -> None:
@@ -79,12 +103,13 @@ def _check_finite(x: Tensor, process: Process, where: str, t: Tensor) -> None:
     )
 
 
-def _check_promise(solver: Method, n_steps: int, counted: Tensor, process: Process) -> None:
-    promised = solver.nfe(n_steps) * process.cost
-    if not bool((counted == promised).all()):
+def _check_promise(solver: Method, n_steps: int, process: Process, final: str) -> None:
+    promised = solver.total_nfe(n_steps, final, afs=process.afs) * process.cost
+    kept = process.nfe <= promised if isinstance(solver, Adaptive) else process.nfe == promised
+    if not bool(kept.all()):
         raise RuntimeError(
-            f"{type(solver).__name__}.nfe({n_steps}) promises {promised} network evaluations but "
-            f"{counted.min()}..{counted.max()} were counted: correct its nfe()"
+            f"{type(solver).__name__} promises {promised} network evaluations for {n_steps} steps and "
+            f"final={final}, but {process.nfe.min()}..{process.nfe.max()} were counted: correct its nfe()"
         )
 
 

@@ -13,6 +13,14 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
 
 
+def analytic(x: Tensor, sigma: Tensor) -> Tensor:
+    """D(x, sigma) for unit-variance data about 0, the limit at high noise (Dockhorn et al. 2022, app. B).
+
+    The noise estimate is then x / sqrt(1 + sigma^2): it costs no network.
+    """
+    return x * expand(1 - sigma / (1 + sigma**2).sqrt(), x)
+
+
 class Process:
     """One batch's view of a denoiser: scaled coordinates, and network evaluations counted per sample.
 
@@ -20,18 +28,42 @@ class Process:
         schedule: sigma(t) and s(t) of the coordinates solvers step in.
         nfe: (B,) int64, network evaluations so far (guidance counts each of its evaluations).
         cost: network evaluations one call of the denoiser costs.
+        afs: analytic first step: the first evaluation of each sample is replaced by `analytic` and is free.
     """
 
-    def __init__(self, denoiser: Any, schedule: Schedule, batch: int, labels: Tensor | None = None) -> None:
-        self.schedule = schedule
+    def __init__(
+        self,
+        denoiser: Any,
+        schedule: Schedule,
+        batch: int,
+        labels: Tensor | None = None,
+        *,
+        afs: bool = False,
+    ) -> None:
+        self.schedule, self.afs = schedule, afs
         self.nfe = torch.zeros(batch, dtype=torch.int64)
-        self._denoiser, self._labels = denoiser, labels
+        self._denoiser, self._labels, self._begun = denoiser, labels, False
         self.cost = getattr(denoiser, "evaluations", 1)
 
     def predict(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, sigma) for *unscaled* x = data + sigma noise; costs one evaluation."""
+        first, self._begun = not self._begun, True
+        if first and self.afs:
+            return analytic(x, sigma)
         self.nfe += self.cost
         return self._denoiser(x, sigma, self._labels).to(x.dtype)
+
+    def predict_rows(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        """D for some samples of the batch only. x: (n, C, H, W); sigma: (n,); rows: (n,) their places.
+
+        Only these are counted: adaptive solvers finish their samples at different times.
+        """
+        first, self._begun = not self._begun, True
+        if first and self.afs:
+            return analytic(x, sigma)
+        self.nfe[rows.cpu()] += self.cost
+        labels = None if self._labels is None else self._labels[rows]
+        return self._denoiser(x, sigma, labels).to(x.dtype)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """D for the scaled state x at time t; costs one evaluation."""

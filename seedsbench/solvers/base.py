@@ -17,11 +17,10 @@ from seedsbench.diffusion.process import Process
 Final = Literal["denoise", "euler", "stop"]
 
 
-def final_cost(final: str) -> int:
-    """Network evaluations of the way from the last noise level to zero."""
+def check_final(final: str) -> None:
+    """Raise ValueError unless it is a policy for the way from the last noise level to zero."""
     if final not in get_args(Final):
         raise ValueError(f"final={final!r} must be one of {', '.join(get_args(Final))}")
-    return 0 if final == "stop" else 1
 
 
 class BudgetError(ValueError):
@@ -46,12 +45,17 @@ class Solver(ABC):
         order: global order of the drift (noise off).
         weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
         stochastic: whether it draws noise.
+        finish_nfe: evaluations `finish` spends (a corrector at the last level); for all but final="stop".
+        adaptive: whether it chooses its own steps (solvers/adaptive.py); nfe(n) is then the most that n
+            trial steps can cost, and the grid's inner levels are not used.
     """
 
     family: ClassVar[str] = "other"
     order: ClassVar[int]
     weak_order: ClassVar[int | None] = None
     stochastic: ClassVar[bool] = False
+    finish_nfe: ClassVar[int] = 0
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -74,21 +78,35 @@ class Solver(ABC):
     def finish(
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """(x, t) from which the loop's `final` policy takes over; churn acts here too. No evaluation."""
+        """(x, t) from which the loop's `final` policy takes over: churn and correctors act here too.
+
+        Spends `finish_nfe` evaluations. Not called for final="stop".
+        """
         return x, t
+
+    def land(self, process: Process, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
+        """The sample of final="denoise": x scaled, at t, and its denoised image, which is the default."""
+        return denoised
 
     @abstractmethod
     def nfe(self, n_steps: int) -> int:
         """Network evaluations of n_steps steps, without the final one: a promise that is checked."""
 
-    def steps_for(self, budget: int, final: Final = "denoise") -> int:
+    def total_nfe(self, n_steps: int, final: Final = "denoise", *, afs: bool = False) -> int:
+        """Evaluations of a whole run: its steps, `finish` and the final one, less a free first one."""
+        check_final(final)
+        end = 0 if final == "stop" else 1 + self.finish_nfe
+        return self.nfe(n_steps) + end - afs
+
+    def steps_for(self, budget: int, final: Final = "denoise", *, afs: bool = False) -> int:
         """The most steps that cost at most `budget` evaluations, the final one included.
 
+        afs: the first evaluation is replaced by its analytic limit and costs nothing.
         Raises BudgetError if not even one step fits.
         """
-        available = budget - final_cost(final)
+        available = budget - self.total_nfe(1, final, afs=afs) + self.nfe(1)
         if self.nfe(1) > available:
-            smallest = self.nfe(1) + final_cost(final)
+            smallest = self.total_nfe(1, final, afs=afs)
             raise BudgetError(
                 f"nfe={budget} fits no step of {type(self).__name__} (final={final}): "
                 f"the smallest budget that works is {smallest}"

@@ -13,7 +13,7 @@ from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.one_stage import OneStage
+from seedsbench.solvers.unscaled import OneStage
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DDIM(OneStage):
         # keeps the marginals of the forward process, so first order holds for every eta.
         return 1 if self.eta > 0 else None
 
-    def advance(
+    def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
         std = self.eta * sigma_next * (sigma**2 - sigma_next**2).sqrt() / sigma

@@ -13,7 +13,7 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.one_stage import OneStage
+from seedsbench.solvers.unscaled import OneStage
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DDPM(OneStage):
     stochastic: ClassVar[bool] = True
     variance: Literal["small", "large"] = "small"
 
-    def advance(
+    def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
         gap = sigma**2 - sigma_next**2

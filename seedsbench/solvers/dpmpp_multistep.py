@@ -14,7 +14,7 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.one_stage import OneStage
+from seedsbench.solvers.unscaled import OneStage
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DPMpp2M(OneStage):
     family: ClassVar[str] = "dpm_solver"
     order: ClassVar[int] = 2
 
-    def advance(
+    def update(
         self,
         x: Tensor,
         denoised: Tensor,

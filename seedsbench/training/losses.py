@@ -1,12 +1,14 @@
 """Training losses: denoising (Karras et al. 2022, Eq. 8 and Table 1) and the three jobs of the features."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES
+from seedsbench.denoisers.precond import EDMPreconditioner, Preconditioner
 from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.diffusion.process import expand
 from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
@@ -16,13 +18,40 @@ LABEL_SMOOTHING = 0.02
 MAX_NOISE = 0.8  # standard deviation of added noise at full damage, images in [-1, 1]
 
 
+def regime_weight(preconditioner: Preconditioner, sigma: Tensor) -> Tensor:
+    """lambda(sigma) of Table 1's own column."""
+    return preconditioner.loss_weight(sigma)
+
+
+def unit_weight(preconditioner: Preconditioner, sigma: Tensor) -> Tensor:
+    """lambda(sigma) of Table 1's EDM column, whatever the regime: every level counts the same.
+
+    1/sigma^2, the weight of the noise-predicting regimes, leaves the levels at which an image takes
+    shape (sigma of 0.3 to 3, on these pictures) with a few per cent of the loss.
+    """
+    del preconditioner
+    return EDMPreconditioner().loss_weight(sigma)
+
+
+WEIGHTINGS: dict[str, Callable[[Preconditioner, Tensor], Tensor]] = {
+    "unit": unit_weight,
+    "regime": regime_weight,
+}
+
+
 def denoising_loss(
-    denoiser: Preconditioned, pool: Pool, generator: torch.Generator, *, batch: int, label_dropout: float
+    denoiser: Preconditioned,
+    pool: Pool,
+    generator: torch.Generator,
+    *,
+    batch: int,
+    label_dropout: float,
+    weighting: str,
 ) -> Tensor:
     """Mean over the batch and pixels of lambda(sigma) |D(y + n; sigma) - y|^2.
 
     Written for the network's output F: lambda c_out^2 |F - (y - c_skip x)/c_out|^2. That is the same
-    number, without the cancellation of D - y at sigma = 20000 in float32.
+    number, without the cancellation of D - y at sigma = 20000 in float32. weighting: key of WEIGHTINGS.
     """
     device = pool.images.device
     clean, labels = _draw(pool, generator, batch)
@@ -40,7 +69,7 @@ def denoising_loss(
     c_out = outer.c_out(sigma)
     target = ((clean - expand(outer.c_skip(sigma), x) * x) / expand(c_out, x)).float()
     error = (denoiser.output(x, sigma, one_hot) - target).square().mean(dim=(1, 2, 3))
-    return ((outer.loss_weight(sigma) * c_out**2).float() * error).mean()
+    return ((WEIGHTINGS[weighting](outer, sigma) * c_out**2).float() * error).mean()
 
 
 def feature_loss(network: GlyphFeatures, pool: Pool, generator: torch.Generator, *, batch: int) -> Tensor:

@@ -12,6 +12,9 @@ class TrainingOptions:
     iterations, batch, lr: Adam steps, images a step, peak learning rate.
     shards: parts of a batch computed side by side, one thread each (CPU); 1 on a GPU.
     warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
+    weighting: how noise levels count in the loss, a key of losses.WEIGHTINGS.
+    P_mean, P_std: training draws ln sigma ~ N(P_mean, P_std^2) in the EDM regime; the others have
+        their own distributions (Karras et al. 2022, Table 1).
     clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
     initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
     pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
@@ -25,6 +28,9 @@ class TrainingOptions:
     lr: float
     warmup: int
     flat: float
+    weighting: str
+    P_mean: float
+    P_std: float
     clip: float
     ema: float
     label_dropout: float

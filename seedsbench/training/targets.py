@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
 from seedsbench.denoisers.embedded import load_network, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
-from seedsbench.denoisers.precond import PRECONDITIONERS
+from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score
@@ -57,16 +57,26 @@ def train_denoiser(options: TrainingOptions) -> Path:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # 20 % faster
     pool = make_pool(options.pool, seed=options.seed, stream=TRAIN).to(device)
     each = options.batch // options.shards
+    outer = PRECONDITIONERS[config.regime]
+    if isinstance(outer, EDMPreconditioner):
+        outer = replace(outer, P_mean=options.P_mean, P_std=options.P_std)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         denoiser = Preconditioned(
             network,
-            PRECONDITIONERS[config.regime],
+            outer,
             img_channels=config.img_channels,
             img_resolution=config.img_resolution,
             label_dim=config.label_dim,
         )
-        return denoising_loss(denoiser, pool, generator, batch=each, label_dropout=options.label_dropout)
+        return denoising_loss(
+            denoiser,
+            pool,
+            generator,
+            batch=each,
+            label_dropout=options.label_dropout,
+            weighting=options.weighting,
+        )
 
     ema, seconds = train(network, loss, options, partial(_generator, options, device))
     ema.copy_to(network)
