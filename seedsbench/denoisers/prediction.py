@@ -25,10 +25,10 @@ def check_prediction(prediction: str) -> None:
 
 
 def scaled(sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(a, s) of a noise level, shaped to broadcast over `like`. sigma: () or (B,)."""
+    """(a, s) of a noise level, shaped and typed to go with `like`. sigma: () or (B,)."""
     sigma = expand(sigma, like)
     a = (1 + sigma**2).rsqrt()
-    return a, sigma * a
+    return a.to(like.dtype), (sigma * a).to(like.dtype)
 
 
 def denoised_of(prediction: Prediction, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -78,7 +78,8 @@ class Predicted(Denoiser):
         label_dim: int = 0,
     ) -> None:
         check_prediction(prediction_type)
-        self.network, self.prediction_type, self.schedule = network, prediction_type, schedule
+        self.network, self.schedule = network, schedule
+        self.prediction_type: Prediction = prediction_type
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

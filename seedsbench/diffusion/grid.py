@@ -190,8 +190,8 @@ class DiscreteGrid(Grid):
         if int(timesteps[0]) >= total:
             room = total - 1 - (n - 1) * (total // n)
             raise ValueError(
-                f"steps_offset={self.steps_offset} with {n} levels starts at timestep {int(timesteps[0])} and "
-                f"the table ends at {total - 1}: use steps_offset={room} or less, or fewer levels"
+                f"steps_offset={self.steps_offset} with {n} levels starts at timestep {int(timesteps[0])} "
+                f"and the table ends at {total - 1}: use steps_offset={room} or less, or fewer levels"
             )
         return schedule.sigma(timesteps.double())
 
@@ -202,7 +202,8 @@ class DiscreteGrid(Grid):
             return (ramp.flip(0) * (total // n)).long() + self.steps_offset
         if self.timestep_spacing == "linspace":
             return (ramp.flip(0) * ((total - 1) / max(n - 1, 1))).round().long()
-        return (total - ramp * (total / n)).round().long() - 1
+        step = total - (total - total / n)  # numpy's arange has this rounding, and it decides ties
+        return (total - ramp * step).round().long() - 1
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ class Discrete(Schedule):
 
     trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule.
     rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). Its sigma would be
-        infinite, so its alphas_cumprod is terminal_alpha_cumprod instead of 0: sigma is then 1e12, and what
-        the state holds of the data is below rounding, so that samples are those of the limit to 1e-12.
+        infinite, so its alphas_cumprod is terminal_alpha_cumprod instead of 0: sigma is then 1e15, and what
+        the state holds of the data is below rounding, so that samples are those of the limit to 1e-13.
         (diffusers puts 2**-24 there in its Euler-type schedulers and 0 in DDIM.) A network that predicts
         the noise knows nothing of the data there: the limit needs v or sample prediction.
     """
@@ -155,7 +155,7 @@ class Discrete(Schedule):
     beta_schedule: BetaSchedule = "linear"
     trained_betas: tuple[float, ...] = ()
     rescale_betas_zero_snr: bool = False
-    terminal_alpha_cumprod: float = 1e-24
+    terminal_alpha_cumprod: float = 1e-30
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +172,8 @@ class Discrete(Schedule):
 
     def _betas(self) -> Tensor:
         n = self.num_train_timesteps
+        if not all(isinstance(beta, float) for beta in self.trained_betas):
+            raise ValueError(f"trained_betas={list(self.trained_betas)} must be numbers in (0, 1)")
         if self.trained_betas and len(self.trained_betas) != n:
             raise ValueError(
                 f"trained_betas has {len(self.trained_betas)} entries and num_train_timesteps={n}: "

@@ -18,7 +18,7 @@ from seedsbench.solvers.unscaled import OneStage
 
 
 def dynamic_threshold(image: Tensor, ratio: float, max_value: float) -> Tensor:
-    """Each sample clamped to its `ratio` quantile of |pixel|, itself kept in [1, max_value], and divided by it."""
+    """Each sample clamped to its `ratio` quantile of |pixel|, kept in [1, max_value], and divided by it."""
     # Sample by sample: torch.quantile refuses large batches, and no sample may depend on its neighbours.
     bounds = torch.stack([torch.quantile(sample.abs().flatten(), ratio) for sample in image])
     bound = expand(bounds.clamp(1, max_value), image)

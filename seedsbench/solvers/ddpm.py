@@ -47,8 +47,8 @@ class DDPM(Clipping):
         super().__post_init__()
         if self.variance.startswith("learned"):
             raise ValueError(
-                f"DDPM: variance={self.variance} needs a denoiser that predicts a variance, and denoisers here "
-                "predict the image alone: use fixed_small or fixed_large"
+                f"DDPM: variance={self.variance} needs a denoiser that predicts a variance, and denoisers "
+                "here predict the image alone: use fixed_small or fixed_large"
             )
 
     def update(
