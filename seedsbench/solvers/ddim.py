@@ -77,13 +77,7 @@ class DDIM(Clipping):
         return super().step(process, x, t, t_next if state is None else t - state, state, noise)
 
     def update(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        state: int | None,
-        noise: Noise,
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         std = self.eta * sigma_next * (sigma**2 - sigma_next**2).sqrt() / sigma
         # sigma_t^2 - v^2, written so that nothing cancels where eta = 1 leaves next to nothing of eps.
