@@ -23,6 +23,7 @@ SAMPLERS = {
     "sample_euler_ancestral": "euler_ancestral",
     "sample_dpm_2_ancestral": "dpm2_ancestral",
     "sample_dpmpp_2s_ancestral": "dpmpp_2s_ancestral",
+    "sample_lms": "lms",
 }
 CHURN = {"s_churn": "S_churn", "s_tmin": "S_min", "s_tmax": "S_max", "s_noise": "S_noise"}
 NO_CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
@@ -69,7 +70,7 @@ def test_sampler(sampler):
         check(case)
 
 
-COUNTS = dict(zip(SAMPLERS, (8, 8, 8, 12, 12, 12), strict=False))
+COUNTS = dict(zip(SAMPLERS, (8, 8, 8, 12, 12, 12, 16), strict=False))
 
 
 def check(case):
@@ -87,3 +88,28 @@ def check(case):
     states = torch.stack([x for x, _ in itertools.islice(witness.calls, 0, None, per_step)])
     close(states, x_cb, largest)
     close(result.x, DATA.tensor(case, "x_final"), largest)
+
+
+@pytest.mark.parametrize("case", cases("sample_dpm_fast"))
+def test_dpm_fast(case):
+    settings, witness = DATA.cases[case], Witness()
+    steps, remainder = settings["nfe"] // 3 + 1, settings["nfe"] % 3
+    grid = {"name": "logsnr", "sigma_min": settings["sigma_min"], "sigma_max": settings["sigma_max"]}
+    result = seedsbench.sample(
+        witness,
+        DATA.tensor(case, "latents"),
+        solver={"name": "dpm_fast", "remainder": remainder, "eta": settings["eta"]},
+        steps=steps,
+        grid=grid,
+        final="stop",
+        noise=Recorded(DATA.tensor(case, "noise")),
+    )
+    assert [sigma for _, sigma in witness.calls] == pytest.approx(DATA.array(case, "call_sigma"), rel=1e-9)
+    assert result.nfe.tolist() == [settings["nfe"]] * 2
+    close(result.x, DATA.tensor(case, "x_final"), settings["sigma_max"])
+
+
+def test_dpm_fast_spends_the_budget_of_its_remainder():
+    orders = [seedsbench.solver("dpm_fast", remainder=r).orders(n) for r in (0, 1, 2) for n in (1, 2, 4)]
+    assert orders[:3] == [(1,), (2, 1), (3, 3, 2, 1)]
+    assert orders[3:] == [(1,), (3, 1), (3, 3, 3, 1), (2,), (3, 2), (3, 3, 3, 2)]

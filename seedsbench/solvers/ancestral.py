@@ -39,8 +39,8 @@ def unit_increment(noise: Noise, sigma: Tensor, sigma_next: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ancestral(Unscaled):
-    """A subclass writes `ode`. eta in [0, 1]: 0 the ODE, 1 ancestral; s_noise: factor on the noise added."""
+class AncestralOptions(Unscaled):
+    """eta in [0, 1]: 0 the ODE, 1 ancestral; s_noise: factor on the noise added."""
 
     family: ClassVar[str] = "k_diffusion"
     eta: float = 1.0
@@ -60,9 +60,14 @@ class Ancestral(Unscaled):
         return self.order if self.stochastic and self.s_noise == 1 else None
 
     @property
-    def noise_free(self) -> "Ancestral":
+    def noise_free(self) -> "AncestralOptions":
         # Without `up` the step must not go to `down` either: the order is that of the ODE step.
         return replace(self, eta=0.0)
+
+
+@dataclass(frozen=True)
+class Ancestral(AncestralOptions):
+    """A subclass writes `ode`."""
 
     @abstractmethod
     def ode(self, predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
