@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.dpm_single import Predict, dpm1, dpm2, dpmpp2
 from seedsbench.solvers.unscaled import Unscaled
@@ -29,35 +29,15 @@ def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor
     return down, up
 
 
-def unit_increment(noise: Noise, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """The standard normal of a step, as the increment of one path in the clock sigma^-2, made unit.
-
-    That clock is the one of the reverse SDE at eta = 1; a fine and a coarse run can share the path.
-    """
-    start, end = sigma**-2, sigma_next**-2
-    return noise.increment(start, end) / (end - start).sqrt()
-
-
 @dataclass(frozen=True)
-class AncestralOptions(Unscaled):
-    """eta in [0, 1]: 0 the ODE, 1 ancestral; s_noise: factor on the noise added."""
+class AncestralOptions(AddedNoise, Unscaled):
+    """eta sets how far below the next level a step goes: see `split`."""
 
     family: ClassVar[str] = "k_diffusion"
-    eta: float = 1.0
-    s_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "eta", 0, 1)
-        check_range(self, "s_noise", 0, float("inf"))
-
-    @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.eta > 0 and self.s_noise > 0
 
     @property
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.order if self.stochastic and self.s_noise == 1 else None
+        return self.order if self.right_law else None
 
     @property
     def noise_free(self) -> "AncestralOptions":

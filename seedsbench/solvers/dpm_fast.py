@@ -12,7 +12,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.ancestral import AncestralOptions, split, unit_increment
+from seedsbench.solvers.added_noise import unit_increment
+from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.dpm_single import RULES
 

@@ -13,15 +13,14 @@ evaluation and one normal a step; the first steps use the history there is.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import expand
-from seedsbench.solvers.ancestral import unit_increment
+from seedsbench.solvers.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.tableau import phi
 from seedsbench.solvers.unscaled import OneStage
@@ -30,43 +29,26 @@ History = tuple[tuple[Tensor, Tensor], ...]  # (denoised, log sigma), newest fir
 
 
 @dataclass(frozen=True)
-class MultistepSDE(OneStage):
-    """A subclass writes `bend`. eta: rate of the SDE, in [0, 1]; s_noise: factor on the noise."""
+class MultistepSDE(AddedNoise, OneStage):
+    """A subclass writes `bend`."""
 
     family: ClassVar[str] = "k_diffusion"
-    eta: float = 1.0
-    s_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "eta", 0, 1)
-        check_range(self, "s_noise", 0, float("inf"))
-
-    @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.eta > 0 and self.s_noise > 0
 
     @property
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         # 2 as measured, not 1. D is a martingale of the reverse SDE, so extrapolating it errs by O(h^2) in
         # a step; what a single stage leaves out, that D follows the noise within the step, is as large and
         # of the other sign. A third point does not better this.
-        return 2 if self.stochastic and self.s_noise == 1 else None
+        return 2 if self.right_law else None
 
     @abstractmethod
     def bend(self, history: History, h: Tensor, z: Tensor) -> Tensor | None:
         """What is added for the change of D over the step; None without history."""
 
     def update(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        state: History | None,
-        noise: Noise,
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
-        history = ((denoised, sigma.log()), *(state or ()))[:3]
+        history: History = ((denoised, sigma.log()), *(state or ()))[:3]
         h = (sigma / sigma_next).log()
         z = (1 + self.eta) * h
         bend = self.bend(history, h, z)

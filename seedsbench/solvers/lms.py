@@ -8,7 +8,7 @@ from the last level to 0; here that way is the loop's `final`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,16 +45,10 @@ class LMS(OneStage):
         check_range(self, "order", 1, 4)
 
     def update(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        state: History | None,
-        noise: Noise,
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         slope = (x - denoised) / expand(sigma, x)
-        history = ((sigma, slope), *(state or ()))[: self.order]
+        history: History = ((sigma, slope), *(state or ()))[: self.order]
         for weight, (_, past) in zip(weights([s for s, _ in history], sigma_next), history, strict=True):
             x = x + expand(weight, x) * past
         return StepResult(x, history)
