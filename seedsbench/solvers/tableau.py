@@ -110,7 +110,7 @@ class ExponentialTableau:
 def _classical_conditions(
     c: Sequence[float], a: list[list[float]], b: list[float]
 ) -> list[tuple[int, str, float, float]]:
-    """(order it belongs to, name, value, wanted) for the trees of order 2 to 4; sum b = 1 is seen to above."""
+    """(order it belongs to, name, value, wanted) for the trees of order 2 to 4."""
 
     def through(v: Sequence[float]) -> list[float]:
         return [sum(w * vj for w, vj in zip(row, v, strict=False)) for row in a]
