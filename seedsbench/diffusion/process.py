@@ -65,10 +65,11 @@ class Process:
         labels = None if self._labels is None else self._labels[rows]
         return self._denoiser(x, sigma, labels).to(x.dtype)
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """D for the scaled state x at time t; costs one evaluation."""
+    def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """D for the scaled state x at time t; costs one evaluation. rows: as in `predict_rows`."""
         sigma = self.schedule.sigma(t)
-        return self.predict(x / expand(self.schedule.scale_at(sigma), x), sigma)
+        x = x / expand(self.schedule.scale_at(sigma), x)
+        return self.predict(x, sigma) if rows is None else self.predict_rows(x, sigma, rows)
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise estimate (x/s - D)/sigma; costs one evaluation."""
@@ -76,13 +77,16 @@ class Process:
         x = x / expand(self.schedule.scale_at(sigma), x)
         return (x - self.predict(x, sigma)) / expand(sigma, x)
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation."""
+    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation.
+
+        rows: as in `predict_rows`, for some samples of the batch only, t then (n,).
+        """
         schedule = self.schedule
         sigma, scale = schedule.sigma(t), schedule.scale(t)
         rate = schedule.dsigma(t) / sigma
         growth = expand(rate + schedule.dscale(t) / scale, x)
-        return growth * x - expand(rate * scale, x) * self.denoise(x, t)
+        return growth * x - expand(rate * scale, x) * self.denoise(x, t, rows)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest level the denoiser was trained on, float64."""
