@@ -12,7 +12,7 @@ Of the grid only the first and the last level matter; n_steps is the most trials
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -31,10 +31,27 @@ COLUMNS = 4096
 
 
 @dataclass(frozen=True)
+class Leg:
+    """What n samples are asked to try: a step from clock reading now (n,) to then (n,).
+
+    rows: (n,) their places in the batch. z: (n, ...) standard normals of this trial, None without noise.
+    """
+
+    rows: Tensor
+    now: Tensor
+    then: Tensor
+    z: Tensor | None
+
+    def predict(self, process: Process) -> Callable[[Tensor, Tensor], Tensor]:
+        """D(x, sigma) of these samples, unscaled, counted for them alone."""
+        return lambda x, sigma: process.predict_rows(x, sigma, self.rows)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial step of n samples. x: (n, ...) where each arrives, if accepted; error: (n,), 1 is tolerable.
 
-    accepted, rejected: what a sample remembers in either case.
+    accepted, rejected: what of its memory changes for a sample in either case.
     """
 
     x: Tensor
@@ -78,20 +95,8 @@ class AdaptiveSolver(Solver):
         """Length (B,) of each sample's first trial, and its memory. start, end: (B,) clock readings."""
 
     @abstractmethod
-    def trial(
-        self,
-        process: Process,
-        x: Tensor,
-        now: Tensor,
-        then: Tensor,
-        memory: Memory,
-        rows: Tensor,
-        z: Tensor | None,
-    ) -> Trial:
-        """A step of some samples from clock reading now (n,) to then (n,). rows: their places in the batch.
-
-        z: their standard normals of this trial, None for a solver without noise.
-        """
+    def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
+        """Try a step from x (n, ...), scaled, of the samples of the leg, of which memory holds the rows."""
 
     @abstractmethod
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -117,17 +122,16 @@ class AdaptiveSolver(Solver):
             step = length[rows].clamp(min=smallest, max=gap)
             then = torch.where(step < gap, here + (goal - here).sign() * step, goal)
             known = {name: value[rows] for name, value in memory.items()}
-            z = self._draw(noise, rows)
-            trial = self.trial(process, x[rows], here, then, known, rows, z)
+            leg = Leg(rows, here, then, self._draw(noise, rows))
+            trial = self.trial(process, x[rows], leg, known)
             accept, factor = self.control(trial, known)
             accept = accept | (step <= smallest)
             moved = rows[accept]
             x = x.clone()  # the state yielded before belongs to the caller
             x[moved], now[moved], length[rows] = trial.x[accept], then[accept], step * factor
-            for name, value in memory.items():
-                value[rows] = torch.where(
-                    expand(accept, value), trial.accepted[name], trial.rejected[name]
-                )
+            for name, value in trial.accepted.items():
+                kept = trial.rejected.get(name, known[name])
+                memory[name][rows] = torch.where(expand(accept, kept), value, kept)
             yield x.to(dtype)
 
     def _draw(self, noise: Noise, rows: Tensor) -> Tensor | None:

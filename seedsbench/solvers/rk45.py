@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Memory, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
 from seedsbench.solvers.tableau import ButcherTableau
 
 FIFTH = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
@@ -81,30 +81,17 @@ class RK45(AdaptiveSolver):
         fitting = torch.where(steepest > 1e-15, (0.01 / steepest) ** -EXPONENT, (probe * 1e-3).clamp(min=1e-6))
         return (100 * probe).minimum(fitting).minimum(gap)
 
-    def trial(
-        self,
-        process: Process,
-        x: Tensor,
-        now: Tensor,
-        then: Tensor,
-        memory: Memory,
-        rows: Tensor,
-        z: Tensor | None,
-    ) -> Trial:
-        h, slopes, value = then - now, [memory["slope"]], x
+    def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
+        h = leg.then - leg.now
+        slopes, value = [memory["slope"]], x
         for node, weights in list(zip(DORMAND_PRINCE.c, DORMAND_PRINCE.a, strict=True))[1:]:
             value = x + expand(h, x) * _combine(weights, slopes)
-            t = then if node == 1 else now + node * h
-            slopes.append(process.drift(value, t, rows))
+            t = leg.then if node == 1 else leg.now + node * h
+            slopes.append(process.drift(value, t, leg.rows))
         scale = self.atol + x.abs().maximum(value.abs()) * self.rtol
         error = self.mean_square_root(_combine(ERROR, slopes) * expand(h, x) / scale)
-        fresh = torch.zeros_like(memory["rejected"])
-        return Trial(
-            value,
-            error,
-            accepted={"slope": slopes[-1], "rejected": fresh},
-            rejected={"slope": slopes[0], "rejected": ~fresh},
-        )
+        never, always = torch.zeros_like(memory["rejected"]), torch.ones_like(memory["rejected"])
+        return Trial(value, error, {"slope": slopes[-1], "rejected": never}, {"rejected": always})
 
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
         accept = trial.error < 1
