@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import check_range
+from seedsbench.diffusion.ieee import tree_sum
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import Solver, StepResult
@@ -27,7 +28,6 @@ from seedsbench.solvers.base import Solver, StepResult
 Self = TypeVar("Self", bound="AdaptiveSolver")
 Memory = dict[str, Tensor]  # what a method remembers of each sample: tensors whose first axis is the batch
 NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length: L / n_steps
-COLUMNS = 4096
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,7 @@ class AdaptiveSolver(Solver):
     def mean_square_root(self, error: Tensor) -> Tensor:
         """(n,) root of the mean square of (n, ...) over the elements of each sample, or of all of them."""
         squares = error.flatten(1).square()
-        # In narrow strips: how torch adds up a long row depends on how many rows there are.
-        strips = [strip.sum(1) for strip in squares.split(COLUMNS, dim=1)]
-        mean = torch.stack(strips).sum(0) / squares.shape[1]
+        mean = tree_sum(squares) / squares.shape[1]
         return (mean.mean().expand_as(mean) if self.norms == "batch" else mean).sqrt()
 
     def step(

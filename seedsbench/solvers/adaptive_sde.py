@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import check_range
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, each, expand
 from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
 
 
@@ -75,8 +75,8 @@ class AdaptiveSDE(AdaptiveSolver):
     def _drift(self, process: Process, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         """f x - g^2 score = s'/s x + 2 sigma'/sigma (x - s D); one evaluation."""
         schedule = process.schedule
-        scale, rate = schedule.scale(t), 2 * schedule.dsigma(t) / schedule.sigma(t)
-        growth = expand(rate + schedule.dscale(t) / scale, x)
+        scale, rate = each(schedule.scale, t), 2 * each(schedule.dsigma, t) / each(schedule.sigma, t)
+        growth = expand(rate + each(schedule.dscale, t) / scale, x)
         return growth * x - expand(rate * scale, x) * process.denoise(x, t, rows)
 
     def _norm(self, error: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ class AdaptiveSDE(AdaptiveSolver):
         return largest.max().expand_as(largest) if self.norms == "batch" else largest
 
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
-        return trial.error <= 1, self.safety * trial.error**-self.exponent
+        return trial.error <= 1, self.safety * each(lambda error: error**-self.exponent, trial.error)
 
 
 def _diffusion(process: Process, t: Tensor) -> Tensor:
     """g(t) = s sqrt(2 sigma sigma')."""
     schedule = process.schedule
-    return schedule.scale(t) * (2 * schedule.sigma(t) * schedule.dsigma(t)).sqrt()
+    return each(lambda t: schedule.scale(t) * (2 * schedule.sigma(t) * schedule.dsigma(t)).sqrt(), t)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import check_range
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, each, expand
 from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
 from seedsbench.solvers.dpm_single import dpm2, dpm3, end1, end2, noise_estimate
 
@@ -62,14 +62,14 @@ class DPMAdaptive(AdaptiveSolver):
         return process.lam(t)
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
-        unscaled = x / expand(process.schedule.scale_at((-start).exp()), x)
+        unscaled = x / expand(process.schedule.scale_at(each(torch.exp, -start)), x)
         none = torch.zeros_like(start)
-        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": (-end).exp()}
+        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": each(torch.exp, -end)}
         return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
         schedule, predict = process.schedule, leg.predict(process)
-        sigma, arrival = (-leg.now).exp(), (-leg.then).exp()
+        sigma, arrival = each(torch.exp, -leg.now), each(torch.exp, -leg.then)
         target, added = self._split(sigma, arrival, memory["floor"])
         x = x / expand(schedule.scale_at(sigma), x)
         eps = self._slope(process, x, sigma, leg, memory)
@@ -112,6 +112,6 @@ class DPMAdaptive(AdaptiveSolver):
         past = (1 / (trial.error + LEAST_ERROR), trial.rejected["last"], trial.rejected["second"])
         factor = torch.ones_like(trial.error)
         for inverse, exponent in zip(past, exponents, strict=True):
-            factor = factor * inverse ** (exponent / order)
-        factor = 1 + torch.atan(factor - 1)
+            factor = factor * each(lambda value, power=exponent / order: value**power, inverse)
+        factor = 1 + each(torch.atan, factor - 1)
         return factor >= self.accept_safety, factor

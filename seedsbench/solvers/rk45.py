@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import check_range
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, each, expand
 from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
 from seedsbench.solvers.tableau import ButcherTableau
 
@@ -34,7 +34,6 @@ DORMAND_PRINCE = ButcherTableau(
     b=(*FIFTH, 0.0),
 )
 ERROR = tuple(high - low for high, low in zip(DORMAND_PRINCE.b, FOURTH, strict=True))
-EXPONENT = -1 / 5
 SAFETY, SMALLEST_FACTOR, LARGEST_FACTOR = 0.9, 0.2, 10.0
 
 
@@ -78,7 +77,7 @@ class RK45(AdaptiveSolver):
         bent = process.drift(x + expand(then - start, x) * slope, then, rows)
         curvature = self.mean_square_root((bent - slope) / scale) / probe
         steepest = speed.maximum(curvature)
-        fitting = torch.where(steepest > 1e-15, (0.01 / steepest) ** -EXPONENT, (probe * 1e-3).clamp(min=1e-6))
+        fitting = torch.where(steepest > 1e-15, each(_shrink, steepest / 0.01), (probe * 1e-3).clamp(min=1e-6))
         return (100 * probe).minimum(fitting).minimum(gap)
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
@@ -95,11 +94,18 @@ class RK45(AdaptiveSolver):
 
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
         accept = trial.error < 1
-        factor = (SAFETY * trial.error**EXPONENT).clamp(SMALLEST_FACTOR, LARGEST_FACTOR)
+        factor = (SAFETY * each(_shrink, trial.error)).clamp(SMALLEST_FACTOR, LARGEST_FACTOR)
         # After a rejection a step may not grow; one that is accepted may still shrink, as in scipy.
         return accept, torch.where(accept & memory["rejected"], factor.clamp(max=1), factor)
 
 
+def _shrink(error: Tensor) -> Tensor:
+    """What a step whose error is of order h^5 is to be multiplied by, for an error of 1."""
+    return error ** (-1 / 5)
+
+
 def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    terms = [weight * slope for weight, slope in zip(weights, slopes, strict=True) if weight]
-    return torch.stack(terms).sum(0)
+    total = torch.zeros_like(slopes[0])
+    for weight, slope in zip(weights, slopes, strict=True):
+        total = total + weight * slope
+    return total
