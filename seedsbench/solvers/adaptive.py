@@ -81,6 +81,11 @@ class AdaptiveSolver(Solver):
         check_range(self, "atol", 0, float("inf"), open_low=True)
 
     @property
+    def shortens_proposal(self) -> bool:
+        """Whether `control` scales the length proposed, even where the end of the way cut the step short."""
+        return False
+
+    @property
     def noise_free(self: Self) -> Self:
         """Without noise, and with steps uniform in the solver's clock: n_steps are then exactly taken."""
         silent = {"eta": 0.0} if any(field.name == "eta" for field in fields(self)) else {}
@@ -119,7 +124,8 @@ class AdaptiveSolver(Solver):
             here, goal = now[rows], end[rows]
             gap = (goal - here).abs()
             smallest = gap / left
-            step = length[rows].clamp(min=smallest, max=gap)
+            proposal = length[rows].maximum(smallest)
+            step = proposal.minimum(gap)
             then = torch.where(step < gap, here + (goal - here).sign() * step, goal)
             known = {name: value[rows] for name, value in memory.items()}
             leg = Leg(rows, here, then, self._draw(noise, rows))
@@ -128,7 +134,8 @@ class AdaptiveSolver(Solver):
             accept = accept | (step <= smallest)
             moved = rows[accept]
             x = x.clone()  # the state yielded before belongs to the caller
-            x[moved], now[moved], length[rows] = trial.x[accept], then[accept], step * factor
+            x[moved], now[moved] = trial.x[accept], then[accept]
+            length[rows] = (proposal if self.shortens_proposal else step) * factor
             for name, value in trial.accepted.items():
                 kept = trial.rejected.get(name, known[name])
                 memory[name][rows] = torch.where(expand(accept, kept), value, kept)

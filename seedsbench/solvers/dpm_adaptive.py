@@ -28,7 +28,9 @@ class DPMAdaptive(AdaptiveSolver):
 
     h_init: first step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta: ancestral noise
     (Lu et al. have none), an Euler-Maruyama-like share of the step's variance times s_noise^2; the noise of
-    a rejected trial is not used again, and no weak order is claimed.
+    a rejected trial is not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
+    proposed length after a rejection of the last step, so that it may try the same step again; without it
+    the step that was taken is shortened. To reproduce k-diffusion set norms=batch too.
     """
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
@@ -43,6 +45,7 @@ class DPMAdaptive(AdaptiveSolver):
     accept_safety: float = 0.81
     eta: float = 0.0
     s_noise: float = 1.0
+    compat: Literal["paper", "k_diffusion"] = "paper"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +57,10 @@ class DPMAdaptive(AdaptiveSolver):
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.eta > 0
+
+    @property
+    def shortens_proposal(self) -> bool:
+        return self.compat == "k_diffusion"
 
     def nfe(self, n_steps: int) -> int:
         return self.order * n_steps
