@@ -26,9 +26,9 @@ LEAST_ERROR = 1e-8
 class DPMAdaptive(AdaptiveSolver):
     """Order 2 or 3, its option; defaults are k-diffusion's.
 
-    h_init: first step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta: ancestral noise
-    (Lu et al. have none), an Euler-Maruyama-like share of the step's variance times s_noise^2; the noise of
-    a rejected trial is not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
+    h_init: first step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta, s_noise: ancestral noise,
+    of which Lu et al. have none (a step goes lower by the ODE and back up by noise); a rejected trial's is
+    not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
     proposed length after a rejection of the last step, so that it may try the same step again; without it
     the step that was taken is shortened. To reproduce k-diffusion set norms=batch too.
     """
@@ -71,7 +71,12 @@ class DPMAdaptive(AdaptiveSolver):
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         unscaled = x / expand(process.schedule.scale_at(each(torch.exp, -start)), x)
         none = torch.zeros_like(start)
-        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": each(torch.exp, -end)}
+        memory = {
+            "low": unscaled,
+            "eps": torch.zeros_like(x),
+            "known": none.bool(),
+            "floor": each(torch.exp, -end),
+        }
         return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:

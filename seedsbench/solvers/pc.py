@@ -45,14 +45,15 @@ class PredictorCorrector(Solver):
     """Order 1; one evaluation a step for the predictor and one for each corrector step; these also at the end.
 
     probability_flow: a predictor without noise, on the ODE. snr: "signal-to-noise ratio" r of the correctors.
-    With a corrector no fixed SDE is approximated and no weak order is declared.
+    With a corrector no fixed SDE is approximated and no weak order is declared. The paper's corrector is
+    langevin, the default is annealed_langevin: see solvers/pc_correctors.py.
     """
 
     family: ClassVar[str] = "score_sde"
     order: ClassVar[int] = 1
     scaling: ClassVar[Scaling] = "none"
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = "reverse_diffusion"
-    corrector: Literal["langevin", "annealed_langevin", "none"] = "langevin"
+    corrector: Literal["annealed_langevin", "langevin", "none"] = "annealed_langevin"
     snr: float = 0.16
     corrector_steps: int = 1
     probability_flow: bool = False
@@ -111,7 +112,9 @@ class PredictorCorrector(Solver):
             if not self.probability_flow:
                 variance = transition.ancestral if self.predictor == "ancestral" else transition.variance
                 x = x + expand(variance.sqrt(), x) * noise.normal()
-        return StepResult(x * expand(process.schedule.scale_at(sigma_next) / own.scale_at(sigma_next), x), state)
+        return StepResult(
+            x * expand(process.schedule.scale_at(sigma_next) / own.scale_at(sigma_next), x), state
+        )
 
     def finish(
         self, process: Process, x: Tensor, t: Tensor, state: Run, noise: Noise

@@ -1,6 +1,9 @@
 """Correctors of Song et al. 2021: Langevin steps x + e score + sqrt(2 e) z at one noise level.
 
-Both have one evaluation a step. alpha is 1 for VE and 1 - beta for VP and sub-VP.
+Both cost one evaluation a step; alpha is 1 for VE and 1 - beta for VP and sub-VP. They differ in how the
+size e is found: from the norms of the score and of z at hand, or from their typical ratio, the noise's std.
+In the many dimensions of images that is the same. In few, a size that depends on the state does not keep
+the law invariant (on the two-dimensional mixture it doubles the variance), so the second is the default.
 """
 
 from typing import Literal
