@@ -12,7 +12,6 @@ step keeps x'' (extrapolation). Two evaluations a trial, one after a rejection. 
 trial draws fresh noise for the next: acceptance depends on the noise, which biases the law a little.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,7 +27,8 @@ from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
 class AdaptiveSDE(AdaptiveSolver):
     """Drift order 2, weak order 2 while every step is accepted; defaults are the paper's.
 
-    q: the norm of the error, 2 or inf. safety (theta) and exponent (r): the next step is safety h error^-r.
+    error_norm: q = 2, the root mean square over elements, or q = inf, the largest. safety (theta) and
+    exponent (r): the next step is safety h error^-r.
     h_init: first step, as a share of the way (the paper's time runs from 1 to 0).
     """
 
@@ -38,7 +38,7 @@ class AdaptiveSDE(AdaptiveSolver):
     rtol: float = 0.02
     atol: float = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
-    q: Literal["2", "inf"] = "2"
+    error_norm: Literal["l2", "linf"] = "l2"
     safety: float = 0.9
     exponent: float = 0.9
     h_init: float = 0.01
@@ -80,7 +80,7 @@ class AdaptiveSDE(AdaptiveSolver):
         return growth * x - expand(rate * scale, x) * process.denoise(x, t, rows)
 
     def _norm(self, error: Tensor) -> Tensor:
-        if self.q == "2":
+        if self.error_norm == "l2":
             return self.mean_square_root(error)
         largest = error.flatten(1).abs().amax(1)
         return largest.max().expand_as(largest) if self.norms == "batch" else largest

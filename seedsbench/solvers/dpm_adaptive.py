@@ -69,21 +69,16 @@ class DPMAdaptive(AdaptiveSolver):
         return process.lam(t)
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
-        unscaled = x / expand(process.schedule.scale_at(each(torch.exp, -start)), x)
-        none = torch.zeros_like(start)
-        memory = {
-            "low": unscaled,
-            "eps": torch.zeros_like(x),
-            "known": none.bool(),
-            "floor": each(torch.exp, -end),
-        }
+        sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)
+        unscaled = x / expand(each(process.schedule.scale_at, sigma), x)
+        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
         return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
         schedule, predict = process.schedule, leg.predict(process)
         sigma, arrival = each(torch.exp, -leg.now), each(torch.exp, -leg.then)
         target, added = self._split(sigma, arrival, memory["floor"])
-        x = x / expand(schedule.scale_at(sigma), x)
+        x = x / expand(each(schedule.scale_at, sigma), x)
         eps = self._slope(process, x, sigma, leg, memory)
         if self.order == 2:
             high, (eps, _) = dpm2(predict, x, sigma, target, eps=eps)
@@ -101,7 +96,7 @@ class DPMAdaptive(AdaptiveSolver):
         past = {"last": last, "second": torch.where(first, inverse, memory["second"])}
         accepted = {"low": low, "eps": eps, "known": ~known, "last": inverse, "second": last}
         rejected = {"eps": eps, "known": known, **past}
-        return Trial(high * expand(schedule.scale_at(arrival), x), error, accepted, rejected)
+        return Trial(high * expand(each(schedule.scale_at, arrival), x), error, accepted, rejected)
 
     def _split(self, sigma: Tensor, arrival: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         """The level to step down to and the std of the noise that leads back up to `arrival`."""

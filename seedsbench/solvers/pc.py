@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictorCorrector(Solver):
-    """Order 1; one evaluation a step for the predictor and one for each corrector step; these also at the end.
+    """Order 1; one evaluation a step for the predictor and one for each corrector step, which end it too.
 
     probability_flow: a predictor without noise, on the ODE. snr: "signal-to-noise ratio" r of the correctors.
     With a corrector no fixed SDE is approximated and no weak order is declared. The paper's corrector is
@@ -93,8 +93,8 @@ class PredictorCorrector(Solver):
             known = process.schedule.scaling == self.scaling and float(times[0]) <= 1 + 1e-6
             if not known:
                 raise ValueError(
-                    f"{type(self).__name__}: discretization=reference steps in the time of Song et al., from 1 "
-                    f"to 0, in coordinates {self.scaling}: use schedule={COUNTERPART[self.scaling]}"
+                    f"{type(self).__name__}: discretization=reference steps in the time of Song et al., from 1 to "
+                    f"0, in its own coordinates: use schedule={COUNTERPART[self.scaling]}"
                 )
         return Run(own, predictors.Table(own, len(times)))
 
@@ -112,9 +112,8 @@ class PredictorCorrector(Solver):
             if not self.probability_flow:
                 variance = transition.ancestral if self.predictor == "ancestral" else transition.variance
                 x = x + expand(variance.sqrt(), x) * noise.normal()
-        return StepResult(
-            x * expand(process.schedule.scale_at(sigma_next) / own.scale_at(sigma_next), x), state
-        )
+        back = process.schedule.scale_at(sigma_next) / own.scale_at(sigma_next)
+        return StepResult(x * expand(back, x), state)
 
     def finish(
         self, process: Process, x: Tensor, t: Tensor, state: Run, noise: Noise

@@ -32,7 +32,7 @@ def langevin_size(score: Tensor, z: Tensor, snr: float, alpha: Tensor, norms: No
 
 
 def annealed_size(std: Tensor, snr: float, alpha: Tensor) -> Tensor:
-    """e = 2 alpha (snr std)^2: annealed Langevin dynamics (Song and Ermon 2019), std that of the noise in x."""
+    """e = 2 alpha (snr std)^2 (annealed Langevin dynamics, Song and Ermon 2019); std: of the noise in x."""
     return 2 * alpha * (snr * std) ** 2
 
 

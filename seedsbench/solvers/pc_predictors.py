@@ -49,7 +49,7 @@ class Table:
 
 
 def exact(own: Schedule, sigma: Tensor, sigma_next: Tensor) -> Transition:
-    """Between two levels, exactly. Ancestral noise: G^2 itself for VP (eq. 4), the posterior's for the others."""
+    """Between two levels, exactly. Ancestral noise: G^2 itself for VP (eq. 4), else the posterior's."""
     scale, scale_next = own.scale_at(sigma), own.scale_at(sigma_next)
     variance = scale**2 * (sigma**2 - sigma_next**2)
     posterior = variance * (scale_next * sigma_next / (scale * sigma)) ** 2

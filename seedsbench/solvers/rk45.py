@@ -77,9 +77,8 @@ class RK45(AdaptiveSolver):
         bent = process.drift(x + expand(then - start, x) * slope, then, rows)
         curvature = self.mean_square_root((bent - slope) / scale) / probe
         steepest = speed.maximum(curvature)
-        fitting = torch.where(
-            steepest > 1e-15, each(_shrink, steepest / 0.01), (probe * 1e-3).clamp(min=1e-6)
-        )
+        fitting = each(_shrink, steepest / 0.01)
+        fitting = torch.where(steepest > 1e-15, fitting, (probe * 1e-3).clamp(min=1e-6))
         return (100 * probe).minimum(fitting).minimum(gap)
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
