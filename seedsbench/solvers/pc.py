@@ -89,13 +89,12 @@ class PredictorCorrector(Solver):
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> Run:
         own = replace(process.schedule, scaling=self.scaling)
-        if self.discretization == "reference":
-            known = process.schedule.scaling == self.scaling and float(times[0]) <= 1 + 1e-6
-            if not known:
-                raise ValueError(
-                    f"{type(self).__name__}: discretization=reference steps in the time of Song et al., from 1 to "
-                    f"0, in its own coordinates: use schedule={COUNTERPART[self.scaling]}"
-                )
+        foreign = process.schedule.scaling != self.scaling or float(times[0]) > 1 + 1e-6
+        if self.discretization == "reference" and foreign:
+            raise ValueError(
+                f"{type(self).__name__}: discretization=reference needs the coordinates and the time (1 to 0) of "
+                f"Song et al., not those of {type(own).__name__}: use schedule={COUNTERPART[self.scaling]}"
+            )
         return Run(own, predictors.Table(own, len(times)))
 
     def step(
