@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from conftest import golden
-from measure import mixture
+from measure import mixture, weak_orders
 from test_golden_parity import close
 
 import seedsbench
@@ -129,6 +129,29 @@ def test_schedules_are_the_references_sdes(case):
     close(schedule.scale(t) * schedule.sigma(t), SCORE_SDE.tensor(case, "std"))
     close(rule.variance.sqrt(), SCORE_SDE.tensor(case, "diffusion"))
     close((rule.ratio - 1).reshape(-1, 1, 1, 1) * x, SCORE_SDE.tensor(case, "drift"))
+
+
+@pytest.mark.parametrize("predictor", ["reverse_diffusion", "ancestral", "euler_maruyama"])
+@pytest.mark.parametrize("name", ["pc_ve", "pc_vp", "pc_subvp"])
+def test_predictors_have_weak_order_one(name, predictor):
+    solver = seedsbench.solver(name, predictor=predictor, corrector="none")
+    assert solver.weak_order == 1
+    orders = weak_orders(solver, 128, std=0.8, high=2.0, low=0.3)
+    assert all(math.isnan(order) or order == pytest.approx(1.0, abs=0.05) for order in orders)
+    assert seedsbench.solver(name, predictor=predictor).weak_order is None
+    assert not seedsbench.solver(name, corrector="none", probability_flow=True).stochastic
+
+
+@pytest.mark.parametrize(("name", "variance"), [("pc_ve", "small"), ("pc_vp", "large")])
+@pytest.mark.parametrize("schedule", ["linear", "vp", "subvp", "ve_geometric"])
+def test_ancestral_predictors_are_ddpm(name, variance, schedule):
+    """Whatever the schedule's coordinates: pc_ve adds the posterior's variance, pc_vp beta."""
+    choices = (
+        {"name": name, "predictor": "ancestral", "corrector": "none"},
+        {"name": "ddpm", "variance": variance},
+    )
+    latents = KARRAS.tensor("default_S10", "latents")
+    close(*(seedsbench.sample(mixture(), latents, solver=c, steps=9, schedule=schedule).x for c in choices))
 
 
 @pytest.mark.parametrize("case", [c for c in VE_AND_VP.cases if c.startswith("ve")])

@@ -13,6 +13,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.karras_sde import KarrasSDE
+from seedsbench.solvers.runge_kutta import rk_step
 
 
 class Begun(NamedTuple):
@@ -47,7 +48,8 @@ class KarrasVE(KarrasSDE):
     ) -> StepResult:
         if state.first is not None:
             x = x / expand(state.first.sqrt(), x)
-        return StepResult(super().step(process, x, t, t_next, state, noise).x, Begun(state.gamma, None))
+        x, t = self.finish(process, x, t, state, noise)
+        return StepResult(rk_step(process, self.tableau, x, t, t_next), Begun(state.gamma, None))
 
     def finish(
         self, process: Process, x: Tensor, t: Tensor, state: Begun, noise: Noise

@@ -92,7 +92,7 @@ class PredictorCorrector(Solver):
         foreign = process.schedule.scaling != self.scaling or float(times[0]) > 1 + 1e-6
         if self.discretization == "reference" and foreign:
             raise ValueError(
-                f"{type(self).__name__}: discretization=reference needs the coordinates and the time (1 to 0) of "
+                f"{type(self).__name__}: discretization=reference needs the coordinates and time (1 to 0) of "
                 f"Song et al., not those of {type(own).__name__}: use schedule={COUNTERPART[self.scaling]}"
             )
         return Run(own, predictors.Table(own, len(times)))
