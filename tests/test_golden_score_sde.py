@@ -14,7 +14,8 @@ from test_golden_parity import close
 
 import seedsbench
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import VP, Geometric, SubVP
+from seedsbench.diffusion.schedule import VP
+from seedsbench.diffusion.score_sde import Geometric, SubVP
 from seedsbench.noise import Recorded
 from seedsbench.solvers.pc_predictors import euler
 

@@ -13,7 +13,8 @@ from seedsbench import registry
 from seedsbench.api import noise_levels
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, Grid, IDDPMGrid, iddpm_table
-from seedsbench.diffusion.schedule import VE, VP, Discrete, Geometric, Linear, SubVP
+from seedsbench.diffusion.schedule import VE, VP, Discrete, Linear
+from seedsbench.diffusion.score_sde import Geometric, SubVP
 
 SCHEDULES = [VP(), VP(scaling="none"), VE(), VE(scaling="vp"), Linear(), Linear(scaling="vp"), Discrete()]
 SCHEDULES += [Discrete(beta_schedule=b) for b in ("scaled_linear", "squaredcos_cap_v2")]

@@ -126,84 +126,25 @@ class VP(Schedule):
         return 0.5 * (self.beta_min + self.beta_d * t) * (sigma + 1 / sigma)
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        return self._when(torch.log1p(sigma**2))
+        return self.when(torch.log1p(sigma**2))
 
-    def _when(self, integral: Tensor) -> Tensor:
+    def when(self, integral: Tensor) -> Tensor:
         """The time at which the integral of beta, beta_d t^2 / 2 + beta_min t, has this value."""
         root = (self.beta_min**2 + 2 * self.beta_d * integral).sqrt()
         return (root - self.beta_min) / self.beta_d
 
-    def _integral(self, sigma: float) -> float:
+    def integral(self, sigma: float) -> float:
         """The integral of beta up to the time of this noise level."""
         return math.log1p(sigma**2)
 
     def through(self, sigma_min: float, sigma_max: float) -> "VP":
         if not self.fit_range:
             return self
-        low, high = self._integral(sigma_min), self._integral(sigma_max)
+        low, high = self.integral(sigma_min), self.integral(sigma_max)
         beta_d = 2 * (low / self.epsilon_s - high) / (self.epsilon_s - 1)
         if beta_d <= 0:
             return self
         return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
-
-
-@dataclass(frozen=True)
-class SubVP(VP):
-    """The sub-VP process of Song et al. 2021 (eq. 29): VP's signal scale, variance (1 - s^2)^2.
-
-    With B the integral of beta, s = exp(-B/2) and sigma = (1 - s^2)/s = 2 sinh(B/2). Constants as VP's.
-    """
-
-    scaling: Scaling = "subvp"
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return 2 * torch.sinh(0.25 * self.beta_d * t**2 + 0.5 * self.beta_min * t)
-
-    def dsigma(self, t: Tensor) -> Tensor:
-        return 0.5 * (self.beta_min + self.beta_d * t) * (self.sigma(t) ** 2 + 4).sqrt()
-
-    def sigma_inv(self, sigma: Tensor) -> Tensor:
-        return self._when(2 * torch.asinh(sigma / 2))
-
-    def _integral(self, sigma: float) -> float:
-        return 2 * math.asinh(sigma / 2)
-
-
-@dataclass(frozen=True)
-class Geometric(Schedule):
-    """sigma(t) = sigma_0 (sigma_1 / sigma_0)^t: the variance-exploding SDE in the time of Song et al. 2021.
-
-    fit_range: sigma_0 and sigma_1 are the ends of the sampled range (t = 0 and 1), as Song et al. choose
-    them; without it they are used as given. `VE` is the same process in the time of Karras et al.
-    """
-
-    sigma_0: float = 0.01
-    sigma_1: float = 50.0
-    fit_range: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.sigma_0 < self.sigma_1 < math.inf:
-            raise ValueError(
-                f"Geometric: sigma_0={self.sigma_0}, sigma_1={self.sigma_1}; need 0 < sigma_0 < sigma_1"
-            )
-
-    def _rate(self) -> float:
-        return math.log(self.sigma_1 / self.sigma_0)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.sigma_0 * (self._rate() * t).exp()
-
-    def dsigma(self, t: Tensor) -> Tensor:
-        return self._rate() * self.sigma(t)
-
-    def sigma_inv(self, sigma: Tensor) -> Tensor:
-        return (sigma / self.sigma_0).log() / self._rate()
-
-    def through(self, sigma_min: float, sigma_max: float) -> "Geometric":
-        if not self.fit_range:
-            return self
-        return replace(self, sigma_0=sigma_min, sigma_1=sigma_max, fit_range=False)
 
 
 @dataclass(frozen=True)

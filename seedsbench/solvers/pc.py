@@ -121,19 +121,17 @@ class PredictorCorrector(Solver):
         change = expand(state.own.scale_at(sigma) / process.schedule.scale_at(sigma), x)
         return self._correct(process, x * change, t, torch.zeros_like(sigma), state, noise) / change, t
 
-    def land(self, process: Process, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
+    def land(
+        self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Run, noise: Noise
+    ) -> Tensor:
         """The denoised image, or the mean of one more predictor step for discretization=reference."""
         if self.discretization == "grid":
             return denoised
         if self.predictor == "none":
             return x
-        # N, which the table needs, is what this many evaluations, all that the run takes, have paid for.
-        spent = int(process.nfe[0]) // process.cost + process.afs
-        own = process.schedule
-        run = Run(own, predictors.Table(own, self.steps_for(spent) + 1))
-        sigma = own.sigma(t)
-        score = score_of(x, denoised, own.scale_at(sigma), sigma)
-        return self._mean(x, score, self._transition(run, t, t))
+        sigma = state.own.sigma(t)
+        score = score_of(x, denoised, state.own.scale_at(sigma), sigma)
+        return self._mean(x, score, self._transition(state, t, t))
 
     def _correct(
         self, process: Process, x: Tensor, t: Tensor, sigma_next: Tensor, state: Run, noise: Noise
