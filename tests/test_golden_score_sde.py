@@ -29,7 +29,7 @@ NAMES = {"ald": "annealed_langevin", "ancestral_sampling": "ancestral"}
 
 
 def test_every_recorded_case_is_used():
-    """The remaining six cases of score_sde_pytorch, its ODE sampler, are in test_golden_adaptive."""
+    """The remaining six cases of score_sde_pytorch, its ODE sampler, are in test_adaptive.py."""
     assert (len(PC), len(SDES), len(SCORE_SDE.cases)) == (58, 3, 67)
     assert (len(VE_AND_VP.cases), len(KARRAS.cases)) == (12, 12)
 

@@ -46,11 +46,11 @@ def run(choice, indices, steps=4, **options):
 @pytest.mark.parametrize("choice", CHOICES, ids=called)
 def test_every_choice_keeps_the_contract(choice):
     """Counts (the loop checks them), per-sample bits, types, noise drawn as declared, extreme levels."""
-    indices, solver = torch.arange(9), seedsbench.solver(choice)
+    indices, solver = torch.arange(5), seedsbench.solver(choice)
     whole = run(choice, indices)
     assert torch.equal(torch.cat([run(choice, part).x for part in indices.split(2)]), whole.x)
     assert whole.nfe.max() <= solver.total_nfe(4)
-    silent = run(choice, indices, noise=Silent((9, *SHAPE)))
+    silent = run(choice, indices, noise=Silent((5, *SHAPE)))
     assert torch.equal(silent.x, whole.x) != solver.stochastic
     assert run(choice, indices, dtype=torch.float32, final="euler").x.dtype == torch.float32
     for steps in (1, 20):
@@ -58,7 +58,8 @@ def test_every_choice_keeps_the_contract(choice):
         assert run(choice, indices, **levels).x.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [*PC, "karras_ve", "rk45", "dopri5", "dpm_adaptive", "adaptive_sde"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*PC, "karras_ve", "rk45", "dpm_adaptive", "adaptive_sde"])
 def test_a_thousand_steps_stay_finite(name):
     levels = log_levels(1000, 20000.0, 1e-3)
     result = run(name, torch.arange(2), steps=None, sigmas=levels, schedule="linear")
