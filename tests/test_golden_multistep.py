@@ -10,7 +10,8 @@ the loop's.
 import pytest
 import torch
 from conftest import golden, mixture_parameters
-from test_golden_parity import Replay, cases, close
+from test_golden_ddim import Replay
+from test_golden_parity import cases, close
 
 import seedsbench
 from seedsbench import registry
