@@ -6,9 +6,9 @@ so far, as that of an SDE does, and the steps between remain those of an ODE. Or
 2 evaluations a step and 2 k (n_levels - 1) an interval.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -75,16 +75,16 @@ class Restart(Heun):
         x = rk_step(process, self.tableau, x, t, t_next)
         for times in state[0]:
             x = self._raised(process.schedule, x, t_next, times[0], noise)
-            for start, end in zip(times[:-1], times[1:], strict=True):
+            for start, end in itertools.pairwise(times):
                 x = rk_step(process, self.tableau, x, start, end)
         return StepResult(x, state[1:])
 
     def _raised(self, schedule: Schedule, x: Tensor, t: Tensor, t_up: Tensor, noise: Noise) -> Tensor:
         """x at t, taken up to the noise level of t_up: the forward process."""
         sigma, sigma_up = schedule.sigma(t), schedule.sigma(t_up)
-        scale_up = schedule.scale_at(sigma_up)
-        added = (sigma_up**2 - sigma**2).clamp(min=0).sqrt() * self.S_noise
-        return expand(scale_up / schedule.scale_at(sigma), x) * x + expand(scale_up * added, x) * noise.normal()
+        scale, scale_up = schedule.scale_at(sigma), schedule.scale_at(sigma_up)
+        std = self.S_noise * (sigma_up**2 - sigma**2).clamp(min=0).sqrt()
+        return expand(scale_up / scale, x) * x + expand(scale_up * std, x) * noise.normal()
 
 
 def _checked(entry: object) -> Interval:
