@@ -132,7 +132,7 @@ def test_the_papers_third_order_has_the_uncorrected_difference_as_its_slope():
 def test_drift_order(options, wanted):
     solver = seedsbench.solver("er_sde", **options)
     assert solver.order == wanted
-    assert drift_order(solver, counts=(128, 256, 512)) == pytest.approx(wanted, abs=0.3)
+    assert drift_order(solver, counts=(64, 128, 256)) == pytest.approx(wanted, abs=0.3)
 
 
 @pytest.mark.parametrize("noise_scale", ["sde", "er_sde_3", "er_sde_5"])
@@ -155,7 +155,7 @@ def test_every_noise_scale_has_the_marginals_of_the_data():
 
 
 @pytest.mark.parametrize("noise_scale", ["ode", "sde", "er_sde_1", "er_sde_2", "er_sde_3", "er_sde_5"])
-@pytest.mark.parametrize("steps", [1, 3, 100])
+@pytest.mark.parametrize("steps", [1, 3, 40])
 def test_finite_at_extreme_levels(noise_scale, steps):
     levels = log_levels(steps, 20000.0, 1e-3)
     solver = {"name": "er_sde", "noise_scale": noise_scale}
