@@ -7,7 +7,7 @@ alone in its last step, to t = 0, so its trajectory is ours with final="stop".
 
 import pytest
 import torch
-from conftest import golden, mixture_parameters
+from conftest import golden
 from test_golden_parity import cases, close, denoiser, is_edm_branch, run_seeds, seeds_range
 
 import seedsbench
@@ -98,12 +98,3 @@ def test_rk(case):
 
 def test_rk_is_whole():
     assert len(cases("seeds_rk")) == 30
-
-
-def test_midpoint_is_heun_at_one_half():
-    latents = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2, 1, 1)
-    model = seedsbench.analytic.GaussianMixture(*mixture_parameters())
-    options = {"steps": 5, "schedule": "vp"}
-    midpoint = seedsbench.sample(model, latents, solver="midpoint", **options)
-    heun = seedsbench.sample(model, latents, solver={"name": "heun", "alpha": 0.5}, **options)
-    assert torch.equal(midpoint.x, heun.x)
