@@ -76,30 +76,23 @@ def test_the_default_is_the_papers_43_evaluations():
 @pytest.mark.parametrize("steps", [1, 4, 5, 6, 20])
 def test_promised_evaluations_are_counted_ones_with_several_intervals(steps, schedule):
     solver = seedsbench.solver("restart", intervals=SEVERAL)
-    restarts = 2 * (2 * 2 + 3 * 1 + 4 * 3 + 1 * 1) if steps >= 5 else 0
-    assert solver.nfe(steps) == 2 * steps + restarts
+    assert solver.nfe(steps) == 2 * steps + 2 * (2 * 2 + 3 * 1 + 4 * 3 + 1 * 1)
     result = run(solver, steps=steps, schedule=schedule)
     assert result.nfe.tolist() == [solver.nfe(steps) + 1] * 6
     assert result.x.isfinite().all()
 
 
-def test_min_steps_says_from_which_budget_on_there_are_restarts():
-    for min_steps, smallest in ((1, 11), (2, 3), (5, 3)):
-        solver = seedsbench.solver("restart", min_steps=min_steps)
-        with pytest.raises(BudgetError, match=f"smallest budget that works is {smallest}$"):
-            solver.steps_for(2)
-        for budget in range(smallest, 60):
-            steps = solver.steps_for(budget)
-            assert solver.nfe(steps) + 1 <= budget < solver.nfe(steps + 1) + 1
-    plain = run("heun", steps=4)
-    assert torch.equal(run(steps=4).x, plain.x)
-    assert not torch.equal(run({"name": "restart", "min_steps": 4}, steps=4).x, plain.x)
+def test_a_budget_pays_for_the_restarts_first():
+    solver = seedsbench.solver("restart")
+    with pytest.raises(BudgetError, match=r"smallest budget that works is 11$"):
+        solver.steps_for(10)
+    assert [solver.steps_for(budget) for budget in (11, 12, 13)] == [1, 1, 2]
 
 
 def test_a_coarse_grid_restarts_from_the_nearest_level_below_t_max():
     """0.31 is the level nearest t_min = 0.2, but no noise could be added there to reach t_max = 0.3."""
     options = {"steps": None, "sigmas": [80.0, 0.31, 0.001], "final": "stop", "return_trajectory": True}
-    result = run({"name": "restart", "intervals": [[0.2, 0.3, 3, 1]], "min_steps": 1}, **options)
+    result = run({"name": "restart", "intervals": [[0.2, 0.3, 3, 1]]}, **options)
     plain = run("heun", **options)
     assert result.nfe.tolist() == [2 * 2 + 2 * 2] * 6
     assert torch.equal(result.trajectory[1], plain.trajectory[1])
@@ -169,7 +162,7 @@ def test_levels_are_those_that_the_network_knows():
             seen.append(float(sigma))
             return mixture()(x, sigma, labels)
 
-    solver = seedsbench.solver("restart", intervals=[[0.06, 0.35, 6, 2]], min_steps=1)
+    solver = seedsbench.solver("restart", intervals=[[0.06, 0.35, 6, 2]])
     result = seedsbench.sample(Table(), LATENTS, solver=solver, steps=5, noise=Recorded(NORMALS))
     assert result.nfe.tolist() == [solver.nfe(len(result.sigmas) - 1) + 1] * 6
     assert all(bool(torch.isclose(known, torch.tensor(s).double()).any()) for s in seen)
@@ -208,9 +201,7 @@ def test_a_bad_interval_is_named(interval, why):
         seedsbench.solver("restart", intervals=[interval])
 
 
-@pytest.mark.parametrize(
-    "options", [{"intervals": 3}, {"intervals": None}, {"S_noise": 0.0}, {"min_steps": 0}, {"min_steps": 1.5}]
-)
+@pytest.mark.parametrize("options", [{"intervals": 3}, {"intervals": None}, {"S_noise": 0.0}])
 def test_other_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         seedsbench.solver("restart", **options)

@@ -25,7 +25,7 @@ DIRECTIONS = 16
 
 @dataclass(frozen=True)
 class Distance:
-    """At one budget: mean evaluations counted, Frechet distance (squared, as FID is), sliced Wasserstein-2."""
+    """At one budget: mean evaluations counted, squared Frechet distance, sliced Wasserstein-2 distance."""
 
     nfe: float
     frechet: float

@@ -95,9 +95,7 @@ def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
     FigureCanvasAgg(figure)
     title = "Error against NFE on the mixture, exact denoiser"
     figure.text(LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
-    note = (
-        "Sliced Wasserstein-2 distance to the exact distribution. Dashed: exact samples of the same number."
-    )
+    note = "Sliced Wasserstein-2 distance to the exact distribution. Dashed: as many exact samples."
     figure.text(LEFT / w, 1 - 0.3 / h, note, fontsize=7.5, va="top", color=GREY)
     axes = []
     for i in range(len(groups)):

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from seedsbench import api, registry
-from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
+from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.solvers.base import Solver
-
-STD, MEAN = 0.8, 0.3  # of the Gaussian problem
-HIGH, LOW = 20.0, 0.2  # its noise levels: a range in which orders show with few steps
 
 
 @cache
@@ -29,12 +26,6 @@ def line_mixture() -> GaussianMixture:
     return GaussianMixture(two.means[:, :1], two.weights, two.std)
 
 
-@cache
-def gaussian() -> Gaussian:
-    """One Gaussian on the line: a solver's map is then affine in the latent and in each normal."""
-    return Gaussian(MEAN, STD, image_shape=(1, 1, 1))
-
-
 def log_levels(n_steps: int, high: float, low: float) -> Tensor:
     """(n_steps + 1) levels uniform in log sigma, with the ends exactly as given."""
     levels = torch.exp(torch.linspace(math.log(high), math.log(low), n_steps + 1, dtype=torch.float64))
@@ -48,7 +39,7 @@ def as_solver(choice: Solver | api.Choice) -> Solver:
 
 
 def fixed_steps(solver: Solver) -> Solver:
-    """An adaptive solver with a tolerance no step meets: n_steps equal ones of its own clock. Others as is."""
+    """An adaptive solver with a tolerance no step meets: n_steps equal steps of its clock. Others as is."""
     if not solver.adaptive:
         return solver
     named = {field.name for field in fields(solver)}

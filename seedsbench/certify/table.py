@@ -11,22 +11,24 @@ from seedsbench.report.style import family_of, solver_rank
 from seedsbench.report.table import markdown_table
 
 INTRODUCTION = """\
-What each solver does, measured by `seedsbench-certify` (every number here can be made again with it) with exact
+What each solver does, measured by `seedsbench-certify`, which makes every number here again, with exact
 denoisers, so that all error is the solver's own. {claims}
 
 - **Drift order**: noise off, on the two-dimensional mixture, from successive differences at 64, 128 and 256
   steps (1024 to 4096 where the limit shows late), under the schedules `linear` and `vp`.
-- **Weak order**: how fast the distribution approaches that of the SDE. *Gaussian*: of the mean and of the variance, by exact
-  propagation, 256 to 512 steps; `exact` where the error is rounding. *Mixture*: of four expectations, by quadrature (a
-  solver without memory is a Markov chain) or, with ± one standard error, by common noise.
-- **Strong order**: mean difference along one Brownian path, refined in the solver's own clock; `-` for solvers that draw
-  fresh normals. ± is one standard error.
-- **NFE**: evaluations of the first step, of each later one, and the smallest budget, final evaluation included.
+- **Weak order**: how fast the distribution approaches that of the SDE. *Gaussian*: of the mean and of the
+  variance, by exact propagation, 256 to 512 steps; `exact` where the error is rounding. *Mixture*: of four
+  expectations, by quadrature (a solver without memory is a Markov chain) or, with ± one standard error, by
+  common noise.
+- **Strong order**: mean difference along one Brownian path, refined in the solver's own clock, ± one standard
+  error; `-` for solvers that draw fresh normals.
+- **NFE**: evaluations of the first step and of each later one. *Smallest*: budget, final evaluation included.
 """
 ERRORS = """\
-`seedsbench.sample(mixture, latents, solver=..., nfe=...)` with default options, {samples:,} samples, EDM's grid from 80 to 0.002.
-*Fréchet*: squared distance to the exact moments. *W2*: sliced Wasserstein-2 distance to the exact distribution. Exact samples of the
-same number score {floors}: less than about twice that says nothing. Bold: best at its budget. `-`: the budget fits no step.
+`seedsbench.sample(mixture, latents, solver=..., nfe=...)` with default options: {samples:,} samples, EDM's
+grid from 80 to 0.002. *Fréchet*: squared distance to the exact moments. *W2*: sliced Wasserstein-2 distance
+to the exact distribution. As many exact samples score {floors}: less than about twice that says nothing.
+Bold: best at its budget. `-`: the budget fits no step.
 """
 
 

@@ -21,13 +21,8 @@ from seedsbench import api
 from seedsbench.certify.orders import Choice, Measured
 from seedsbench.certify.paths import BrownianPath, NoPathError, latents
 from seedsbench.certify.problems import (
-    HIGH,
-    LOW,
-    MEAN,
-    STD,
     as_solver,
     fixed_steps,
-    gaussian,
     line_mixture,
     log_levels,
     mixture,
@@ -47,10 +42,10 @@ def gaussian_moments(
     solver: Choice,
     n_steps: int,
     *,
-    mean: float = MEAN,
-    std: float = STD,
-    high: float = HIGH,
-    low: float = LOW,
+    mean: float = 0.3,
+    std: float = 0.5,
+    high: float = 20.0,
+    low: float = 0.05,
     schedule: str = "linear",
     final: Any = "stop",
 ) -> np.ndarray:
@@ -59,7 +54,7 @@ def gaussian_moments(
     Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses
     (all zero; the latent; each draw) yields all coefficients. The start has the exact law at `high`.
     """
-    denoiser = gaussian() if (mean, std) == (MEAN, STD) else Gaussian(mean, std, image_shape=(1, 1, 1))
+    denoiser = Gaussian(mean, std, image_shape=(1, 1, 1))
     levels = log_levels(n_steps, high, low)
     method = fixed_steps(as_solver(solver))
 
@@ -87,14 +82,22 @@ def gaussian_moments(
     )
 
 
-def weak_orders(solver: Choice, n_steps: int = 128, **options: Any) -> tuple[float, float]:
-    """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact.
-
-    options: those of `gaussian_moments`.
-    """
-    std, low, mean = options.get("std", STD), options.get("low", LOW), options.get("mean", MEAN)
+def weak_orders(
+    solver: Choice,
+    n_steps: int = 128,
+    *,
+    mean: float = 0.3,
+    std: float = 0.5,
+    high: float = 20.0,
+    low: float = 0.05,
+    schedule: str = "linear",
+) -> tuple[float, float]:
+    """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact."""
     exact = np.array([mean, std**2 + low**2])
-    coarse, fine = (abs(gaussian_moments(solver, n, **options) - exact) for n in (n_steps, 2 * n_steps))
+    coarse, fine = (
+        abs(gaussian_moments(solver, n, mean=mean, std=std, high=high, low=low, schedule=schedule) - exact)
+        for n in (n_steps, 2 * n_steps)
+    )
     orders = [math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True)]
     return orders[0], orders[1]
 
@@ -107,10 +110,10 @@ def is_affine(solver: Choice, n_steps: int = 4) -> bool:
         start = factor * torch.ones(1, 1, 1, 1, dtype=torch.float64)
         ends.append(
             api.sample(
-                gaussian(),
+                Gaussian(0.3, 0.5, image_shape=(1, 1, 1)),
                 start,
                 solver=fixed_steps(as_solver(solver)),
-                sigmas=log_levels(n_steps, HIGH, LOW),
+                sigmas=log_levels(n_steps, 20.0, 0.2),
                 final="stop",
                 noise=Recorded(factor * z),
             ).x
@@ -260,8 +263,8 @@ def common_noise_order(
 ) -> Measured | None:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
-    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests of both coordinates; its standard
-    error is the delta method's. None for a solver that draws fresh normals.
+    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests of both coordinates; its
+    standard error is the delta method's. None for a solver that draws fresh normals.
     """
     method = fixed_steps(as_solver(solver))
     x, path = latents(paths, 2, seed=seed), BrownianPath((paths, 2, 1, 1), seed=seed)

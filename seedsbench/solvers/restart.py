@@ -32,19 +32,15 @@ class Restart(Heun):
     The default is the paper's cheapest for CIFAR-10 (Table 3), 43 evaluations with 17 steps and the final
     one. The levels of an interval are EDM's (rho = 7), as in the paper, whatever the grid of the main run.
     S_noise: factor on the noise added; the authors' commands say 1.003.
-    min_steps: a run of fewer steps is Heun's alone. Without that rule the default intervals would cost a
-    small budget more than what they are to improve.
     It approximates no fixed SDE, so it declares no weak order.
     """
 
     intervals: tuple[Interval, ...] = ((0.06, 0.3, 3, 2),)
     S_noise: float = 1.0
-    min_steps: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "S_noise", 0, math.inf, open_low=True)
-        check_range(self, "min_steps", 1, math.inf)
         if not isinstance(self.intervals, list | tuple):
             raise ValueError(f"Restart: intervals={self.intervals!r} must be a list, [] for none")
         object.__setattr__(self, "intervals", tuple(_checked(entry) for entry in self.intervals))
@@ -58,15 +54,13 @@ class Restart(Heun):
         return replace(self, intervals=())
 
     def nfe(self, n_steps: int) -> int:
-        intervals = self.intervals if n_steps >= self.min_steps else ()
-        return super().nfe(n_steps + sum(k * (n_levels - 1) for _, _, n_levels, k in intervals))
+        return super().nfe(n_steps + sum(k * (n_levels - 1) for _, _, n_levels, k in self.intervals))
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> Plan:
         plan: list[tuple[Tensor, ...]] = [() for _ in times[1:]]
-        if len(plan) >= self.min_steps:
-            for interval in self.intervals:
-                place, restart = _placed(interval, process, times)
-                plan[place] += (restart,) * interval[3]
+        for interval in self.intervals:
+            place, restart = _placed(interval, process, times)
+            plan[place] += (restart,) * interval[3]
         return tuple(plan)
 
     def step(
