@@ -1,0 +1,46 @@
+"""UniPC (Zhao et al. 2023, Algorithms 1 to 4): unified predictor-corrector, one evaluation a step.
+
+UniP-p is an exponential Adams method on p values (eq. 3); UniC-p does the step again with the value at
+its end as one more, which raises the order by one (eq. 5), to 3 at most: see `order`. B(h) is h (bh1) or exp(h) - 1 (bh2): it
+matters only where two values are interpolated, for there the authors take a_1 = 1/2 rather than solve
+for it; with more values B(h) cancels. The corrector reuses the next step's evaluation, so the last
+state is predicted only, as in every release.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seedsbench.checks import check_range
+from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
+
+
+@dataclass(frozen=True)
+class UniPC(PredictorCorrector):
+    """Deterministic. solver_order: the paper's p.
+
+    lower_order_final: p falls to 1 at the last step of the path. denoise_to_zero: whether that step is
+    the denoising one to zero (final: denoise). disable_corrector: so many first steps are left as
+    predicted, all of them for a large number (which is UniP).
+    """
+
+    solver_order: int = 2
+    variant: Literal["bh1", "bh2"] = "bh2"
+    disable_corrector: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "solver_order", 1, 3)
+        check_range(self, "disable_corrector", 0, float("inf"))
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # The warm-up's first step, UniPC-1, has a local error of order 3: more than 3 cannot come out.
+        return min(self.solver_order + 1, 3) if self.disable_corrector == 0 else self.solver_order
+
+    @property
+    def two_point(self) -> TwoPoint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.variant
+
+    def points(self, state: History) -> tuple[int, int]:
+        p = state.order(self.solver_order, self.lower_order_final, self.denoise_to_zero)
+        return p, p + 1 if state.taken >= self.disable_corrector else 0
