@@ -93,8 +93,4 @@ class DPMpp3M(DPMpp2M):
         # Divided differences, newest first: d0 = (first - second)/r0, d1 = (second - third)/r1.
         d0 = slope + (slope * r0 + curvature) / (r0 + r1)
         d1 = -(slope * r0 + curvature) / (r0 + r1)
-        return (
-            first
-            + expand(d0 / r0, first) * (first - second)
-            + expand(d1 / r1, first) * (second - third)
-        )
+        return first + expand(d0 / r0, first) * (first - second) + expand(d1 / r1, first) * (second - third)

@@ -168,9 +168,7 @@ class PredictorCorrector(Unscaled):
         x = step.end(state.nodes()[:predictor], state.outputs[:predictor], self.two_point)
         return StepResult(x, state.stepped(step))
 
-    def _linear(
-        self, x: Tensor, sigma: Tensor, sigma_next: Tensor, corrector: int, noise: Noise
-    ) -> Step:
+    def _linear(self, x: Tensor, sigma: Tensor, sigma_next: Tensor, corrector: int, noise: Noise) -> Step:
         """All of a step but its polynomial. Noise clocks as in solvers/splitting.py, with eta = tau."""
         h, tau = (sigma / sigma_next).log(), self.tau(sigma)
         k = 1 + tau**2
