@@ -89,6 +89,9 @@ def dpm3(
     return x, (eps, inner, outer)
 
 
+RULES = {1: dpm1, 2: dpm2, 3: dpm3}  # by order, which is the number of evaluations
+
+
 def dpmpp2(
     predict: Predict,
     x: Tensor,

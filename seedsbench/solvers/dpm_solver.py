@@ -1,4 +1,4 @@
-"""DPM-Solver-1, 2, 3 (Lu et al. 2022a, Algorithms 1, 4 and 5) and DPM-Solver++(2S) (Lu et al. 2022b, Alg. 1).
+"""DPM-Solver-1, 2, 3 (Lu et al. 2022a, eq. 3.7, Algorithms 4, 5) and DPM-Solver++(2S) (2022b, Algorithm 1).
 
 Singlestep: one step of the grid is one whole step of the method, with 1, 2 or 3 evaluations at nodes
 inside it, and nothing is kept for the next. The order is the number of evaluations.

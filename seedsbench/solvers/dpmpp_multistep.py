@@ -15,8 +15,7 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.exponential_adams import History, Prediction, output_of
-from seedsbench.solvers.tableau import phi
+from seedsbench.solvers.exponential_adams import History, Prediction, output_of, phi_table
 from seedsbench.solvers.unscaled import OneStage
 
 
@@ -26,8 +25,8 @@ class DPMpp2M(OneStage):
 
     solver_type: weight of the slope, at its midpoint value or ("heun") integrated exactly.
     prediction: what is extrapolated. lower_order_final: the last step of the path is of order 1, the
-    one before of order 2 at most. denoise_to_zero: whether that last step is the denoising one to zero
-    (final: denoise); then lower_order_final changes nothing in 2M.
+    one before of order 2 at most. denoise_to_zero: whether that last step is the one to zero (false
+    for final: stop); if so, lower_order_final changes nothing in 2M.
     """
 
     family: ClassVar[str] = "dpm_solver"
@@ -39,7 +38,9 @@ class DPMpp2M(OneStage):
     denoise_to_zero: bool = True
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> History:
-        return History(remaining=len(times) - 1)
+        sigmas = process.schedule.sigma(times)
+        h = (sigmas[:-1] / sigmas[1:]).log()
+        return History(phi_table(-h if self.prediction == "data" else h))
 
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
@@ -47,14 +48,14 @@ class DPMpp2M(OneStage):
         h = (sigma / sigma_next).log()
         state = state.seen(output_of(self.prediction, x, denoised, sigma), h, self.values)
         order = state.order(self.values, self.lower_order_final, self.denoise_to_zero)
-        extrapolated = self.extrapolate(order, h if self.prediction == "noise" else -h, state)
+        extrapolated = self.extrapolate(order, state.phis[state.taken], state)
         if self.prediction == "noise":
             x = x - expand(sigma - sigma_next, x) * extrapolated
         else:
             x = expand(sigma_next / sigma, x) * x - expand(torch.expm1(-h), x) * extrapolated
         return StepResult(x, state.stepped())
 
-    def extrapolate(self, order: int, z: Tensor, state: History) -> Tensor:
+    def extrapolate(self, order: int, phis: Tensor, state: History) -> Tensor:
         """The mean of the prediction over the step under its exponential weight."""
         newest = state.outputs[0]
         if order == 1:
@@ -62,7 +63,7 @@ class DPMpp2M(OneStage):
         h, h_previous = state.steps[:2]
         slope = h / (2 * h_previous)
         if self.solver_type == "heun":
-            slope = h / h_previous * phi(2, z) / phi(1, z)
+            slope = h / h_previous * phis[1] / phis[0]
         return newest + expand(slope, newest) * (newest - state.outputs[1])
 
 
@@ -70,9 +71,8 @@ class DPMpp2M(OneStage):
 class DPMpp3M(DPMpp2M):
     """Deterministic, three values, one evaluation a step.
 
-    compat: the released codes (diffusers, k-diffusion, LuChengTHU/dpm-solver) give the second difference
-    phi_3 where a parabola has 2 phi_3, so half of the curvature is lost and the order is 2; "paper" has
-    the parabola. solver_type is that of the steps of order 2.
+    compat: the released codes (diffusers, diff-sampler) give the second difference phi_3 where a parabola
+    has 2 phi_3, so half of the curvature is lost and the order is 2; "paper" has the parabola. solver_type is that of the steps of order 2.
     """
 
     values: ClassVar[int] = 3
@@ -82,14 +82,14 @@ class DPMpp3M(DPMpp2M):
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 3 if self.compat == "paper" else 2
 
-    def extrapolate(self, order: int, z: Tensor, state: History) -> Tensor:
+    def extrapolate(self, order: int, phis: Tensor, state: History) -> Tensor:
         if order < 3:
-            return super().extrapolate(order, z, state)
+            return super().extrapolate(order, phis, state)
         h, *before = state.steps
         r0, r1 = (h_past / h for h_past in before)
         first, second, third = state.outputs
-        slope = phi(2, z) / phi(1, z)
-        curvature = (2 if self.compat == "paper" else 1) * phi(3, z) / phi(1, z)
+        slope = phis[1] / phis[0]
+        curvature = (2 if self.compat == "paper" else 1) * phis[2] / phis[0]
         # Divided differences, newest first: d0 = (first - second)/r0, d1 = (second - third)/r1.
         d0 = slope + (slope * r0 + curvature) / (r0 + r1)
         d1 = -(slope * r0 + curvature) / (r0 + r1)

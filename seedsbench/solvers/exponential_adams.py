@@ -1,13 +1,14 @@
 """What exponential multistep solvers share: their history, and the weights of exponential Adams methods.
 
 In lambda = -log sigma both forms of the diffusion ODE are d(x/A)/dlambda = (g/A) N with an exact linear
-part A (Hochbruck and Ostermann 2010, section 2.6). N is replaced by the polynomial through its values
+part A, and N is replaced by the polynomial through its values
 N_j at lambda_s + r_j h, r_j in steps (0 the present, negative the past, 1 the end of the step), so that
 
     x_t = (A_t/A_s) x_s + gain h sum_j w_j N_j,      sum_j w_j r_j^m = m! phi_(m+1)(z) for each power m.
 
 Data prediction: N = D, A = sigma, gain 1, z = -h. Noise prediction: N = (x - D)/sigma, A = 1,
-gain -sigma_t, z = h (Zhao et al. 2023, eqs. 3 and 9). Every decreasing grid is fine.
+gain -sigma_t, z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010); UniPC (Zhao et
+al. 2023) and SA-Solver (Xue et al. 2023) are of this form. Every decreasing grid is fine.
 """
 
 from abc import abstractmethod
@@ -26,21 +27,27 @@ from seedsbench.solvers.unscaled import Unscaled
 
 Prediction = Literal["data", "noise"]
 TwoPoint = Literal["exact", "bh1", "bh2"]
+FACTORIALS = torch.tensor([1.0, 1.0, 2.0, 6.0], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class History:
     """State of a multistep run.
 
-    remaining, taken: steps still to take, steps taken. outputs: past N, newest first; steps: the h of
-    the step that began at each. extra: what else the solver carries from one step to the next.
+    phis: (n_steps, 4), phi_1 to phi_4 at the z of each step. taken: steps taken. outputs: past N, newest
+    first; steps: the h of the step that began at each. extra: what else the solver carries on.
     """
 
-    remaining: int
+    phis: Tensor
     taken: int = 0
     outputs: tuple[Tensor, ...] = ()
     steps: tuple[Tensor, ...] = ()
     extra: Any = None
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to take."""
+        return len(self.phis) - self.taken
 
     def order(self, wanted: int, lower_order_final: bool, denoise_to_zero: bool) -> int:
         """The order of the step about to be taken, its own evaluation already in `outputs`.
@@ -57,7 +64,7 @@ class History:
 
     def stepped(self, extra: Any = None) -> "History":
         """After a step."""
-        return replace(self, remaining=self.remaining - 1, taken=self.taken + 1, extra=extra)
+        return replace(self, taken=self.taken + 1, extra=extra)
 
     def nodes(self) -> list[Tensor]:
         """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
@@ -72,25 +79,26 @@ def output_of(prediction: Prediction, x: Tensor, denoised: Tensor, sigma: Tensor
     return denoised if prediction == "data" else (x - denoised) / expand(sigma, x)
 
 
-def adams_weights(z: Tensor, nodes: Sequence[Tensor], two_point: TwoPoint = "exact") -> list[Tensor]:
-    """w_j for values at `nodes` (in steps from the start of the step). z: 0-dim; each node 0-dim.
+def phi_table(z: Tensor) -> Tensor:
+    """phi_1 to phi_4 at each z: (n,) to (n, 4). One call a run, not one a step: it is slow."""
+    return torch.stack([phi(k, z) for k in range(1, 5)], dim=1)
+
+
+def adams_weights(phis: Tensor, nodes: Sequence[Tensor], two_point: TwoPoint = "exact") -> list[Tensor]:
+    """w_j for values at `nodes` (in steps from the start of the step). phis: (4,), each node 0-dim.
 
     two_point: with two nodes the slope's weight phi_2(z) may be replaced by its limit 1/2 ("bh1") or by
-    phi_1(z)/2 ("bh2"), which keeps the order (Zhao et al. 2023, section 3.3: B(h) = h and exp(h) - 1).
+    phi_1(z)/2 ("bh2"), which keeps the order (Zhao et al. 2023: B(h) = h and exp(h) - 1).
     """
-    if len(nodes) == 1:
-        return [phi(1, z)]
-    if len(nodes) == 2:
-        phi1 = phi(1, z)
-        slope = {"exact": lambda: phi(2, z), "bh1": lambda: torch.full_like(z, 0.5), "bh2": lambda: phi1 / 2}
-        second = (slope[two_point]() - nodes[0] * phi1) / (nodes[1] - nodes[0])
-        return [phi1 - second, second]
-    factorial, moments = 1.0, []
-    for m in range(len(nodes)):
-        factorial *= max(m, 1)
-        moments.append(factorial * phi(m + 1, z))
-    powers = torch.stack(list(nodes)) ** torch.arange(len(nodes), dtype=torch.float64)[:, None]
-    return list(torch.linalg.solve(powers, torch.stack(moments)))
+    n = len(nodes)
+    if n == 1:
+        return [phis[0]]
+    if n == 2:
+        slope = {"exact": phis[1], "bh1": 0.5, "bh2": phis[0] / 2}[two_point]
+        second = (slope - nodes[0] * phis[0]) / (nodes[1] - nodes[0])
+        return [phis[0] - second, second]
+    powers = torch.stack(list(nodes)) ** torch.arange(n)[:, None]
+    return list(torch.linalg.solve(powers, phis[:n] * FACTORIALS[:n]))
 
 
 def combine(weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
@@ -105,18 +113,18 @@ def combine(weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
 class Step:
     """A step of an exponential Adams method before its polynomial is chosen.
 
-    base: (A_t/A_s) x and the noise. gain: factor of the weighted sum, h included. corrector: how many
-    values the corrector will interpolate, 0 for none.
+    base: (A_t/A_s) x and the noise. gain: factor of the weighted sum, h included. phis: as in
+    `adams_weights`. corrector: how many values the corrector will interpolate, 0 for none.
     """
 
     base: Tensor
     gain: Tensor
-    z: Tensor
+    phis: Tensor
     corrector: int
 
     def end(self, nodes: Sequence[Tensor], outputs: Sequence[Tensor], two_point: TwoPoint) -> Tensor:
         """x_t with the polynomial through `outputs` at `nodes`."""
-        weights = adams_weights(self.z, nodes, two_point)
+        weights = adams_weights(self.phis, nodes, two_point)
         return self.base + combine([self.gain * weight for weight in weights], outputs)
 
 
@@ -149,7 +157,10 @@ class PredictorCorrector(Unscaled):
         return 0.0
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> History:
-        return History(remaining=len(times) - 1)
+        sigmas = process.schedule.sigma(times)
+        h = (sigmas[:-1] / sigmas[1:]).log()
+        decay = [-1 - self.tau(sigma) ** 2 if self.prediction == "data" else 1.0 for sigma in sigmas[:-1]]
+        return History(phi_table(h * torch.tensor(decay, dtype=h.dtype)))
 
     def nfe(self, n_steps: int) -> int:
         return n_steps
@@ -162,24 +173,26 @@ class PredictorCorrector(Unscaled):
         if last is not None and last.corrector > 0:
             nodes = [torch.ones_like(sigma), *state.nodes()][: last.corrector]
             x = last.end(nodes, (output, *state.outputs)[: last.corrector], self.two_point)
-        state = state.seen(output, (sigma / sigma_next).log(), keep=4)
+        h = (sigma / sigma_next).log()
+        state = state.seen(output, h, keep=4)
         predictor, corrector = self.points(state)
-        step = self._linear(x, sigma, sigma_next, corrector, noise)
+        base, gain = self._linear(x, sigma, sigma_next, noise)
+        step = Step(base, gain * h, state.phis[state.taken], corrector)
         x = step.end(state.nodes()[:predictor], state.outputs[:predictor], self.two_point)
         return StepResult(x, state.stepped(step))
 
-    def _linear(self, x: Tensor, sigma: Tensor, sigma_next: Tensor, corrector: int, noise: Noise) -> Step:
-        """All of a step but its polynomial. Noise clocks as in solvers/splitting.py, with eta = tau."""
-        h, tau = (sigma / sigma_next).log(), self.tau(sigma)
+    def _linear(
+        self, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor | float]:
+        """(A_t/A_s) x with the noise, and the gain. Noise clocks as in solvers/splitting.py, eta = tau."""
+        tau = self.tau(sigma)
         k = 1 + tau**2
         if self.prediction == "data":
-            amplitude, z, gain = sigma_next**k, -k * h, k * h
-            base = expand((sigma_next / sigma) ** k, x) * x
+            base, gain, amplitude = expand((sigma_next / sigma) ** k, x) * x, k, sigma_next**k
             clocks = [s ** (-2 * tau**2) for s in (sigma, sigma_next)]
         else:
-            amplitude, z, gain = torch.ones_like(h), h, -k * h * sigma_next
-            base = x
+            base, gain, amplitude = x, -k * sigma_next, torch.ones_like(sigma)
             clocks = [-((tau * s) ** 2) for s in (sigma, sigma_next)]
         if tau > 0:
             base = base + expand(amplitude, x) * noise.increment(*clocks)
-        return Step(base, gain, z, corrector)
+        return base, gain

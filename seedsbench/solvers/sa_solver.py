@@ -1,9 +1,9 @@
 """SA-Solver (Xue et al. 2023, Algorithm 1): stochastic Adams predictor and corrector, one evaluation a step.
 
-The SDE of strength tau (eq. 6), dx = (1 + tau^2)(D - x) dlambda + tau sqrt(2) sigma dW in unscaled
-coordinates, has the right marginals for every tau(t). Its drift is interpolated over past outputs
-(predictor, eq. 14) and, once the next step has evaluated, over these and the new one (corrector,
-eq. 17), with the same noise. tau is constant over a step and taken where it begins.
+The variance-controlled SDE of strength tau, dx = (1 + tau^2)(D - x) dlambda + tau sqrt(2) sigma dW in
+unscaled coordinates, has the right marginals for every tau(t). Its drift is interpolated over past
+outputs (predictor) and, once the next step has evaluated, over these and the new one (corrector), with
+the same noise. tau is constant over a step and taken where it begins. Drift order 3, weak order 2.
 """
 
 import math
@@ -19,8 +19,8 @@ from seedsbench.solvers.exponential_adams import History, PredictorCorrector, Tw
 class SASolver(PredictorCorrector):
     """tau is `tau_value` while sigma is in [tau_end, tau_start], 0 elsewhere; (0, inf) makes it constant.
 
-    Defaults of tau: the paper's for CIFAR-10 (appendix E). predictor_order, corrector_order: values
-    interpolated, the new one included (the paper's 3-step corrector has order 4); 0 for no corrector.
+    Defaults are the authors': tau 1 while the time of the VP process is in [0.2, 0.8], orders 3 and 4.
+    predictor_order, corrector_order: values interpolated, the new one included; 0 for no corrector.
     lower_order_final, denoise_to_zero as in UniPC. slope: where two values are interpolated, the released
     codes replace the slope's weight in data prediction by its limit for small steps ("bh1"), which is
     not the paper's. tau 1, predictor_order 2, no corrector and "bh2" is DPM-Solver++(2M) SDE.
@@ -29,8 +29,8 @@ class SASolver(PredictorCorrector):
     predictor_order: int = 3
     corrector_order: int = 4
     tau_value: float = 1.0
-    tau_start: float = 1.0
-    tau_end: float = 0.05
+    tau_start: float = 25.1
+    tau_end: float = 0.72
     slope: TwoPoint = "exact"
 
     def __post_init__(self) -> None:

@@ -1,10 +1,10 @@
-"""UniPC (Zhao et al. 2023, Algorithms 1 to 4): unified predictor-corrector, one evaluation a step.
+"""UniPC (Zhao et al. 2023, Algorithms 1 and 2): unified predictor-corrector, one evaluation a step.
 
-UniP-p is an exponential Adams method on p values (eq. 3); UniC-p does the step again with the value at
-its end as one more, which raises the order by one (eq. 5), to 3 at most: see `order`. B(h) is h (bh1) or exp(h) - 1 (bh2): it
-matters only where two values are interpolated, for there the authors take a_1 = 1/2 rather than solve
-for it; with more values B(h) cancels. The corrector reuses the next step's evaluation, so the last
-state is predicted only, as in every release.
+UniP-p is an exponential Adams method on p values; UniC-p does the step again with the value at
+its end as one more, which raises the order by one, to 3 at most: see `order`. B(h) is h (bh1)
+or exp(h) - 1 (bh2): it matters only where two values are interpolated, for there the authors take
+a_1 = 1/2 rather than solve for it; with more values B(h) cancels. The corrector reuses the next step's
+evaluation, so the last state is predicted only, as in every release.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class UniPC(PredictorCorrector):
     """Deterministic. solver_order: the paper's p.
 
     lower_order_final: p falls to 1 at the last step of the path. denoise_to_zero: whether that step is
-    the denoising one to zero (final: denoise). disable_corrector: so many first steps are left as
+    the one to zero (false for final: stop). disable_corrector: so many first steps are left as
     predicted, all of them for a large number (which is UniP).
     """
 
