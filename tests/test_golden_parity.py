@@ -10,7 +10,7 @@ from conftest import golden, mixture_parameters
 
 import seedsbench
 from seedsbench import registry
-from seedsbench.diffusion.schedule import VP, Discrete
+from seedsbench.diffusion.schedule import VP
 from seedsbench.noise import Recorded
 
 IDDPM = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u")).double()
@@ -168,64 +168,6 @@ def test_seeds3_and_its_release_differ_where_the_release_departs():
     for case in departing[:6]:
         choice = {**seeds_choice(data.cases[case]), "name": "seeds3"}
         assert (run_seeds("seeds_combos", case, choice) - data.tensor(case, "x_traj")).abs().max() > 1e-3
-
-
-# --- DDIM -------------------------------------------------------------------------------------------
-
-COLUMNS = golden("ddim_grid").cases["grid"]["columns"]
-ROWS = [dict(zip(COLUMNS, row, strict=True)) for row in golden("ddim_grid").cases["grid"]["rows"]]
-PLAIN = [
-    i
-    for i, row in enumerate(ROWS)
-    if row["all_finite"]
-    and row["clipping(none|clip|thresholding)"] == "none"
-    and row["eta"] in (0.0, 1.0)
-    and not row["rescale_betas_zero_snr"]
-    and row["timestep_spacing"] != "linspace"  # there the reference steps past the next grid point
-    and row["set_alpha_to_one"]
-    and not row["use_clipped_model_output"]
-]
-
-
-class Replay:
-    """Hands out recorded network outputs as denoised images, whatever the state."""
-
-    def __init__(self, outputs, prediction_type):
-        self.outputs, self.prediction_type = iter(outputs), prediction_type
-
-    def __call__(self, x, sigma, labels):
-        out, a = next(self.outputs), (1 + sigma**2).rsqrt()
-        if self.prediction_type == "epsilon":
-            return x - sigma * out
-        if self.prediction_type == "sample":
-            return out
-        return a * (a * x) - sigma * a * out  # v prediction: x0 = a x_t - s v
-
-
-def test_there_are_plain_ddim_rows():
-    assert len(PLAIN) >= 24
-
-
-@pytest.mark.parametrize("row", PLAIN)
-def test_ddim(row):
-    data, options = golden("ddim_grid"), ROWS[row]
-    trajectory = torch.as_tensor(data.array("grid", "x_traj_f64")[row])
-    outputs = torch.as_tensor(data.array("grid", "model_out_f64")[row])
-    steps = torch.as_tensor(data.array("grid", "timesteps")[row]).double()
-    schedule = Discrete(beta_schedule=options["beta_schedule"])
-    sigmas = schedule.sigma(steps)
-    noise = Recorded(data.tensor("grid", "noise"))
-    start = trajectory[0] / (sigmas[0] * schedule.scale_at(sigmas[0]))
-    result = seedsbench.sample(
-        Replay(outputs, options["prediction_type"]),
-        start,
-        solver={"name": "ddim", "eta": options["eta"]},
-        sigmas=sigmas,
-        schedule=schedule,
-        noise=noise,
-        return_trajectory=True,
-    )
-    close(result.trajectory, trajectory)
 
 
 DPMPP = [c for c, s in golden("kdiffusion").cases.items() if s.get("sampler") == "sample_dpmpp_2m"]

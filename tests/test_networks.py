@@ -10,7 +10,7 @@ from seedsbench.denoisers import embedded
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
-from seedsbench.training import targets
+from seedsbench.training import losses, targets
 from seedsbench.training.loop import learning_rate
 from seedsbench.training.options import TrainingOptions
 from seedsbench.training.targets import run
@@ -224,3 +224,12 @@ def test_shipped_features_know_every_class_and_match_the_reference():
     assert reference.n == 50_000
     assert abs(features.mean(dim=0).double() - torch.from_numpy(reference.mu)).max() < 0.15
     assert reference.sigma.diagonal().mean() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_unit_weighting_counts_every_level_of_the_standardised_target_the_same(regime):
+    outer, ideal = PRECONDITIONERS[regime], PRECONDITIONERS["edm"]
+    sigma = torch.tensor([0.03, 0.5, 4.0, 60.0], dtype=torch.float64)
+    weight = losses.WEIGHTINGS["unit"](outer, sigma)
+    assert torch.allclose(weight * ideal.c_out(sigma) ** 2, torch.ones(4, dtype=torch.float64))
+    assert torch.equal(losses.WEIGHTINGS["regime"](outer, sigma), outer.loss_weight(sigma))

@@ -122,3 +122,31 @@ def test_names():
         seedsbench.solver_names()
     )
     assert seedsbench.solver({"name": "seeds3", "c2": 0.4}).c2 == 0.4
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "seeds3", "dpmpp_2m"])
+def test_an_analytic_first_step_is_free_and_counted_so(name):
+    solver = seedsbench.solver(name)
+    plain, free = (
+        seedsbench.sample(mixture(), START, solver=solver, steps=4, afs=afs) for afs in (False, True)
+    )
+    assert (plain.nfe - free.nfe).tolist() == [1] * len(free.nfe)
+    assert solver.total_nfe(4, afs=True) == int(free.nfe[0])
+    assert solver.steps_for(solver.total_nfe(4) - 1, afs=True) == 4
+    assert 0 < float((plain.x - free.x).abs().max()) < 0.5
+
+
+def test_the_analytic_limit_is_the_denoiser_of_unit_normal_data():
+    gaussian = seedsbench.analytic.Gaussian(0.0, 1.0, image_shape=(2, 1, 1))
+    latents = START
+    results = [
+        seedsbench.sample(gaussian, latents, solver="euler", steps=3, afs=afs).x for afs in (False, True)
+    ]
+    assert torch.allclose(*results, atol=0.02)
+
+
+def test_a_budget_must_pay_for_an_explicit_grid():
+    grid = {"name": "explicit", "sigmas": [10.0, 1.0, 0.1]}
+    assert seedsbench.sample(mixture(), START, solver="heun", nfe=7, grid=grid).nfe.tolist() == [5] * 4
+    with pytest.raises(ValueError, match="smallest budget that works is 5"):
+        seedsbench.sample(mixture(), START, solver="heun", nfe=4, grid=grid)

@@ -157,12 +157,22 @@ class LogSNR(Grid):
 class DiscreteGrid(Grid):
     """Timesteps of a discrete schedule, spaced as diffusers names it; ignores the sigma range.
 
+    A run of n - 1 steps has n levels, and with the final evaluation n is diffusers' num_inference_steps.
     leading: multiples of T // n, plus steps_offset. linspace: n rounded points of 0 .. T - 1.
     trailing: T, T - T/n, ... rounded, less one (Lin et al. 2024, Table 2).
     """
 
     timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
     steps_offset: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "steps_offset", 0, 10**6)
+        if self.steps_offset and self.timestep_spacing != "leading":
+            raise ValueError(
+                f"steps_offset={self.steps_offset} moves leading timesteps and no others: set steps_offset=0 "
+                f"with timestep_spacing={self.timestep_spacing}"
+            )
 
     def range(self, low: float, high: float) -> tuple[float, float]:
         return self.sigma_min, self.sigma_max
@@ -176,16 +186,24 @@ class DiscreteGrid(Grid):
         total = schedule.num_train_timesteps
         if n > total:
             raise ValueError(f"{n} levels do not fit a table of {total} timesteps")
-        return schedule.sigma(self.timesteps(n, total).double())
+        timesteps = self.timesteps(n, total)
+        if int(timesteps[0]) >= total:
+            room = total - 1 - (n - 1) * (total // n)
+            raise ValueError(
+                f"steps_offset={self.steps_offset} with {n} levels starts at timestep {int(timesteps[0])} "
+                f"and the table ends at {total - 1}: use steps_offset={room} or less, or fewer levels"
+            )
+        return schedule.sigma(timesteps.double())
 
     def timesteps(self, n: int, total: int) -> Tensor:
-        """(n,) int64 decreasing timesteps."""
+        """(n,) int64 decreasing timesteps; ties are rounded to even, as numpy does."""
         ramp = torch.arange(n, dtype=torch.float64)
         if self.timestep_spacing == "leading":
             return (ramp.flip(0) * (total // n)).long() + self.steps_offset
         if self.timestep_spacing == "linspace":
-            return torch.linspace(0, total - 1, n, dtype=torch.float64).round().long().flip(0)
-        return (total - ramp * (total / n)).round().long() - 1
+            return (ramp.flip(0) * ((total - 1) / max(n - 1, 1))).round().long()
+        step = total - (total - total / n)  # numpy's arange has this rounding, and it decides ties
+        return (total - ramp * step).round().long() - 1
 
 
 @dataclass(frozen=True)

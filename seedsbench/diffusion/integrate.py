@@ -26,7 +26,9 @@ class Method(Protocol):
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]: ...
 
-    def land(self, process: Process, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor: ...
+    def land(
+        self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
+    ) -> Tensor: ...
 
     def total_nfe(self, n_steps: int, final: Any = ..., *, afs: bool = ...) -> int: ...
 
@@ -80,16 +82,13 @@ def integrate(
         yield x
     if final != "stop":
         x, t = solver.finish(process, x, times[-1], state, noise)
-        x = _to_zero(process, solver, x, t, final)
+        if final == "euler":
+            x = x - expand(t, x) * process.drift(x, t)
+        else:
+            x = solver.land(process, x, t, process.denoise(x, t), state, noise)
         _check_finite(x, process, f"the final step ({final})", times[-1])
     _check_promise(solver, n_steps, process, final)
     yield x
-
-
-def _to_zero(process: Process, solver: Method, x: Tensor, t: Tensor, final: str) -> Tensor:
-    if final == "euler":
-        return x - expand(t, x) * process.drift(x, t)
-    return solver.land(process, x, t, process.denoise(x, t))
 
 
 def _check_finite(x: Tensor, process: Process, where: str, t: Tensor) -> None:

@@ -139,6 +139,13 @@ class Discrete(Schedule):
     Built from betas as DDPM-style models are (Ho et al. 2020; Nichol and Dhariwal 2021 for
     "squaredcos_cap_v2"; "scaled_linear" is linear in sqrt(beta)). Beyond the table the end slopes
     go on, so that solver stages never fall off it.
+
+    trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule.
+    rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). Its sigma would be
+        infinite, so its alphas_cumprod is terminal_alpha_cumprod instead of 0: sigma is then 1e15, and what
+        the state holds of the data is below rounding, so that samples are those of the limit to 1e-13.
+        (diffusers puts 2**-24 there in its Euler-type schedulers and 0 in DDIM.) A network that predicts
+        the noise knows nothing of the data there: the limit needs v or sample prediction.
     """
 
     scaling: Literal["none", "vp"] = "vp"
@@ -146,20 +153,40 @@ class Discrete(Schedule):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     beta_schedule: BetaSchedule = "linear"
+    trained_betas: tuple[float, ...] = ()
+    rescale_betas_zero_snr: bool = False
+    terminal_alpha_cumprod: float = 1e-30
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # log_sigmas is derived, so it must exist before the field types are checked.
         object.__setattr__(self, "log_sigmas", torch.zeros(0))
+        object.__setattr__(self, "trained_betas", tuple(self.trained_betas or ()))
         super().__post_init__()
         check_range(self, "num_train_timesteps", 2, 10**6)
-        betas = make_betas(self.beta_schedule, self.num_train_timesteps, self.beta_start, self.beta_end)
-        if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(
-                f"beta_start={self.beta_start}, beta_end={self.beta_end}: betas must lie in (0, 1)"
-            )
-        alphas_cumprod = torch.cumprod(1 - betas, 0)
+        check_range(self, "terminal_alpha_cumprod", 0, 1e-3, open_low=True)
+        alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
+        if self.rescale_betas_zero_snr:
+            alphas_cumprod = zero_terminal_snr(alphas_cumprod, self.terminal_alpha_cumprod)
         object.__setattr__(self, "log_sigmas", 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log())
+
+    def _betas(self) -> Tensor:
+        n = self.num_train_timesteps
+        if not all(isinstance(beta, float) for beta in self.trained_betas):
+            raise ValueError(f"trained_betas={list(self.trained_betas)} must be numbers in (0, 1)")
+        if self.trained_betas and len(self.trained_betas) != n:
+            raise ValueError(
+                f"trained_betas has {len(self.trained_betas)} entries and num_train_timesteps={n}: "
+                f"set num_train_timesteps={len(self.trained_betas)}"
+            )
+        if self.trained_betas:
+            what, betas = "trained_betas", torch.tensor(self.trained_betas, dtype=torch.float64)
+        else:
+            what = f"beta_start={self.beta_start}, beta_end={self.beta_end}"
+            betas = make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f"{what}: betas must lie in (0, 1)")
+        return betas
 
     def _cell(self, position: Tensor, table: Tensor) -> Tensor:
         return (torch.searchsorted(table, position.contiguous()) - 1).clamp(0, len(self.log_sigmas) - 2)
@@ -190,3 +217,14 @@ def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -
     edges = torch.arange(n + 1, dtype=torch.float64) / n
     alpha_bar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
+def zero_terminal_snr(alphas_cumprod: Tensor, terminal: float) -> Tensor:
+    """alphas_cumprod of betas rescaled to zero terminal SNR (Lin et al. 2024, Algorithm 1).
+
+    Their square roots are shifted to end at 0 and stretched to begin where they did. The last entry,
+    0 there, is `terminal` here.
+    """
+    roots = alphas_cumprod.sqrt()
+    rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+    return torch.cat([rescaled[:-1], torch.full_like(rescaled[:1], terminal)])

@@ -84,7 +84,9 @@ class Solver(ABC):
         """
         return x, t
 
-    def land(self, process: Process, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
+    def land(
+        self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
+    ) -> Tensor:
         """The sample of final="denoise": x scaled, at t, and its denoised image, which is the default."""
         return denoised
 

@@ -5,24 +5,38 @@ sigma_t^2 (sigma_s^2 - sigma_t^2) / sigma_s^2,  x_t = D + sqrt(sigma_t^2 - v^2) 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.schedule import Discrete
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.unscaled import OneStage
+from seedsbench.solvers.clipping import Clipping
 
 
 @dataclass(frozen=True)
-class DDIM(OneStage):
-    """eta = 0 is the deterministic sampler, eta = 1 has the variance of DDPM's posterior; order 1."""
+class DDIM(Clipping):
+    """eta = 0 is the deterministic sampler, eta = 1 has the variance of DDPM's posterior; order 1.
+
+    use_clipped_model_output: the noise estimate is that of the clipped image, not the network's.
+    set_alpha_to_one: the last step goes to the data; else to the first level of a discrete schedule's
+        table, noise included, and the sample is the (scaled) state there.
+    previous_timestep: "grid" steps to the next level; "diffusers" steps from timestep t to t - T // n,
+        n the number of levels, though the next evaluation takes the state for one of the grid's level: a
+        defect of that library where the grid is not spaced by T // n (linspace, most trailing ones).
+    State: T // n for "diffusers", else None.
+    """
 
     family: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
     eta: float = 0.0
+    use_clipped_model_output: bool = False
+    set_alpha_to_one: bool = True
+    previous_timestep: Literal["grid", "diffusers"] = "grid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,10 +52,54 @@ class DDIM(OneStage):
         # keeps the marginals of the forward process, so first order holds for every eta.
         return 1 if self.eta > 0 else None
 
+    def init(self, process: Process, x: Tensor, times: Tensor) -> int | None:
+        schedule, n = process.schedule, len(times)
+        if self.set_alpha_to_one and self.previous_timestep == "grid":
+            return None
+        if not isinstance(schedule, Discrete):
+            option = "set_alpha_to_one=false" if not self.set_alpha_to_one else "previous_timestep=diffusers"
+            raise ValueError(
+                f"DDIM: {option} needs a table of timesteps and schedule {type(schedule).__name__} has none: "
+                "use schedule=discrete"
+            )
+        if self.previous_timestep == "grid":
+            return None
+        if n > schedule.num_train_timesteps:
+            raise ValueError(
+                f"DDIM: previous_timestep=diffusers with {n} levels on {schedule.num_train_timesteps} "
+                "timesteps would never move: use fewer levels or previous_timestep=grid"
+            )
+        return schedule.num_train_timesteps // n
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: int | None, noise: Noise
+    ) -> StepResult:
+        return super().step(process, x, t, t_next if state is None else t - state, state, noise)
+
     def update(
-        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         std = self.eta * sigma_next * (sigma**2 - sigma_next**2).sqrt() / sigma
-        keep = (sigma_next**2 - std**2).clamp(min=0).sqrt() / sigma
-        x = denoised + expand(keep, x) * (x - denoised)
-        return StepResult(x + expand(std, x) * noise.normal() if self.stochastic else x)
+        # sigma_t^2 - v^2, written so that nothing cancels where eta = 1 leaves next to nothing of eps.
+        kept = (1 - self.eta**2) * sigma_next**2 + (self.eta * sigma_next**2 / sigma) ** 2
+        image = self.clipped(denoised)
+        origin = image if self.use_clipped_model_output else denoised
+        x = image + expand(kept.sqrt() / sigma, x) * (x - origin)
+        return StepResult(x + expand(std, x) * noise.normal() if self.stochastic else x, state)
+
+    def land(
+        self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
+    ) -> Tensor:
+        schedule = process.schedule
+        # Timesteps are integers up to the rounding of sigma_inv, so "before the table" is below -1/2.
+        if state is not None and float(t) - state > -0.5:
+            target = schedule.sigma(t - state)
+        elif self.set_alpha_to_one:
+            return self.clipped(denoised)
+        else:
+            target = schedule.sigma(torch.zeros_like(t))
+        sigma = schedule.sigma(t)
+        target = torch.minimum(target, sigma)  # a level below the table's first one stays where it is
+        x = x / expand(schedule.scale_at(sigma), x)
+        x = self.update(x, denoised, sigma, target, state, noise).x
+        return x * expand(schedule.scale_at(target), x)

@@ -23,6 +23,7 @@ from seedsbench.solvers.splitting import SPLITTINGS, Splitting
 from seedsbench.solvers.tableau import ExponentialTableau, Weight, evaluate
 
 Prediction = Literal["data", "noise", "edm"]
+Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,13 @@ class ExponentialRungeKutta(Solver):
         x = x / expand(schedule.scale_at(start), x)
         amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
         n: list[Tensor] = []
+        known: Phis = {}
         value = x
         for i, weights in enumerate((*tableau.a, tableau.b)):
             if i > 0:
                 value = expand(amplitude[i] / amplitude[0], x) * x
                 gain = amplitude[i] * splitting.clock(sigmas[i]) * z
-                for weight, n_j in zip(self._weights(i, weights, -z), n, strict=True):
+                for weight, n_j in zip(self._weights(i, weights, -z, known), n, strict=True):
                     value = value + expand(gain * weight, x) * n_j
                 if stage_noise:
                     value = value + stage_noise[i]
@@ -99,9 +101,9 @@ class ExponentialRungeKutta(Solver):
         inner = [splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]]
         return [start, *inner, end], z
 
-    def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor) -> list[Tensor]:
-        """Values of row i of the tableau (the last row is b) at z."""
-        return [evaluate(weight, z) for weight in weights]
+    def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
+        """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""
+        return [evaluate(weight, z, known) for weight in weights]
 
     def _stage_noise(
         self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise

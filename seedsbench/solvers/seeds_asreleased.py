@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.exponential import Phis
 from seedsbench.solvers.seeds import Seeds3
 from seedsbench.solvers.splitting import Splitting
 from seedsbench.solvers.tableau import Weight, phi
@@ -38,8 +39,8 @@ class Seeds3AsReleased(Seeds3):
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return None if not self.stochastic else 1 if self.prediction == "data" else 2
 
-    def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor) -> list[Tensor]:
-        values = super()._weights(i, weights, z)
+    def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
+        values = super()._weights(i, weights, z, known)
         if i == 2 and self.prediction == "data":
             # z here is -log(y_end/y_start); the engine multiplies by the step, the release does not.
             released = (self.c3 / self.c2) * (1 - 2 * phi(1, self.c2 * z)) / -z

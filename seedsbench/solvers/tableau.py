@@ -37,11 +37,17 @@ def phi(k: int, z: Tensor) -> Tensor:
     return torch.where(z.abs() < 1, series, value)
 
 
-def evaluate(weight: Weight, z: Tensor) -> Tensor:
-    """Value of one weight at z (a 0-dim or (B,) float64 tensor)."""
+def evaluate(weight: Weight, z: Tensor, known: dict[tuple[int, float], Tensor] | None = None) -> Tensor:
+    """Value of one weight at z (a 0-dim or (B,) float64 tensor).
+
+    known: values at this z by (k, node), read and added to: the weights of a tableau share theirs.
+    """
+    known = {} if known is None else known
     total = torch.zeros_like(z)
     for coef, k, node in weight:
-        total = total + coef * phi(k, node * z)
+        if (k, node) not in known:
+            known[k, node] = phi(k, node * z)
+        total = total + coef * known[k, node]
     return total
 
 
@@ -96,13 +102,32 @@ class ExponentialTableau:
         zero = torch.zeros((), dtype=torch.float64)
         b = [float(evaluate(w, zero)) for w in self.b]
         a = [[float(evaluate(w, zero)) for w in row] for row in self.a]
-        c = self.c
-        if self.order >= 2:
-            _close(sum(bi * ci for bi, ci in zip(b, c, strict=True)), 1 / 2, "sum b c must be 1/2")
-        if self.order >= 3:
-            _close(sum(bi * ci**2 for bi, ci in zip(b, c, strict=True)), 1 / 3, "sum b c^2 must be 1/3")
-            nested = sum(b[i] * a[i][j] * c[j] for i in range(len(b)) for j in range(i))
-            _close(nested, 1 / 6, "sum b a c must be 1/6")
+        for order, name, value, wanted in _classical_conditions(self.c, a, b):
+            if order <= self.order:
+                _close(value, wanted, f"{name} must be {wanted:.6g}")
+
+
+def _classical_conditions(
+    c: Sequence[float], a: list[list[float]], b: list[float]
+) -> list[tuple[int, str, float, float]]:
+    """(order it belongs to, name, value, wanted) for the trees of order 2 to 4."""
+
+    def through(v: Sequence[float]) -> list[float]:
+        return [sum(w * vj for w, vj in zip(row, v, strict=False)) for row in a]
+
+    def end(*factors: Sequence[float]) -> float:
+        return sum(math.prod(f) for f in zip(b, *factors, strict=True))
+
+    ac = through(c)
+    return [
+        (2, "sum b c", end(c), 1 / 2),
+        (3, "sum b c^2", end(c, c), 1 / 3),
+        (3, "sum b a c", end(ac), 1 / 6),
+        (4, "sum b c^3", end(c, c, c), 1 / 4),
+        (4, "sum b c a c", end(c, ac), 1 / 8),
+        (4, "sum b a c^2", end(through([ci**2 for ci in c])), 1 / 12),
+        (4, "sum b a a c", end(through(ac)), 1 / 24),
+    ]
 
 
 def _close(value: float, wanted: float, message: str) -> None:

@@ -12,8 +12,9 @@ It therefore standardises its own input and output in closed form:
     F = s(sigma) x_in + g(sigma) h(x_in / std(x_in), c_noise, labels),
 
 with s and g such that h has the unit-variance target of Karras et al. 2022 (App. B.6) at every sigma.
-This is part of F: the preconditioning outside, the training distribution of sigma, the loss weights
-and c_noise remain those of each regime. For the EDM preconditioning s = 0 and g = 1.
+This is part of F: the preconditioning outside, the training distribution of sigma and c_noise remain
+those of each regime (its loss weights do not: see training/losses.py). For the EDM preconditioning
+s = 0 and g = 1.
 """
 
 import math

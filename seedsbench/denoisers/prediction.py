@@ -1,0 +1,141 @@
+"""What diffusers-style networks put out, as denoised images and back; classifier-free guidance.
+
+In scaled coordinates x_t = a x0 + s eps with a^2 + s^2 = 1 a network predicts the noise ("epsilon"), the
+data ("sample") or v = a eps - s x0 ("v_prediction", Salimans and Ho 2022, section 4). A Denoiser speaks
+of x = x_t / a, the data with noise of level sigma = s / a, and returns the data.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from seedsbench.denoisers.base import Denoiser, check_labels
+from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.schedule import Schedule
+
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+
+def check_prediction(prediction: str) -> None:
+    """Raise ValueError unless it names what a network predicts."""
+    if prediction not in get_args(Prediction):
+        raise ValueError(f"prediction_type={prediction!r} must be one of {', '.join(get_args(Prediction))}")
+
+
+def scaled(sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, s) of a noise level, shaped and typed to go with `like`. sigma: () or (B,)."""
+    sigma = expand(sigma, like)
+    a = (1 + sigma**2).rsqrt()
+    return a.to(like.dtype), (sigma * a).to(like.dtype)
+
+
+def denoised_of(prediction: Prediction, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+    """The denoised image in a network's output at the scaled state x_t, both (B, C, H, W)."""
+    a, s = scaled(sigma, x_t)
+    if prediction == "epsilon":
+        return (x_t - s * output) / a
+    return output if prediction == "sample" else a * x_t - s * output
+
+
+def output_of(prediction: Prediction, denoised: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+    """The inverse of `denoised_of`: the output that means this denoised image."""
+    a, s = scaled(sigma, x_t)
+    if prediction == "epsilon":
+        return (x_t - a * denoised) / s
+    return denoised if prediction == "sample" else (a * x_t - denoised) / s
+
+
+def rescale_guided(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
+    """phi of the way from `guided` to `guided` with the std of `conditional` (Lin et al. 2024, eq. 15, 16).
+
+    All (B, C, H, W); the standard deviations are those of each sample.
+    """
+    # Sample by sample, so that sums are taken in the same order whatever the batch.
+    target = torch.stack([sample.std(correction=0) for sample in conditional])
+    found = torch.stack([sample.std(correction=0) for sample in guided])
+    ratio = torch.where(found > 0, target / found, 1.0)
+    return guided * expand(1 + phi * (ratio - 1), guided)
+
+
+class Predicted(Denoiser):
+    """A raw network of scaled states as a denoiser.
+
+    network: (x_t, t, labels) -> output, x_t and output (B, C, H, W) with unit-variance data at any noise
+    level, t () or (B,) the schedule's time (the real-valued timestep of a discrete one). Gradients, dtype
+    and device are the network's affair.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        prediction_type: Prediction,
+        schedule: Schedule,
+        *,
+        img_channels: int,
+        img_resolution: int,
+        label_dim: int = 0,
+    ) -> None:
+        check_prediction(prediction_type)
+        self.network, self.schedule = network, schedule
+        self.prediction_type: Prediction = prediction_type
+        self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, x.shape[0])
+        x_t = x * scaled(sigma, x)[0]
+        output = self.network(x_t, self.schedule.sigma_inv(sigma), labels).to(x.dtype)
+        return denoised_of(self.prediction_type, output, x_t, sigma)
+
+
+class Guided(Denoiser):
+    """Classifier-free guidance (Ho and Salimans 2022): D_u + scale (D_c - D_u), at two evaluations.
+
+    D_c is the denoiser with the labels it is given, D_u with a zero row. guidance_rescale (phi, Lin et al.
+    2024, section 3.4; 0 is off) takes back the growth of the standard deviation; it acts on the output of
+    the network, so prediction_type says what that is. At scale 1, and where the denoiser knows no labels,
+    there is nothing to guide: one evaluation.
+
+    Raises ValueError, before any evaluation, when it should guide and is given no labels.
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        scale: float,
+        guidance_rescale: float = 0.0,
+        prediction_type: Prediction = "epsilon",
+    ) -> None:
+        check_prediction(prediction_type)
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale={guidance_rescale} must lie in [0, 1]")
+        self.denoiser, self.scale, self.guidance_rescale = denoiser, scale, guidance_rescale
+        self.prediction_type: Prediction = prediction_type
+        self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
+        self.label_dim, self.sigma_data = denoiser.label_dim, denoiser.sigma_data
+        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.guides = scale != 1 and self.label_dim > 0
+        self.evaluations = denoiser.evaluations * (2 if self.guides else 1)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.denoiser.image_shape
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.denoiser.round_sigma(sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.guides:
+            return self.denoiser(x, sigma, labels)
+        if labels is None:
+            raise ValueError(f"guidance of scale {self.scale} needs labels: give some, or use scale 1")
+        conditional = self.denoiser(x, sigma, labels)
+        plain = self.denoiser(x, sigma, torch.zeros_like(labels))
+        guided = plain + self.scale * (conditional - plain)
+        if self.guidance_rescale == 0:
+            return guided
+        x_t = x * scaled(sigma, x)[0]
+        outputs = [output_of(self.prediction_type, image, x_t, sigma) for image in (guided, conditional)]
+        rescaled = rescale_guided(outputs[0], outputs[1], self.guidance_rescale)
+        return denoised_of(self.prediction_type, rescaled, x_t, sigma)

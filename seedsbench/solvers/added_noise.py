@@ -1,0 +1,40 @@
+"""What k-diffusion's stochastic samplers share: two options, and one standard normal a step."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from seedsbench.checks import check_range
+from seedsbench.diffusion.noise import Noise
+from seedsbench.solvers.base import Solver
+
+
+@dataclass(frozen=True)
+class AddedNoise(Solver):
+    """eta in [0, 1]: 0 the ODE, 1 the reverse SDE; s_noise: factor on the noise added."""
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "eta", 0, 1)
+        check_range(self, "s_noise", 0, float("inf"))
+
+    @property
+    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.eta > 0 and self.s_noise > 0
+
+    @property
+    def right_law(self) -> bool:
+        """Whether the marginal laws are those of the data, so that a weak order makes sense."""
+        return self.stochastic and self.s_noise == 1
+
+
+def unit_increment(noise: Noise, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The standard normal of a step, as the increment of one path in the clock sigma^-2, made unit.
+
+    That clock is the one of the reverse SDE at eta = 1; a fine and a coarse run can share the path.
+    """
+    start, end = sigma**-2, sigma_next**-2
+    return noise.increment(start, end) / (end - start).sqrt()

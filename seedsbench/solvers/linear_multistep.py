@@ -1,0 +1,179 @@
+"""Linear multistep solvers of dx/dsigma = eps, x unscaled: iPNDM, iPNDM-v and DEIS.
+
+The noise estimate eps = (x - D)/sigma is extrapolated from up to four levels and integrated to the
+next: x_next = x + sum_j w_j eps_(i-j), one evaluation a step. The first steps have less history and
+lower order. The solvers differ in the weights alone, which depend on the grid and are computed once.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.schedule import VP, Schedule
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.quadrature import lagrange, noise_levels
+from seedsbench.solvers.unscaled import OneStage
+
+MaxOrder = Literal[1, 2, 3, 4]
+
+# Adams-Bashforth on equal steps, the newest slope first.
+ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """Step i of a run: the weights of all its steps and the noise estimates so far, newest first."""
+
+    weights: list[Tensor]
+    i: int = 0
+    eps: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinearMultistep(OneStage):
+    """A subclass says the weights of a step.
+
+    max_order: most levels used. lower_order_final: use no more levels than there are steps left, which
+    is steadier in few steps.
+    """
+
+    family: ClassVar[str] = "multistep"
+    max_order: MaxOrder = 4
+    lower_order_final: bool = False
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # That of the formula. The first step is Euler's, so the limit is 2; but eps hardly changes at
+        # high noise, and that error rules only beyond some thousand steps.
+        return self.max_order
+
+    @abstractmethod
+    def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
+        """(k,) weights of the noise estimates at k >= 1 levels, newest first, for the step to sigma_next."""
+
+    def init(self, process: Process, x: Tensor, times: Tensor) -> History:
+        sigmas = process.schedule.sigma(times)
+        steps = len(sigmas) - 1
+        rows = []
+        for i in range(steps):
+            k = min(i + 1, self.max_order)
+            if self.lower_order_final:
+                k = min(k, steps - i)
+            rows.append(self.weights(process.schedule, sigmas[i + 1 - k : i + 1].flip(0), sigmas[i + 1]))
+        return History(rows)
+
+    def update(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
+    ) -> StepResult:
+        eps = ((x - denoised) / expand(sigma, x), *state.eps)[: self.max_order]
+        # Row i may be shorter than the history.
+        for weight, slope in zip(state.weights[state.i], eps, strict=False):
+            x = x + expand(weight, x) * slope
+        return StepResult(x, History(state.weights, state.i + 1, eps))
+
+
+@dataclass(frozen=True)
+class IPNDM(LinearMultistep):
+    """iPNDM (Zhang and Chen 2023, section 3.3; Liu et al. 2022 for the multistep part).
+
+    The Adams-Bashforth weights of equal steps, whatever the grid: what they average is eps over the
+    grid's index, so on a grid that is not uniform in sigma the order is 2 at most.
+    """
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return min(self.max_order, 2)
+
+    def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
+        row = torch.tensor(ADAMS_BASHFORTH[len(levels) - 1], dtype=levels.dtype)
+        return (sigma_next - levels[0]) * row
+
+
+@dataclass(frozen=True)
+class IPNDMv(LinearMultistep):
+    """iPNDM with the Adams-Bashforth weights of the grid's own steps (variable-step iPNDM).
+
+    compat: diff_sampler has that toolbox's weights, which are wrong for three levels where steps are
+    unequal and for four everywhere (see _released_weights).
+    """
+
+    compat: Literal["none", "diff_sampler"] = "none"
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # Where steps shrink smoothly the slip in the second difference is of third order.
+        return 2 if self.compat == "diff_sampler" and self.max_order == 4 else self.max_order
+
+    def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
+        points, measure = noise_levels(levels[0], sigma_next)
+        exact = lagrange(levels, points) @ measure
+        return exact if self.compat == "none" else _released_weights(exact, levels, sigma_next)
+
+
+def _released_weights(exact: Tensor, levels: Tensor, sigma_next: Tensor) -> Tensor:
+    """What three slips of diff-sampler make of the weights, in Newton's form with step h and steps g before.
+
+    In the weight (1 - a) r / 2 of the second difference the bracket stands as (1 - a r) / 2, with
+    r = h (h + g1) / (g1 (g1 + g2)); in that of the third a plus stands for a minus, and in its part for
+    the oldest level g1 / g2 stands for g2 / g3.
+    """
+    h, back = sigma_next - levels[0], levels[0] - levels  # back: 0, g1, g1 + g2, ...
+    wrong = exact.clone()
+    if len(levels) > 2:
+        r = h * (h + back[1]) / (back[1] * back[2])
+        wrong[:3] += h * (1 - r) / 2 * _difference(levels[:3])
+    if len(levels) > 3:
+        slip = h**2 * (h + 2 * back[1]) / (6 * back[1] * back[2] * back[3])
+        wrong += h * slip * _difference(levels)
+        g = back.diff()
+        wrong[3] *= g[0] * g[2] / g[1] ** 2
+    return wrong
+
+
+def _difference(levels: Tensor) -> Tensor:
+    """Weights of the divided difference over `levels`, scaled to 1 at the first."""
+    gaps = levels[:, None] - levels + torch.eye(len(levels), dtype=levels.dtype)
+    row = 1 / gaps.prod(1)
+    return row / row[0]
+
+
+@dataclass(frozen=True)
+class DEIS(LinearMultistep):
+    """DEIS (Zhang and Chen 2023, eq. 14 and 15): eps as a polynomial in a clock, integrated exactly.
+
+    mode: the clock. tab: the schedule's time; rhoab: sigma, which makes it iPNDM-v; logrho: log sigma
+    (diffusers). The same on schedule=linear for tab and rhoab.
+    compat: diff_sampler takes for tab the time of the VP process through sigma 0.002 and 80 whatever the
+    schedule and the grid, and a sum over 10000 points instead of the integral, as that toolbox does.
+    """
+
+    mode: Literal["tab", "rhoab", "logrho"] = "tab"
+    compat: Literal["none", "diff_sampler"] = "none"
+
+    def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
+        if self.mode == "tab" and self.compat == "diff_sampler":
+            return _summed_weights(levels, sigma_next)
+        points, measure = noise_levels(levels[0], sigma_next)
+        clock = {"tab": schedule.sigma_inv, "rhoab": torch.clone, "logrho": torch.log}[self.mode]
+        return lagrange(clock(levels), clock(points)) @ measure
+
+
+def _summed_weights(levels: Tensor, sigma_next: Tensor, points: int = 10000) -> Tensor:
+    """tAB weights as diff-sampler computes them."""
+    if len(levels) == 1:
+        return (sigma_next - levels[0])[None]
+    vp = VP().through(0.002, 80.0)
+    t, t_next = vp.sigma_inv(levels), vp.sigma_inv(sigma_next)
+    # Both ends are among the points, so the sum is over one interval too many; so it is there.
+    between = torch.linspace(float(t[0]), float(t_next), points, dtype=t.dtype)
+    return lagrange(t, between) @ vp.dsigma(between) * ((t_next - t[0]) / points)
