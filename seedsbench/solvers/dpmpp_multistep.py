@@ -72,7 +72,8 @@ class DPMpp3M(DPMpp2M):
     """Deterministic, three values, one evaluation a step.
 
     compat: the released codes (diffusers, diff-sampler) give the second difference phi_3 where a parabola
-    has 2 phi_3, so half of the curvature is lost and the order is 2; "paper" has the parabola. solver_type is that of the steps of order 2.
+    has 2 phi_3, so half of the curvature is lost and the order is 2; "paper" has the parabola.
+    solver_type is that of the steps of order 2.
     """
 
     values: ClassVar[int] = 3
