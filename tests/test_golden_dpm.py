@@ -6,27 +6,21 @@ Tolerance: 1e-10 of the largest state of the case. Model outputs of diffusers ar
 import pytest
 import torch
 from conftest import golden, mixture_parameters
+from test_golden_parity import close
 
 import seedsbench
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.noise import Recorded
 from seedsbench.solvers.exponential_adams import PredictorCorrector
 
-SIGMA_DATA = 0.5  # of diffusers' EDM schedulers
-
-
-def close(got, reference):
-    assert got.shape == reference.shape
-    error = float((got - reference).abs().max())
-    assert error <= 1e-10 * max(1.0, float(reference.abs().max())), error
-
-
-# --- diff-sampler: every case of its DPM-Solver++ and UniPC, all ending at sigma_min -----------------
+# --- diff-sampler: every case of its DPM-Solver-2, DPM-Solver++ and UniPC, all ending at sigma_min ---
 
 DIFF_SAMPLER = list(golden("dpm_diff_solvers").cases)
 
 
 def diff_sampler_choice(s):
+    if s["solver"] == "dpm_2_sampler":
+        return {"name": "dpm_solver2", "r1": s.get("r", 0.5)}
     options = {
         "prediction": "data" if s["predict_x0"] else "noise",
         "lower_order_final": s.get("lower_order_final", True),
@@ -55,8 +49,8 @@ class Thresholded:
         return denoised.clamp(-largest, largest) / largest
 
 
-def test_all_216_cases_of_diff_sampler_are_covered():
-    assert len(DIFF_SAMPLER) == 216
+def test_all_234_cases_of_diff_sampler_are_covered():
+    assert len(DIFF_SAMPLER) == 234
 
 
 @pytest.mark.parametrize("case", DIFF_SAMPLER)
@@ -70,11 +64,12 @@ def test_diff_sampler(case, monkeypatch):
         PredictorCorrector, "_linear", lambda self, x, *rest: corrected.append(x) or linear(self, x, *rest)
     )
     result = seedsbench.sample(
-        Thresholded(denoiser) if settings["predict_x0"] else denoiser,
+        Thresholded(denoiser) if settings.get("predict_x0") else denoiser,
         trajectory[0] / sigmas[0],
         solver=diff_sampler_choice(settings),
         sigmas=sigmas,
         final="stop",
+        afs=settings.get("afs", False),
         return_trajectory=True,
     )
     if corrected:  # diff-sampler's UniPC records its states after correction, the last one as predicted
@@ -87,45 +82,50 @@ def test_diff_sampler(case, monkeypatch):
 
 
 class Replay:
-    """Hands out recorded network outputs as denoised images of the state at hand."""
+    """Hands out recorded network outputs as denoised images of the state at hand, or of recorded `states`."""
 
-    def __init__(self, outputs, prediction_type):
-        self.outputs, self.prediction_type = iter(outputs), prediction_type
+    def __init__(self, outputs, prediction_type, sigma_data=0.5, states=None):
+        self.outputs, self.prediction_type, self.sigma_data = iter(outputs), prediction_type, sigma_data
+        self.states = None if states is None else iter(states)
 
     def __call__(self, x, sigma, labels):
         out, a = next(self.outputs), (1 + sigma**2).rsqrt()
-        if self.prediction_type == "edm":
-            spread = sigma**2 + SIGMA_DATA**2
-            return SIGMA_DATA**2 / spread * x + sigma * SIGMA_DATA / spread.sqrt() * out
-        if self.prediction_type == "edm_v":
-            spread = sigma**2 + SIGMA_DATA**2
-            return SIGMA_DATA**2 / spread * x - sigma * SIGMA_DATA / spread.sqrt() * out
+        if self.states is not None:
+            x = next(self.states) / a
+        if self.prediction_type.startswith("edm"):
+            spread = sigma**2 + self.sigma_data**2
+            sign = -1 if self.prediction_type == "edm_v" else 1
+            return self.sigma_data**2 / spread * x + sign * sigma * self.sigma_data / spread.sqrt() * out
         if self.prediction_type == "epsilon":
             return x - sigma * out
         return out if self.prediction_type == "sample" else a * (a * x) - sigma * a * out
 
 
-def replayed(case, start=0):
-    """The case's denoiser from evaluation `start` on, and the scaling of its states."""
+def replayed(case, evaluations=slice(None), *, recorded_states=False):
+    """The denoiser of some of the case's evaluations, and the scaling of its states."""
     data = golden("dpm_diffusers")
     settings = data.cases[case]
     kind = settings["config"].get("prediction_type", "epsilon")
     edm = settings["scheduler"].startswith("EDM")
     if edm:
         kind = "edm_v" if kind == "v_prediction" else "edm"
-    return Replay(data.tensor(case, "model_out_f64")[start:], kind), "none" if edm else "vp"
+    outputs = data.tensor(case, "model_out_f64")
+    states = data.tensor(case, "x_traj_f64")[: len(outputs)][evaluations] if recorded_states else None
+    sigma_data = settings["config"].get("sigma_data", 0.5)
+    return Replay(outputs[evaluations], kind, sigma_data, states), "none" if edm else "vp"
 
 
-def run_diffusers(case, choice, noise=None):
+def run_diffusers(case, choice, noise=None, states=None):
+    """Compare the states at the case's levels, or the first `states` of them."""
     data = golden("dpm_diffusers")
     reference, levels = data.tensor(case, "x_traj_f64"), data.tensor(case, "sigmas_f64")
     denoiser, scaling = replayed(case)
     config = data.cases[case]["config"]
     if config.get("thresholding", False):
         denoiser = Thresholded(denoiser, config["sample_max_value"])
-    to_zero = bool(levels[-1] == 0)
-    levels = levels[:-1] if to_zero else levels
-    if choice["name"] != "dpm_solver1":
+    to_zero = bool(levels[-1] == 0) and states is None
+    levels = levels[:-1] if to_zero else levels[:states]
+    if choice["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
         choice = choice | {"denoise_to_zero": to_zero}
     result = seedsbench.sample(
         denoiser,
@@ -138,7 +138,7 @@ def run_diffusers(case, choice, noise=None):
         return_trajectory=True,
     )
     # diffusers' UniPC with bh1 in data prediction ends in infinity / infinity = NaN in the step to zero.
-    good = len(reference) - (not data.cases[case]["finite"])
+    good = len(reference[:states]) - (not data.cases[case]["finite"])
     close((result.trajectory if to_zero else result.trajectory[:-1])[:good], reference[:good])
 
 
@@ -223,8 +223,7 @@ def test_diffusers_sa_solver(case):
     run_diffusers(case, choice, Recorded(data.tensor(case, "noise")[noisy]))
 
 
-# The stochastic variants are SA predictors at tau = 1, their order 3 apart: it halves the curvature as
-# dpmpp_3m's compat: diffusers does. The singlestep one of order 2 takes its stages on the grid.
+# The stochastic variants of orders 1 and 2 are SA predictors at tau = 1.
 SDE = cases("DPMSolverSinglestepScheduler", lambda s: "sde" in algorithm(s) and s["solver_order"] == 1)
 for scheduler in MULTISTEP_SCHEDULERS:
     SDE += cases(scheduler, lambda s: "sde" in algorithm(s) and s["solver_order"] < 3)
@@ -246,17 +245,74 @@ def test_diffusers_sde_multistep(case):
     run_diffusers(case, choice, Recorded(data.tensor(case, "noise")))
 
 
-# diffusers takes the stages of its singlestep methods at levels of the grid, and the orders in turn
-# (1, 2, 3, 1, ...): each of its steps is one step of ours with nodes of its own. Left out: heun, which
-# weighs the nodes otherwise, and the data prediction of order 3, neither of which is a solver here.
-SINGLESTEP = cases(
-    "DPMSolverSinglestepScheduler",
-    lambda s: (
-        "sde" not in algorithm(s)
-        and s.get("solver_type", "midpoint") == "midpoint"
-        and (algorithm(s) == "dpmsolver" or s.get("solver_order", 2) < 3)
-    ),
+SDE3 = cases(
+    "DPMSolverMultistepScheduler", lambda s: algorithm(s) == "sde-dpmsolver++" and s["solver_order"] == 3
 )
+
+
+def test_third_order_sde_of_diffusers_has_a_wrong_sign():
+    """Both cases are left out: their curvature has the weight -phi_2(-z) - 1/2, not 1/2 - phi_2(-z)."""
+    case = next(case for case in SDE3 if "heun" in case)
+    data = golden("dpm_diffusers")
+    reference, levels = data.tensor(case, "x_traj_f64")[:4], data.tensor(case, "sigmas_f64")[:4]
+    denoised = []
+    denoiser, scaling = replayed(case)
+    got = seedsbench.sample(
+        lambda *given: denoised.append(denoiser(*given)) or denoised[-1],
+        unit(reference[0], levels[0], scaling),
+        solver={"name": "dpmpp_3m_sde", "compat": "k_diffusion"},
+        sigmas=levels,
+        schedule={"name": "linear", "scaling": scaling},
+        final="stop",
+        noise=Recorded(data.tensor(case, "noise")),
+        return_trajectory=True,
+    ).trajectory[:-1]
+    close(got[:3], reference[:3])
+    lam, (first, second, third) = -levels.log(), denoised
+    slopes = (third - second) / (lam[2] - lam[1]), (second - first) / (lam[1] - lam[0])
+    curvature = (lam[3] - lam[2]) ** 2 * (slopes[0] - slopes[1]) / (lam[2] - lam[0])
+    close(got[3] - curvature * (1 + levels[3] ** 2).rsqrt(), reference[3])
+
+
+EULER = cases("EDMEulerScheduler")
+
+
+@pytest.mark.parametrize("case", EULER)
+def test_diffusers_edm_euler(case):
+    data = golden("dpm_diffusers")
+    levels, churn = data.tensor(case, "sigmas_f64"), data.cases[case]["step_kwargs"] or {"s_churn": 0.0}
+    choice = {"name": "karras_sde", "rk_order": 1, "S_churn": churn["s_churn"]}
+    draws = torch.zeros(len(levels), *data.tensor(case, "x_traj_f64")[0].shape, dtype=torch.float64)
+    if data.has(case, "noise"):  # drawn where the level is raised; karras_sde draws at every level
+        raised = (churn["s_tmin"] <= levels) & (levels <= churn["s_tmax"])
+        draws[raised] = data.tensor(case, "noise")
+        choice |= {"S_min": churn["s_tmin"], "S_max": churn["s_tmax"], "S_noise": churn["s_noise"]}
+    # With final_sigmas_type sigma_min the last level comes twice, the second a little above the first.
+    run_diffusers(case, choice, Recorded(draws), states=None if levels[-1] == 0 else len(levels) - 1)
+
+
+# diffusers takes the stages of its singlestep methods at levels of the grid, and the orders in turn
+# (1, 2, 3, 1, ...): each of its steps is one step of ours with nodes of its own. Left out: the SDE of
+# orders 2 and 3, whose steps start again from the same state with noise independent of the stages',
+# where ours is of one path.
+SINGLESTEP = cases("DPMSolverSinglestepScheduler", lambda s: "sde" not in algorithm(s))
+SINGLESTEP_SDE = cases(
+    "DPMSolverSinglestepScheduler", lambda s: "sde" in algorithm(s) and s["solver_order"] > 1
+)
+
+
+def singlestep_choice(config, order, nodes):
+    """The solver that takes such a step, and which of the evaluations from its start it makes."""
+    data = algorithm(config) == "dpmsolver++"
+    if order == 1:
+        return {"name": "dpm_solver1"}, [0]
+    if config.get("solver_type", "midpoint") == "heun":  # the polynomial through all nodes
+        name = {"name": f"etd_erk{order}", "variant": "b", "prediction": "data" if data else "noise"}
+        return name | {f"c{i + 2}": node for i, node in enumerate(nodes)}, list(range(order))
+    if order == 3 and data:  # a straight line through the first and the last
+        return {"name": "etd_erk2", "variant": "b", "c2": nodes[1]}, [0, 2]
+    name = "dpmpp_2s" if data else f"dpm_solver{order}"
+    return {"name": name} | {f"r{i + 1}": node for i, node in enumerate(nodes)}, list(range(order))
 
 
 @pytest.mark.parametrize("case", SINGLESTEP)
@@ -264,21 +320,25 @@ def test_diffusers_dpm_singlestep(case):
     data = golden("dpm_diffusers")
     config = data.cases[case]["config"]
     reference, levels = data.tensor(case, "x_traj_f64"), data.tensor(case, "sigmas_f64")
-    family = "dpm_solver" if algorithm(config) == "dpmsolver" else "dpmpp_"
     steps = len(levels) - 1 - int(levels[-1] == 0)
+    most = config.get("solver_order", 2)
     for end in range(1, steps + 1):
-        order = (end - 1) % config.get("solver_order", 2) + 1
-        if steps == 7 and end == 7:
+        order = (end - 1) % most + 1
+        if most == 2 and steps == 7 and end == 7:
             order = 1  # the two last steps of a path to zero
         start = end - order
         lam = -levels[start : end + 1].log()
         nodes = ((lam[1:-1] - lam[0]) / (lam[-1] - lam[0])).tolist()
-        name = "dpm_solver1" if order == 1 else f"{family}{order}" + "s" * (family == "dpmpp_")
-        denoiser, scaling = replayed(case, start)
+        choice, evaluations = singlestep_choice(config, order, nodes)
+        evaluations = [start + i for i in evaluations]
+        # Its stages before the last are of its own rules: in data prediction their states matter.
+        denoiser, scaling = replayed(
+            case, evaluations, recorded_states=order == 3 and algorithm(config) == "dpmsolver++"
+        )
         result = seedsbench.sample(
             denoiser,
             unit(reference[start], levels[start], scaling),
-            solver={"name": name, **{f"r{i + 1}": node for i, node in enumerate(nodes)}},
+            solver=choice,
             sigmas=levels[[start, end]],
             schedule={"name": "linear", "scaling": scaling},
             final="stop",
@@ -286,5 +346,9 @@ def test_diffusers_dpm_singlestep(case):
         close(result.x, reference[end])
 
 
-def test_covered_cases_of_diffusers():
-    assert (len(MULTISTEP), len(UNIPC), len(SA), len(SDE), len(SINGLESTEP)) == (42, 24, 12, 13, 13)
+def test_cases_of_diffusers_are_covered_but_six():
+    covered = [MULTISTEP, UNIPC, SA, SDE, EULER, SINGLESTEP]
+    assert [len(found) for found in covered] == [42, 24, 12, 13, 6, 26]
+    left_out = {*SINGLESTEP_SDE, *SDE3}
+    assert len(left_out) == 6
+    assert set().union(*covered) | left_out == set(golden("dpm_diffusers").cases)
