@@ -6,7 +6,7 @@ from measure import drift_order, log_levels, mixture, weak_orders
 
 import seedsbench
 
-UNIP = {"name": "unipc", "disable_corrector": 10**6}
+UNIP = {"name": "unipc", "corrector": False}
 SDE = {"name": "sa_solver", "tau_start": 100.0, "tau_end": 0.0}
 
 
@@ -27,6 +27,8 @@ SDE = {"name": "sa_solver", "tau_start": 100.0, "tau_end": 0.0}
         {"name": "sa_solver", "tau_value": 0.0, "predictor_order": 1, "corrector_order": 2},
         {"name": "sa_solver", "tau_value": 0.0, "predictor_order": 2, "corrector_order": 1},
         UNIP,
+        {**UNIP, "solver_order": 1},
+        {**UNIP, "solver_order": 3},
     ],
 )
 def test_drift_order_of_options(choice):
@@ -34,6 +36,19 @@ def test_drift_order_of_options(choice):
     if choice in ({"name": "dpm_solver3", "r2": 0.75}, {"name": "dpmpp_3m", "compat": "diffusers"}):
         counts = (256, 512, 1024)  # the term of order 3 is large at first
     assert drift_order(choice, counts=counts) == pytest.approx(seedsbench.solver(**choice).order, abs=0.3)
+
+
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_drift_order_from_a_low_level(solver_order, corrected):
+    """Where the prediction changes at once, a first step that is not corrected leaves an error of order 2."""
+    choice = {"name": "unipc", "solver_order": solver_order, "disable_corrector": 0 if corrected else 1}
+    got = drift_order(choice, counts=(64, 128, 256), high=1.0)
+    assert got == pytest.approx(seedsbench.solver(**choice).order, abs=0.2)
+    choice = {**UNIP, "solver_order": solver_order}
+    assert drift_order(choice, counts=(64, 128, 256), high=1.0) == pytest.approx(
+        min(solver_order, 2), abs=0.2
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,6 +115,18 @@ def test_lower_order_final_of_the_multistep_solvers():
     assert not torch.allclose(run("dpmpp_3m"), run({"name": "dpmpp_3m", "lower_order_final": False}))
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_shorter_than_its_history_takes_lower_orders(steps):
+    """No order lacks history: the first steps use what there is."""
+    for name, option in (("unipc", "solver_order"), ("sa_solver", "predictor_order")):
+        least = run({"name": name, option: steps}, steps=steps)
+        assert torch.equal(run({"name": name, option: 3}, steps=steps), least)
+    lower = {1: "dpm_solver1", 2: {"name": "dpmpp_2m", "solver_type": "heun"}}[steps]
+    assert torch.allclose(
+        run({"name": "dpmpp_3m", "solver_type": "heun"}, steps=steps), run(lower, steps=steps)
+    )
+
+
 @pytest.mark.parametrize("name", ["dpm_solver3", "dpmpp_3m", "unipc", "sa_solver"])
 @pytest.mark.parametrize("prediction", ["data", "noise"])
 def test_a_thousand_steps_stay_finite(name, prediction):
@@ -120,7 +147,11 @@ def test_noise_lies_in_the_interval_of_tau_alone():
     [
         ({"name": "unipc", "solver_order": 4}, r"solver_order=4 must lie in \[1, 3\]"),
         ({"name": "unipc", "solver_order": 0}, r"solver_order=0 must lie in \[1, 3\]"),
-        ({"name": "unipc", "variant": "bh3"}, "must be one of bh1, bh2"),
+        ({"name": "unipc", "solver_order": 2.5}, "solver_order=2.5 must be an integer"),
+        ({"name": "unipc", "variant": "bh3"}, "variant='bh3' must be one of bh1, bh2"),
+        ({"name": "unipc", "disable_corrector": -1}, r"disable_corrector=-1 must lie in \[0, inf\]"),
+        ({"name": "sa_solver", "tau_value": 3.0}, r"tau_value=3.0 must lie in \[0, 2\]"),
+        ({"name": "sa_solver", "slope": "bh3"}, "slope='bh3' must be one of exact, bh1, bh2"),
         ({"name": "sa_solver", "predictor_order": 4}, r"predictor_order=4 must lie in \[1, 3\]"),
         ({"name": "sa_solver", "corrector_order": 5}, r"corrector_order=5 must lie in \[0, 4\]"),
         ({"name": "sa_solver", "tau_start": 0.01}, r"tau_start=0.01 must lie in \[0.72, inf\]"),
