@@ -130,6 +130,7 @@ def sample(
     solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
     nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
         or sigmas: explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
+        An adaptive solver takes of the levels the ends, and of their number the most steps it may try.
     final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
         coordinates, "stop" leaves the (scaled) state there.
     afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.

@@ -32,6 +32,7 @@ ALLOWED = {
     "api": {"checks", "data", "denoisers", "diffusion", "registry", "solvers"},
     "bench": {"api", "checks", "config", "data", "denoisers", "diffusion", "metrics", "registry", "solvers"},
     "report": set(),
+    "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
     "preflight": {"bench", "checks", "config", "registry"},
     "cli": {"bench", "preflight", "registry", "report"},
     "__main__": {"cli"},

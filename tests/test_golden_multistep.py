@@ -58,7 +58,8 @@ def diff_solver(s):
     choice = {"name": name} | ({"max_order": s["max_order"]} if "max_order" in s else {})
     if name == "deis":
         choice["mode"] = s["deis_mode"]
-    return choice | ({"compat": "diff_sampler"} if name in ("deis", "ipndm_v") else {})
+    compat = name == "ipndm_v" or s.get("deis_mode") == "tab"
+    return choice | ({"compat": "diff_sampler"} if compat else {})
 
 
 def run_diff_solver(case, choice):
@@ -167,3 +168,8 @@ def test_rhoab_is_ipndm_v():
     case = "deis_sampler_polynomial_n11_max_order-3_deis_mode-rhoab"
     rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
     assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
+
+
+def test_compat_without_meaning_is_refused():
+    with pytest.raises(ValueError, match="compat=diff_sampler has no meaning for mode=rhoab"):
+        seedsbench.solver("deis", mode="rhoab", compat="diff_sampler")

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from seedsbench import registry
 from seedsbench.preflight import Usage, parse, preflight
+
+FIRST = registry.names("solver")[0]
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +29,8 @@ def refusal(*arguments):
     [
         ("solver=elur", "unknown solver 'elur'. Did you mean 'euler'"),
         ("solver=SEEDS3", "unknown solver 'SEEDS3'"),
-        ("solver=", "unknown solver ''. Known: ddim, "),
-        ("solver=null", "unknown solver 'None'. Known: ddim, "),
+        ("solver=", f"unknown solver ''. Known: {FIRST}, "),
+        ("solver=null", f"unknown solver 'None'. Known: {FIRST}, "),
         ("regime=edn", "unknown regime 'edn'. Did you mean 'edm'?"),
         ("schedule=lin", "unknown schedule 'lin'. Did you mean 'linear'?"),
         ("grid=eddm", "unknown grid 'eddm'. Did you mean 'edm'"),

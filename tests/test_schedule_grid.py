@@ -14,9 +14,11 @@ from seedsbench.api import noise_levels
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, Grid, IDDPMGrid, iddpm_table
 from seedsbench.diffusion.schedule import VE, VP, Discrete, Linear
+from seedsbench.diffusion.score_sde import Geometric, SubVP
 
 SCHEDULES = [VP(), VP(scaling="none"), VE(), VE(scaling="vp"), Linear(), Linear(scaling="vp"), Discrete()]
 SCHEDULES += [Discrete(beta_schedule=b) for b in ("scaled_linear", "squaredcos_cap_v2")]
+SCHEDULES += [SubVP(), SubVP(scaling="none"), Linear(scaling="subvp"), Geometric()]
 SIGMAS = torch.logspace(-2, 1.8, 50, dtype=torch.float64)
 GRIDS = [n for n in registry.names("grid") if n not in ("explicit", "discrete")]
 
@@ -53,6 +55,22 @@ def test_vp_fitted_to_another_range_passes_through_its_ends():
     ends = fitted.sigma(torch.tensor([1e-3, 1.0], dtype=torch.float64))
     assert ends.tolist() == pytest.approx([0.002, 80.0], rel=1e-9)
     assert VP().through(0.5, 2.0) == VP()  # no positive beta_d fits: constants as given
+
+
+@pytest.mark.parametrize("schedule", [SubVP(), Geometric()], ids=repr)
+def test_a_fitted_schedule_has_the_range_at_its_ends(schedule):
+    fitted = schedule.through(0.005, 80.0)
+    first = 1e-3 if isinstance(schedule, SubVP) else 0.0
+    ends = fitted.sigma(torch.tensor([first, 1.0], dtype=torch.float64))
+    assert ends.tolist() == pytest.approx([0.005, 80.0], rel=1e-9)
+
+
+def test_subvp_is_vps_signal_with_the_smaller_variance():
+    t = torch.linspace(0.01, 1, 9, dtype=torch.float64)
+    vp, subvp = VP(fit_range=False), SubVP(fit_range=False)
+    assert torch.allclose(subvp.scale(t), vp.scale(t), rtol=1e-12)
+    std = subvp.sigma(t) * subvp.scale(t)
+    assert torch.allclose(std, 1 - vp.scale(t) ** 2, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2"])

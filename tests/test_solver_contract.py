@@ -36,27 +36,33 @@ def test_promised_evaluations_are_counted_ones(solver_name, schedule, final):
         result = seedsbench.sample(
             mixture(), start(), solver=solver, steps=steps, schedule=schedule, final=final
         )
-        assert result.nfe.tolist() == [solver.nfe(steps) + (final != "stop")] * 8
+        promised = solver.total_nfe(steps, final)
+        if solver.adaptive:
+            assert 0 < result.nfe.min() <= result.nfe.max() <= promised
+        else:
+            assert result.nfe.tolist() == [promised] * 8
         assert result.x.isfinite().all()
 
 
 def test_a_budget_is_never_exceeded_and_one_more_step_would(solver_name):
     solver = seedsbench.solver(solver_name)
-    smallest = solver.nfe(1) + 1
+    smallest = solver.total_nfe(1)
     for budget in range(smallest):
         with pytest.raises(BudgetError, match=f"smallest budget that works is {smallest}$"):
             solver.steps_for(budget)
     for budget in range(smallest, 40):
         steps = solver.steps_for(budget)
-        assert solver.nfe(steps) + 1 <= budget < solver.nfe(steps + 1) + 1
+        assert solver.total_nfe(steps) <= budget < solver.total_nfe(steps + 1)
 
 
 def test_drift_order_is_the_declared_one(solver_name):
     solver = seedsbench.solver(solver_name).noise_free
+    # The steps of an adaptive solver are uniform in its own clock, which resolves a wide range late.
+    levels = {"high": 2.0, "low": 0.3} if solver.adaptive else {}
     for schedule in ("linear", "vp"):
-        measured = [drift_order(solver, schedule, (64, 128, 256))]
+        measured = [drift_order(solver, schedule, (64, 128, 256), **levels)]
         if abs(measured[0] - solver.order) > 0.3:  # orders are limits: look further out before judging
-            measured.append(drift_order(solver, schedule, (1024, 2048, 4096)))
+            measured.append(drift_order(solver, schedule, (1024, 2048, 4096), **levels))
         assert measured[-1] == pytest.approx(solver.order, abs=0.3), (schedule, measured)
 
 

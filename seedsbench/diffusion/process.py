@@ -1,5 +1,6 @@
 """The denoiser seen through a schedule: the only thing a solver may evaluate, and it counts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,10 +8,23 @@ from torch import Tensor
 
 from seedsbench.diffusion.schedule import Schedule
 
+LANES = 16  # a multiple of every vector length of current processors, in float64
+
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
     """A () or (B,) tensor shaped to broadcast over (B, C, H, W)."""
     return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def each(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """function(value) elementwise, () or (B,): the same bits for a sample whatever its place in the batch.
+
+    torch computes the odd end of a tensor by other code than its body, and powers and hyperbolic
+    functions then differ in the last digit; here every sample fills lanes of its own.
+    """
+    if value.ndim == 0:
+        return function(value)
+    return function(value.unsqueeze(1).expand(-1, LANES).contiguous())[:, 0]
 
 
 def analytic(x: Tensor, sigma: Tensor) -> Tensor:
@@ -65,10 +79,11 @@ class Process:
         labels = None if self._labels is None else self._labels[rows]
         return self._denoiser(x, sigma, labels).to(x.dtype)
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """D for the scaled state x at time t; costs one evaluation."""
-        sigma = self.schedule.sigma(t)
-        return self.predict(x / expand(self.schedule.scale_at(sigma), x), sigma)
+    def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """D for the scaled state x at time t; costs one evaluation. rows: as in `predict_rows`."""
+        sigma = each(self.schedule.sigma, t)
+        x = x / expand(each(self.schedule.scale_at, sigma), x)
+        return self.predict(x, sigma) if rows is None else self.predict_rows(x, sigma, rows)
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise estimate (x/s - D)/sigma; costs one evaluation."""
@@ -76,13 +91,16 @@ class Process:
         x = x / expand(self.schedule.scale_at(sigma), x)
         return (x - self.predict(x, sigma)) / expand(sigma, x)
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation."""
+    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation.
+
+        rows: as in `predict_rows`, for some samples of the batch only, t then (n,).
+        """
         schedule = self.schedule
-        sigma, scale = schedule.sigma(t), schedule.scale(t)
-        rate = schedule.dsigma(t) / sigma
-        growth = expand(rate + schedule.dscale(t) / scale, x)
-        return growth * x - expand(rate * scale, x) * self.denoise(x, t)
+        sigma, scale = each(schedule.sigma, t), each(schedule.scale, t)
+        rate = each(schedule.dsigma, t) / sigma
+        growth = expand(rate + each(schedule.dscale, t) / scale, x)
+        return growth * x - expand(rate * scale, x) * self.denoise(x, t, rows)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest level the denoiser was trained on, float64."""

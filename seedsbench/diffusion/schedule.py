@@ -16,16 +16,18 @@ from torch import Tensor
 from seedsbench.checks import check_range, check_types
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+Scaling = Literal["none", "vp", "subvp"]
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
     """sigma(t), its derivative and inverse, and the signal scale; all take float64 tensors of any shape.
 
-    scaling: "none" keeps s = 1; "vp" keeps the variance of unit-variance data at 1, s = 1/sqrt(1+sigma^2).
+    scaling: "none" keeps s = 1; "vp" keeps the variance of unit-variance data at 1, s = 1/sqrt(1+sigma^2);
+    "subvp" has sigma = (1 - s^2)/s, the sub-VP process (Song et al. 2021, eq. 29).
     """
 
-    scaling: Literal["none", "vp"] = "none"
+    scaling: Scaling = "none"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -44,6 +46,8 @@ class Schedule(ABC):
 
     def scale_at(self, sigma: Tensor) -> Tensor:
         """Signal scale s where the noise level is `sigma`."""
+        if self.scaling == "subvp":
+            return 2 / (sigma + (sigma**2 + 4).sqrt())
         return (1 + sigma**2).rsqrt() if self.scaling == "vp" else torch.ones_like(sigma)
 
     def scale(self, t: Tensor) -> Tensor:
@@ -55,7 +59,10 @@ class Schedule(ABC):
         if self.scaling == "none":
             return torch.zeros_like(t)
         sigma = self.sigma(t)
-        return -sigma * self.dsigma(t) * self.scale_at(sigma) ** 3
+        scale = self.scale_at(sigma)
+        if self.scaling == "subvp":
+            return -self.dsigma(t) * scale**2 / (1 + scale**2)
+        return -sigma * self.dsigma(t) * scale**3
 
     def through(self, sigma_min: float, sigma_max: float) -> "Schedule":
         """This schedule, fitted to the range it will be used on where it has free constants."""
@@ -100,7 +107,7 @@ class VP(Schedule):
     solvers that step in t (euler, heun) can tell the difference; exponential solvers step in sigma.
     """
 
-    scaling: Literal["none", "vp"] = "vp"
+    scaling: Scaling = "vp"
     beta_d: float = 19.9
     beta_min: float = 0.1
     epsilon_s: float = 1e-3
@@ -119,13 +126,21 @@ class VP(Schedule):
         return 0.5 * (self.beta_min + self.beta_d * t) * (sigma + 1 / sigma)
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
+        return self.when(torch.log1p(sigma**2))
+
+    def when(self, integral: Tensor) -> Tensor:
+        """The time at which the integral of beta, beta_d t^2 / 2 + beta_min t, has this value."""
+        root = (self.beta_min**2 + 2 * self.beta_d * integral).sqrt()
         return (root - self.beta_min) / self.beta_d
+
+    def integral(self, sigma: float) -> float:
+        """The integral of beta up to the time of this noise level."""
+        return math.log1p(sigma**2)
 
     def through(self, sigma_min: float, sigma_max: float) -> "VP":
         if not self.fit_range:
             return self
-        low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+        low, high = self.integral(sigma_min), self.integral(sigma_max)
         beta_d = 2 * (low / self.epsilon_s - high) / (self.epsilon_s - 1)
         if beta_d <= 0:
             return self
@@ -148,7 +163,7 @@ class Discrete(Schedule):
         the noise knows nothing of the data there: the limit needs v or sample prediction.
     """
 
-    scaling: Literal["none", "vp"] = "vp"
+    scaling: Scaling = "vp"
     num_train_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02

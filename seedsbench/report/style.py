@@ -38,21 +38,40 @@ RC: Any = {
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "seeds": ("#d55e00", "o", ("seeds3", "seeds3_asreleased", "seeds2", "seeds1")),
     "etd": ("#c99700", "D", ("etd_erk4", "etd_erk3", "etd_erk2", "etd_erk1")),
-    "edm": ("#0072b2", "s", ("heun", "karras_sde", "euler", "karras_ve", "euler_ancestral")),
+    "edm": ("#0072b2", "s", ("heun", "karras_sde", "euler", "karras_ve", "restart")),
     "ddim": ("#009e73", "^", ("ddim", "ddpm")),
     "dpm": (
         "#aa3377",
         "P",
         (
             *("dpmpp_2m", "dpmpp_3m", "dpmpp_2s", "dpm_solver3", "dpm_solver2", "dpm_solver1"),
-            *("dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "dpmpp_2s_ancestral"),
+            *("dpm2", "dpm_fast", "dpm_adaptive"),
+        ),
+    ),
+    "dpm_sde": (
+        "#5b4fa2",
+        "h",
+        (
+            *("dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "dpmpp_2s_ancestral", "dpm2_ancestral"),
+            *("euler_ancestral", "sa_solver", "er_sde"),
         ),
     ),
     "score_sde": ("#3a9fc9", "v", ("pc_vp", "pc_ve", "pc_subvp", "euler_maruyama", "adaptive_sde")),
-    "multistep": ("#7a6a2f", "X", ("unipc", "deis", "ipndm", "ipndm_v")),
+    "multistep": ("#7a6a2f", "X", ("unipc", "deis", "ipndm", "ipndm_v", "lms", "pndm")),
     "runge_kutta": ("#333333", "*", ("rk4", "dopri5", "rk45", "midpoint")),
-    "sde": ("#5b4fa2", "h", ("restart", "sa_solver", "er_sde")),
     "other": ("#777777", "p", ()),
+}
+FAMILY_NAMES = {
+    "seeds": "SEEDS",
+    "etd": "Exponential Runge-Kutta (ODE)",
+    "edm": "EDM",
+    "ddim": "DDIM, DDPM",
+    "dpm": "DPM-Solver (ODE)",
+    "dpm_sde": "DPM-Solver++ and others (SDE)",
+    "score_sde": "Score SDE",
+    "multistep": "Linear multistep",
+    "runge_kutta": "Runge-Kutta",
+    "other": "Others",
 }
 ALIASES = {
     "exponential": "etd",

@@ -27,7 +27,7 @@ def write_markdown(df: pd.DataFrame, problems: list[Problem], path: Path) -> Non
         lines += _reasons(df, status)
     lines += _no_score(df)
     if problems:
-        lines += ["## Problems", "", *_grid(["file", "what"], [list(p) for p in problems]), ""]
+        lines += ["## Problems", "", *markdown_table(["file", "what"], [list(p) for p in problems]), ""]
     path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
 
 
@@ -55,7 +55,7 @@ def _section(panel: Panel) -> list[str]:
     ]
     extractor = feature_name(panel.key["extractor"])
     note = f"FID on {extractor}. ± is one standard deviation over seeds; bold is best at its budget."
-    return [f"## {' · '.join(title_parts(panel))}", "", note, "", *_grid(HEADER, lines), ""]
+    return [f"## {' · '.join(title_parts(panel))}", "", note, "", *markdown_table(HEADER, lines), ""]
 
 
 def _best(found: pd.DataFrame) -> set[int]:
@@ -104,7 +104,7 @@ def _reasons(df: pd.DataFrame, status: str) -> list[str]:
     if not lines:
         return []
     header = ["model, regime", "solver", "NFE budget", "seed", "reason", "run_key"]
-    return [f"## {status.capitalize()}", "", *_grid(header, lines), ""]
+    return [f"## {status.capitalize()}", "", *markdown_table(header, lines), ""]
 
 
 def _no_score(df: pd.DataFrame) -> list[str]:
@@ -117,10 +117,10 @@ def _no_score(df: pd.DataFrame) -> list[str]:
         for r in rows.to_dict("records")
     ]
     title = "## Finished without a positive FID (in no figure)"
-    return [title, "", *_grid(["solver", "NFE budget", "FID", "run_key"], lines), ""]
+    return [title, "", *markdown_table(["solver", "NFE budget", "FID", "run_key"], lines), ""]
 
 
-def _grid(header: list[str], lines: list[list[str]]) -> list[str]:
+def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up as plain text too."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in [header, *lines]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]

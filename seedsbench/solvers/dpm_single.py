@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.process import each, expand
 from seedsbench.solvers.tableau import phi
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # process.predict: D of unscaled x at sigma
@@ -28,7 +28,7 @@ Taken = tuple[Tensor, tuple[Tensor, ...]]  # x at sigma_next, and the estimates 
 
 def node(sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
     """The level a share r of the step on, in lambda."""
-    return sigma * (sigma_next / sigma) ** r
+    return sigma * each(lambda ratio: ratio**r, sigma_next / sigma)
 
 
 def noise_estimate(predict: Predict, x: Tensor, sigma: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
+from seedsbench.solvers.tableau import ButcherTableau
 
 MAX_GAMMA = math.sqrt(2) - 1
 
@@ -56,6 +57,11 @@ class KarrasSDE(Solver):
     def noise_free(self) -> "KarrasSDE":
         return replace(self, S_churn=0.0)
 
+    @property
+    def tableau(self) -> ButcherTableau:
+        """The Runge-Kutta rule of a step."""
+        return EULER if self.rk_order == 1 else second_order(self.alpha)
+
     def nfe(self, n_steps: int) -> int:
         return self.rk_order * n_steps
 
@@ -66,8 +72,7 @@ class KarrasSDE(Solver):
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: float, noise: Noise
     ) -> StepResult:
         x, t = self.finish(process, x, t, state, noise)
-        tableau = EULER if self.rk_order == 1 else second_order(self.alpha)
-        return StepResult(rk_step(process, tableau, x, t, t_next), state)
+        return StepResult(rk_step(process, self.tableau, x, t, t_next), state)
 
     def finish(
         self, process: Process, x: Tensor, t: Tensor, state: float, noise: Noise

@@ -160,8 +160,15 @@ class DEIS(LinearMultistep):
     mode: Literal["tab", "rhoab", "logrho"] = "tab"
     compat: Literal["none", "diff_sampler"] = "none"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compat != "none" and self.mode != "tab":
+            raise ValueError(
+                f"DEIS: compat={self.compat} has no meaning for mode={self.mode}: use mode=tab or compat=none"
+            )
+
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
-        if self.mode == "tab" and self.compat == "diff_sampler":
+        if self.compat == "diff_sampler":
             return _summed_weights(levels, sigma_next)
         points, measure = noise_levels(levels[0], sigma_next)
         clock = {"tab": schedule.sigma_inv, "rhoab": torch.clone, "logrho": torch.log}[self.mode]

@@ -13,6 +13,11 @@ from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.tableau import ButcherTableau
 
 EULER = ButcherTableau(c=(0.0,), a=((),), b=(1.0,))
+CLASSICAL = ButcherTableau(
+    c=(0.0, 0.5, 0.5, 1.0),
+    a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+    b=(1 / 6, 2 / 6, 2 / 6, 1 / 6),
+)
 
 
 def second_order(alpha: float) -> ButcherTableau:
@@ -85,3 +90,27 @@ class Heun(RungeKutta):
     @property
     def tableau(self) -> ButcherTableau:
         return second_order(self.alpha)
+
+
+@dataclass(frozen=True)
+class Midpoint(RungeKutta):
+    """The midpoint rule, which is Heun's with alpha = 1/2: order 2, two evaluations a step."""
+
+    family: ClassVar[str] = "runge_kutta"
+    order: ClassVar[int] = 2
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        return second_order(0.5)
+
+
+@dataclass(frozen=True)
+class RK4(RungeKutta):
+    """The classical Runge-Kutta method (Kutta 1901): order 4, four evaluations a step."""
+
+    family: ClassVar[str] = "runge_kutta"
+    order: ClassVar[int] = 4
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        return CLASSICAL

@@ -1,0 +1,1 @@
+"""The certificate: what each solver really does, measured on problems whose answers are known."""

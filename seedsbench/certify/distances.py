@@ -1,0 +1,79 @@
+"""How far a solver's samples are from the known distribution, at a budget of evaluations.
+
+Both distances are to the mixture itself, its moments and its distribution function, not to samples of it.
+What remains for exact samples of the same number is the floor.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+
+from seedsbench import api
+from seedsbench.certify.orders import Choice
+from seedsbench.certify.paths import CERTIFY, latents
+from seedsbench.certify.problems import as_solver, mixture
+from seedsbench.metrics.fid import frechet_distance
+from seedsbench.solvers.base import BudgetError
+
+SAMPLES = 50_000
+DIRECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Distance:
+    """At one budget: mean evaluations counted, Frechet distance (squared, as FID is), sliced Wasserstein-2."""
+
+    nfe: float
+    frechet: float
+    wasserstein: float
+
+
+def distance(solver: Choice, budget: int, *, samples: int = SAMPLES, seed: int = 0) -> Distance | None:
+    """The default command's run on the mixture, EDM's grid from 80 to 0.002; None if no step fits."""
+    try:
+        run = api.sample(mixture(), latents(samples, 2, seed=seed), solver=as_solver(solver), nfe=budget)
+    except BudgetError:
+        return None
+    return Distance(float(run.nfe.double().mean()), *distances(run.x.flatten(1).numpy()))
+
+
+def floor(*, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Both distances of exact samples."""
+    exact = mixture().draw(torch.arange(samples), seed=seed, stream=CERTIFY)
+    return distances(exact.flatten(1).numpy())
+
+
+def distances(x: np.ndarray) -> tuple[float, float]:
+    """(squared Frechet, sliced Wasserstein-2) of samples (n, 2) from the mixture."""
+    mean, cov = mixture().moments()
+    return frechet_distance(x.mean(0), np.cov(x.T), mean, cov), sliced_wasserstein(x)
+
+
+def sliced_wasserstein(x: np.ndarray) -> float:
+    """Root mean square, over DIRECTIONS of the half circle, of the W2 distance of projections.
+
+    On the line W2 matches quantiles: the sorted samples with those of the mixture, exactly known.
+    """
+    squares = []
+    for i in range(DIRECTIONS):
+        angle = math.pi * (i + 0.5) / DIRECTIONS
+        along = np.sort(x @ np.array([math.cos(angle), math.sin(angle)]))
+        squares.append(float(np.mean((along - _quantiles(i, len(x))) ** 2)))
+    return math.sqrt(float(np.mean(squares)))
+
+
+@cache
+def _quantiles(direction: int, n: int) -> np.ndarray:
+    """Quantiles at (i + 0.5)/n of the mixture projected on a direction, by inverting its distribution."""
+    angle = math.pi * (direction + 0.5) / DIRECTIONS
+    target = mixture()
+    centres = target.means.numpy() @ np.array([math.cos(angle), math.sin(angle)])
+    place = np.linspace(centres.min() - 8 * target.std, centres.max() + 8 * target.std, 200_001)
+    below = sum(
+        w * ndtr((place - m) / target.std) for m, w in zip(centres, target.weights.numpy(), strict=True)
+    )
+    return np.interp((np.arange(n) + 0.5) / n, below, place)

@@ -1,0 +1,152 @@
+"""Error against NFE on the mixture, log-log: one panel a family, all the other solvers in grey behind it."""
+
+import io
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from seedsbench.certify.table import curve
+from seedsbench.report.style import (
+    FAMILY_NAMES,
+    GREY,
+    INK,
+    PALE,
+    RC,
+    family_of,
+    log_ticks,
+    look,
+    plain,
+    spread,
+    text_inches,
+)
+
+LABEL_PT = 7.5
+WIDTH, HEIGHT = 2.5, 2.3  # of one panel's axes, inches
+LEFT, TOP, BOTTOM, HEAD, FOOT = 0.55, 0.28, 0.42, 0.5, 0.12
+COLUMNS = 3
+METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
+
+
+def write_figure(df: pd.DataFrame, floor: float, folder: Path) -> list[Path]:
+    """Write certificate.png and .svg; the same rows give the same bytes."""
+    written = []
+    with mpl.rc_context(RC):
+        figure = error_figure(df, floor)
+        for kind, metadata in METADATA.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+            written.append(folder / f"certificate.{kind}")
+            written[-1].write_bytes(buffer.getvalue())
+    return written
+
+
+def error_figure(df: pd.DataFrame, floor: float) -> Figure:
+    """The figure of rows in their order (certify.table.ordered); floor: the distance of exact samples."""
+    rows = df.to_dict("records")
+    curves = {row["solver"]: np.array(curve(row)).T for row in rows if curve(row)}
+    families: dict[str, list[str]] = {}
+    for row in rows:
+        if row["solver"] in curves and " " not in row["solver"]:
+            families.setdefault(family_of(row["solver"], row["family"]), []).append(row["solver"])
+    named = {row["solver"]: row["family"] for row in rows}
+    figure, axes = _panels(families)
+    everything = np.concatenate(list(curves.values()), axis=1)
+    limits = [_padded(everything[0]), _padded(np.append(everything[1], floor))]
+    for ax, (family, members) in zip(axes, families.items(), strict=True):
+        _set_axes(ax, limits)
+        ax.set_title(FAMILY_NAMES[family], loc="left", fontsize=9, pad=6)
+        ax.axhline(floor, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+        for name in set(curves) - set(members):
+            ax.plot(*curves[name], color="#dddddd", linewidth=0.6, zorder=0.8)
+        for name in members:
+            style = look(name, named[name])
+            ax.plot(
+                *curves[name],
+                color=style.colour,
+                linestyle=style.line,
+                marker=style.marker,
+                markersize=3.5,
+                linewidth=1.2,
+                zorder=3,
+            )
+        _label(ax, members, curves, named)
+    return figure
+
+
+def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
+    rows = math.ceil(len(families) / COLUMNS)
+    groups = list(families.values())
+    gutters = [
+        max(text_inches(name, LABEL_PT) for group in groups[c::COLUMNS] for name in group)
+        for c in range(min(COLUMNS, len(groups)))
+    ]
+    widths = [LEFT + WIDTH + 0.3 + gutter + 0.1 for gutter in gutters]
+    cell = TOP + HEIGHT + BOTTOM
+    w, h = sum(widths), rows * cell + HEAD + FOOT
+    figure = Figure(figsize=(w, h))
+    FigureCanvasAgg(figure)
+    title = "Error against NFE on the mixture, exact denoiser"
+    figure.text(LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
+    note = (
+        "Sliced Wasserstein-2 distance to the exact distribution. Dashed: exact samples of the same number."
+    )
+    figure.text(LEFT / w, 1 - 0.3 / h, note, fontsize=7.5, va="top", color=GREY)
+    axes = []
+    for i in range(len(groups)):
+        x = sum(widths[: i % COLUMNS]) + LEFT
+        y = h - HEAD - (i // COLUMNS + 1) * cell + BOTTOM
+        axes.append(figure.add_axes((x / w, y / h, WIDTH / w, HEIGHT / h)))
+    for ax in axes[-COLUMNS:]:
+        ax.set_xlabel("NFE per sample, measured", fontsize=8)
+    return figure, axes
+
+
+def _padded(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.log(values.min()), np.log(values.max())
+    room = 0.04 * (high - low)
+    return float(np.exp(low - room)), float(np.exp(high + room))
+
+
+def _set_axes(ax: Axes, limits: list[tuple[float, float]]) -> None:
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(limits[0])
+    ax.set_ylim(limits[1])
+    for axis, (low, high), most in ((ax.xaxis, limits[0], 5), (ax.yaxis, limits[1], 6)):
+        axis.set_major_locator(FixedLocator(log_ticks(low, high, most)))
+        axis.set_major_formatter(FuncFormatter(plain))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    ax.grid(True, which="major", color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=3, width=0.7, labelsize=7.5)
+
+
+def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], named: dict[str, str]) -> None:
+    """Names beside the line ends, moved apart, tied to their curves."""
+    (x_low, x_high), (y_low, y_high) = np.log(ax.get_xlim()), np.log(ax.get_ylim())
+    x = np.array([(np.log(curves[name][0, -1]) - x_low) / (x_high - x_low) for name in members])
+    y = np.array([(np.log(curves[name][1, -1]) - y_low) / (y_high - y_low) for name in members])
+    gap = min((LABEL_PT + 1.5) / 72 / HEIGHT, 1 / max(len(members) - 1, 1))
+    for name, x0, y0, y1 in zip(members, x, y, spread(y, gap, 0.0, 1.0), strict=True):
+        style = look(name, named[name])
+        tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
+        tie.set(color=style.colour, alpha=0.55, linewidth=0.6)
+        ax.add_artist(tie)
+        ax.text(
+            1.085,
+            y1,
+            name,
+            transform=ax.transAxes,
+            fontsize=LABEL_PT,
+            color=style.text,
+            va="center_baseline",
+        )

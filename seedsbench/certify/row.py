@@ -1,0 +1,115 @@
+"""One solver's certificate: everything measured, beside what it declares."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from seedsbench import api
+from seedsbench.certify.distances import SAMPLES, distance
+from seedsbench.certify.orders import Measured, limit_drift_order, strong_order
+from seedsbench.certify.problems import fixed_steps
+from seedsbench.certify.weak import common_noise_order, is_affine, is_markov, kolmogorov_order, weak_orders
+from seedsbench.solvers.base import Solver
+
+BUDGETS = (5, 7, 10, 14, 20, 28, 50, 100)
+TABLE_BUDGETS = (10, 20, 50)
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (("seeds2", {"c2": 0.4}), ("seeds3", {"c2": 0.4}))
+WITHIN = 0.3
+"""How near a measured order has to come to the declared one."""
+LONG = 100
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configured solver with options: what one row is about."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+    def build(self) -> Solver:
+        return api.solver(self.name, **self.options)
+
+
+def entries() -> list[Entry]:
+    """Every configured solver, and the variants whose orders are claimed too."""
+    named = [Entry(name) for name in api.solver_names()]
+    return sorted([*named, *(Entry(*variant) for variant in VARIANTS)], key=lambda entry: entry.title)
+
+
+def certify(entry: Entry, *, samples: int = SAMPLES) -> dict[str, Any]:
+    """The row of one solver; numbers that do not exist for it are nan."""
+    solver = entry.build()
+    row: dict[str, Any] = {
+        "solver": entry.title,
+        "family": solver.family,
+        "stochastic": solver.stochastic,
+        "adaptive": solver.adaptive,
+        "order": solver.order,
+        "drift_order_linear": limit_drift_order(solver, "linear"),
+        "drift_order_vp": limit_drift_order(solver, "vp"),
+        "weak_order": math.nan if solver.weak_order is None else solver.weak_order,
+        **weak(solver),
+        "nfe_first_step": solver.nfe(1),
+        "nfe_per_step": (solver.nfe(2 * LONG) - solver.nfe(LONG)) / LONG,
+        "smallest_budget": solver.total_nfe(1),
+        "samples": samples,
+    }
+    for budget in BUDGETS:
+        found = distance(solver, budget, samples=samples)
+        row[f"nfe@{budget}"] = found.nfe if found else math.nan
+        row[f"frechet@{budget}"] = found.frechet if found else math.nan
+        row[f"sliced_wasserstein@{budget}"] = found.wasserstein if found else math.nan
+    row["verdict"] = verdict(row)
+    return row
+
+
+def weak(solver: Solver) -> dict[str, Any]:
+    """Weak and strong orders, how they were found, and standard errors where they were sampled."""
+    gaussian = (math.nan, math.nan)
+    mixture: Measured | None = None
+    strong: Measured | None = None
+    method = ""
+    if solver.stochastic:
+        if is_affine(solver):
+            gaussian = weak_orders(solver, 256)
+        markov = is_markov(solver)
+        mixture = kolmogorov_order(solver) if markov else common_noise_order(solver)
+        strong = strong_order(solver)
+        method = "" if mixture is None else "quadrature" if markov else "sampled"
+    nothing = Measured(math.nan, math.nan)
+    return {
+        "weak_mean_gaussian": gaussian[0],
+        "weak_variance_gaussian": gaussian[1],
+        "weak_mixture": (mixture or nothing).order,
+        "weak_mixture_stderr": (mixture or nothing).stderr,
+        "weak_mixture_method": method,
+        "strong_order": (strong or nothing).order,
+        "strong_order_stderr": (strong or nothing).stderr,
+    }
+
+
+def weak_measured(row: dict[str, Any]) -> Measured:
+    """The lowest of the weak orders measured, which is what a solver may call its own; nan if there is none."""
+    exact = [row[name] for name in ("weak_mean_gaussian", "weak_variance_gaussian")]
+    found = [Measured(order) for order in exact if not math.isnan(order)]
+    if not math.isnan(row["weak_mixture"]):
+        found.append(Measured(row["weak_mixture"], row["weak_mixture_stderr"]))
+    return min(found, key=lambda measured: measured.order, default=Measured(math.nan))
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """ "as declared", or which declared order the measurement contradicts."""
+    wrong = [
+        f"drift order {row[name]:.2f} ({name.rsplit('_')[-1]}), declared {row['order']}"
+        for name in ("drift_order_linear", "drift_order_vp")
+        if not abs(row[name] - row["order"]) <= WITHIN
+    ]
+    if not math.isnan(row["weak_order"]):
+        measured = weak_measured(row)
+        if not abs(measured.order - row["weak_order"]) <= WITHIN + 2 * measured.stderr:
+            wrong.append(f"weak order {measured.order:.2f}, declared {row['weak_order']:g}")
+    return "; ".join(wrong) or "as declared"

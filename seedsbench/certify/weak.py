@@ -1,0 +1,281 @@
+"""Weak orders: how fast the *distribution* of a stochastic solver approaches that of its SDE.
+
+Three ways, by what the solver is. On Gaussian data every map is affine, and its moments are exact. On the
+mixture, a solver without memory is a Markov chain on the line whose expectations are propagated backwards
+(Kolmogorov) by quadrature, without sampling. One with memory is compared with itself at twice the steps
+along the same Brownian paths, with error bars.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.polynomial import chebyshev
+from numpy.polynomial.hermite_e import hermegauss
+from torch import Tensor
+
+from seedsbench import api
+from seedsbench.certify.orders import Choice, Measured
+from seedsbench.certify.paths import BrownianPath, NoPathError, latents
+from seedsbench.certify.problems import (
+    HIGH,
+    LOW,
+    MEAN,
+    STD,
+    as_solver,
+    fixed_steps,
+    gaussian,
+    line_mixture,
+    log_levels,
+    mixture,
+)
+from seedsbench.denoisers.analytic import Gaussian
+from seedsbench.diffusion.noise import Noise, Recorded, Silent
+from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.schedule import Linear
+from seedsbench.solvers.base import Solver
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+# --- Gaussian data: exact moments ------------------------------------------------------------------
+
+
+def gaussian_moments(
+    solver: Choice,
+    n_steps: int,
+    *,
+    mean: float = MEAN,
+    std: float = STD,
+    high: float = HIGH,
+    low: float = LOW,
+    schedule: str = "linear",
+    final: Any = "stop",
+) -> np.ndarray:
+    """(mean, variance) at `low` of a solver on N(mean, std^2) data, exactly.
+
+    Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses
+    (all zero; the latent; each draw) yields all coefficients. The start has the exact law at `high`.
+    """
+    denoiser = gaussian() if (mean, std) == (MEAN, STD) else Gaussian(mean, std, image_shape=(1, 1, 1))
+    levels = log_levels(n_steps, high, low)
+    method = fixed_steps(as_solver(solver))
+
+    def run(start: Tensor, z: Noise) -> Tensor:
+        return api.sample(
+            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final=final, noise=z
+        ).x.flatten()
+
+    counter = _Counted(1)
+    run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), counter)
+    draws = max(1, counter.draws)
+    start = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
+    start[1] = 1.0
+    z = torch.zeros(draws, draws + 2, 1, 1, 1, dtype=torch.float64)
+    z[torch.arange(draws), torch.arange(draws) + 2] = 1.0
+    x = run(start, Recorded(z))
+    offset, coefficients = x[0], x[1:] - x[0]
+    # Latent variance that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
+    start_variance, start_mean = (std**2 + high**2) / high**2, mean / high
+    return np.array(
+        [
+            float(offset + coefficients[0] * start_mean),
+            float(coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum()),
+        ]
+    )
+
+
+def weak_orders(solver: Choice, n_steps: int = 128, **options: Any) -> tuple[float, float]:
+    """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact.
+
+    options: those of `gaussian_moments`.
+    """
+    std, low, mean = options.get("std", STD), options.get("low", LOW), options.get("mean", MEAN)
+    exact = np.array([mean, std**2 + low**2])
+    coarse, fine = (abs(gaussian_moments(solver, n, **options) - exact) for n in (n_steps, 2 * n_steps))
+    orders = [math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True)]
+    return orders[0], orders[1]
+
+
+def is_affine(solver: Choice, n_steps: int = 4) -> bool:
+    """Whether the map on Gaussian data is affine in latent and normals: f(2z) - f(z) = f(z) - f(0)."""
+    z = latents(64, 1, seed=5).reshape(64, 1, 1, 1, 1)
+    ends = []
+    for factor in (0.0, 1.0, 2.0):
+        start = factor * torch.ones(1, 1, 1, 1, dtype=torch.float64)
+        ends.append(
+            api.sample(
+                gaussian(),
+                start,
+                solver=fixed_steps(as_solver(solver)),
+                sigmas=log_levels(n_steps, HIGH, LOW),
+                final="stop",
+                noise=Recorded(factor * z),
+            ).x
+        )
+    return bool(torch.allclose(ends[2] - ends[1], ends[1] - ends[0], rtol=1e-9, atol=1e-12))
+
+
+class _Counted(Silent):
+    """Silence that counts what is asked of it."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__((batch, 1, 1, 1))
+        self.draws = 0
+
+    def normal(self) -> Tensor:
+        self.draws += 1
+        return super().normal()
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        self.draws += 1
+        return super().increment(q0, q1)
+
+
+# --- the mixture on the line: backward propagation --------------------------------------------------
+
+
+def tests(x: np.ndarray) -> np.ndarray:
+    """The test functions, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
+    return np.stack([x, x**2, np.cos(3 * x), np.sin(3 * x)], -1)
+
+
+WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
+
+
+def is_markov(solver: Choice) -> bool:
+    """Whether a step depends on the past through x alone: its state may not change with the path."""
+    method = as_solver(solver)
+    if method.adaptive:
+        return False
+    times, process = log_levels(4, 5.0, 0.2), Process(line_mixture(), Linear(), 2)
+    start = torch.tensor([-2.0, 3.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    state, x = method.init(process, start, times), start
+    for i in range(3):
+        noise = Silent(x.shape)
+        straight = method.step(process, x, times[i], times[i + 1], state, noise)
+        swapped = method.step(process, x.flip(0), times[i], times[i + 1], state, noise)
+        if not torch.equal(straight.x, swapped.x.flip(0)):
+            return False
+        x, state = straight.x, straight.state
+    return True
+
+
+def kolmogorov_expectations(
+    solver: Choice, n_steps: int, *, high: float = 5.0, low: float = 0.4, nodes: int = 140
+) -> np.ndarray:
+    """E[tests(X)] at `low` of a solver without memory on the line mixture, by quadrature.
+
+    u_k(x) = E[tests(X_low) | X_k = x] obeys u_k(x) = E[u_{k+1}(step(x, z))]: Gauss-Hermite over the
+    normals of the step, Chebyshev interpolation in x on an interval that follows the noise level.
+    """
+    method, denoiser = as_solver(solver), line_mixture()
+    times = log_levels(n_steps, high, low)
+    states = _states(method, times)
+    centre = float(denoiser.moments()[0][0])
+    half = [WIDTH * math.sqrt(float(denoiser.moments()[1][0, 0]) + float(t) ** 2) for t in times]
+
+    def backwards(k: int, later: Function) -> Function:
+        points, weights = _normal_rule(_draws(method, times, k, states[k]))
+
+        def expected(place: np.ndarray) -> np.ndarray:
+            x = np.repeat(centre + half[k] * place, len(points))
+            z = torch.as_tensor(np.tile(points, (len(place), 1)).T.copy())
+            start = torch.as_tensor(x).reshape(-1, 1, 1, 1)
+            noise = Recorded(z.reshape(-1, len(start), 1, 1, 1))
+            process = Process(denoiser, Linear(), len(start))
+            end = method.step(process, start, times[k], times[k + 1], states[k], noise).x.flatten().numpy()
+            return np.einsum("iqg,q->ig", later(end).reshape(len(place), len(points), -1), weights)
+
+        coefficients = chebyshev.chebinterpolate(expected, nodes - 1)
+        # Beyond the interval, where no path of weight goes, the value at its end: no polynomial leaves it.
+        return lambda x: chebyshev.chebval(((x - centre) / half[k]).clip(-1, 1), coefficients).T
+
+    value: Function = tests
+    for k in reversed(range(n_steps)):
+        value = backwards(k, value)
+    return _expectation(value, high)
+
+
+def exact_expectations(low: float = 0.4) -> np.ndarray:
+    """E[tests(data + low * noise)] on the line mixture."""
+    return _expectation(tests, low)
+
+
+def kolmogorov_order(solver: Choice, n_steps: int = 32) -> Measured:
+    """Weak order on the line mixture between n_steps and 2 n_steps, over all tests together."""
+    exact = exact_expectations()
+    errors = [
+        float(np.linalg.norm(kolmogorov_expectations(solver, n) - exact)) for n in (n_steps, 2 * n_steps)
+    ]
+    return Measured(math.log2(errors[0] / errors[1]))
+
+
+def _states(method: Solver, times: Tensor) -> list[Any]:
+    """The state before each step, from a run in silence: the same for every path of a Markov solver."""
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    process = Process(line_mixture(), Linear(), 1)
+    states = [method.init(process, x, times)]
+    for t, t_next in itertools.pairwise(times):
+        result = method.step(process, x, t, t_next, states[-1], Silent(x.shape))
+        x = result.x
+        states.append(result.state)
+    return states
+
+
+def _draws(method: Solver, times: Tensor, k: int, state: Any) -> int:
+    """How many normals step k draws."""
+    x, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float64), _Counted(1)
+    method.step(Process(line_mixture(), Linear(), 1), x, times[k], times[k + 1], state, noise)
+    return noise.draws
+
+
+def _normal_rule(draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Hermite points (Q, draws) and weights (Q,) of independent standard normals."""
+    points, weights = hermegauss(9 if draws <= 1 else 6 if draws == 2 else 4)
+    weights = weights / weights.sum()
+    grids = np.meshgrid(*[points] * draws, indexing="ij")
+    shares = np.meshgrid(*[weights] * draws, indexing="ij")
+    if not draws:
+        return np.zeros((1, 0)), np.ones(1)
+    return np.stack([g.ravel() for g in grids], 1), np.prod([s.ravel() for s in shares], 0)
+
+
+def _expectation(function: Function, sigma: float) -> np.ndarray:
+    """E[function(X)] for X = data + sigma * noise on the line mixture, by Gauss-Hermite a component."""
+    denoiser = line_mixture()
+    points, weights = hermegauss(81)
+    std = math.sqrt(denoiser.std**2 + sigma**2)
+    parts = [weights @ function(float(m) + std * points) for m in denoiser.means.flatten()]
+    return denoiser.weights.numpy() @ np.stack(parts) / weights.sum()
+
+
+# --- the mixture, by common noise ---------------------------------------------------------------
+
+
+def common_noise_order(
+    solver: Choice, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
+) -> Measured | None:
+    """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
+
+    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests of both coordinates; its standard
+    error is the delta method's. None for a solver that draws fresh normals.
+    """
+    method = fixed_steps(as_solver(solver))
+    x, path = latents(paths, 2, seed=seed), BrownianPath((paths, 2, 1, 1), seed=seed)
+    ends = []
+    try:
+        for n in (4 * n_steps, 2 * n_steps, n_steps):
+            levels = log_levels(n, 5.0, 0.4)
+            run = api.sample(mixture(), x, solver=method, sigmas=levels, final="stop", noise=path)
+            ends.append(tests(run.x.flatten(1).numpy()).reshape(paths, -1))
+    except NoPathError:
+        return None
+    fine, coarse = (b - a for a, b in itertools.pairwise(ends))
+    means = [d.mean(0) for d in (coarse, fine)]
+    norms = [float(np.linalg.norm(m)) for m in means]
+    # d log2|m| = m . dm / (|m|^2 ln 2): one number a path, whose spread is the error's.
+    influence = coarse @ means[0] / norms[0] ** 2 - fine @ means[1] / norms[1] ** 2
+    return Measured(math.log2(norms[0] / norms[1]), float(influence.std() / math.sqrt(paths) / math.log(2)))
