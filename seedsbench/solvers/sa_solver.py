@@ -3,7 +3,9 @@
 The variance-controlled SDE of strength tau, dx = (1 + tau^2)(D - x) dlambda + tau sqrt(2) sigma dW in
 unscaled coordinates, has the right marginals for every tau(t). Its drift is interpolated over past
 outputs (predictor) and, once the next step has evaluated, over these and the new one (corrector), with
-the same noise. tau is constant over a step and taken where it begins. Drift order 3, weak order 2.
+the same noise. Drift order 3, weak order 2. tau is constant over a step and taken where it begins, so the
+switch of tau falls on a level of the grid: two grids may solve two SDEs, of the same marginals. Hence the
+strong order is 1 for a constant tau and none otherwise.
 """
 
 import math
