@@ -1,0 +1,95 @@
+"""DPM-Solver-1, 2, 3 (Lu et al. 2022a, eq. 3.7, Algorithms 4, 5) and DPM-Solver++(2S) (2022b, Algorithm 1).
+
+Singlestep: one step of the grid is one whole step of the method, with 1, 2 or 3 evaluations at nodes
+inside it, and nothing is kept for the next. The order is the number of evaluations.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seedsbench.checks import check_range
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process
+from seedsbench.solvers import dpm_single as rules
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.unscaled import Unscaled
+
+
+@dataclass(frozen=True)
+class Singlestep(Unscaled):
+    """A subclass writes `rule`. evaluations: of one step."""
+
+    family: ClassVar[str] = "dpm_solver"
+    evaluations: ClassVar[int]
+
+    @abstractmethod
+    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
+        """One step of unscaled x."""
+
+    def nfe(self, n_steps: int) -> int:
+        return self.evaluations * n_steps
+
+    def advance(
+        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
+    ) -> StepResult:
+        return StepResult(self.rule(process.predict, x, sigma, sigma_next)[0])
+
+
+@dataclass(frozen=True)
+class DPMSolver1(Singlestep):
+    """DDIM without noise."""
+
+    evaluations: ClassVar[int] = 1
+    order: ClassVar[int] = 1
+
+    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
+        return rules.dpm1(predict, x, sigma, sigma_next)
+
+
+@dataclass(frozen=True)
+class DPMSolver2(Singlestep):
+    """r1: the node, as a share of the step in lambda; 1 ends the step there, as Heun does."""
+
+    evaluations: ClassVar[int] = 2
+    order: ClassVar[int] = 2
+    r1: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "r1", 0, 1, open_low=True)
+
+    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
+        return rules.dpm2(predict, x, sigma, sigma_next, self.r1)
+
+
+@dataclass(frozen=True)
+class DPMpp2S(DPMSolver2):
+    """The same with data prediction."""
+
+    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
+        return rules.dpmpp2(predict, x, sigma, sigma_next, self.r1)
+
+
+@dataclass(frozen=True)
+class DPMSolver3(DPMSolver2):
+    """r1, r2: the nodes, 0 < r1 < r2 <= 1; of order 3 for r2 = 2/3 alone, of order 2 elsewhere."""
+
+    evaluations: ClassVar[int] = 3
+    r1: float = 1 / 3
+    r2: float = 2 / 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "r2", 0, 1, open_low=True)
+        if not self.r1 < self.r2:
+            raise ValueError(f"DPMSolver3: r1={self.r1} must be less than r2={self.r2}")
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 3 if abs(self.r2 - 2 / 3) < 1e-9 else 2
+
+    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
+        return rules.dpm3(predict, x, sigma, sigma_next, self.r1, self.r2)
