@@ -52,18 +52,25 @@ def drift_order(
     return float(torch.log2(first / second))
 
 
-def limit_drift_order(solver: Choice, schedule: str = "linear", *, within: float = 0.3) -> float:
+def limit_drift_order(
+    solver: Choice,
+    schedule: str = "linear",
+    *,
+    counts: tuple[int, int, int] = (64, 128, 256),
+    within: float = 0.3,
+) -> float:
     """The drift order of `solver.noise_free`, looked for further out where few steps do not show it.
 
-    Orders are limits: if it is not within `within` of the declared one with 64 to 256 steps, then 1024 to
-    4096 steps decide.
+    Orders are limits: while it is not within `within` of the declared one the steps are doubled, up
+    to 4096, where the measurement stands.
     """
     silent = as_solver(solver).noise_free
     # The steps of an adaptive solver are uniform in its own clock, which resolves a wide range late.
     levels = {"high": 2.0, "low": 0.3} if silent.adaptive else {}
-    measured = drift_order(silent, schedule, (64, 128, 256), **levels)
-    if abs(measured - silent.order) > within:
-        measured = drift_order(silent, schedule, (1024, 2048, 4096), **levels)
+    measured = drift_order(silent, schedule, counts, **levels)
+    while abs(measured - silent.order) > within and counts[-1] < 4096:
+        counts = (2 * counts[0], 2 * counts[1], 2 * counts[2])
+        measured = drift_order(silent, schedule, counts, **levels)
     return measured
 
 
