@@ -203,6 +203,28 @@ def test_noise_comes_from_one_place(path):
     assert "random" not in {name.split(".")[0] for name in imported(TREES[path])}
 
 
+def test_solver_files_are_short_and_share_no_run_of_six_lines():
+    """Blank lines, comments and imports apart: what two solvers share has one place of its own."""
+    places = defaultdict(set)
+    for path in MODULES:
+        if part_of(path) != "solvers":
+            continue
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 250, f"{relative(path)} has {len(lines)} lines"
+        imports = {
+            number
+            for node in ast.walk(TREES[path])
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        kept = [line.strip() for number, line in enumerate(lines, 1) if number not in imports]
+        kept = [line for line in kept if line and not line.startswith("#")]
+        for start in range(len(kept) - 5):
+            places["\n".join(kept[start : start + 6])].add(path.name)
+    shared = {run: names for run, names in places.items() if len(names) > 1}
+    assert not shared, "\n".join(f"{sorted(names)} share:\n{run}" for run, names in shared.items())
+
+
 def test_solvers_evaluate_nothing_but_the_process():
     for path, tree in TREES.items():
         if part_of(path) == "solvers":

@@ -1,4 +1,4 @@
-"""A new solver is one Python file and one YAML, anywhere: the command line and the generic tests take it."""
+"""A new solver is one Python file and one YAML, anywhere: CONTRIBUTING's example, run."""
 
 import os
 import re
@@ -14,40 +14,16 @@ from seedsbench import registry
 
 ROOT = Path(__file__).parents[1]
 
-MODULE = '''
-"""Two-step Adams-Bashforth in the schedule's time (Hairer et al., Solving ODEs I, III.1). Order 2."""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-from seedsbench.solvers.base import Solver, StepResult
-
-
-@dataclass(frozen=True)
-class AB2(Solver):
-    """Deterministic, one evaluation a step. The first step is Euler's."""
-
-    order: ClassVar[int] = 2
-
-    def nfe(self, n_steps):
-        return n_steps
-
-    def step(self, process, x, t, t_next, state, noise):
-        d, h = process.drift(x, t), t_next - t
-        if state is None:
-            return StepResult(x + h * d, (d, h))
-        d_previous, h_previous = state
-        r = h / (2 * h_previous)
-        return StepResult(x + h * ((1 + r) * d - r * d_previous), (d, h))
-'''
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
+MODULE, CONFIG = (re.findall(rf"```{kind}\n(.*?)```", GUIDE, re.DOTALL)[0] for kind in ("python", "yaml"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mine")
     (folder / "solver").mkdir()
-    (folder / "solver" / "ab2.yaml").write_text("# Adams-Bashforth 2.\n_target_: mine.AB2\n")
-    (folder / "mine.py").write_text(MODULE)
+    (folder / "solver" / "ab2.yaml").write_text(CONFIG)
+    (folder / "ab2.py").write_text(MODULE)
     return folder
 
 
@@ -94,10 +70,20 @@ def test_the_generic_tests_accept_it(folder):
     assert int(passed[1]) > 5
 
 
+def test_the_certificate_measures_it(folder, tmp_path):
+    console = Path(sys.executable).with_name("seedsbench-certify")
+    options = ["--output", tmp_path, "--samples", "500", "--jobs", "1"]
+    result = run(console, "--config-dir", folder, *options, "ab2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 of 1 are as declared" in result.stdout
+    assert "| ab2 " in (tmp_path / "certificate.md").read_text()
+
+
 def test_the_generic_tests_reject_a_solver_that_breaks_its_promise(tmp_path):
     (tmp_path / "solver").mkdir()
     (tmp_path / "solver" / "cheat.yaml").write_text("_target_: cheat.AB2\n")
-    (tmp_path / "cheat.py").write_text(MODULE.replace("return n_steps", "return n_steps - 1"))
+    cheat = "\n    def nfe(self, n_steps):\n        return n_steps - 1\n"
+    (tmp_path / "cheat.py").write_text(MODULE + cheat)
     command = [sys.executable, "-m", "pytest", "tests/test_solver_contract.py", "--solver-dir", tmp_path]
     result = run(*command, "-k", "cheat", "-p", "no:cacheprovider", "-x", cwd=ROOT)
     assert result.returncode == 1

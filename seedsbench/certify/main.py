@@ -5,6 +5,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 HELP = """\
 Measure every configured solver on problems whose answers are known: drift, weak and strong order, evaluations
@@ -73,43 +74,64 @@ def _add_config_dir(folder: Path) -> None:
 
 
 def _run(chosen: list, titles: list[str], arguments: argparse.Namespace) -> int:
-    import multiprocessing
-
-    import pandas as pd
-    from tqdm import tqdm
-
     from seedsbench.certify.distances import floor
     from seedsbench.certify.figure import write_figure
-    from seedsbench.certify.row import certify
     from seedsbench.certify.table import ordered, write_csv, write_markdown
 
-    rows = []
+    rows, failures = _measure(chosen, arguments)
+    folder = arguments.output
+    if rows:
+        older = _older(folder / "certificate.csv", titles) if arguments.solvers else []
+        told = {row["solver"]: row for row in [*older, *rows]}
+        df = ordered(list(told.values()))
+        floors = floor(samples=arguments.samples)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(df, folder / "certificate.csv")
+        write_markdown(df, floors, folder / "certificate.md")
+        written = [
+            folder / "certificate.md",
+            folder / "certificate.csv",
+            *write_figure(df, floors[1], folder),
+        ]
+        print("\n".join(map(str, written)))
+    wrong = [f"{row['solver']}: {row['verdict']}" for row in rows if row["verdict"] != "as declared"]
+    for line in [*failures, *wrong]:
+        print(line, file=sys.stderr)
+    print(f"{len(rows) - len(wrong)} of {len(chosen)} are as declared")
+    return int(len(wrong) + len(failures) > 0)
+
+
+def _measure(chosen: list, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
+    """(rows, what went wrong) of the chosen entries, each in a process; one that fails stops no other."""
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    from seedsbench.certify.row import certify
+
+    rows, failures = [], []
     context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
     with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_one_thread) as pool:
         futures = {pool.submit(certify, entry, samples=arguments.samples): entry for entry in chosen}
         with tqdm(total=len(chosen), unit="solver", disable=None) as bar:
             for future in as_completed(futures):
-                rows.append(future.result())
-                bar.set_postfix_str(rows[-1]["solver"])
+                title = futures[future].title
+                try:
+                    rows.append(future.result())
+                except Exception as error:
+                    failures.append(f"{title}: failed: {type(error).__name__}: {error}")
+                bar.set_postfix_str(title)
                 bar.update()
-    table, folder = arguments.output / "certificate.csv", arguments.output
-    measured = pd.DataFrame(rows)
-    if arguments.solvers and table.is_file():
-        old = pd.read_csv(table)
-        old = old[~old["solver"].isin(measured["solver"]) & old["solver"].isin(titles)]
-        measured = pd.concat([old, measured], ignore_index=True)
-    df = ordered(measured)
-    folder.mkdir(parents=True, exist_ok=True)
-    floors = floor(samples=arguments.samples)
-    write_csv(df, table)
-    write_markdown(df, floors, folder / "certificate.md")
-    written = [folder / "certificate.md", table, *write_figure(df, floors[1], folder)]
-    wrong = [row for row in rows if row["verdict"] != "as declared"]
-    for row in wrong:
-        print(f"{row['solver']}: {row['verdict']}", file=sys.stderr)
-    print(f"{len(rows) - len(wrong)} of {len(rows)} solvers measured are as declared")
-    print("\n".join(map(str, written)))
-    return int(len(wrong) > 0)
+    return rows, failures
+
+
+def _older(table: Path, titles: list[str]) -> list[dict[str, Any]]:
+    """Rows of an earlier certificate, of solvers that still exist."""
+    import pandas as pd
+
+    if not table.is_file():
+        return []
+    return [row for row in pd.read_csv(table).to_dict("records") if row.get("solver") in titles]
 
 
 def _one_thread() -> None:

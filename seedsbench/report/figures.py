@@ -57,15 +57,19 @@ class Curves:
 
 def write_pareto(df: pd.DataFrame, folder: Path) -> list[Path]:
     """Write pareto.png, .svg and .pdf; the same rows give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
     with mpl.rc_context(RC):
-        figure = pareto_figure(df)
-        for kind, metadata in METADATA.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-            written.append(folder / f"pareto.{kind}")
-            written[-1].write_bytes(buffer.getvalue())
+        return save(pareto_figure(df), folder / "pareto", ("png", "svg", "pdf"))
+
+
+def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) -> list[Path]:
+    """Write path.png, path.svg ... without dates and versions; whole files or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind in kinds:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind])
+        written.append(path.with_suffix(f".{kind}"))
+        written[-1].write_bytes(buffer.getvalue())
     return written
 
 
