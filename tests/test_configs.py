@@ -135,3 +135,12 @@ def test_the_built_wheel_holds_conf_and_weights(tmp_path):
     assert expected <= held
     assert "seedsbench/assets/glyphs/features.safetensors" in held
     assert not any("checkpoint" in name or name.startswith(("tests", "conf")) for name in held)
+
+
+def test_no_two_solvers_are_the_same_configuration():
+    """Rows are named by what they compute: of two equal ones a sweep would keep one."""
+    found = {}
+    for name in registry.names("solver"):
+        configuration = str(sorted(registry.load("solver", name).items()))
+        assert configuration not in found, f"{name} is {found[configuration]} by another name"
+        found[configuration] = name
