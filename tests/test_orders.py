@@ -71,9 +71,9 @@ def test_wrong_stage_noise_would_be_seen():
     from seedsbench.solvers.seeds import Seeds2
 
     class Wrong(Seeds2):
-        def _stage_noise(self, process, splitting, sigmas, noise):
-            exact = super()._stage_noise(process, splitting, sigmas, noise)
-            fresh = splitting.amplitude(sigmas[1]) * noise.increment(*map(splitting.noise_clock, sigmas[:2]))
+        def _path(self, process, splitting, sigmas, noise):
+            exact = super()._path(process, splitting, sigmas, noise)
+            fresh = noise.increment(*map(splitting.noise_clock, sigmas[:2]))
             return [exact[0], torch.as_tensor(fresh), exact[2]]
 
     assert weak_orders(Wrong(), 96)[1] < 1.5

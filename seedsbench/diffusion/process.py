@@ -1,6 +1,6 @@
 """The denoiser seen through a schedule: the only thing a solver may evaluate, and it counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,23 @@ def each(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     if value.ndim == 0:
         return function(value)
     return function(value.unsqueeze(1).expand(-1, LANES).contiguous())[:, 0]
+
+
+def add_weighted(
+    x: Tensor, weights: Iterable[Tensor], tensors: Sequence[Tensor], *, owned: bool = False
+) -> Tensor:
+    """x + sum_j w_j v_j, summed in that order; each w_j () or (B,). x is overwritten only if owned.
+
+    Terms are made in one buffer and added in place: at the size of a batch of images a sum written out
+    spends its time in the allocator. (With gradients every term keeps its own.)
+    """
+    reuse = not any(value.requires_grad for value in (x, *tensors))
+    total, term = x, None
+    for weight, value in zip(weights, tensors, strict=True):
+        term = torch.mul(value, expand(weight, value), out=term if reuse else None)
+        total = total.add_(term) if owned else total + term
+        owned = True
+    return total
 
 
 def analytic(x: Tensor, sigma: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ eta is k-diffusion's: a rate. The SEEDS solvers' eta is its square root; they ag
 evaluation and one normal a step; the first steps use the history there is.
 """
 
+import itertools
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.process import add_weighted, expand
 from seedsbench.solvers.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.quadrature import newton
 from seedsbench.solvers.tableau import phi
 from seedsbench.solvers.unscaled import OneStage
 
@@ -30,9 +32,10 @@ History = tuple[tuple[Tensor, Tensor], ...]  # (denoised, log sigma), newest fir
 
 @dataclass(frozen=True)
 class MultistepSDE(AddedNoise, OneStage):
-    """A subclass writes `bend`."""
+    """A subclass writes `moments` and says how many `values` of D it interpolates."""
 
     family: ClassVar[str] = "k_diffusion"
+    values: ClassVar[int]
 
     @property
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -42,29 +45,26 @@ class MultistepSDE(AddedNoise, OneStage):
         return 2 if self.right_law else None
 
     @abstractmethod
-    def bend(self, history: History, h: Tensor, z: Tensor) -> Tensor | None:
-        """What is added for the change of D over the step; None without history."""
+    def moments(self, h: Tensor, z: Tensor, known: int) -> tuple[Tensor, Tensor]:
+        """What the step makes of a D that grows as s and as s^2 / 2 in lambda, from `known` >= 2 values."""
 
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
-        history: History = ((denoised, sigma.log()), *(state or ()))[:3]
+        history: History = ((denoised, sigma.log()), *(state or ()))[: self.values]
         h = (sigma / sigma_next).log()
         z = (1 + self.eta) * h
-        bend = self.bend(history, h, z)
-        x = expand((-z).exp(), x) * x - expand(torch.expm1(-z), x) * denoised
-        if bend is not None:
-            x = x + bend
+        values, logs = zip(*history, strict=True)
+        row = [-torch.expm1(-z)]
+        if len(values) > 1:
+            gaps = [earlier - later for later, earlier in itertools.pairwise(logs)]
+            change = newton(self.moments(h, z, len(values)), gaps)
+            row = [row[0] + change[0], *change[1:]]
+        x = add_weighted(expand((-z).exp(), x) * x, row, values, owned=True)
         if self.stochastic:
             std = sigma_next * (-torch.expm1(-2 * self.eta * h)).sqrt() * self.s_noise
-            x = x + expand(std, x) * unit_increment(noise, sigma, sigma_next)
+            x = add_weighted(x, [std], [unit_increment(noise, sigma, sigma_next)], owned=True)
         return StepResult(x, history)
-
-
-def difference(later: tuple[Tensor, Tensor], earlier: tuple[Tensor, Tensor], h: Tensor) -> Tensor:
-    """Change of D per step h in lambda between two points of the history."""
-    (now, log_now), (past, log_past) = later, earlier
-    return expand(h / (log_past - log_now), now) * (now - past)
 
 
 @dataclass(frozen=True)
@@ -72,35 +72,25 @@ class DPMpp2MSDE(MultistepSDE):
     """Order 2. solver_type: d1 has its exact weight ("heun") or that of D at the middle ("midpoint")."""
 
     order: ClassVar[int] = 2
+    values: ClassVar[int] = 2
     solver_type: Literal["midpoint", "heun"] = "midpoint"
 
-    def bend(self, history: History, h: Tensor, z: Tensor) -> Tensor | None:
-        if len(history) < 2:
-            return None
+    def moments(self, h: Tensor, z: Tensor, known: int) -> tuple[Tensor, Tensor]:
         weight = -torch.expm1(-z) / 2 if self.solver_type == "midpoint" else z * phi(2, -z)
-        d1 = difference(history[0], history[1], h)
-        return expand(weight, d1) * d1
+        return h * weight, torch.zeros_like(h)
 
 
 @dataclass(frozen=True)
 class DPMpp3MSDE(MultistepSDE):
     """Order 3. compat: "k_diffusion" gives d2 half its weight, z phi_3(-z), as public code does: order 2."""
 
+    values: ClassVar[int] = 3
     compat: Literal["exact", "k_diffusion"] = "exact"
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 3 if self.compat == "exact" else 2
 
-    def bend(self, history: History, h: Tensor, z: Tensor) -> Tensor | None:
-        if len(history) < 2:
-            return None
-        d1 = difference(history[0], history[1], h)
-        if len(history) == 2:
-            return expand(z * phi(2, -z), d1) * d1
-        # Newton's divided differences, in units of h.
-        (_, now), (_, past), (_, oldest) = history
-        d2 = expand(h / (oldest - now), d1) * (d1 - difference(history[1], history[2], h))
-        d1 = d1 + expand((past - now) / h, d1) * d2
-        share = 2 if self.compat == "exact" else 1
-        return expand(z * phi(2, -z), d1) * d1 + expand(share * z * phi(3, -z), d1) * d2
+    def moments(self, h: Tensor, z: Tensor, known: int) -> tuple[Tensor, Tensor]:
+        second = h**2 * z * phi(3, -z) if known > 2 else torch.zeros_like(h)
+        return h * z * phi(2, -z), second if self.compat == "exact" else second / 2

@@ -10,6 +10,7 @@ and D is expanded in sigma about sigma_s, its derivatives taken from the last tw
 evaluation and one normal a step. phi = sigma is the probability-flow ODE, sigma^2 the reverse SDE.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,9 +18,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.quadrature import noise_levels
+from seedsbench.solvers.quadrature import newton, noise_levels
 from seedsbench.solvers.unscaled import OneStage
 
 Past = tuple[tuple[Tensor, Tensor], ...]  # (sigma, D) of the levels before, newest first
@@ -85,24 +86,11 @@ class ERSDE(OneStage):
         # Integrated by parts, so that phi' is not needed; levels run from sigma down to sigma_next.
         levels, measure = noise_levels(sigma, sigma_next)
         h, density = sigma_next - sigma, measure * end / phi(levels)
-        weights = h - density.sum(), h**2 / 2 - (density * (levels - sigma)).sum()
-        for weight, derivative in zip(weights, self._derivatives(sigma, denoised, state), strict=False):
-            value = value + expand(weight, x) * derivative
+        moments = h - density.sum(), h**2 / 2 - (density * (levels - sigma)).sum()
+        places, values = zip((sigma, denoised), *state, strict=True)
+        gaps = [later - earlier for later, earlier in itertools.pairwise(places)]
+        row = newton(moments, gaps, corrected=self.compat == "none")
+        value = add_weighted(value, row, values, owned=True)
         if self.stochastic:
             value = value + expand(end, x) * noise.increment((sigma / start) ** 2, (sigma_next / end) ** 2)
         return StepResult(value, ((sigma, denoised), *state)[: self.max_order - 1])
-
-    def _derivatives(self, sigma: Tensor, denoised: Tensor, past: Past) -> list[Tensor]:
-        """First and second derivative of D in sigma, as far as history and max_order go."""
-        if not past:
-            return []
-        (before, d_before), *older = past
-        slope = (denoised - d_before) / expand(sigma - before, denoised)
-        if not older:
-            return [slope]
-        first, d_first = older[0]
-        slope_before = (d_before - d_first) / expand(before - first, denoised)
-        bend = (slope - slope_before) / expand(sigma - first, denoised)
-        if self.compat == "none":
-            slope = slope + expand(sigma - before, denoised) * bend
-        return [slope, 2 * bend]

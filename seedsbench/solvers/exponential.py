@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.splitting import SPLITTINGS, Splitting
 from seedsbench.solvers.tableau import ExponentialTableau, Weight, evaluate
@@ -74,7 +74,7 @@ class ExponentialRungeKutta(Solver):
         splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
         start, end = schedule.sigma(t), schedule.sigma(t_next)
         sigmas, z = self._nodes(splitting, tableau, start, end)
-        stage_noise = self._stage_noise(process, splitting, sigmas, noise)
+        path = self._path(process, splitting, sigmas, noise) if self.stochastic else []
         x = x / expand(schedule.scale_at(start), x)
         amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
         n: list[Tensor] = []
@@ -84,10 +84,10 @@ class ExponentialRungeKutta(Solver):
             if i > 0:
                 value = expand(amplitude[i] / amplitude[0], x) * x
                 gain = amplitude[i] * splitting.clock(sigmas[i]) * z
-                for weight, n_j in zip(self._weights(i, weights, -z, known), n, strict=True):
-                    value = value + expand(gain * weight, x) * n_j
-                if stage_noise:
-                    value = value + stage_noise[i]
+                row = [gain * weight for weight in self._weights(i, weights, -z, known)]
+                if path:
+                    row.append(amplitude[i])
+                value = add_weighted(value, row, [*n, *path[i : i + 1]], owned=True)
             if i < len(tableau.b):
                 n.append(splitting.nonlinear(value, process.predict(value, sigmas[i]), sigmas[i]))
         return StepResult(value * expand(schedule.scale_at(end), x))
@@ -105,14 +105,11 @@ class ExponentialRungeKutta(Solver):
         """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""
         return [evaluate(weight, z, known) for weight in weights]
 
-    def _stage_noise(
+    def _path(
         self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise
     ) -> list[Tensor]:
-        """The noise in x at each of `sigmas`, from one path; empty for the ODE."""
-        if not self.stochastic:
-            return []
-        path = brownian_path([splitting.noise_clock(sigma) for sigma in sigmas], noise)
-        return [expand(splitting.amplitude(s), w) * w for s, w in zip(sigmas, path, strict=True)]
+        """B at each of `sigmas`, 0 at the first: the noise in x there divided by the amplitude."""
+        return brownian_path([splitting.noise_clock(sigma) for sigma in sigmas], noise)
 
 
 def brownian_path(clocks: list[Tensor], noise: Noise) -> list[Tensor]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.tableau import phi
 from seedsbench.solvers.unscaled import Unscaled
@@ -101,14 +101,6 @@ def adams_weights(phis: Tensor, nodes: Sequence[Tensor], two_point: TwoPoint = "
     return list(torch.linalg.solve(powers, phis[:n] * FACTORIALS[:n]))
 
 
-def combine(weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
-    """sum_j w_j N_j."""
-    total = expand(weights[0], outputs[0]) * outputs[0]
-    for weight, output in zip(weights[1:], outputs[1:], strict=True):
-        total = total + expand(weight, output) * output
-    return total
-
-
 @dataclass(frozen=True)
 class Step:
     """A step of an exponential Adams method before its polynomial is chosen.
@@ -125,7 +117,7 @@ class Step:
     def end(self, nodes: Sequence[Tensor], outputs: Sequence[Tensor], two_point: TwoPoint) -> Tensor:
         """x_t with the polynomial through `outputs` at `nodes`."""
         weights = adams_weights(self.phis, nodes, two_point)
-        return self.base + combine([self.gain * weight for weight in weights], outputs)
+        return add_weighted(self.base, [self.gain * weight for weight in weights], outputs)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import VP, Schedule
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.quadrature import lagrange, noise_levels
@@ -76,9 +76,8 @@ class LinearMultistep(OneStage):
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
         eps = ((x - denoised) / expand(sigma, x), *state.eps)[: self.max_order]
-        # Row i may be shorter than the history.
-        for weight, slope in zip(state.weights[state.i], eps, strict=False):
-            x = x + expand(weight, x) * slope
+        row = state.weights[state.i]  # may be shorter than the history
+        x = add_weighted(x, row, eps[: len(row)])
         return StepResult(x, History(state.weights, state.i + 1, eps))
 
 

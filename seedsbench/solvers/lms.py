@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.process import add_weighted, expand
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.unscaled import OneStage
 
@@ -49,6 +49,5 @@ class LMS(OneStage):
     ) -> StepResult:
         slope = (x - denoised) / expand(sigma, x)
         history: History = ((sigma, slope), *(state or ()))[: self.order]
-        for weight, (_, past) in zip(weights([s for s, _ in history], sigma_next), history, strict=True):
-            x = x + expand(weight, x) * past
-        return StepResult(x, history)
+        levels, slopes = zip(*history, strict=True)
+        return StepResult(add_weighted(x, weights(list(levels), sigma_next), slopes), history)

@@ -9,10 +9,11 @@ time stand for steps that are not equal in sigma.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.linear_multistep import ADAMS_BASHFORTH
 from seedsbench.solvers.unscaled import Unscaled
@@ -54,7 +55,8 @@ class PNDM(Unscaled):
             ahead = x + expand(sigma_next - sigma, x) * eps[0]
             slope = (eps[0] + _eps(process, ahead, sigma_next)) / 2
         else:
-            slope = _mean(ADAMS_BASHFORTH[len(eps) - 1], eps)
+            row = (sigma_next - sigma) * torch.tensor(ADAMS_BASHFORTH[len(eps) - 1], dtype=sigma.dtype)
+            return StepResult(add_weighted(x, row, eps), eps)
         return StepResult(x + expand(sigma_next - sigma, x) * slope, eps)
 
 

@@ -1,5 +1,7 @@
 """Integrals over one step of a solver, by fixed rules, and the polynomials through its history."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,3 +33,19 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
                 value = value * (at - nodes[m]) / (nodes[j] - nodes[m])
         rows.append(value)
     return torch.stack(rows)
+
+
+def newton(moments: Sequence[Tensor], gaps: Sequence[Tensor], *, corrected: bool = True) -> list[Tensor]:
+    """Weights of the newest value and the ones before it in a linear functional of their interpolant.
+
+    moments: what the functional makes of s and s^2 / 2, s counted from the newest value; it is 0 on
+    constants. gaps: from each value to the one before, at most two; without any the weight is 0.
+    corrected: false leaves the first difference as the slope, which the parabola has half a gap before.
+    """
+    if not gaps:
+        return [torch.zeros_like(moments[0])]
+    slope = moments[0] / gaps[0]
+    if len(gaps) == 1:
+        return [slope, -slope]
+    bend = (2 * moments[1] + (moments[0] * gaps[0] if corrected else 0)) / (gaps[0] + gaps[1])
+    return [slope + bend / gaps[0], -slope - bend / gaps[0] - bend / gaps[1], bend / gaps[1]]

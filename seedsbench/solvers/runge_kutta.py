@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seedsbench.checks import check_range
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.tableau import ButcherTableau
 
@@ -36,10 +36,8 @@ def rk_step(process: Process, tableau: ButcherTableau, x: Tensor, t: Tensor, t_n
 
 
 def _advance(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            x = x + expand(weight * h, x) * slope
-    return x
+    used = [(weight * h, slope) for weight, slope in zip(weights, slopes, strict=True) if weight]
+    return add_weighted(x, *zip(*used, strict=True)) if used else x
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,11 @@ class Seeds3AsReleased(Seeds3):
             values = [values[0] + values[1] - released, released]
         return values
 
-    def _stage_noise(
+    def _path(
         self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise
     ) -> list[Tensor]:
-        exact = super()._stage_noise(process, splitting, sigmas, noise)
-        if not exact or self.prediction == "data":
+        exact = super()._path(process, splitting, sigmas, noise)
+        if self.prediction == "data":
             return exact
         schedule = process.schedule
         std = [sigma * schedule.scale_at(sigma) for sigma in sigmas]

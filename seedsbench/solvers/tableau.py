@@ -11,6 +11,7 @@ so a weight is stored as (coef, k, node) terms and evaluated by one routine.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 Term = tuple[float, int, float]  # coef * phi_k(node * z)
 Weight = tuple[Term, ...]
 SERIES_TERMS = 22
+Number = TypeVar("Number", float, Tensor)
 
 
 def phi(k: int, z: Tensor) -> Tensor:
@@ -25,16 +27,28 @@ def phi(k: int, z: Tensor) -> Tensor:
 
     For |z| < 1 the series sum z^n / (n+k)! is used (the recursion cancels there).
     """
-    series = torch.full_like(z, 1 / math.factorial(SERIES_TERMS + k))
+    if z.ndim == 0:  # one step's number: only the branch it is in, the series without torch's overhead
+        small = abs(float(z)) < 1
+        return torch.as_tensor(_series(k, float(z)), dtype=z.dtype) if small else _recursion(k, z)
+    small = z.abs() < 1
+    return torch.where(small, _series(k, z), _recursion(k, torch.where(small, torch.ones_like(z), z)))
+
+
+def _series(k: int, z: Number) -> Number:
+    """Horner's rule; the same bits for a float and for a float64 tensor."""
+    value = z * 0 + 1 / math.factorial(SERIES_TERMS + k)
     for n in reversed(range(SERIES_TERMS)):
-        series = series * z + 1 / math.factorial(n + k)
-    safe = torch.where(z.abs() < 1, torch.ones_like(z), z)
-    value = safe.exp()
-    if k >= 1:
-        value = torch.expm1(safe) / safe
-        for j in range(1, k):
-            value = (value - 1 / math.factorial(j)) / safe
-    return torch.where(z.abs() < 1, series, value)
+        value = value * z + 1 / math.factorial(n + k)
+    return value
+
+
+def _recursion(k: int, z: Tensor) -> Tensor:
+    if k == 0:
+        return z.exp()
+    value = torch.expm1(z) / z
+    for j in range(1, k):
+        value = (value - 1 / math.factorial(j)) / z
+    return value
 
 
 def evaluate(weight: Weight, z: Tensor, known: dict[tuple[int, float], Tensor] | None = None) -> Tensor:
