@@ -1,6 +1,7 @@
 """The certificate: its measures are right, its files are what the solvers are today, its command behaves."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from seedsbench.certify.main import main
 from seedsbench.certify.orders import strong_order
 from seedsbench.certify.paths import BrownianPath, NoPathError
 from seedsbench.certify.problems import line_mixture, mixture
-from seedsbench.certify.row import WITHIN, Entry, certify, entries, gaussian_orders, verdict, weak_measured
+from seedsbench.certify.row import WITHIN, entries, gaussian_orders, verdict, weak_measured
 from seedsbench.certify.table import write_csv
 from seedsbench.certify.weak import (
     common_noise_order,
@@ -81,7 +82,7 @@ def test_the_committed_certificate_shows_what_the_project_claims_of_seeds():
 def test_tables_name_every_solver_and_the_figure_is_there():
     text = (RESULTS / "certificate.md").read_text()
     for entry in entries():
-        assert text.count(f"\n| {entry.title} ") == 2, entry.title
+        assert len(re.findall(rf"^\| {re.escape(entry.title)} *\|", text, re.MULTILINE)) == 2, entry.title
     assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -94,7 +95,7 @@ def test_declared_weak_order_is_the_measured_one(solver_name):
     if solver.weak_order is None:
         return
     assert is_affine(solver), "measure it by kolmogorov_order or common_noise_order"
-    found = [order for order in gaussian_orders(solver) if not math.isnan(order)]
+    found = [order for order in gaussian_orders(solver, 128) if not math.isnan(order)]
     assert min(found) == pytest.approx(solver.weak_order, abs=WITHIN)
 
 
@@ -195,8 +196,9 @@ def test_distances_know_the_distribution():
 # --- the command ---------------------------------------------------------------------------------------
 
 
-def test_a_row_and_the_command_for_one_solver_keep_the_others_rows(tmp_path, capsys):
-    old = pd.DataFrame([certify(Entry("euler"), samples=200), certify(Entry("heun"), samples=200)])
+def test_the_command_for_one_solver_keeps_the_others_rows(tmp_path, capsys):
+    old = committed()
+    old = old[old["solver"].isin(["euler", "heun"])].assign(samples=200)
     stale = old.iloc[:1].assign(solver="gone")
     write_csv(pd.concat([old, stale]), tmp_path / "certificate.csv")
     assert main(["heun", "--output", str(tmp_path), "--samples", "300", "--jobs", "1"]) == 0

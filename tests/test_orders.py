@@ -54,7 +54,7 @@ def test_weak_order_two_in_every_prediction(name, options):
     ],
 )
 def test_drift_order(name, options, wanted):
-    assert drift_order({"name": name, **options}, counts=(64, 128, 256)) == pytest.approx(wanted, abs=0.3)
+    assert drift_order({"name": name, **options}, counts=(48, 96, 192)) == pytest.approx(wanted, abs=0.3)
 
 
 @pytest.mark.parametrize("name", ["seeds1", "seeds2", "seeds3"])

@@ -9,9 +9,9 @@ from seedsbench import registry
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox, latents
-from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import VP, Linear
-from seedsbench.noise import Silent
+from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.base import BudgetError, Solver
 
 SHAPE = (2, 1, 1)
@@ -120,7 +120,13 @@ def test_the_largest_budget_stays_finite(solver_name):
     """1000 evaluations, from iDDPM's highest level to below every network's lowest."""
     solver = seedsbench.solver(solver_name)
     levels = log_levels(solver.steps_for(1000), 20000.0, 1e-3)
-    result = seedsbench.sample(mixture(), start(2), solver=solver, sigmas=levels)
+
+    def unit_gaussian(x, sigma, labels):  # far cheaper than the mixture
+        return x / (1 + expand(sigma, x) ** 2)
+
+    normals = latents(torch.arange(2), (2, 2500, 1), seed=4).reshape(2500, 2, 2, 1, 1)
+    noise = Recorded(normals)  # drawn at once, which is cheaper too
+    result = seedsbench.sample(unit_gaussian, start(2), solver=solver, sigmas=levels, noise=noise)
     assert 900 <= result.nfe.max() <= 1000 or solver.adaptive
     assert result.x.isfinite().all()
 
@@ -151,7 +157,7 @@ def test_converges_to_the_data(solver_name):
     """Many steps from N(0, sigma_max^2) must give the mixture's mean and covariance."""
     if seedsbench.solver(solver_name).order < 1:
         pytest.fail("a solver of no order converges to nothing")
-    n = 4000
+    n = 2000
     indices = torch.arange(n)
     denoiser = mixture()
     result = seedsbench.sample(

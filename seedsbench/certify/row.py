@@ -92,17 +92,17 @@ def weak(solver: Solver) -> dict[str, Any]:
     }
 
 
-def gaussian_orders(solver: Solver) -> tuple[float, float]:
+def gaussian_orders(solver: Solver, n_steps: int = 256) -> tuple[float, float]:
     """Orders of (mean, variance) on a Gaussian of std 0.8, in a range where they show with few steps.
 
     Where they are not the declared one, on a Gaussian of std 80: the noise of some (er_sde) is strong at
     high levels only, and what it contributes to the error hides elsewhere.
     """
-    orders = weak_orders(solver, 256, std=0.8, low=0.2)
+    orders = weak_orders(solver, n_steps, std=0.8, low=0.2)
     declared = solver.weak_order
     if declared is None or all(math.isnan(o) or abs(o - declared) <= WITHIN for o in orders):
         return orders
-    return weak_orders(solver, 256, std=80.0, high=2000.0, low=20.0)
+    return weak_orders(solver, n_steps, std=80.0, high=2000.0, low=20.0)
 
 
 def _where_possible(measure: Callable[[Solver], Measured | None], solver: Solver) -> Measured | None:
