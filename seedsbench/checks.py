@@ -47,9 +47,12 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     return None
 
 
-def check_range(obj: Any, name: str, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ValueError unless `low <= obj.name <= high` (`low <` with open_low)."""
+def check_range(
+    obj: Any, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise ValueError unless `low <= obj.name <= high` (`low <` with open_low, `< high` with open_high)."""
     value = getattr(obj, name)
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{type(obj).__name__}: {name}={value} must lie in {bracket}{low:g}, {high:g}]")
+    above, below = low < value if open_low else low <= value, value < high if open_high else value <= high
+    if not (above and below):
+        start, end = "(" if open_low else "[", ")" if open_high else "]"
+        raise ValueError(f"{type(obj).__name__}: {name}={value} must lie in {start}{low:g}, {high:g}{end}")

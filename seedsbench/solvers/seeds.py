@@ -60,14 +60,14 @@ class Seeds1(ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class Seeds2(ExponentialRungeKutta):
-    """Two evaluations a step; drift and weak order 2. c2 in (0, 1]: place of the second stage."""
+    """Two evaluations a step; drift and weak order 2. c2 in (0, 1): place of the second stage."""
 
     c2: float = 0.5
     variant: Variant = "a"
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_range(self, "c2", 0, 1, open_low=True)
+        check_range(self, "c2", 0, 1, open_low=True, open_high=True)
         super().__post_init__()
 
     @cached_property
@@ -77,7 +77,7 @@ class Seeds2(ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class Seeds3(ExponentialRungeKutta):
-    """Three evaluations a step; drift order 3, weak order 2. c2, c3 in (0, 1]: places of the stages."""
+    """Three evaluations a step; drift order 3, weak order 2. c2 in (0, 1), c3 in (0, 1]: stage positions."""
 
     c2: float = 1 / 3
     c3: float = 2 / 3
@@ -85,7 +85,7 @@ class Seeds3(ExponentialRungeKutta):
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_range(self, "c2", 0, 1, open_low=True)
+        check_range(self, "c2", 0, 1, open_low=True, open_high=True)
         check_range(self, "c3", 0, 1, open_low=True)
         super().__post_init__()
 
