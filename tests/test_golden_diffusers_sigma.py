@@ -59,9 +59,9 @@ def clipped(denoiser, limit):
 
 
 def run(case):
-    """(states at the levels and the sample, states at the stages in between, levels, replay) of our run."""
-    config, padded = DATA.cases[case]["config"], DATA.tensor(case, "sigmas_f64")
-    levels = torch.unique_consecutive(padded[padded > 0])  # those with stages are listed twice
+    """Our states at the levels and the sample, and those at the stages in between."""
+    config, listed = DATA.cases[case]["config"], DATA.tensor(case, "sigmas_f64")
+    levels = torch.unique_consecutive(listed[listed > 0])  # those with stages are listed twice
     # These two stop at their last level: log_linear has one more, and final_sigmas_type repeats it.
     stop = config.get("interpolation_type") == "log_linear" or "final_sigmas_type" in config
     replay, scaling = replayed(DATA, case)
@@ -78,19 +78,18 @@ def run(case):
     )
     stages = seedsbench.solver(**solver).nfe(1)
     between = [x for i, x in enumerate(replay.asked) if i % stages]
-    return result.trajectory[: -1 if stop else None], between, levels, replay
+    return result.trajectory[: -1 if stop else None], between
 
 
 @pytest.mark.parametrize("case", [case for case in DATA.cases if case not in LMS])
 def test_sigma_scheduler(case):
-    trajectory, between, levels, _ = run(case)
+    trajectory, between = run(case)
     reference = DATA.tensor(case, "x_traj_f64")
-    if "finalsigmin" in case:  # its last step, from the last level to itself, goes nowhere
+    if "final_sigmas_type" in DATA.cases[case]["config"]:  # the last step, between equal levels, is none
         close(reference[-1], reference[-2])
         reference = reference[:-1]
-    two_stages = len(between) > 0
-    assert len(reference) == len(trajectory) + len(between) and len(between) in (0, len(levels) - 1)
-    if two_stages:
+    assert len(trajectory) + len(between) == len(reference)
+    if between:  # one in each step but the last
         close(torch.stack(between), reference[1:-1:2])
         reference = torch.cat([reference[:-1:2], reference[-1:]])
     close(trajectory, reference)
@@ -99,9 +98,16 @@ def test_sigma_scheduler(case):
 @pytest.mark.parametrize("case", LMS)
 def test_lms(case):
     """The step to 0 is the multistep rule too: our weights, from the slopes of the run, give it."""
-    trajectory, _, levels, _ = run(case)
+    states, levels = run(case)[0][:-1], DATA.tensor(case, "sigmas_f64")[:-1]
     order = (DATA.cases[case]["step_kwargs"] or {"order": 4})["order"]
-    ...
+    replay, _ = replayed(DATA, case)
+    # All states again, so that the outputs are handed out in their order.
+    slopes = [(x - replay(x, sigma, None)) / sigma for x, sigma in zip(states, levels, strict=True)]
+    x = states[-1]
+    nodes = list(levels.flip(0)[:order])
+    for weight, slope in zip(weights(nodes, torch.zeros(())), reversed(slopes[-order:]), strict=True):
+        x = x + weight * slope
+    close(torch.cat([states, x[None]]), DATA.tensor(case, "x_traj_f64"))
 
 
 def test_every_case_is_covered():
