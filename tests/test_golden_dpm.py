@@ -6,6 +6,7 @@ Tolerance: 1e-10 of the largest state of the case. Model outputs of diffusers ar
 import pytest
 import torch
 from conftest import golden, mixture_parameters
+from replay import churned, replayed, unit
 from test_golden_parity import close
 
 import seedsbench
@@ -81,45 +82,11 @@ def test_diff_sampler(case, monkeypatch):
 # --- diffusers ---------------------------------------------------------------------------------------
 
 
-class Replay:
-    """Hands out recorded network outputs as denoised images of the state at hand, or of recorded `states`."""
-
-    def __init__(self, outputs, prediction_type, sigma_data=0.5, states=None):
-        self.outputs, self.prediction_type, self.sigma_data = iter(outputs), prediction_type, sigma_data
-        self.states = None if states is None else iter(states)
-
-    def __call__(self, x, sigma, labels):
-        out, a = next(self.outputs), (1 + sigma**2).rsqrt()
-        if self.states is not None:
-            x = next(self.states) / a
-        if self.prediction_type.startswith("edm"):
-            spread = sigma**2 + self.sigma_data**2
-            sign = -1 if self.prediction_type == "edm_v" else 1
-            return self.sigma_data**2 / spread * x + sign * sigma * self.sigma_data / spread.sqrt() * out
-        if self.prediction_type == "epsilon":
-            return x - sigma * out
-        return out if self.prediction_type == "sample" else a * (a * x) - sigma * a * out
-
-
-def replayed(case, evaluations=slice(None), *, recorded_states=False):
-    """The denoiser of some of the case's evaluations, and the scaling of its states."""
-    data = golden("dpm_diffusers")
-    settings = data.cases[case]
-    kind = settings["config"].get("prediction_type", "epsilon")
-    edm = settings["scheduler"].startswith("EDM")
-    if edm:
-        kind = "edm_v" if kind == "v_prediction" else "edm"
-    outputs = data.tensor(case, "model_out_f64")
-    states = data.tensor(case, "x_traj_f64")[: len(outputs)][evaluations] if recorded_states else None
-    sigma_data = settings["config"].get("sigma_data", 0.5)
-    return Replay(outputs[evaluations], kind, sigma_data, states), "none" if edm else "vp"
-
-
 def run_diffusers(case, choice, noise=None, states=None):
     """Compare the states at the case's levels, or the first `states` of them."""
     data = golden("dpm_diffusers")
     reference, levels = data.tensor(case, "x_traj_f64"), data.tensor(case, "sigmas_f64")
-    denoiser, scaling = replayed(case)
+    denoiser, scaling = replayed(data, case)
     config = data.cases[case]["config"]
     if config.get("thresholding", False):
         denoiser = Thresholded(denoiser, config["sample_max_value"])
@@ -140,11 +107,6 @@ def run_diffusers(case, choice, noise=None, states=None):
     # diffusers' UniPC with bh1 in data prediction ends in infinity / infinity = NaN in the step to zero.
     good = len(reference[:states]) - (not data.cases[case]["finite"])
     close((result.trajectory if to_zero else result.trajectory[:-1])[:good], reference[:good])
-
-
-def unit(x, sigma, scaling):
-    """The latents from which the run starts at x."""
-    return x / (sigma * ((1 + sigma**2).rsqrt() if scaling == "vp" else 1.0))
 
 
 def cases(scheduler, wanted=lambda config: True):
@@ -256,7 +218,7 @@ def test_third_order_sde_of_diffusers_has_a_wrong_sign():
     data = golden("dpm_diffusers")
     reference, levels = data.tensor(case, "x_traj_f64")[:4], data.tensor(case, "sigmas_f64")[:4]
     denoised = []
-    denoiser, scaling = replayed(case)
+    denoiser, scaling = replayed(data, case)
     got = seedsbench.sample(
         lambda *given: denoised.append(denoiser(*given)) or denoised[-1],
         unit(reference[0], levels[0], scaling),
@@ -280,15 +242,10 @@ EULER = cases("EDMEulerScheduler")
 @pytest.mark.parametrize("case", EULER)
 def test_diffusers_edm_euler(case):
     data = golden("dpm_diffusers")
-    levels, churn = data.tensor(case, "sigmas_f64"), data.cases[case]["step_kwargs"] or {"s_churn": 0.0}
-    choice = {"name": "karras_sde", "rk_order": 1, "S_churn": churn["s_churn"]}
-    draws = torch.zeros(len(levels), *data.tensor(case, "x_traj_f64")[0].shape, dtype=torch.float64)
-    if data.has(case, "noise"):  # drawn where the level is raised; karras_sde draws at every level
-        raised = (churn["s_tmin"] <= levels) & (levels <= churn["s_tmax"])
-        draws[raised] = data.tensor(case, "noise")
-        choice |= {"S_min": churn["s_tmin"], "S_max": churn["s_tmax"], "S_noise": churn["s_noise"]}
+    levels = data.tensor(case, "sigmas_f64")
+    choice, noise = churned(data, case)
     # With final_sigmas_type sigma_min the last level comes twice, the second a little above the first.
-    run_diffusers(case, choice, Recorded(draws), states=None if levels[-1] == 0 else len(levels) - 1)
+    run_diffusers(case, choice, noise, states=None if levels[-1] == 0 else len(levels) - 1)
 
 
 # diffusers takes the stages of its singlestep methods at levels of the grid, and the orders in turn
@@ -333,7 +290,7 @@ def test_diffusers_dpm_singlestep(case):
         evaluations = [start + i for i in evaluations]
         # Its stages before the last are of its own rules: in data prediction their states matter.
         denoiser, scaling = replayed(
-            case, evaluations, recorded_states=order == 3 and algorithm(config) == "dpmsolver++"
+            data, case, evaluations, recorded_states=order == 3 and algorithm(config) == "dpmsolver++"
         )
         result = seedsbench.sample(
             denoiser,
