@@ -405,26 +405,6 @@ def test_samples_that_cannot_be_read_leave_a_note_and_a_sheet(tmp_path):
     assert len(build_report(study).sheets) == 1
 
 
-def test_five_hundred_rows_take_seconds(tmp_path):
-    import time
-
-    from seedsbench.report.main import build_report
-
-    solvers = ["seeds1", "seeds2", "seeds3", "heun", "euler", "ddim", "dpmpp_2m"]
-    budgets = [10, 20, 35, 50, 100, 200]
-    rows = [
-        make_row(s, b, seed=k, regime=r)
-        for s in solvers
-        for b in budgets
-        for k in range(3)
-        for r in ("vp", "ve", "iddpm", "edm")
-    ]
-    study = write_study(tmp_path / "s", rows, images=10)
-    start = time.process_time()
-    build_report(study)
-    assert time.process_time() - start < 5
-
-
 # --- command line --------------------------------------------------------------------------------
 
 
@@ -462,3 +442,60 @@ def test_report_imports_no_torch_and_no_hydra():
     assert not loaded & {"torch", "hydra", "omegaconf", "matplotlib.pyplot"}
     ours = {name for name in loaded if name.split(".")[0] == "seedsbench"}
     assert all(name == "seedsbench" or name.startswith("seedsbench.report") for name in ours)
+
+
+def test_winners_have_a_margin_and_an_error(tmp_path):
+    from seedsbench.report.pareto import panels, points
+    from seedsbench.report.ranking import winners
+
+    rows = [make_row("heun", 20, seed=s, fid=1.0 + 0.01 * s) for s in range(3)]
+    rows += [make_row("ddim", 20, seed=s, fid=2.0 + 0.02 * s) for s in range(3)]
+    rows += [make_row("heun", 50, fid=0.5), make_row("ddim", 50, fid=0.4), make_row("ddim", 100, fid=0.3)]
+    (panel,) = panels(frame(tmp_path, rows))
+    at20, at50, at100 = winners(points(panel.rows))
+    assert (at20.budget, at20.best, at20.second, at20.clear) == (20, "heun", "ddim", True)
+    assert at20.margin == pytest.approx(1.01)
+    assert at20.error == pytest.approx(math.hypot(0.01, 0.02) / 3**0.5)
+    assert (at50.best, at50.second, at50.clear) == ("ddim", "heun", None)  # one seed each
+    assert (at100.best, at100.second) == ("ddim", None)
+
+
+def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
+    from seedsbench.report.pareto import panels, points
+    from seedsbench.report.ranking import ranking
+
+    rows = [make_row("ddim", n, nfe=float(n), fid=100 / n) for n in (10, 20, 50)]
+    rows += [make_row("heun", n, nfe=float(n), fid=50 / n) for n in (10, 20, 50)]
+    rows += [make_row("euler", 20, nfe=20.0, fid=0.1)]
+    (panel,) = panels(frame(tmp_path, rows))
+    (low, high), ranked, left = ranking(points(panel.rows))
+    assert (low, high) == (10, 50)
+    assert [one.curve for one in ranked] == ["heun", "ddim"]
+    # FID = 100/n is a straight line on log axes: its mean is its value in the middle.
+    assert ranked[1].mean_fid == pytest.approx(100 / (10 * 50) ** 0.5)
+    assert left == ["euler"]
+
+
+def test_latex_is_escaped_and_bolds_the_best(tmp_path):
+    from seedsbench.report.latex import escape, write_latex
+
+    rows = [make_row("seeds3_asreleased", 20, fid=0.5), make_row("heun", 20, fid=0.25)]
+    write_latex(frame(tmp_path, rows), tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    assert r"seeds3\_asreleased & $0.5$ \\" in text
+    assert r"heun & $\mathbf{0.25}$ \\" in text
+    assert text.count(r"\toprule") == 1
+    assert escape("a_b%&#{}~^\\") == r"a\_b\%\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+
+
+def test_figures_by_seconds_and_score_exist_only_where_there_is_something_to_show(tmp_path):
+    from seedsbench.report.main import build_report
+
+    full = write_study(tmp_path / "full", [make_row("heun", 20), make_row("ddim", 20)], sheets=False)
+    bare = [make_row("heun", 20, is_mean=None, images_per_second=None)]
+    bare = write_study(tmp_path / "bare", bare, sheets=False)
+    for study in (full, bare):
+        build_report(study)
+    names = {path.name for path in (full / "figures").iterdir()}
+    assert {"pareto.png", "seconds.svg", "inception_score.svg"} <= names
+    assert {path.stem for path in (bare / "figures").glob("*.png")} == {"pareto"}

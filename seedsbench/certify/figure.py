@@ -10,20 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from seedsbench.certify.table import curve
+from seedsbench.report.draw import set_axes
 from seedsbench.report.figures import save
 from seedsbench.report.style import (
     FAMILY_NAMES,
     GREY,
     INK,
-    PALE,
     RC,
     family_of,
-    log_ticks,
     look,
-    plain,
     spread,
     text_inches,
 )
@@ -55,7 +52,7 @@ def error_figure(df: pd.DataFrame, floor: float) -> Figure:
     # What starts above the frame comes into it from there: a few solvers need no scale of their own.
     limits = [_padded(everything[0]), _padded(np.append(everything[1].clip(max=HIGHEST), floor))]
     for ax, (family, members) in zip(axes, families.items(), strict=True):
-        _set_axes(ax, limits)
+        set_axes(ax, *limits)
         ax.set_title(FAMILY_NAMES[family], loc="left", fontsize=9, pad=6)
         ax.axhline(floor, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         for name in set(curves) - set(members):
@@ -105,21 +102,6 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     low, high = np.log(values.min()), np.log(values.max())
     room = 0.04 * (high - low)
     return float(np.exp(low - room)), float(np.exp(high + room))
-
-
-def _set_axes(ax: Axes, limits: list[tuple[float, float]]) -> None:
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlim(limits[0])
-    ax.set_ylim(limits[1])
-    for axis, (low, high), most in ((ax.xaxis, limits[0], 5), (ax.yaxis, limits[1], 6)):
-        axis.set_major_locator(FixedLocator(log_ticks(low, high, most)))
-        axis.set_major_formatter(FuncFormatter(plain))
-        axis.set_minor_locator(NullLocator())
-        axis.set_minor_formatter(NullFormatter())
-    ax.grid(True, which="major", color=PALE, linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.tick_params(length=3, width=0.7, labelsize=7.5)
 
 
 def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], named: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.figures import write_pareto
+from seedsbench.report.figures import write_figures
+from seedsbench.report.latex import write_latex
 from seedsbench.report.pareto import doubled
 from seedsbench.report.rows import Problem, read_rows
 from seedsbench.report.sheets import write_sheets
@@ -19,8 +20,10 @@ laptop is enough. Every sweep does this at its end; run it again after deleting 
 
 reads   <study>/rows/*.json           one finished, skipped or failed cell each
         <study>/samples/*.png         strips of the first images (optional)
-writes  <study>/table.csv, table.md   every row; the table people read
+writes  <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks)
+        <study>/table.tex             solver x NFE for a paper (booktabs)
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
+        <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
         <study>/figures/samples_*.png the same latents under every solver and budget
 """
 EXAMPLE = "example:  seedsbench-report results/2025-01-31_12-00-00"
@@ -62,7 +65,8 @@ def build_report(study: Path) -> Report:
     problems = [*problems, *doubled(df)]
     write_csv(df, study / "table.csv")
     write_markdown(df, problems, study / "table.md")
-    figures = write_pareto(df, study / "figures")
+    write_latex(df, study / "table.tex")
+    figures = write_figures(df, study / "figures")
     sheets = write_sheets(df, study, study / "figures")
     return Report(
         study / "table.csv",

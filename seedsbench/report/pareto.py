@@ -8,6 +8,7 @@ statistics, sample count and labels. A *curve* is one solver with one set of par
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,11 @@ class Panel:
     title: str
     slug: str
     rows: pd.DataFrame
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """`points` of its rows."""
+        return points(self.rows)
 
 
 def panels(df: pd.DataFrame) -> list[Panel]:
@@ -200,13 +206,15 @@ def _setting(name: str, value: str) -> str:
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
-    Columns: curve solver solver_family nfe_budget n_steps nfe fid fid_std n fid_floor is_mean is_std
-    images_per_second, and the number of rows of each status.
+    Columns: curve solver solver_family nfe_budget n_steps nfe seconds (for one image) fid fid_std n
+    fid_floor is_mean is_std (over the splits of one run) is_mean_std images_per_second, and the number of
+    rows of each status.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
     rows = newest(rows.assign(n_steps=_asked_steps(rows)))
     done = rows["status"] == "done"
-    means = ["nfe", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
+    means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
+    rows = rows.assign(seconds=1 / rows["images_per_second"])
     rows = rows.assign(
         **{name: rows[name].where(done) for name in means},
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
@@ -215,6 +223,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     parts = [
         grouped[means].mean(),
         grouped["fid"].std(ddof=1).to_frame("fid_std"),
+        grouped["is_mean"].std(ddof=1).to_frame("is_mean_std"),
         grouped["fid"].count().to_frame("n"),
         grouped[list(STATUSES)].sum(),
         grouped[["solver", "solver_family"]].first(),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import Panel, panels, points, split_titles, title_parts
+from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.rows import WHOLE, Problem, take
 from seedsbench.report.style import feature_name
 
@@ -38,7 +39,7 @@ def _counts(df: pd.DataFrame) -> str:
 
 def _section(panel: Panel) -> list[str]:
     """One panel's points under a heading; the best FID at each budget in bold."""
-    found = points(panel.rows)
+    found = panel.points
     best = _best(found)
     lines = [
         [
@@ -55,7 +56,41 @@ def _section(panel: Panel) -> list[str]:
     ]
     extractor = feature_name(panel.key["extractor"])
     note = f"FID on {extractor}. ± is one standard deviation over seeds; bold is best at its budget."
-    return [f"## {' · '.join(title_parts(panel))}", "", note, "", *markdown_table(HEADER, lines), ""]
+    title = f"## {' · '.join(title_parts(panel))}"
+    return [title, "", note, "", *markdown_table(HEADER, lines), "", *_winners(found), *_ranking(found)]
+
+
+def _winners(found: pd.DataFrame) -> list[str]:
+    """The best solver at each budget; nothing where there is no second one to beat."""
+    told = [winner for winner in winners(found) if winner.second is not None]
+    if not told:
+        return []
+    verdicts = {True: "yes", False: "no", None: "one seed: cannot be said"}
+    lines = [
+        [
+            _number(one.budget, ".0f"),
+            one.best,
+            f"{one.fid:.4g}",
+            one.second,
+            f"{one.margin:.2g}",
+            _number(one.error, ".1g"),
+            verdicts[one.clear],
+        ]
+        for one in told
+    ]
+    header = ["NFE budget", "best", "FID", "second", "margin", "its error", "beyond 2 errors"]
+    return ["Best at each budget:", "", *markdown_table(header, lines), ""]
+
+
+def _ranking(found: pd.DataFrame) -> list[str]:
+    """Solvers by the area under their curve."""
+    (low, high), ranked, left = ranking(found)
+    if len(ranked) < 2:
+        return []
+    lines = [[str(i + 1), one.curve, f"{one.mean_fid:.4g}"] for i, one in enumerate(ranked)]
+    note = f"Geometric mean FID over NFE {low:.4g} to {high:.4g} (area under the curve on log axes)"
+    note += f"; not ranked, for want of that range: {', '.join(left)}." if left else "."
+    return [note, "", *markdown_table(["rank", "solver", "mean FID"], lines), ""]
 
 
 def _best(found: pd.DataFrame) -> set[int]:
@@ -139,9 +174,7 @@ def summary_text(df: pd.DataFrame) -> str:
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
         name = feature_name(panel.key["extractor"])
-        blocks.append(
-            "\n".join([f"{title} ({name})" if title else f"({name})", *_matrix(points(panel.rows))])
-        )
+        blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_matrix(panel.points)]))
     return "\n\n".join([*blocks, _counts(df)])
 
 

@@ -1,0 +1,67 @@
+"""The solver x NFE matrix as a LaTeX table (booktabs), to paste into a paper."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from seedsbench.report.pareto import Panel, panels, title_parts
+from seedsbench.report.ranking import winners
+from seedsbench.report.rows import take
+from seedsbench.report.style import feature_name
+
+ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "·": r"$\cdot$",
+}
+
+
+def write_latex(df: pd.DataFrame, path: Path) -> None:
+    """One table a panel; needs \\usepackage{booktabs}. The best mean of each budget is bold."""
+    blocks = ["% needs \\usepackage{booktabs}", *(_table(panel) for panel in panels(df))]
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+
+
+def escape(text: str) -> str:
+    """Text with LaTeX's own characters made harmless."""
+    return "".join(ESCAPES.get(c, c) for c in text)
+
+
+def _table(panel: Panel) -> str:
+    found = panel.points
+    found = take(found, found["nfe_budget"].notna())
+    budgets = sorted(float(budget) for budget in found["nfe_budget"].unique())
+    best = {winner.budget: winner.fid for winner in winners(found)}
+    lines = []
+    for curve, group in found.groupby("curve", sort=False):
+        at = {point["nfe_budget"]: point for point in group.to_dict("records")}
+        cells = [_cell(at.get(budget), best.get(budget)) for budget in budgets]
+        lines.append(" & ".join([escape(str(curve)), *cells]) + r" \\")
+    title = escape(" · ".join(title_parts(panel)))
+    features = escape(feature_name(panel.key["extractor"]))
+    caption = f"{title}. FID on {features}, by NFE budget; $\\pm$: s.d. over seeds."
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{caption}}}",
+            f"  \\begin{{tabular}}{{l{'r' * len(budgets)}}}",
+            r"    \toprule",
+            "    " + " & ".join(["NFE", *(f"{budget:.0f}" for budget in budgets)]) + r" \\",
+            r"    \midrule",
+            *(f"    {line}" for line in lines),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _cell(point: dict | None, best: float | None) -> str:
+    if point is None or pd.isna(point["fid"]):
+        return "--"
+    text = f"{point['fid']:.3g}"
+    if point["fid_std"] > 0:
+        text += f" \\pm {point['fid_std']:.1g}"
+    return f"$\\mathbf{{{text}}}$" if point["fid"] == best else f"${text}$"
