@@ -499,3 +499,28 @@ def test_figures_by_seconds_and_score_exist_only_where_there_is_something_to_sho
     names = {path.name for path in (full / "figures").iterdir()}
     assert {"pareto.png", "seconds.svg", "inception_score.svg"} <= names
     assert {path.stem for path in (bare / "figures").glob("*.png")} == {"pareto"}
+
+
+def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_path):
+    from seedsbench.report.figures import write_figures
+    from seedsbench.report.pareto import panels
+    from seedsbench.report.published import Choice, matching, published
+
+    assert len(published()) > 800
+    assert set(published()["kind"]) == {"training-free", "searched", "learned"}
+    inception = {"model": "cifar10_uncond", "extractor": "inception-v3", "regime": "vp", "fid_floor": None}
+    rows = [make_row("heun", b, **inception, fid=300 / b) for b in (10, 20, 50)]
+    df = frame(tmp_path / "a", rows)
+    (panel,) = panels(df)
+    found = matching(panel)
+    assert len(found) > 50
+    assert set(found["regime"]) == {"VP"}
+    assert set(found["kind"]) == {"training-free"}
+    assert found["primary"].all()
+    assert found["source"].notna().all()
+    assert len(matching(panel, Choice(primary=False))) > len(found)
+    (other,) = panels(frame(tmp_path / "b", [make_row("heun", 20)]))  # glyphs: another feature space
+    assert matching(other).empty
+    plain, overlaid = (write_figures(df, tmp_path / name, overlay=o)[1] for name, o in (("p", 0), ("o", 1)))
+    assert "published numbers" not in plain.read_text()
+    assert len(overlaid.read_text()) > len(plain.read_text()) + 1000

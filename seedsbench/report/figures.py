@@ -28,11 +28,13 @@ from seedsbench.report.draw import (
     draw_curves,
     draw_floor,
     draw_labels,
+    draw_published,
     labelled,
     prepare,
     set_axes,
 )
 from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.published import matching
 from seedsbench.report.style import GREY, INK, RC, feature_name, padded, text_inches
 
 HEIGHT = 2.55  # of one panel's axes, inches
@@ -42,10 +44,11 @@ HEAD, FOOT = 0.36, 0.26  # the figure's title and notes, inches
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
 
 
-def write_figures(df: pd.DataFrame, folder: Path) -> list[Path]:
+def write_figures(df: pd.DataFrame, folder: Path, *, overlay: bool = False) -> list[Path]:
     """Write each of PLOTS as .png and .svg, the Pareto figure first and as .pdf too.
 
     The same rows give the same bytes. Of the others only those that have something to show.
+    overlay: published numbers in the Pareto figure, where there are any.
     """
     shown, written = panels(df), []
     for plot in PLOTS:
@@ -53,7 +56,9 @@ def write_figures(df: pd.DataFrame, folder: Path) -> list[Path]:
         if drawn or plot is PARETO:
             kinds = ("png", "svg", "pdf") if plot is PARETO else ("png", "svg")
             with mpl.rc_context(RC):
-                written += save(_figure(df, drawn), folder / plot.name, kinds)
+                written += save(
+                    _figure(df, drawn, overlay=overlay and plot is PARETO), folder / plot.name, kinds
+                )
     return written
 
 
@@ -78,7 +83,7 @@ def pareto_figure(df: pd.DataFrame, plot: Plot = PARETO) -> Figure:
     return _figure(df, _drawn(panels(df), plot))
 
 
-def _figure(df: pd.DataFrame, drawn: list[Curves]) -> Figure:
+def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> Figure:
     with mpl.rc_context(RC):
         if not drawn:
             return _empty_figure(df)
@@ -93,9 +98,11 @@ def _figure(df: pd.DataFrame, drawn: list[Curves]) -> Figure:
             ax.set_title(title, loc="left", fontsize=9, pad=7)
             if plot.floored:
                 draw_floor(ax, curves)
+            if overlay and len(found := matching(curves.panel)):
+                draw_published(ax, found)
             draw_curves(ax, curves)
             draw_labels(ax, curves)
-        _draw_notes(figure, df, drawn)
+        _draw_notes(figure, df, drawn, overlay=overlay)
     return figure
 
 
@@ -137,13 +144,16 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     return [(x, padded(np.concatenate(by_extractor[key]), 0.06, 1.6)) for key in keys]
 
 
-def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves]) -> None:
+def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> None:
     """One small line beneath: what marks mean, and what is not shown."""
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
     notes = ["Filled: on the Pareto front."]
     if repeats:
         low, high = min(repeats), max(repeats)
         notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")
+    if overlay:
+        shown = sum(len(matching(curves.panel)) for curves in drawn)
+        notes.append(f"Crosses: {shown} published numbers, measured by others.")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
     absent = [

@@ -51,9 +51,10 @@ class Report:
         return (self.pareto, self.table_md, *self.sheets)
 
 
-def build_report(study: Path) -> Report:
+def build_report(study: Path, *, published: bool = False) -> Report:
     """Read `<study>/rows` and write tables, figures and sheets into the study folder.
 
+    published: overlay published numbers on the Pareto figure (models with Inception features only).
     Raises StudyError where there is no readable row at all; every lesser fault is in `problems`.
     """
     study = Path(study)
@@ -66,7 +67,7 @@ def build_report(study: Path) -> Report:
     write_csv(df, study / "table.csv")
     write_markdown(df, problems, study / "table.md")
     write_latex(df, study / "table.tex")
-    figures = write_figures(df, study / "figures")
+    figures = write_figures(df, study / "figures", overlay=published)
     sheets = write_sheets(df, study, study / "figures")
     return Report(
         study / "table.csv",
@@ -133,9 +134,10 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", type=Path, help="study folder, <results_dir>/<study>")
-    study = parser.parse_args(argv).study
+    parser.add_argument("--published", action="store_true", help="overlay published FIDs on the figure")
+    arguments = parser.parse_args(argv)
     try:
-        report = build_report(study)
+        report = build_report(arguments.study, published=arguments.published)
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)
         return 2
