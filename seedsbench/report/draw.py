@@ -164,21 +164,9 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
 
 
 def draw_published(ax: Axes, found: pd.DataFrame) -> None:
-    """Published numbers as grey crosses, those on their own front named; they do not move the axes."""
+    """Published numbers as grey crosses; they do not move the axes."""
     limits = ax.get_xlim(), ax.get_ylim()
     ax.plot(found["nfe"], found["fid"], linestyle="none", marker="x", markersize=3.5, color=GREY, alpha=0.6)
-    best = take(found, front(found["nfe"].to_numpy(), found["fid"].to_numpy()))
-    inside = (best["nfe"] <= limits[0][1]) & (best["fid"].between(*limits[1]))
-    for point in take(best, inside).drop_duplicates("solver").tail(6).to_dict("records"):
-        ax.annotate(
-            str(point["solver"])[:28],
-            (point["nfe"], point["fid"]),
-            textcoords="offset points",
-            xytext=(3, -7),
-            fontsize=5.5,
-            color=GREY,
-            gid="published-label",
-        )
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])
 
