@@ -521,6 +521,11 @@ def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_p
     assert len(matching(panel, Choice(primary=False))) > len(found)
     (other,) = panels(frame(tmp_path / "b", [make_row("heun", 20)]))  # glyphs: another feature space
     assert matching(other).empty
-    plain, overlaid = (write_figures(df, tmp_path / name, overlay=o)[1] for name, o in (("p", 0), ("o", 1)))
+    plain, overlaid = (
+        write_figures(df, tmp_path / name, overlay=bool(o))[1] for name, o in (("p", 0), ("o", 1))
+    )
     assert "published numbers" not in plain.read_text()
     assert len(overlaid.read_text()) > len(plain.read_text()) + 1000
+    sources = (tmp_path / "o" / "published.csv").read_text()
+    assert "arXiv" in sources
+    assert not (tmp_path / "p" / "published.csv").exists()

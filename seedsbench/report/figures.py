@@ -48,7 +48,8 @@ def write_figures(df: pd.DataFrame, folder: Path, *, overlay: bool = False) -> l
     """Write each of PLOTS as .png and .svg, the Pareto figure first and as .pdf too.
 
     The same rows give the same bytes. Of the others only those that have something to show.
-    overlay: published numbers in the Pareto figure, where there are any.
+    overlay: published numbers in the Pareto figure, where there are any, and who printed them where in
+    published.csv.
     """
     shown, written = panels(df), []
     for plot in PLOTS:
@@ -59,6 +60,10 @@ def write_figures(df: pd.DataFrame, folder: Path, *, overlay: bool = False) -> l
                 written += save(
                     _figure(df, drawn, overlay=overlay and plot is PARETO), folder / plot.name, kinds
                 )
+    if overlay:
+        told = [matching(panel).assign(panel=panel.title) for panel in shown]
+        written.append(folder / "published.csv")
+        pd.concat(told).to_csv(written[-1], index=False, lineterminator="\n")
     return written
 
 
@@ -153,7 +158,7 @@ def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overla
         notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
-        notes.append(f"Crosses: {shown} published numbers, measured by others.")
+        notes.append(f"Crosses: {shown} published numbers, measured by others (published.csv).")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
     absent = [
