@@ -1,0 +1,1 @@
+"""Readers of other people's checkpoint files, one module a format."""
