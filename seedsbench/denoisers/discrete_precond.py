@@ -71,7 +71,7 @@ class DiscreteNoisePrediction(NoisePrediction):
         last = self.schedule.num_train_timesteps - 1
         kept = self.kept
         if kept and not (
-            len(kept) > 1 and 0 <= kept[0] and kept[-1] <= last and list(kept) == sorted({*kept})
+            len(kept) > 1 and kept[0] >= 0 and kept[-1] <= last and list(kept) == sorted({*kept})
         ):
             raise ValueError(f"kept={kept} must be at least two increasing indices of 0 .. {last}")
 

@@ -101,6 +101,6 @@ def _state(content: Any, weights: Weights, path: str | Path) -> dict[str, Tensor
             return without_prefix(content[-1])
         raise CheckpointError(f"{path} was saved without averaged weights (EMA): use weights=raw")
     raise CheckpointError(
-        f"{path} holds {type(content).__name__}: a DDIM checkpoint is a list whose first entry is a state dict, "
+        f"{path} holds {type(content).__name__}: a DDIM checkpoint is a list that begins with a state dict, "
         "or a bare state dict"
     )

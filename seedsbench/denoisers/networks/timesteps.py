@@ -1,4 +1,4 @@
-"""Sinusoidal features of a timestep (Vaswani et al. 2017; Ho et al. 2020), in the two layouts of published networks."""
+"""Sinusoidal features of a timestep (Ho et al. 2020), in the two layouts of published networks."""
 
 import math
 
