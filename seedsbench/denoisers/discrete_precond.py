@@ -1,10 +1,9 @@
-"""Preconditioners of networks trained at a table of noise levels, which know a level by its index.
+"""The preconditioner of networks trained at a table of noise levels, which know a level by its index.
 
-The coefficients are those of `precond`; the tables are those of DDPM (Ho et al. 2020, Eq. 4), improved
-DDPM (Nichol and Dhariwal 2021, Eq. 17) and, variance exploding, of NCSN (Song and Ermon 2019).
+Coefficients as in `precond`; tables of DDPM (Ho et al. 2020, Eq. 4) and improved DDPM (Nichol and
+Dhariwal 2021, Eq. 17).
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.precond import NoisePrediction, Preconditioner
+from seedsbench.denoisers.precond import NoisePrediction
 from seedsbench.diffusion.schedule import Discrete
 
 
@@ -111,56 +110,5 @@ class DiscreteNoisePrediction(NoisePrediction):
         return self.table.at(c_noise / self.label_scale).to(c_noise.dtype)
 
     def sample_sigma(self, u: Tensor) -> Tensor:
-        return _drawn(self.table, u)
-
-
-@dataclass(frozen=True)
-class DiscreteVE(Preconditioner):
-    """A network of NCSN's kind: raw input, unit-size score, n levels in geometric progression.
-
-    Index 0 is the largest level, as in the publications. sigma_min, sigma_max: ends, for data in [-1, 1].
-    """
-
-    sigma_min: float = 0.02
-    sigma_max: float = 100.0
-    levels: int = 1000
-    fractional: bool = False
-
-    @cached_property
-    def table(self) -> LevelTable:
-        """All levels, increasing."""
-        ends = math.log(self.sigma_min), math.log(self.sigma_max)
-        return LevelTable(torch.linspace(*ends, self.levels, dtype=torch.float64).exp())
-
-    def c_skip(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
-
-    def c_out(self, sigma: Tensor) -> Tensor:
-        return sigma
-
-    def c_in(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
-
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self.fractional:
-            return sigma
-        return self.table.on(sigma.device)[self.table.nearest(sigma)].to(sigma.dtype)
-
-    def c_noise(self, sigma: Tensor) -> Tensor:
-        index = self.table.position(sigma) if self.fractional else self.table.nearest(sigma)
-        return (self.levels - 1 - index).to(sigma.dtype)
-
-    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
-        return self.table.at(self.levels - 1 - c_noise).to(c_noise.dtype)
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return _drawn(self.table, u)
-
-
-def _drawn(table: LevelTable, u: Tensor) -> Tensor:
-    """Levels at uniform indices, from uniforms u in (0, 1)."""
-    index = (u * (table.last + 1)).long().clamp(max=table.last)
-    return table.on(u.device)[index].to(u.dtype)
+        index = (u * (self.table.last + 1)).long().clamp(max=self.table.last)
+        return self.table.on(u.device)[index].to(u.dtype)

@@ -13,7 +13,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import check_resolution, is_state, network_of, without_prefix
+from seedsbench.denoisers.checkpoints.states import (
+    check_resolution,
+    is_state,
+    network_of,
+    understood,
+    without_prefix,
+)
 from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.preconditioned import Preconditioned
@@ -43,8 +49,9 @@ def load_ddim(
     Raises FileNotFoundError, and CheckpointError for another kind of file or hints that do not fit it.
     """
     state = _state(read_torch(path), weights, path)
-    network = network_of(lambda found: partial(DDIMUNet, ddim_config(found)), state, path)
-    config = network.config
+    with understood(path):
+        config = ddim_config(state)
+    network = network_of(partial(DDIMUNet, config), state, path)
     check_resolution(img_resolution, len(config.multiples))
     name = {"linear": "linear", "quad": "scaled_linear"}.get(beta_schedule)
     if name is None:

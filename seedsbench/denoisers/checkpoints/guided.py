@@ -12,7 +12,13 @@ from typing import Any, Literal
 
 from seedsbench.denoisers.checkpoints.guided_layout import guided_config
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import check_resolution, is_state, network_of, without_prefix
+from seedsbench.denoisers.checkpoints.states import (
+    check_resolution,
+    is_state,
+    network_of,
+    understood,
+    without_prefix,
+)
 from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
 from seedsbench.denoisers.preconditioned import Preconditioned
@@ -64,12 +70,10 @@ def load_guided(
         raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
     heads = _heads(num_heads, num_head_channels, num_heads_upsample)
     order = _flag("use_new_attention_order", use_new_attention_order)
-    network = network_of(
-        lambda state: partial(GuidedUNet, guided_config(state, new_attention_order=order, **heads)),
-        without_prefix(content),
-        path,
-    )
-    config = network.config
+    state = without_prefix(content)
+    with understood(path):
+        config = guided_config(state, new_attention_order=order, **heads)
+    network = network_of(partial(GuidedUNet, config), state, path)
     check_resolution(image_size, len(config.channels))
     _check_given(path, "num_channels", num_channels, config.width)
     _check_given(path, "num_res_blocks", num_res_blocks, config.blocks)

@@ -1,6 +1,7 @@
 """State dicts: telling one from other objects, their prefixes, and loading one strictly."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,26 +30,31 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
 
 
-def network_of(
-    parse: Callable[[Mapping[str, Tensor]], Callable[[], Network]],
-    state: Mapping[str, Tensor],
-    path: str | Path,
-) -> Network:
-    """The network that a state dict describes, with its weights: float32, eval mode, no gradients.
+@contextmanager
+def understood(path: str | Path) -> Iterator[None]:
+    """Turn the errors of reading an architecture off a state dict into one CheckpointError.
 
-    parse: from keys and shapes to a function that builds the network.
-
-    Raises CheckpointError unless keys and shapes agree exactly with those of the network built and all
-    values are finite.
+    KeyError, IndexError and StopIteration mean a weight that every network of the family has is missing.
     """
     try:
-        build = parse(state)
-        # Without memory first: shapes in a damaged file may describe a network of any size.
-        with torch.device("meta"):
-            wanted = build().state_dict()
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} is not a checkpoint of this family: {said}") from error
+        yield
+    except (KeyError, IndexError, StopIteration) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this family: it lacks {error or 'weights'}"
+        ) from error
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint of this family: {said}") from error
+
+
+def network_of(build: Callable[[], Network], state: Mapping[str, Tensor], path: str | Path) -> Network:
+    """The network that `build` makes, with these weights: float32, eval mode, no gradients.
+
+    Raises CheckpointError unless keys and shapes agree exactly and all values are finite.
+    """
+    # Without memory first: shapes in a damaged file may describe a network of any size.
+    with understood(path), torch.device("meta"):
+        wanted = build().state_dict()
     check_state(state, wanted, path)
     network = build()
     network.load_state_dict({name: value.detach() for name, value in state.items()}, strict=True)
