@@ -84,7 +84,7 @@ def content(name):
     return saved
 
 
-def load(name, path, **changes):
+def load(name, path, /, **changes):
     """The denoiser of a case, by way of a file."""
     case = golden(NAME).cases[name]
     torch.save(content(name), path)

@@ -37,7 +37,9 @@ class ScoreVE(Preconditioner):
     def table(self) -> LevelTable:
         """All levels of discrete training, increasing."""
         ends = math.log(self.sigma_min), math.log(self.sigma_max)
-        return LevelTable(torch.linspace(*ends, self.levels, dtype=torch.float64).exp())
+        levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
+        levels[0], levels[-1] = self.sigma_min, self.sigma_max  # exp(log(.)) is off by a bit
+        return LevelTable(levels)
 
     @property
     def _unit(self) -> float:
