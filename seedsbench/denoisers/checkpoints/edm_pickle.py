@@ -62,15 +62,20 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
     if bytes(data[:2]) == b"PK":
         raise CheckpointError(f"{path} is a zip file, as torch.save writes, and not an EDM pickle")
     try:
-        budget = Budget()
-        value, end = run(data, EDMPolicy(budget), budget)
-        if end != len(data):
-            raise Refused(f"{len(data) - end} bytes follow the end of its pickle")
-        return _network(_entry(value, key), len(data))
+        return network_in(data, key)
     except Refused as error:
         raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
     except MemoryError as error:
         raise CheckpointError(f"{path} does not fit in memory: {len(data)} bytes") from error
+
+
+def network_in(data: memoryview, key: str = "ema") -> EDMRecord:
+    """The network in the bytes of a file. Raises Refused, and nothing else, whatever they are."""
+    budget = Budget()
+    value, end = run(data, EDMPolicy(budget), budget)
+    if end != len(data):
+        raise Refused(f"{len(data) - end} bytes follow the end of its pickle")
+    return _network(_entry(value, key), len(data))
 
 
 def _entry(value: Any, key: str) -> Record:

@@ -60,6 +60,8 @@ class Machine:
 
     def run(self) -> Any:
         if bytes(self.data[self.at : self.at + 1]) != b"\x80":
+            if self.at >= len(self.data):
+                raise IndexError("end of input")
             raise Refused(f"there is no pickle of protocol 2 to 5 at byte {self.at} of {len(self.data)}")
         data, budget = self.data, self.budget
         while True:

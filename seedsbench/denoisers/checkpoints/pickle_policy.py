@@ -1,4 +1,4 @@
-"""What a pickle may do, as far as `pickle_machine` asks: the policy, the refusal, and how values are named."""
+"""What a pickle may do, as far as `pickle_machine` asks; the refusal; how values of a file are named."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -81,6 +81,7 @@ CALLABLE = {
     "__builtin__.set",
 }
 STORAGES = {f"torch.{name}" for name in DTYPES}
+ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error)
 WEIGHT_NAMES = CALLABLE | STORAGES | {str(dtype) for dtype in DTYPES.values()}
 
 
@@ -158,7 +159,9 @@ def _check_zip(path: Path, data: memoryview) -> None:
             if entries[pickles[0]].file_size > MAX_PICKLE_BYTES:
                 raise Refused(f"its pickle is larger than {MAX_PICKLE_BYTES} bytes")
             text = memoryview(archive.read(pickles[0]))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, struct.error) as error:
+    except Refused:
+        raise
+    except ZIP_ERRORS as error:
         raise Refused(f"it is a damaged zip file: {shown(error)}") from error
     declared = _Declarations()
     run(text, declared, Budget())

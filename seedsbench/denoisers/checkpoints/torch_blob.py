@@ -20,6 +20,7 @@ from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Global, Polic
 MAGIC = 0x1950A86A20F9469CFC6C
 FORMAT = 1001
 MAX_DIMENSIONS = 8
+MAX_EMPTY = 1 << 31
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -127,9 +128,10 @@ def tensor_record(args: tuple[Any, ...]) -> TensorRecord:
         raise Refused(f"it holds a tensor of size {_listed(size)}, stride {_listed(stride)}, offset {offset}")
     numel = math.prod(size)
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
-    # Elements may not be repeated either: a stride of 0 makes any size out of one number.
-    sizes = math.prod(n for n in size if n)  # of an empty tensor too: torch multiplies them
-    if sizes > max(storage.numel, 1) or (numel and end > storage.numel):
+    # Elements may not be repeated: a stride of 0 makes any size out of one number. An empty tensor has
+    # no elements, but torch multiplies its other sizes.
+    bounded = math.prod(n for n in size if n) <= (storage.numel if numel else MAX_EMPTY)
+    if not bounded or (numel and end > storage.numel):
         raise Refused(
             f"it holds a tensor of size {_listed(size)}, stride {_listed(stride)}, offset {offset} "
             f"in a storage of {storage.numel} elements"

@@ -1,7 +1,9 @@
 """Our own file of weights: safetensors, with the configuration as JSON in the metadata.
 
-Metadata entries: `format` ("seedsbench-weights"), `version` ("1"), `config` (a JSON object). Such a file
-holds numbers and text only, so reading it needs no unpickler, and its tensors are mapped, not read.
+The one metadata entry, `seedsbench`, is a JSON object: `format` ("weights"), `version` (1) and `config`.
+(One, as safetensors writes several in an order that changes; so the same weights make the same file.)
+Such a file holds numbers and text only: reading it needs no unpickler, and its tensors are mapped, not
+read.
 """
 
 import json
@@ -20,8 +22,7 @@ from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
 from seedsbench.denoisers.checkpoints.pickle_policy import shown
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
 
-FORMAT = "seedsbench-weights"
-VERSION = "1"
+ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
 
 
@@ -34,7 +35,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], config: dic
     Raises CheckpointError for a configuration or tensors that do not fit this, or an unwritable path.
     """
     path = Path(path).expanduser()
-    metadata = {"format": FORMAT, "version": VERSION, "config": _json(config)}
+    metadata = {ENTRY: _json({"format": FORMAT, "version": VERSION, "config": config})}
     tensors = _separate(state_dict)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,14 +65,17 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        if ENTRY not in metadata:
             raise CheckpointError(
-                f"{path} is not in the format {FORMAT} {VERSION}: it says "
-                f"format={shown(metadata.get('format'))}, version={shown(metadata.get('version'))}"
+                f"{path} is not in our format of weights: its metadata has no `{ENTRY}` entry"
             )
-        config = json.loads(metadata["config"])
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{path} holds a {type(config).__name__} as config, not a JSON object")
+        header = json.loads(metadata[ENTRY])
+        if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (FORMAT, VERSION):
+            raise CheckpointError(
+                f"{path} is in another format of weights than {FORMAT} {VERSION}: {shown(metadata[ENTRY])}"
+            )
+        if not isinstance(config := header.get("config"), dict):
+            raise CheckpointError(f"{path} has a config that is no JSON object: {shown(metadata[ENTRY])}")
         return config, load_file(path)
     except CheckpointError:
         raise
@@ -100,17 +104,17 @@ def read_converted(path: str | Path) -> EDMRecord:
     ):
         there = ", ".join(sorted(config)) or "nothing"
         raise CheckpointError(
-            f"{path} describes no EDM network: its config has {shown(there)}, not {', '.join(sorted(EDM_KEYS))}"
+            f"{path} describes no EDM network: it has {shown(there)}, not {', '.join(sorted(EDM_KEYS))}"
         )
     return EDMRecord(name, tuple(args), kwargs, state_dict)
 
 
-def _json(config: Any) -> str:
-    if not isinstance(config, dict):
+def _json(header: dict[str, Any]) -> str:
+    if not isinstance(config := header["config"], dict):
         raise CheckpointError(f"config is a {type(config).__name__}: give a dict")
     try:
         _check_keys(config)
-        return json.dumps(config, sort_keys=True)
+        return json.dumps(header, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"config cannot be written as JSON: {shown(error, 200)}") from error
 
@@ -133,6 +137,8 @@ def _separate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state_dict.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"state_dict[{name!r}] is a {type(value).__name__}: give tensors by name")
+        if value.layout is not torch.strided or value.is_meta:
+            raise CheckpointError(f"state_dict[{name!r}] is {value.layout} on {value.device}: give it dense")
         tensor = value.detach().cpu().contiguous()
         if tensor.untyped_storage().data_ptr() in used:
             tensor = tensor.clone()
