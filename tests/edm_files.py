@@ -1,4 +1,4 @@
-"""Pickles of the structure EDM's code writes, made without that code, and pickles that no code should write."""
+"""Pickles of the structure that EDM's code writes, made without it, and pickles no code should write."""
 
 import io
 import pickle

@@ -19,7 +19,7 @@ from torch import Tensor
 from seedsbench.denoisers.checkpoints.edm_policy import EDMPolicy, Record
 from seedsbench.denoisers.checkpoints.pickle_machine import run
 from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Refused, described, shown
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped, refusal
 from seedsbench.denoisers.checkpoints.torch_blob import TensorRecord, materialise
 
 MAX_DEPTH = 50
@@ -29,9 +29,8 @@ MAX_TENSORS = 50_000
 MAX_ARGUMENT_VALUES = 10_000
 MEMBER = re.compile(r"[A-Za-z0-9_]{1,100}")
 
-ADVICE = (
-    "The file was not run. If you trust it, load it with the code that wrote it, on a machine that may run "
-    "that, and pickle {'ema': network} alone or write network.state_dict() with "
+INSTEAD = (
+    "pickle {'ema': network} alone, or write network.state_dict() with "
     "seedsbench.denoisers.checkpoints.weights.save_weights"
 )
 
@@ -64,7 +63,7 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
     try:
         return network_in(data, key)
     except Refused as error:
-        raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
+        raise refusal(path, error, INSTEAD) from error
     except MemoryError as error:
         raise CheckpointError(f"{path} does not fit in memory: {len(data)} bytes") from error
 

@@ -20,6 +20,7 @@ from typing import Any
 from seedsbench.denoisers.checkpoints.pickle_policy import (
     MAX_OPCODES,
     Budget,
+    Damaged,
     Global,
     Policy,
     Refused,
@@ -44,7 +45,7 @@ def run(data: memoryview, policy: Policy, budget: Budget, start: int = 0) -> tup
         return machine.run(), machine.at
     except (LookupError, struct.error, UnicodeDecodeError) as error:
         # An opcode that finds the stack, the memo or the input too short.
-        raise Refused(
+        raise Damaged(
             f"it is truncated or damaged: no valid pickle at byte {machine.at} of {len(data)}"
         ) from error
 
@@ -73,7 +74,7 @@ class Machine:
             if code == STOP:
                 value = self.stack.pop()
                 if self.stack or self.marks:
-                    raise Refused(f"it is damaged: unfinished objects at its end, byte {self.at}")
+                    raise Damaged(f"it is damaged: unfinished objects at its end, byte {self.at}")
                 return value
             step = STEPS.get(code)
             if step is None:
@@ -87,9 +88,10 @@ class Machine:
     # --- reading the input -------------------------------------------------------------------------
 
     def take(self, count: int) -> memoryview:
-        left = len(self.data) - self.at
-        if count > left:
-            raise Refused(f"it declares {count} bytes at byte {self.at}, where {left} are left")
+        if count > len(self.data) - self.at:
+            raise Damaged(
+                f"it is truncated or damaged: {count} bytes declared at byte {self.at} of {len(self.data)}"
+            )
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -100,7 +102,7 @@ class Machine:
         head = bytes(self.data[self.at : self.at + MAX_NAME])
         length = head.find(b"\n")
         if length < 0:
-            raise Refused(f"it is damaged: a name without an end, or of over {MAX_NAME} bytes, at {self.at}")
+            raise Damaged(f"it is damaged: a name without an end, or of over {MAX_NAME} bytes, at {self.at}")
         self.at += length + 1
         return head[:length].decode("utf-8")
 
@@ -137,7 +139,7 @@ class Machine:
     def frame(self) -> None:
         length = self.number(U64)
         if length > len(self.data) - self.at:
-            raise Refused(f"it is truncated: a frame of {length} bytes at byte {self.at} of {len(self.data)}")
+            raise Damaged(f"it is truncated: a frame of {length} bytes at byte {self.at} of {len(self.data)}")
 
     def integer(self, size: int) -> None:
         if not 0 <= size <= MAX_INTEGER_BYTES:

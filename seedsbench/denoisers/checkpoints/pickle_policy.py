@@ -11,6 +11,10 @@ class Refused(ValueError):
     """Why a pickle is not read: one line, without the name of the file."""
 
 
+class Damaged(Refused):
+    """A refusal for which a cut or corrupted file is the likely reason."""
+
+
 def shown(value: Any, limit: int = 100) -> str:
     """Text from a file, safe to print: ASCII on one line, cut to `limit` characters."""
     text = str(value).encode("unicode_escape").decode("ascii")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from seedsbench.denoisers.checkpoints.pickle_machine import run
-from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Global, Policy, Refused, shown
+from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Damaged, Global, Policy, Refused, shown
 from seedsbench.denoisers.checkpoints.torch_blob import DTYPES, FORMAT, MAGIC
 
 MAX_FILE_BYTES = 32 * 2**30
@@ -22,6 +22,18 @@ MAX_PICKLE_BYTES = 256 * 2**20
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, in one line: what was wrong, the value, what would work."""
+
+
+def refusal(path: Path, error: Refused, instead: str) -> CheckpointError:
+    """The error for a refused file. instead: what those who trust it can save where it may be run."""
+    if isinstance(error, Damaged):
+        advice = "Copy or download it again"
+    else:
+        advice = (
+            "The file was not run. If you trust it, load it with the code that wrote it, on a machine "
+            f"that may run that, and {instead}"
+        )
+    return CheckpointError(f"{path} is not read: {error}. {advice}")
 
 
 def file_id(path: str | Path) -> str:
@@ -133,10 +145,7 @@ def read_torch(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
     try:
         (_check_zip if zipped else _check_legacy)(path, data)
     except Refused as error:
-        raise CheckpointError(
-            f"{path} is not read: {error}. Nothing in it was run. If you trust it, load it with the code "
-            "that wrote it, on a machine that may run that, and torch.save its state_dict() alone"
-        ) from error
+        raise refusal(path, error, "torch.save its state_dict() alone") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch promises no particular ones for damaged files
@@ -162,7 +171,7 @@ def _check_zip(path: Path, data: memoryview) -> None:
     except Refused:
         raise
     except ZIP_ERRORS as error:
-        raise Refused(f"it is a damaged zip file: {shown(error)}") from error
+        raise Damaged(f"it is a damaged zip file: {shown(error)}") from error
     declared = _Declarations()
     run(text, declared, Budget())
     folder = pickles[0].removesuffix("data.pkl")
@@ -170,7 +179,7 @@ def _check_zip(path: Path, data: memoryview) -> None:
         entry = entries.get(f"{folder}data/{key}")
         if entry is None or entry.file_size != nbytes:
             there = "none" if entry is None else entry.file_size
-            raise Refused(f"it declares {nbytes} bytes for storage {shown(key)} and holds {there}")
+            raise Damaged(f"it declares {nbytes} bytes for storage {shown(key)} and holds {there}")
 
 
 def _check_legacy(path: Path, data: memoryview) -> None:
@@ -183,4 +192,4 @@ def _check_legacy(path: Path, data: memoryview) -> None:
         raise Refused("it is a pickle, but not as torch.save writes them")
     wanted = sum(declared.nbytes.values()) + 8 * len(declared.nbytes)
     if wanted != len(data) - at:
-        raise Refused(f"it declares {wanted} bytes of storages and holds {len(data) - at}")
+        raise Damaged(f"it declares {wanted} bytes of storages and holds {len(data) - at}")

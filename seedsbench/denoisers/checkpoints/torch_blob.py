@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.pickle_machine import run
-from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Global, Policy, Refused, described, shown
+from seedsbench.denoisers.checkpoints.pickle_policy import (
+    Budget,
+    Damaged,
+    Global,
+    Policy,
+    Refused,
+    described,
+    shown,
+)
 
 MAGIC = 0x1950A86A20F9469CFC6C
 FORMAT = 1001
@@ -102,11 +110,11 @@ def read_storage(blob: memoryview, budget: Budget) -> Storage:
     if not isinstance(declared, _Declared) or keys != [declared.key]:
         raise Refused(f"a storage inside it holds {described(declared)} instead of one storage")
     if len(blob) - at < 8:
-        raise Refused("a storage inside it is truncated")
+        raise Damaged("a storage inside it is truncated")
     (numel,) = struct.unpack("<q", blob[at : at + 8])
     there = len(blob) - at - 8
     if numel != declared.numel or numel * declared.dtype.itemsize != there:
-        raise Refused(
+        raise Damaged(
             f"a storage inside it declares {declared.numel} and {numel} elements of {declared.dtype} "
             f"and holds {there} bytes"
         )
