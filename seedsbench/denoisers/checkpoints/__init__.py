@@ -1,1 +1,1 @@
-"""Readers of other people's checkpoint files, one module a format."""
+"""Readers of other people's weights: one module a format, none of which runs code found in a file."""
