@@ -1,0 +1,205 @@
+"""Checkpoints of OpenAI's improved-diffusion and guided-diffusion (.pt): one bare state dict.
+
+The architecture is read off the names and shapes of the weights. Heads, their order, schedule and number
+of timesteps leave no trace there and must be told; they go by the names of the authors' flags. The
+flags that the file does tell may be given too, and are then checked against it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from seedsbench.denoisers.checkpoints.guided_layout import guided_config
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
+from seedsbench.denoisers.checkpoints.states import (
+    check_resolution,
+    is_state,
+    network_of,
+    understood,
+    without_prefix,
+)
+from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
+from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
+from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.diffusion.schedule import Discrete
+
+Numbers = str | int | Sequence[float]
+
+
+def load_guided(
+    path: str | Path,
+    *,
+    image_size: int,
+    use_new_attention_order: bool,
+    noise_schedule: Literal["linear", "cosine"],
+    num_heads: int = -1,
+    num_head_channels: int = -1,
+    num_heads_upsample: int = -1,
+    diffusion_steps: int = 1000,
+    rescale_timesteps: bool | None = None,
+    predict_xstart: bool = False,
+    timestep_respacing: Numbers = "",
+    use_fp16: bool = False,
+    fractional_timesteps: bool = False,
+    num_channels: int | None = None,
+    num_res_blocks: int | None = None,
+    channel_mult: Numbers = "",
+    attention_resolutions: Numbers | None = None,
+    class_cond: bool | None = None,
+    learn_sigma: bool | None = None,
+    use_scale_shift_norm: bool | None = None,
+    resblock_updown: bool | None = None,
+) -> Preconditioned:
+    """The denoiser in a model*.pt or ema_*.pt file, on the CPU; labels are the classes of training.
+
+    use_new_attention_order: True for guided-diffusion's ImageNet-64, False for its other models and for
+        all of improved-diffusion. Nothing in a file tells, and the wrong one only makes images worse.
+    num_heads, num_head_channels: one of them; the latter prevails. num_heads_upsample: -1 is num_heads.
+    rescale_timesteps: needed unless diffusion_steps is 1000; improved-diffusion's own default is True.
+    timestep_respacing: noise levels are rounded to so many of those of training: "250", "ddim25", or
+        numbers for equal sections, "10,20". use_fp16: run the torso in float16.
+    fractional_timesteps: see DiscreteNoisePrediction.fractional.
+    num_channels ... resblock_updown: known from the file; an error if they disagree with it.
+
+    Raises FileNotFoundError, and CheckpointError for another kind of file or flags that do not fit it.
+    """
+    content = read_torch(path)
+    if not is_state(content):
+        kind = type(content).__name__
+        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
+    heads = _heads(num_heads, num_head_channels, num_heads_upsample)
+    order = _flag("use_new_attention_order", use_new_attention_order)
+    state = without_prefix(content)
+    with understood(path):
+        config = guided_config(state, new_attention_order=order, **heads)
+    network = network_of(partial(GuidedUNet, config), state, path)
+    check_resolution(image_size, len(config.channels))
+    _check_given(path, "num_channels", num_channels, config.width)
+    _check_given(path, "num_res_blocks", num_res_blocks, config.blocks)
+    multiples = [channels / config.width for channels in config.channels]
+    _check_given(path, "channel_mult", _numbers(channel_mult) or None, multiples)
+    attended = sorted(image_size // 2**n for n in config.attention_levels)
+    given = None if attention_resolutions is None else sorted(_numbers(attention_resolutions))
+    _check_given(path, "attention_resolutions", given, attended)
+    _check_given(path, "class_cond", class_cond, config.classes > 0)
+    _check_given(path, "learn_sigma", learn_sigma, config.out_channels != config.in_channels)
+    _check_given(path, "use_scale_shift_norm", use_scale_shift_norm, config.scale_shift)
+    _check_given(path, "resblock_updown", resblock_updown, config.resample_in_blocks)
+    _check_channels(path, config)
+    preconditioner = _preconditioner(
+        noise_schedule,
+        diffusion_steps,
+        rescale_timesteps,
+        predict_xstart,
+        timestep_respacing,
+        fractional_timesteps,
+    )
+    return Preconditioned(
+        network.to_half_torso() if _flag("use_fp16", use_fp16) else network,
+        preconditioner,
+        img_channels=config.in_channels,
+        img_resolution=image_size,
+        label_dim=config.classes,
+    )
+
+
+def respaced(timesteps: int, respacing: Numbers) -> tuple[int, ...]:
+    """Indices of 0 .. timesteps - 1 that a respaced process keeps (Nichol and Dhariwal 2021, section 4).
+
+    "n": n evenly spaced ones, both ends among them. "a,b,...": that many in each of equal sections.
+    "ddimn": every k-th from 0, with the k that gives n of them. Empty: all.
+
+    Raises CheckpointError where that many cannot be had.
+    """
+    if isinstance(respacing, str) and respacing.startswith("ddim"):
+        wanted = _numbers(respacing.removeprefix("ddim"))
+        strides = [k for k in range(1, timesteps) if [len(range(0, timesteps, k))] == wanted]
+        if not strides:
+            raise CheckpointError(f"timestep_respacing={respacing!r}: no stride gives that of {timesteps}")
+        return tuple(range(0, timesteps, strides[0]))
+    sections, start, kept = _numbers(respacing), 0, []
+    for n, count in enumerate(sections):
+        size = timesteps // len(sections) + (n < timesteps % len(sections))
+        if count != int(count) or not 1 <= count <= size:
+            raise CheckpointError(
+                f"timestep_respacing={respacing!r}: {count} of a section of {size} timesteps"
+            )
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        kept += [start + round(stride * i) for i in range(int(count))]
+        start += size
+    return tuple(kept)
+
+
+def _preconditioner(
+    noise_schedule: str,
+    diffusion_steps: int,
+    rescale_timesteps: bool | None,
+    predict_xstart: bool,
+    timestep_respacing: Numbers,
+    fractional: bool,
+) -> DiscreteNoisePrediction:
+    """The noise levels of training and how the network is told them."""
+    if rescale_timesteps is None and diffusion_steps != 1000:
+        raise CheckpointError(
+            f"diffusion_steps={diffusion_steps}: give rescale_timesteps too, the file does not tell it"
+        )
+    # The authors' linear betas sum to the same for every number of steps.
+    scale = 1000 / diffusion_steps
+    try:
+        if noise_schedule == "linear":
+            schedule = Discrete(
+                num_train_timesteps=diffusion_steps, beta_start=1e-4 * scale, beta_end=0.02 * scale
+            )
+        elif noise_schedule == "cosine":
+            schedule = Discrete(num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2")
+        else:
+            raise ValueError(f"noise_schedule={noise_schedule!r} must be linear or cosine")
+        return DiscreteNoisePrediction(
+            schedule,
+            label_scale=scale if rescale_timesteps else 1.0,
+            fractional=_flag("fractional_timesteps", fractional),
+            predicts="sample" if _flag("predict_xstart", predict_xstart) else "epsilon",
+            kept=respaced(diffusion_steps, timestep_respacing),
+        )
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _heads(num_heads: int, num_head_channels: int, num_heads_upsample: int) -> dict[str, int]:
+    if num_heads < 1 and num_head_channels < 1:
+        raise CheckpointError(
+            f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
+            "the file does not tell the heads of its attentions"
+        )
+    upsample = num_heads if num_heads_upsample == -1 else num_heads_upsample
+    return {"heads": num_heads, "heads_up": upsample, "head_channels": max(num_head_channels, 0)}
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{name}={value!r} must be true or false")
+    return value
+
+
+def _numbers(value: Numbers) -> list[float]:
+    """A flag's numbers: "32,16,8", 250 or [1, 2]."""
+    try:
+        if isinstance(value, str):
+            return [float(part) for part in value.split(",") if part.strip()]
+        return [float(value)] if isinstance(value, int) else [float(part) for part in value]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{value!r} must be numbers, such as 32,16,8") from error
+
+
+def _check_given(path: str | Path, name: str, given: Any, found: Any) -> None:
+    if given is not None and given != found:
+        raise CheckpointError(f"{path}: {name}={given} was given, but its weights are for {name}={found}")
+
+
+def _check_channels(path: str | Path, config: GuidedUNetConfig) -> None:
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise CheckpointError(
+            f"{path} maps {config.in_channels} channels to {config.out_channels}: this is no network of "
+            "images alone (super-resolution and classifiers are not read)"
+        )

@@ -1,0 +1,271 @@
+"""The U-Net of improved DDPM and ADM (Nichol and Dhariwal 2021; Dhariwal and Nichol 2021, section 3).
+
+Against DDPM's: multi-head attention, timestep and class as scale and shift of a norm, resampling
+inside residual blocks, and twice the output channels where it also learns a variance. State-dict keys
+are those of OpenAI's two releases, so that their files load strictly.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from seedsbench.denoisers.networks.timesteps import TimestepFeatures
+
+
+@dataclass(frozen=True)
+class GuidedUNetConfig:
+    """Everything needed to rebuild the network.
+
+    width: channels that set the size of the embedding. channels: of each level, finest first. blocks:
+    residual blocks a level on the way down (one more on the way up). attention_levels: indices of levels.
+    heads, heads_up: attention heads on the way down and in the middle, and on the way up;
+    head_channels: if not 0, there are channels / head_channels heads instead.
+    new_attention_order: layout of the 3C channels of qkv: q, k and v one after the other, each split into
+    heads; the old one is heads one after the other, each split into q, k and v. Weights do not tell.
+    scale_shift: the embedding scales and shifts the second norm; else it is added before it.
+    resample_in_blocks: residual blocks that resample; else resample_with_convolution says how.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 6
+    width: int = 192
+    channels: tuple[int, ...] = (192, 384, 576, 768)
+    blocks: int = 3
+    attention_levels: tuple[int, ...] = (1, 2, 3)
+    classes: int = 0
+    heads: int = 1
+    heads_up: int = 1
+    head_channels: int = 0
+    new_attention_order: bool = False
+    scale_shift: bool = True
+    resample_in_blocks: bool = True
+    resample_with_convolution: bool = True
+
+    def __post_init__(self) -> None:
+        attended = {self.channels[n] for n in self.attention_levels} | {self.channels[-1]}
+        for channels in sorted(attended):
+            for heads in (self.heads, self.heads_up):
+                parts = self.head_channels or heads
+                if parts < 1 or channels % parts:
+                    name = "head_channels" if self.head_channels else "heads"
+                    raise ValueError(f"{name}={parts} must divide the {channels} channels of an attention")
+
+    def heads_of(self, channels: int, *, up: bool) -> int:
+        """Heads of an attention over so many channels."""
+        if self.head_channels:
+            return channels // self.head_channels
+        return self.heads_up if up else self.heads
+
+
+class Norm(nn.GroupNorm):
+    """Group norm of 32 groups, computed in float32 whatever the type of its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(32, channels, eps=1e-5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+class Downsample(nn.Module):
+    """Half the resolution: a strided convolution, padded on all sides, or the mean of 2x2 pixels."""
+
+    def __init__(self, channels: int, convolve: bool) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if convolve else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the resolution: nearest neighbour, perhaps with a convolution after it."""
+
+    def __init__(self, channels: int, convolve: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        return self.conv(nnf.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ResidualBlock(nn.Module):
+    """skip(x) + conv(act(norm(conv(resample(act(norm(x))))))), the embedding at the second norm.
+
+    factor: 1, 0.5 or 2; both branches are resampled.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, *, scale_shift: bool, factor: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.scale_shift, self.factor = scale_shift, factor
+        self.in_layers = nn.Sequential(Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, outputs * (1 + scale_shift)))
+        # The identity holds the place of the dropout of training.
+        last = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.out_layers = nn.Sequential(Norm(outputs), nn.SiLU(), nn.Identity(), last)
+        self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: (B, inputs, H, W). embedding: (1 or B, E)."""
+        norm, act, convolution = self.in_layers
+        h = convolution(self._resampled(act(norm(x))))
+        added = self.emb_layers(embedding).to(h.dtype)[:, :, None, None]
+        norm, act, _, convolution = self.out_layers
+        if self.scale_shift:
+            scale, shift = added.chunk(2, dim=1)
+            h = torch.addcmul(shift, norm(h), 1 + scale)
+        else:
+            h = norm(h + added)
+        return self.skip_connection(self._resampled(x)) + convolution(act(h))
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.factor == 1:
+            return x
+        if self.factor < 1:
+            return nnf.avg_pool2d(x, 2)
+        return nnf.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Attention(nn.Module):
+    """x + proj_out(multi-head attention over all pixels of norm(x))."""
+
+    def __init__(self, channels: int, heads: int, new_order: bool) -> None:
+        super().__init__()
+        self.heads, self.new_order = heads, new_order
+        self.norm = Norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        batch, channels = x.shape[:2]
+        tokens = x.reshape(batch, channels, -1)
+        qkv = self.qkv(self.norm(tokens))
+        width = channels // self.heads
+        if self.new_order:
+            parts = qkv.reshape(batch, 3, self.heads, width, -1).permute(1, 0, 2, 4, 3)
+        else:
+            parts = qkv.reshape(batch, self.heads, 3, width, -1).permute(2, 0, 1, 4, 3)
+        mixed = nnf.scaled_dot_product_attention(*parts.unbind(0))
+        mixed = mixed.transpose(2, 3).reshape(tokens.shape)
+        return (tokens + self.proj_out(mixed)).reshape(x.shape)
+
+
+class Stage(nn.Sequential):
+    """Layers one after the other, all of which are handed the embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for layer in self:
+            x = layer(x, embedding)
+        return x
+
+
+class InputConvolution(nn.Conv2d):
+    """The first layer, which has no use for the embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x)
+
+
+class GuidedUNet(nn.Module):
+    """The noise in scaled images, eps(x, t, labels), and what it learnt of a variance, if so."""
+
+    def __init__(self, config: GuidedUNetConfig) -> None:
+        super().__init__()
+        self.config, self.half_torso = config, False
+        self.embedding = 4 * config.width
+        self.features = TimestepFeatures(config.width, endpoint=False, cosine_first=True)
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.width, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
+        )
+        if config.classes:
+            self.label_emb = nn.Embedding(config.classes, self.embedding)
+        self.input_blocks, skips = self._down_path()
+        widest = config.channels[-1]
+        self.middle_block = Stage(
+            self._block(widest, widest), self._attention(widest, up=False), self._block(widest, widest)
+        )
+        self.output_blocks = self._up_path(skips)
+        finest = config.channels[0]
+        self.out = nn.Sequential(
+            Norm(finest), nn.SiLU(), nn.Conv2d(finest, config.out_channels, 3, padding=1)
+        )
+
+    def to_half_torso(self) -> "GuidedUNet":
+        """Convolutions but the last in float16, in place; norms, embedding and output stay float32."""
+        self.half_torso = True
+        for part in (self.input_blocks, self.middle_block, self.output_blocks):
+            for layer in part.modules():
+                if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+                    layer.half()
+        return self
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x: (B, C, H, W), of unit variance with the noise. c_noise: () or (B,), timestep of training.
+
+        labels: (B, classes) one-hot, or None, which adds nothing to the embedding, as does a zero row.
+        """
+        embedding = self.time_embed(self.features(c_noise))
+        if labels is not None and self.config.classes:
+            embedding = embedding + labels.to(embedding.dtype) @ self.label_emb.weight
+        h, skips = x.half() if self.half_torso else x, []
+        for stage in self.input_blocks:
+            h = stage(h, embedding)
+            skips.append(h)
+        h = self.middle_block(h, embedding)
+        for stage in self.output_blocks:
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.out(h.to(x.dtype))
+
+    def _block(self, inputs: int, outputs: int, factor: float = 1.0) -> ResidualBlock:
+        return ResidualBlock(
+            inputs, outputs, self.embedding, scale_shift=self.config.scale_shift, factor=factor
+        )
+
+    def _attention(self, channels: int, *, up: bool) -> Attention:
+        heads = self.config.heads_of(channels, up=up)
+        return Attention(channels, heads, self.config.new_attention_order)
+
+    def _down_path(self) -> tuple[nn.ModuleList, list[int]]:
+        """Input stages, and the channels each leaves for the way up."""
+        config = self.config
+        skips = [config.channels[0]]
+        stages = nn.ModuleList([Stage(InputConvolution(config.in_channels, skips[0], 3, padding=1))])
+        for n, channels in enumerate(config.channels):
+            for _ in range(config.blocks):
+                layers: list[nn.Module] = [self._block(skips[-1], channels)]
+                if n in config.attention_levels:
+                    layers.append(self._attention(channels, up=False))
+                stages.append(Stage(*layers))
+                skips.append(channels)
+            if n < len(config.channels) - 1:
+                stages.append(Stage(self._resampler(channels, 0.5)))
+                skips.append(channels)
+        return stages, skips
+
+    def _up_path(self, skips: list[int]) -> nn.ModuleList:
+        """Output stages, coarsest first; a level's last one also brings the next finer resolution."""
+        config, stages = self.config, nn.ModuleList()
+        inputs = config.channels[-1]
+        for n, channels in reversed(list(enumerate(config.channels))):
+            for m in range(config.blocks + 1):
+                layers: list[nn.Module] = [self._block(inputs + skips.pop(), channels)]
+                if n in config.attention_levels:
+                    layers.append(self._attention(channels, up=True))
+                if n > 0 and m == config.blocks:
+                    layers.append(self._resampler(channels, 2.0))
+                stages.append(Stage(*layers))
+                inputs = channels
+        return stages
+
+    def _resampler(self, channels: int, factor: float) -> nn.Module:
+        if self.config.resample_in_blocks:
+            return self._block(channels, channels, factor)
+        kind = Downsample if factor < 1 else Upsample
+        return kind(channels, self.config.resample_with_convolution)

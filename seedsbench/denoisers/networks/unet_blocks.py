@@ -1,0 +1,241 @@
+"""Parts of the U-Nets of Song et al. 2021 (DDPM++, NCSN++) and Dhariwal and Nichol 2021 (ADM).
+
+Both are residual blocks of two 3x3 convolutions, told the noise level by an embedding, with
+self-attention at some resolutions; Karras et al. 2022 (App. F.4) train them under one set of names.
+Names of submodules are those of EDM's published files. Inference only: no dropout.
+
+Every operation keeps the memory format of its input, so that a network moved to channels_last runs
+in it from end to end: attention then reads the image as a row of tokens without a copy.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What the blocks of one network have in common.
+
+    embedding: width of the noise embedding. eps: of the group norms.
+    scale_shift: the embedding scales and shifts the second norm's output; else it is added to its input.
+    rescale: factor after each sum of a branch and its input (Song et al. 2021, App. H: 1/sqrt 2 keeps the variance).
+    head_channels: width of an attention head; None is one head as wide as the block.
+    project_resampled: a block that resamples also has a 1x1 convolution in its skip branch.
+    taps: 1-d resampling filter, normalised where it is used.
+    """
+
+    embedding: int
+    eps: float
+    scale_shift: bool
+    rescale: float
+    head_channels: int | None
+    project_resampled: bool
+    taps: tuple[int, ...]
+
+
+def group_norm(channels: int, eps: float) -> nn.GroupNorm:
+    """Groups of at least four channels, at most 32 groups."""
+    return nn.GroupNorm(min(32, channels // 4), channels, eps=eps)
+
+
+def filter_2d(taps: tuple[int, ...]) -> Tensor:
+    """Normalised separable filter (1, 1, n, n), float32; n must be even so that pixels stay centred."""
+    if len(taps) < 2 or len(taps) % 2:
+        raise ValueError(f"resample_filter={list(taps)} must have an even number of taps, as [1, 1]")
+    row = torch.tensor(taps, dtype=torch.float32, device="cpu")
+    square = torch.outer(row, row)
+    return (square / square.sum())[None, None]
+
+
+class Resampler(nn.Module):
+    """Doubles or halves height and width by a separable FIR filter, zeros beyond the border.
+
+    x: (B, C, H, W). Holds the filter as buffer `resample_filter`, as the published files do.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, taps: tuple[int, ...], direction: Direction) -> None:
+        super().__init__()
+        self.taps, self.direction = taps, direction
+        self.register_buffer("resample_filter", filter_2d(taps))
+
+    @property
+    def box(self) -> bool:
+        """Whether the filter is the plain 2x2 mean (down) or repetition (up)."""
+        return self.taps == (1, 1)
+
+    def resample(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
+        if self.direction == "down":
+            return nnf.avg_pool2d(x, 2) if self.box else self._filtered(x, 2, (len(self.taps) - 1) // 2)
+        if self.box:
+            return nnf.interpolate(x, scale_factor=2, mode="nearest")
+        if self.taps == (1, 3, 3, 1):
+            # Away from the border this filter is bilinear interpolation; a rim of zeros is its border.
+            grown = nnf.interpolate(nnf.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear")
+            return grown[:, :, 2:-2, 2:-2]
+        weight = (4 * self.resample_filter).to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        padding = (len(self.taps) - 1) // 2
+        return nnf.conv_transpose2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
+
+    def _filtered(self, x: Tensor, stride: int, padding: int) -> Tensor:
+        weight = self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resample(x)
+
+
+class ResampledConv(Resampler):
+    """Resampling followed by a convolution."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], direction: Direction
+    ) -> None:
+        super().__init__(taps, direction)
+        convolution = nn.Conv2d(inputs, outputs, kernel)
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.direction == "up" and self.box and self.padding == 0:
+            # Repetition commutes with a 1x1 convolution, which costs a quarter on the small image.
+            return self.resample(nnf.conv2d(x, self.weight, self.bias))
+        return nnf.conv2d(self.resample(x), self.weight, self.bias, padding=self.padding)
+
+
+class StridedConv(Resampler):
+    """Low-pass filter and 3x3 convolution in one strided step (the pyramid of residual encoders).
+
+    Only the outer border is padded: what the filter smears beyond it still reaches the convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, taps: tuple[int, ...]) -> None:
+        super().__init__(taps, "down")
+        convolution = nn.Conv2d(inputs, outputs, 3)
+        self.weight, self.bias = convolution.weight, convolution.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Filtering first and striding in the convolution is the cheap order: a pyramid has few channels.
+        return nnf.conv2d(self._filtered(x, 1, (len(self.taps) + 1) // 2), self.weight, self.bias, stride=2)
+
+
+class UNetBlock(nn.Module):
+    """Residual block, optionally resampling, optionally followed by self-attention.
+
+    Keys: norm0 conv0 affine norm1 conv1 [skip] [norm2 qkv proj].
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        style: BlockStyle,
+        *,
+        attention: bool = False,
+        direction: Direction | None = None,
+    ) -> None:
+        super().__init__()
+        self.style = style
+        self.norm0 = group_norm(inputs, style.eps)
+        if direction is None:
+            self.conv0: nn.Module = nn.Conv2d(inputs, outputs, 3, padding=1)
+        else:
+            self.conv0 = ResampledConv(inputs, outputs, 3, style.taps, direction)
+        self.affine = nn.Linear(style.embedding, 2 * outputs if style.scale_shift else outputs)
+        self.norm1 = group_norm(outputs, style.eps)
+        self.conv1 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = _skip(inputs, outputs, style, direction)
+        # A block narrower than a head has none, and then no attention: so the published code counts.
+        self.heads = outputs // (style.head_channels or outputs) if attention else 0
+        if self.heads:
+            self.norm2 = group_norm(outputs, style.eps)
+            self.qkv = nn.Conv2d(outputs, 3 * outputs, 1)
+            self.proj = nn.Conv2d(outputs, outputs, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: (B, inputs, H, W). embedding: (B or 1, style.embedding)."""
+        h = self.conv0(nnf.silu(self.norm0(x), inplace=True))
+        modulation = self.affine(embedding)[:, :, None, None]
+        if self.style.scale_shift:
+            scale, shift = modulation.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm1(h), scale + 1)
+        else:
+            h = self.norm1(h.add_(modulation))
+        h = self.conv1(nnf.silu(h, inplace=True))
+        x = self._sum(h, x if self.skip is None else self.skip(x))
+        if self.heads:
+            x = self._sum(self_attention(self.norm2(x), self.qkv, self.proj, self.heads), x)
+        return x
+
+    def _sum(self, branch: Tensor, x: Tensor) -> Tensor:
+        total = branch.add_(x)
+        return total if self.style.rescale == 1 else total.mul_(self.style.rescale)
+
+
+def _skip(inputs: int, outputs: int, style: BlockStyle, direction: Direction | None) -> nn.Module | None:
+    if direction is None:
+        return None if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+    if inputs == outputs and not style.project_resampled:
+        return Resampler(style.taps, direction)
+    return ResampledConv(inputs, outputs, 1, style.taps, direction)
+
+
+def self_attention(x: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, heads: int) -> Tensor:
+    """proj(softmax(q k / sqrt(C / heads)) v) over all pixels of x (B, C, H, W); same shape.
+
+    Output channel 3 m + j of qkv is channel m of q, k, v (j = 0, 1, 2); head h owns the channels m of the
+    h-th run of C / heads.
+    """
+    batch, channels, height, width = x.shape
+    tokens = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+    weights = qkv.weight.reshape(channels, 3, channels).unbind(1)
+    biases = _bias(qkv).reshape(channels, 3).unbind(1)
+    shape = (batch, height * width, heads, channels // heads)
+    q, k, v = (
+        nnf.linear(tokens, w, b).view(shape).transpose(1, 2) for w, b in zip(weights, biases, strict=True)
+    )
+    mixed = nnf.scaled_dot_product_attention(q, k, v)
+    mixed = mixed.transpose(1, 2).reshape(batch, height * width, channels)
+    mixed = nnf.linear(mixed, proj.weight.reshape(channels, channels), proj.bias)
+    return mixed.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def positional_features(c_noise: Tensor, width: int, *, endpoint: bool) -> Tensor:
+    """cos and sin of c_noise times falling frequencies from 1 to 1e-4: two (N, width / 2), c_noise (N,).
+
+    endpoint: whether 1e-4 itself is the last frequency.
+    """
+    half = width // 2
+    # In float32 whatever the network's dtype: the published networks know no other frequencies.
+    exponents = torch.arange(half, dtype=torch.float32, device=c_noise.device) / (half - int(endpoint))
+    angle = torch.outer(c_noise, (1e-4**exponents).to(c_noise.dtype))
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class FourierFeatures(nn.Module):
+    """cos and sin of c_noise at fixed random frequencies (Tancik et al. 2020): (N,) -> (N, width)."""
+
+    freqs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Frequencies are drawn before training and belong to the weights: zeros until a file fills them.
+        self.register_buffer("freqs", torch.zeros(width // 2))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angle = torch.outer(c_noise, (2 * math.pi * self.freqs).to(c_noise.dtype))
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
