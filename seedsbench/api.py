@@ -10,7 +10,6 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.denoisers.base import Denoiser
-from seedsbench.denoisers.embedded import as_denoiser, load_network
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
@@ -20,7 +19,6 @@ from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
 
 Choice = str | Mapping[str, Any]
 Kind = TypeVar("Kind")
-WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,18 @@ def solver(name: Choice, **overrides: Any) -> Solver:
 
 
 def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
-    """The denoiser in a weights file: D(x, sigma, labels), images in [-1, 1], on the CPU.
+    """The denoiser in a checkpoint: D(x, sigma, labels), images in [-1, 1], float32, on the CPU.
 
-    path: a .safetensors file written by seedsbench (scripts/train_embedded.py). hints: what a format
-    does not say about itself; this one says everything, so none is taken.
+    path: an EDM .pkl (read, never run), a diffusers folder, a score_sde .pth, a .ckpt of the DDIM authors, a
+    guided-diffusion .pt, or our own .safetensors. hints: `format` where it cannot be told, and what a file
+    does not say about itself: the keywords of the readers in `seedsbench.denoisers.checkpoints`.
 
-    Raises FileNotFoundError, and ValueError for another format, a damaged file or any hint.
+    Raises FileNotFoundError, and ValueError in one line for a file that is damaged, refused or of another
+    format, and for hints that are unknown, missing or do not fit.
     """
-    path = Path(path).expanduser()
-    if hints:
-        raise ValueError(f"load_denoiser got {', '.join(sorted(hints))}: this version takes no hints")
-    if path.suffix != WEIGHTS_SUFFIX:
-        kind = "a folder" if path.is_dir() else f"of type {path.suffix!r}"
-        raise ValueError(
-            f"{path} is {kind}: this version reads seedsbench {WEIGHTS_SUFFIX} files "
-            "(other checkpoint formats come with a later version)"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: give the path of a seedsbench {WEIGHTS_SUFFIX} file")
-    return as_denoiser(load_network(path))
+    from seedsbench.denoisers.checkpoints.formats import load_any
+
+    return load_any(path, hints)
 
 
 def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) -> tuple[Tensor, Schedule]:

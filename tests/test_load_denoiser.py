@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 import seedsbench
 from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 
 
@@ -46,17 +47,40 @@ def test_the_shipped_weights_are_such_files_and_can_be_sampled():
     assert out.nfe.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("name", ["net.pkl", "net.pth", "net.pt", "net.ckpt", "net"])
+@pytest.mark.parametrize("name", ["net.bin", "net.onnx", "net"])
 def test_other_formats_are_named_and_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"anything")
-    with pytest.raises(ValueError, match=rf"{name} is of type .* reads seedsbench .safetensors"):
+    with pytest.raises(ValueError, match=rf"{name} is none of seedsbench .safetensors, EDM .pkl, .*format="):
         seedsbench.load_denoiser(path)
 
 
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is a folder: this version reads seedsbench .safetensors"):
-        seedsbench.load_denoiser(tmp_path)
+@pytest.mark.parametrize("name", ["net.pkl", "net.pth", "net.pt", "net.ckpt"])
+def test_damaged_files_are_one_line_of_our_own(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match=name) as caught:
+        seedsbench.load_denoiser(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            {"time_embed.0.weight": torch.zeros(2)},
+            "guided-diffusion .*does not say .*use_new_attention_order",
+        ),
+        ({"module.temb.dense.0.weight": torch.zeros(2)}, "DDIM authors.*does not say img_resolution"),
+        ([{"temb.dense.0.weight": torch.zeros(2)}, {}, 1, 2], "DDIM authors.*does not say img_resolution"),
+        ({"model": {}, "ema": {}, "step": 1}, "score_sde .*does not say image_size, sde, continuous"),
+        ({"weight": torch.zeros(2)}, "name its kind with format="),
+    ],
+)
+def test_families_are_told_by_their_keys_and_ask_for_what_is_missing(tmp_path, content, told):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=told):
+        seedsbench.load_denoiser(tmp_path / "net.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -83,6 +107,23 @@ def test_a_network_of_another_version_is_refused(tmp_path, changes):
         seedsbench.load_denoiser(write(tmp_path / "mine.safetensors", changes=changes))
 
 
-def test_hints_are_refused(weights):
-    with pytest.raises(ValueError, match="load_denoiser got architecture: this version takes no hints"):
+def test_unknown_hints_and_formats_are_named(weights):
+    with pytest.raises(ValueError, match="format seedsbench: unknown hint 'architecture'"):
         seedsbench.load_denoiser(weights, architecture="ddpmpp")
+    with pytest.raises(ValueError, match="unknown format"):
+        seedsbench.load_denoiser(weights, format="emd")
+
+
+def test_an_edm_pickle_and_its_conversion_are_the_same_denoiser(tmp_path, capsys):
+    from edm_checkpoint import write_edm
+
+    from seedsbench.convert_main import main
+
+    pickle, own = write_edm(tmp_path / "net.pkl"), tmp_path / "net.safetensors"
+    assert main([str(pickle), str(own)]) == 0
+    assert str(own) in capsys.readouterr().out
+    one, two = seedsbench.load_denoiser(pickle), seedsbench.load_denoiser(own)
+    x, sigma = torch.randn(2, *one.image_shape), torch.tensor(0.7)
+    assert torch.equal(one(x, sigma), two(x, sigma))
+    assert main([str(tmp_path / "gone.pkl"), str(own)]) == 2
+    assert main([str(pickle), str(tmp_path / "net.bin")]) == 2

@@ -40,7 +40,7 @@ def model_id(regime: str) -> str:
 
 def provenance(path: Path) -> dict[str, object]:
     """How a weights file came about (regime, iterations, seed, device, ...), from its metadata."""
-    return json.loads(_metadata(path)["provenance"])
+    return json.loads(metadata_of(path)["provenance"])
 
 
 def load_network(path: Path) -> GlyphUNet:
@@ -48,7 +48,9 @@ def load_network(path: Path) -> GlyphUNet:
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or not one of ours.
     """
-    text = _metadata(path)["network"]
+    text = metadata_of(path).get("network")
+    if text is None:
+        raise ValueError(f"{path} is not a seedsbench weights file: its metadata has no `network` entry")
     try:
         stored = json.loads(text)
         if stored["regime"] not in PRECONDITIONERS:
@@ -97,12 +99,11 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def metadata_of(path: Path) -> dict[str, str]:
+    """The text stored beside the weights; ValueError for a file that is no safetensors."""
     try:
         with safe_open(_existing(path), framework="pt") as stored:
             metadata = stored.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
-    if "network" not in metadata:
-        raise ValueError(f"{path} is not a seedsbench weights file: its metadata has no `network` entry")
     return metadata

@@ -119,7 +119,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
             raise CheckpointError(
                 f"{what}: {name} has shape {tuple(found.shape)}, its arguments ask for {tuple(value.shape)}"
             )
-    ready = {name: value.detach().to("cpu", torch.float32) for name, value in state.items()}
+    # Copied: tensors mapped from a file may lie at odd addresses, where kernels round differently.
+    ready = {name: value.detach().to("cpu", torch.float32).clone() for name, value in state.items()}
     network.load_state_dict(ready, strict=True, assign=True)
     network.eval().requires_grad_(False)
 
