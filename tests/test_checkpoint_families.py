@@ -24,7 +24,7 @@ DDIM, ADM, SCORE = "ddim_ckpt_ema", "guided_adm64style_new_order", "score_sde_ve
 
 def test_all_cases_are_covered():
     # 5 of DDIM, 9 of OpenAI's, 10 of score SDE; twins where weights would be too large to keep here
-    assert (len(GOLDEN), len(TWINS)) == (14, 10)
+    assert (len(GOLDEN), len(TWINS)) == (15, 9)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
