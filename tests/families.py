@@ -6,6 +6,7 @@ its results are those of this package, on the day when it agreed with the author
 weights to `agreed` (relative). Twins hold what was reached there; golden cases show it anew.
 """
 
+import functools
 import json
 import lzma
 import math
@@ -27,8 +28,9 @@ def cases(*, twins):
     return [name for name, case in golden(NAME).cases.items() if ("agreed" in case) == twins]
 
 
+@functools.cache
 def weights(name):
-    """State dict of a case, float32, without `module.`."""
+    """State dict of a case, float32, without `module.`; not to be changed."""
     case = golden(NAME).cases[name]
     if "weights_of" in case:
         without = case.get("without", [])
@@ -94,16 +96,26 @@ def load(name, path, /, **changes):
     return LOADERS[case["family"]](path, **(hints | changes))
 
 
+def images(name):
+    """Noisy images of a case (sets, 2, C, H, W) and their noise levels (sets, 2)."""
+    data = golden(NAME)
+    sigma = data.tensor(name, "sigma")
+    if data.has(name, "x"):
+        return data.tensor(name, "x"), sigma
+    shape = (*sigma.shape, *data.cases[name]["shape"])
+    z = philox_normal(torch.arange(1), math.prod(shape), seed=8, stream=0, draw=0).reshape(shape)
+    return (0.25 + sigma**2).sqrt()[..., None, None, None] * z, sigma
+
+
 def denoised(denoiser, name):
-    """D of the case's images, (3, 2, C, H, W), the state in float64 as solvers have it."""
+    """D of the case's images, of their shape; the state in float64, as solvers have it."""
     data, results = golden(NAME), []
-    for n in range(3):
+    for n, (x, sigma) in enumerate(zip(*images(name), strict=True)):
         labels = None
         if data.has(name, "y"):
             classes = data.tensor(name, "y")[n]
             labels = torch.nn.functional.one_hot(classes, denoiser.label_dim).double()
-        x, sigma = data.tensor(name, "x")[n].double(), data.tensor(name, "sigma")[n]
-        results.append(denoiser(x, sigma, labels))
+        results.append(denoiser(x.double(), sigma, labels))
     return torch.stack(results)
 
 

@@ -24,7 +24,7 @@ DDIM, ADM, SCORE = "ddim_ckpt_ema", "guided_adm64style_new_order", "score_sde_ve
 
 def test_all_cases_are_covered():
     # 5 of DDIM, 9 of OpenAI's, 10 of score SDE; twins where weights would be too large to keep here
-    assert (len(GOLDEN), len(TWINS)) == (14, 10)
+    assert (len(GOLDEN), len(TWINS)) == (15, 9)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -88,10 +88,54 @@ def test_ddim_architecture_is_read_off_the_file(config, parameters, tensors):
 IMAGENET64 = GuidedUNetConfig(classes=1000, head_channels=64, new_attention_order=True)
 PUBLISHED = [
     (IMAGENET64, 295_904_454, 541),
-    (GuidedUNetConfig(width=256, channels=(256, 256, 512, 768, 1024), blocks=2, attention_levels=(2, 3, 4), heads=4, classes=1000), None, None),  # fmt: skip
-    (GuidedUNetConfig(width=256, channels=(128, 256, 256, 512, 512, 1024, 1024), blocks=2, attention_levels=(4, 5, 6), head_channels=64), None, None),  # fmt: skip
-    (GuidedUNetConfig(width=128, channels=(128, 256, 256, 256), heads=4, heads_up=4, attention_levels=(1, 2), resample_in_blocks=False), None, None),  # fmt: skip
-    (GuidedUNetConfig(width=128, channels=(128, 128, 256), blocks=2, attention_levels=(2,), scale_shift=False, resample_in_blocks=False, resample_with_convolution=False), None, None),  # fmt: skip
+    (
+        GuidedUNetConfig(
+            width=256,
+            channels=(256, 256, 512, 768, 1024),
+            blocks=2,
+            attention_levels=(2, 3, 4),
+            heads=4,
+            classes=1000,
+        ),
+        None,
+        None,
+    ),  # fmt: skip
+    (
+        GuidedUNetConfig(
+            width=256,
+            channels=(128, 256, 256, 512, 512, 1024, 1024),
+            blocks=2,
+            attention_levels=(4, 5, 6),
+            head_channels=64,
+        ),
+        None,
+        None,
+    ),  # fmt: skip
+    (
+        GuidedUNetConfig(
+            width=128,
+            channels=(128, 256, 256, 256),
+            heads=4,
+            heads_up=4,
+            attention_levels=(1, 2),
+            resample_in_blocks=False,
+        ),
+        None,
+        None,
+    ),  # fmt: skip
+    (
+        GuidedUNetConfig(
+            width=128,
+            channels=(128, 128, 256),
+            blocks=2,
+            attention_levels=(2,),
+            scale_shift=False,
+            resample_in_blocks=False,
+            resample_with_convolution=False,
+        ),
+        None,
+        None,
+    ),  # fmt: skip
 ]
 
 
@@ -102,7 +146,15 @@ def test_guided_architecture_is_read_off_the_file(config, parameters, tensors):
     assert len(state) == (tensors or len(state))
     heads = {"heads": config.heads, "heads_up": config.heads_up, "head_channels": config.head_channels}
     found = guided_config(state, new_attention_order=config.new_attention_order, **heads)
-    for name in ("channels", "blocks", "attention_levels", "width", "classes", "scale_shift", "resample_in_blocks"):
+    for name in (
+        "channels",
+        "blocks",
+        "attention_levels",
+        "width",
+        "classes",
+        "scale_shift",
+        "resample_in_blocks",
+    ):
         assert getattr(found, name) == getattr(config, name), name
     assert on_meta(GuidedUNet, found).keys() == state.keys()
 

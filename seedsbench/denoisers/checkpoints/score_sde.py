@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde_ddpm import ddpm_config, ddpm_state
 from seedsbench.denoisers.checkpoints.score_sde_modules import PREFIX, Entry, entries
+from seedsbench.denoisers.checkpoints.score_sde_ncsnpp import ncsnpp_config, ncsnpp_state
 from seedsbench.denoisers.checkpoints.score_sde_process import SDE, ScoreProcess
-from seedsbench.denoisers.checkpoints.score_sde_song import check_song, song_config, song_state
+from seedsbench.denoisers.checkpoints.score_sde_song import is_song, song_config, song_state
 from seedsbench.denoisers.checkpoints.states import (
     check_resolution,
     is_state,
@@ -26,6 +27,7 @@ from seedsbench.denoisers.checkpoints.states import (
     without_prefix,
 )
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet
+from seedsbench.denoisers.networks.ncsnpp import NCSNpp
 from seedsbench.denoisers.networks.song_unet import SongUNet
 from seedsbench.denoisers.preconditioned import Preconditioned
 
@@ -97,7 +99,10 @@ def _layout(
         return _Layout(build, ddpm_state(config, found), len(config.multiples), "positional")
     if name != "ncsnpp":
         raise ValueError(f"name={name!r} must be ncsnpp or ddpm")
-    check_song(found, skip_rescale)
+    if not is_song(found, skip_rescale):
+        config = ncsnpp_config(found, fir=fir, skip_rescale=skip_rescale)
+        build = partial(NCSNpp, config)
+        return _Layout(build, ncsnpp_state(config, found), len(config.channels), config.embedding)
     config = song_config(found, image_size, fir)
     build = partial(SongUNet, config)
     return _Layout(build, song_state(config, found), len(config.channel_mult), config.embedding_type)

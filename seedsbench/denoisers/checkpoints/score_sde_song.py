@@ -26,22 +26,28 @@ BLOCK = {
 }
 
 
-def check_song(found: Sequence[Entry], skip_rescale: bool) -> None:
-    """Raise ValueError, saying why, for a network that SongUNet cannot be."""
-    blocks = [entry for entry in found if entry.kind == "block"]
-    if not skip_rescale:
-        raise ValueError("skip_rescale=false is not read: SongUNet's sums are divided by sqrt 2")
-    if any("NIN_0.W" in block.tensors for block in blocks) or not any(block.resamples for block in blocks):
-        raise ValueError("resblock_type=ddpm is not read, only biggan (for the class ddpm, give name=ddpm)")
-    if found[0].kind == "convolution":
-        raise ValueError("conditional=false is not read: this network is told no noise level")
-    if any(entry.kind == "resample" for entry in found):
-        raise ValueError("progressive_input=residual is only read with fir=true")
-    sums = [entry for entry in found if entry.kind == "pyramid" and "Conv_0.weight" in entry.tensors]
-    widths = {entry.index: entry.tensors["Conv_0.weight"].shape[0] for entry in sums}
-    for entry, after in pairwise(found):
-        if entry.index in widths and after.kind == "block" and after.inputs != widths[entry.index]:
-            raise ValueError("progressive_combine=cat is not read, only sum")
+def is_song(found: Sequence[Entry], skip_rescale: bool) -> bool:
+    """Whether SongUNet has the options of a network: those of all published NCSN++ and DDPM++."""
+    resampling = [entry for entry in found if entry.resamples]
+    sums = {
+        e.index: e.tensors["Conv_0.weight"].shape[0]
+        for e in found
+        if e.kind == "pyramid" and "Conv_0.weight" in e.tensors
+    }
+    concatenated = any(
+        entry.index in sums and after.kind == "block" and after.inputs != sums[entry.index]
+        for entry, after in pairwise(found)
+    )
+    plain = any(
+        entry.kind == "resample" or "NIN_0.W" in entry.tensors for entry in found if entry.kind != "attention"
+    )
+    return (
+        skip_rescale
+        and bool(resampling)
+        and found[0].kind != "convolution"
+        and not plain
+        and not concatenated
+    )
 
 
 def song_config(found: Sequence[Entry], image_size: int, fir: bool | None) -> SongUNetConfig:
