@@ -24,8 +24,8 @@ from seedsbench.denoisers.checkpoints.torch_blob import TensorRecord, materialis
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
-MAX_MODULES = 20_000
-MAX_TENSORS = 50_000
+MAX_MODULES = 5_000
+MAX_TENSORS = 20_000
 MAX_ARGUMENT_VALUES = 10_000
 MEMBER = re.compile(r"[A-Za-z0-9_]{1,100}")
 
@@ -70,7 +70,7 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
 
 def network_in(data: memoryview, key: str = "ema") -> EDMRecord:
     """The network in the bytes of a file. Raises Refused, and nothing else, whatever they are."""
-    budget = Budget()
+    budget = Budget.of(data)
     value, end = run(data, EDMPolicy(budget), budget)
     if end != len(data):
         raise Refused(f"{len(data) - end} bytes follow the end of its pickle")

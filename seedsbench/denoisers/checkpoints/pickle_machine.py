@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 from seedsbench.denoisers.checkpoints.pickle_policy import (
-    MAX_OPCODES,
     Budget,
     Damaged,
     Global,
@@ -68,9 +67,7 @@ class Machine:
         while True:
             code = data[self.at]
             self.at += 1
-            budget.opcodes -= 1
-            if budget.opcodes < 0:
-                raise Refused(f"it has more than {MAX_OPCODES} opcodes")
+            budget.spend(1)
             if code == STOP:
                 value = self.stack.pop()
                 if self.stack or self.marks:
@@ -147,7 +144,9 @@ class Machine:
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def text(self, size: int) -> None:
-        self.push(str(self.take(size), "utf-8"))
+        raw = self.take(size)
+        self.budget.spend_text(size)
+        self.push(str(raw, "utf-8"))
 
     def remember(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -179,7 +178,9 @@ class Machine:
 
     def reduce(self) -> None:
         function, args = self.popped(2)
-        self.push(self.policy.call(function, arguments(args)))
+        for value in (args, *arguments(args)):
+            self.budget.spend_on(value)
+        self.push(self.policy.call(function, args))
 
     def create(self) -> None:
         cls, args = self.popped(2)
@@ -187,6 +188,7 @@ class Machine:
 
     def build(self) -> None:
         state = self.stack.pop()
+        self.budget.spend_on(state)
         self.policy.build(self.stack[-1], state)
 
     def persistent(self) -> None:

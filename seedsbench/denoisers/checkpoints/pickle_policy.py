@@ -71,6 +71,33 @@ class Policy:
 
 @dataclass
 class Budget:
-    """Opcodes still allowed; one for a file and all pickles nested in it."""
+    """Work still allowed; one for a file and all pickles nested in it.
 
+    An object once made can be named again at no cost, so a short file can have the same long list or
+    text copied without end. What is handed to a call therefore counts as if it were made anew.
+    """
+
+    text_bytes: int
     opcodes: int = MAX_OPCODES
+
+    @classmethod
+    def of(cls, data: memoryview) -> "Budget":
+        """For the pickle of a file: honest ones decode each text once, or twice where it spells bytes."""
+        return cls(text_bytes=4 * len(data))
+
+    def spend(self, opcodes: int) -> None:
+        self.opcodes -= opcodes
+        if self.opcodes < 0:
+            raise Refused(f"it has more than {MAX_OPCODES} opcodes and arguments")
+
+    def spend_text(self, size: int) -> None:
+        self.text_bytes -= size
+        if self.text_bytes < 0:
+            raise Refused("it makes more text than its length allows")
+
+    def spend_on(self, value: Any) -> None:
+        """Pay for handing out a value that may be copied."""
+        if isinstance(value, str):
+            self.spend_text(len(value))
+        elif isinstance(value, tuple | list | dict | set | frozenset):
+            self.spend(len(value))

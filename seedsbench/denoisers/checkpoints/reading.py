@@ -88,9 +88,6 @@ CALLABLE = {
     "torch._utils._rebuild_parameter",
     "torch.Size",
     "torch.device",
-    "_codecs.encode",
-    "builtins.set",
-    "__builtin__.set",
 }
 STORAGES = {f"torch.{name}" for name in DTYPES}
 ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error)
@@ -147,7 +144,7 @@ def read_torch(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
     except Refused as error:
         raise refusal(path, error, "torch.save its state_dict() alone") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch promises no particular ones for damaged files
         said = shown(" ".join(str(error).split()), 200)
         raise CheckpointError(f"{path} is not read: torch.load (weights only) says: {said}") from error
@@ -173,7 +170,7 @@ def _check_zip(path: Path, data: memoryview) -> None:
     except ZIP_ERRORS as error:
         raise Damaged(f"it is a damaged zip file: {shown(error)}") from error
     declared = _Declarations()
-    run(text, declared, Budget())
+    run(text, declared, Budget.of(text))
     folder = pickles[0].removesuffix("data.pkl")
     for key, nbytes in declared.nbytes.items():
         entry = entries.get(f"{folder}data/{key}")
@@ -184,7 +181,7 @@ def _check_zip(path: Path, data: memoryview) -> None:
 
 def _check_legacy(path: Path, data: memoryview) -> None:
     """torch.save before 1.6: pickles (magic, version, system, object, keys); then lengths and numbers."""
-    declared, budget, at, values = _Declarations(), Budget(), 0, []
+    declared, budget, at, values = _Declarations(), Budget.of(data), 0, []
     for _ in range(5):
         value, at = run(data, declared, budget, at)
         values.append(value)

@@ -129,7 +129,7 @@ def tensor_record(args: tuple[Any, ...]) -> TensorRecord:
         case _:
             kinds = ", ".join(described(arg) for arg in args[:6])
             raise Refused(f"it rebuilds a tensor (torch._utils._rebuild_tensor_v2) from {shown(kinds, 200)}")
-    if any(rest):
+    if len(rest) > 1 or any(rest):
         raise Refused("it rebuilds a tensor (torch._utils._rebuild_tensor_v2) with metadata")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or len(size) > MAX_DIMENSIONS or not all(map(_is_count, numbers)):
