@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 
 
+QUANTISER = "uint8: clip(127.5 x + 128), truncated"
+"""What `quantise` does, for rows."""
+
+
 def quantise(images: Tensor) -> Tensor:
     """Floats in [-1, 1], any shape, to uint8: x * 127.5 + 128, clipped to [0, 255], truncated."""
     return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)

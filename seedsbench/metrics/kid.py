@@ -49,7 +49,8 @@ def kernel_distance(
 
     f1: (n1, D), f2: (n2, D). Each subset takes subset_size rows of each, without replacement, chosen
     by Philox words keyed by `seed`. indices: rows to take instead, a pair of (subsets, subset_size)
-    integer arrays; subsets, subset_size and seed are then not used. kernel: for float64 rows. The mean may be slightly negative.
+    integer arrays; subsets, subset_size and seed are then not used. kernel: for float64 rows.
+    The mean may be slightly negative.
     """
     x, y = as_matrix(f1, "first features"), as_matrix(f2, "second features")
     if x.shape[1] != y.shape[1]:
@@ -57,7 +58,7 @@ def kernel_distance(
     if indices is None:
         _check_sizes(min(len(x), len(y)), subsets, subset_size)
         pairs = [
-            (_subset(len(x), subset_size, seed, i, 0), _subset(len(y), subset_size, seed, i, 1))
+            (random_subset(len(x), subset_size, seed, i, 0), random_subset(len(y), subset_size, seed, i, 1))
             for i in range(subsets)
         ]
     else:
@@ -104,7 +105,8 @@ def _off_diagonal_mean(kernel: Tensor) -> Tensor:
     return (kernel.sum() - kernel.trace()) / (n * (n - 1))
 
 
-def _subset(n: int, size: int, seed: int, subset: int, side: int) -> Tensor:
+def random_subset(n: int, size: int, seed: int, subset: int, side: int) -> Tensor:
+    """`size` of the numbers 0 .. n - 1 without replacement, (size,); another subset or side: other ones."""
     row = torch.tensor([subset])
     order = philox_uniform(row, n, seed=seed, stream=STREAM, draw=side)[0].argsort(stable=True)
     return order[:size]
