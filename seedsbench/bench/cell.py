@@ -94,6 +94,9 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
         science["metrics"].pop(place, None)
     if problem is not None and problem.pairs is not None:
         science["real_id"] = problem.pairs.id
+    if cfg.seeding != "philox":  # torch's generators are the device's own
+        on_cpu = str(cfg.device) == "cpu" or not torch.cuda.is_available()
+        science["seeding"] = [cfg.seeding, "cpu" if on_cpu else "cuda"]
     return science
 
 
@@ -153,7 +156,7 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
-    plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs)
+    plan = Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
     row = _sample_and_score(cfg, problem, plan, device, preview, title)
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
@@ -220,6 +223,7 @@ def _names(cfg: DictConfig) -> Row:
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-
 QUANTISER = "uint8: clip(127.5 x + 128), truncated"
 """What `quantise` does, for rows."""
 

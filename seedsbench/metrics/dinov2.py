@@ -145,7 +145,7 @@ class VisionTransformer(nn.Module):
 def where_to_get_it() -> str:
     """What to do when the weights are missing, in a line."""
     return (
-        f"download {WEIGHTS_FILE} (backbone, no registers) from the README of github.com/facebookresearch/dinov2, "
+        f"download {WEIGHTS_FILE} (backbone, no registers; see github.com/facebookresearch/dinov2), "
         f"put it at {_default()} or give its place as metrics.weights=..."
     )
 

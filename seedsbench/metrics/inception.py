@@ -8,7 +8,6 @@ Weights are read as tensors alone: no code in a weights file runs.
 import importlib
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ BOUND = 64.0
 """No pooled feature of an image is nearly as large; a bound four times as large costs two bits."""
 BLOCK = 16
 """Images at a time: a larger block costs memory (20 MB an image) and gains nothing on a CPU."""
-NAME = "inception-v3-compat"
-"""torch-fidelity's name for it."""
+NAME = "inception-v3"
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The name under which torch-fidelity publishes the weights (release v0.2.0 on its GitHub page)."""
 
@@ -105,7 +103,19 @@ def _state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _network(state: dict[str, Tensor], path: Path) -> Callable[[Tensor], Any] | Any:
+def _network(state: dict[str, Tensor], path: Path) -> Any:
+    network = empty_network()
+    try:
+        nn.Module.load_state_dict(network, state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not hold torch-fidelity's Inception-v3: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def empty_network() -> nn.Module:
+    """torch-fidelity's network, its weights not loaded: images to the features and the logits."""
     extractor = _torch_fidelity_class()
 
     class Bare(extractor):  # type: ignore[misc, valid-type]
@@ -114,17 +124,11 @@ def _network(state: dict[str, Tensor], path: Path) -> Callable[[Tensor], Any] | 
         def load_state_dict(self, *_: Any) -> None:
             return None
 
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    network = Bare(NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=empty)
-    try:
-        nn.Module.load_state_dict(network, state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} does not hold torch-fidelity's Inception-v3: {' '.join(str(error).split())[:200]}"
-        ) from error
-    return network.eval().requires_grad_(False)
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    layers = ["2048", "logits_unbiased"]
+    return Bare("inception-v3-compat", layers, feature_extractor_weights_path=nothing)
 
 
 def _torch_fidelity_class() -> Any:

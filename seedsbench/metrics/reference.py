@@ -61,7 +61,8 @@ def read_reference(
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
         raise ValueError(
-            f"{path} is of type {path.suffix!r}: give an .npz with mu and sigma, or a folder or .zip of images"
+            f"{path} is of type {path.suffix!r}: "
+            "give an .npz with mu and sigma, or a folder or .zip of images"
         )
     return read_statistics(path, extractor, features=features)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import Panel, panels, points, split_titles, title_parts
+from seedsbench.report.pareto import MISSING, Panel, panels, points, split_titles, title_parts
 from seedsbench.report.rows import WHOLE, Problem, take
 from seedsbench.report.style import feature_name
 
+STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
 HEADER = ["solver", "NFE budget", "NFE", "FID", "floor", "IS", "images/s", "status"]
 
 
@@ -55,7 +56,19 @@ def _section(panel: Panel) -> list[str]:
     ]
     extractor = feature_name(panel.key["extractor"])
     note = f"FID on {extractor}. ± is one standard deviation over seeds; bold is best at its budget."
+    note += _bias(panel)
     return [f"## {' · '.join(title_parts(panel))}", "", note, "", *markdown_table(HEADER, lines), ""]
+
+
+def _bias(panel: Panel) -> str:
+    """What must be said of a standard extractor's FID at few samples, where readers know it at 50,000."""
+    extractor, samples = panel.key["extractor"], panel.key["samples"]
+    if not extractor.startswith(STANDARD) or samples == MISSING or float(samples) >= ENOUGH:
+        return ""
+    return (
+        f" FID is biased upwards by few samples: at {int(float(samples)):,} compare it with FIDs of as many "
+        "samples only (papers use 50,000)."
+    )
 
 
 def _best(found: pd.DataFrame) -> set[int]:
