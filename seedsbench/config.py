@@ -40,6 +40,7 @@ class Config:
     batch_size: int = 256
     device: str = "auto"
     dtype: str = "float64"
+    seeding: str = "philox"
     study: str = "${oc.env:SEEDSBENCH_STUDY}"
     results_dir: str = "results"
     force: bool = False
@@ -65,6 +66,7 @@ def check_config(cfg: Any) -> None:
         raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
     _one_of("final", cfg.final, ("denoise", "euler", "stop"))
     _one_of("dtype", cfg.dtype, DTYPES)
+    _one_of("seeding", cfg.seeding, ("philox", "edm"))
     _one_of("device", str(cfg.device).split(":")[0], DEVICES)
     if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):
         _one_of("labels", "none" if cfg.labels is None else str(cfg.labels), LABELS, " or a class number")

@@ -3,6 +3,7 @@
 import logging
 import platform
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +17,13 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
-from seedsbench.bench.problems import Problem
+from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
+from seedsbench.bench.yardsticks import PLACES, measured
 from seedsbench.config import NUMERICS_VERSION
+from seedsbench.data.images import QUANTISER
 from seedsbench.solvers.base import BudgetError, Solver
 
 log = logging.getLogger(__name__)
@@ -33,17 +36,31 @@ MEASURED = (
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key."""
 
-_PROBLEMS: dict[tuple[str, str, str], Problem] = {}
+_LOADED: dict[tuple[str, ...], Any] = {}
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
     """The model's problem; loaded once for all cells of this process that share it."""
-    key = (OmegaConf.to_yaml(cfg.model, resolve=True), cfg.regime.name, device)
-    if key not in _PROBLEMS:
-        if len(_PROBLEMS) >= 4:
-            _PROBLEMS.pop(next(iter(_PROBLEMS)))
-        _PROBLEMS[key] = registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
-    return _PROBLEMS[key]
+    model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
+    options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
+    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else ""
+    return _once(
+        (*model, metrics), lambda: measured(_once(model, lambda: _model(cfg, device)), options, device)
+    )
+
+
+def _model(cfg: DictConfig, device: str) -> Model:
+    return registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
+
+
+def _once(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """What make() returns, kept for the last few keys."""
+    if key not in _LOADED:
+        made = make()
+        while len(_LOADED) >= 8:
+            _LOADED.pop(next(iter(_LOADED)))
+        _LOADED[key] = made
+    return _LOADED[key]
 
 
 def device_of(name: str) -> str:
@@ -58,7 +75,7 @@ def device_of(name: str) -> str:
 def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
     """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
     groups = ("model", "schedule", "grid", "solver", "metrics")
-    return {
+    science: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         **{group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups},
         "model_id": None if problem is None else problem.model_id,
@@ -73,6 +90,14 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
     }
+    for place in PLACES:  # known by features_id, reference_id and real_id
+        science["metrics"].pop(place, None)
+    if problem is not None and problem.pairs is not None:
+        science["real_id"] = problem.pairs.id
+    if cfg.seeding != "philox":  # torch's generators are the device's own
+        on_cpu = str(cfg.device) == "cpu" or not torch.cuda.is_available()
+        science["seeding"] = [cfg.seeding, "cpu" if on_cpu else "cuda"]
+    return science
 
 
 def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Row:
@@ -131,7 +156,7 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
-    plan = Plan(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs)
+    plan = Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
     row = _sample_and_score(cfg, problem, plan, device, preview, title)
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
@@ -198,6 +223,7 @@ def _names(cfg: DictConfig) -> Row:
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -212,7 +238,10 @@ def _identity(problem: Problem) -> Row:
         "model_id": problem.model_id,
         "extractor": problem.features.name,
         "extractor_id": problem.features.id,
+        "extractor_weights": problem.features.weights_id,
+        "reference": problem.reference_name,
         "reference_id": problem.reference_id,
+        "quantiser": QUANTISER if problem.features.quantised else "none",
         "numerics_version": NUMERICS_VERSION,
     }
 
@@ -255,7 +284,8 @@ def outcome(row: Row) -> str:
     if row["status"] != "done":
         return f"{row['status']}: {row['reason']}"
     score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
+    floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
     return (
-        f"FID {row['fid']:.3f} (floor {row['fid_floor']:.3f}){score}, NFE {row['nfe']:g}, "
+        f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
         f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
     )

@@ -4,8 +4,6 @@
 device, and knows nothing about solvers.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,53 +20,49 @@ from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
+from seedsbench.metrics.extraction import Extractor, digest
 from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_reference
 from seedsbench.metrics.moments import Moments
 
-BLOCK = 128
-"""Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
 
-
-@dataclass(frozen=True)
-class Extractor:
-    """A feature extractor: images -> (features (n, D), logits (n, K) or None).
-
-    name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
-    quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples.
-    """
-
-    name: str
-    id: str
-    dim: int
-    n_classes: int
-    bound: float
-    quantised: bool
-    extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True, eq=False)  # hashed by identity: it holds arrays
-class Problem:
-    """Everything about a cell that is neither solver nor grid.
-
-    real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
-    of the whole distribution for None): the yardstick's own sampling error.
-    """
+@dataclass(frozen=True, eq=False)  # hashed by identity: it holds a network
+class Model:
+    """A network to sample from. One that brings nothing to be scored with: the metrics group must."""
 
     name: str
     denoiser: Denoiser
+    model_id: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Real features (n, D), for scores that compare samples one by one, and those scores' options.
+
+    id: of the images and the extractor. kid_subsets: 0 for no KID. neighbours: 0 for no precision and recall.
+    """
+
+    rows: Tensor
+    id: str
+    kid_subsets: int
+    kid_subset_size: int
+    neighbours: int
+
+
+@dataclass(frozen=True, eq=False)
+class Problem(Model):
+    """Everything about a cell that is neither solver nor grid.
+
+    real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
+    of the whole distribution for None): the yardstick's own sampling error. None where there are no more
+    real images than the reference's. reference_name: what a reader would call the reference.
+    """
+
     features: Extractor
     reference: Moments
-    model_id: str
     reference_id: str
-    real: Callable[[Tensor, Tensor | None, int], Tensor]
-
-
-def digest(*parts: Any) -> str:
-    """16 hex digits of the JSON, or of the bytes, of the parts."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
-    return sha.hexdigest()[:16]
+    real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
+    reference_name: str = "the model's own"
+    pairs: Pairs | None = None
 
 
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
-from seedsbench.diffusion.noise import Philox, latents, random_classes
+from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents, random_classes
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
@@ -23,6 +23,10 @@ class Plan:
 
     sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (class
     i mod K), "random", "none" or a class number; dtype: of the state; afs: analytic first step.
+
+    seeding: "philox", or "edm": image i of seed s has the per-image seed s * samples + i of EDM's
+    generate script, so that seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then
+    drawn for every image of a conditional model, and used for labels "random".
     """
 
     solver: Solver
@@ -33,6 +37,8 @@ class Plan:
     labels: Labels = "balanced"
     dtype: torch.dtype = torch.float64
     afs: bool = False
+    seeding: str = "philox"
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,8 @@ def generate(
     times = plan.schedule.sigma_inv(plan.sigmas)
     shape = denoiser.image_shape
     for batch in indices.split(batch_size):
-        classes = classes_of(batch, plan.labels, denoiser.label_dim, plan.seed)
+        start, classes, noise = _start(plan, batch, shape, denoiser.label_dim, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
-        noise = Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)
         process = Process(denoiser, plan.schedule, len(batch), labels, afs=plan.afs)
         x, spent = start, 0
         for state in integrate(process, plan.solver, start, times, noise, plan.final):
@@ -91,3 +95,17 @@ def generate(
             progress(total - spent)
             spent = total
         yield SampleBatch(batch, x, process.nfe)
+
+
+def _start(
+    plan: Plan, batch: Tensor, shape: tuple[int, ...], label_dim: int, device: str
+) -> tuple[Tensor, Tensor | None, Noise]:
+    """Latents, classes and noise of the samples with these indices."""
+    classes = classes_of(batch, plan.labels, label_dim, plan.seed)
+    if plan.seeding == "edm":
+        seeds = batch + (plan.seed * plan.samples) % 2**32
+        begun = edm_start(seeds, shape, label_dim, dtype=plan.dtype, device=device)
+        drawn = begun.classes if plan.labels == "random" else classes
+        return begun.latents.to(plan.dtype), drawn, begun.noise
+    start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
+    return start, classes, Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)

@@ -1,20 +1,23 @@
 """Finished samples to features and scores, in fixed blocks of consecutive sample indices.
 
 A network may round differently for another batch shape, so features are never computed on whatever
-batch the sampler happened to use: samples wait until a block of BLOCK consecutive indices is whole.
+batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from seedsbench.bench.problems import BLOCK, Problem
+from seedsbench.bench.problems import Pairs, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
 from seedsbench.data.images import quantise
-from seedsbench.metrics.base import one_thread
+from seedsbench.metrics.base import FeatureTable
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
+from seedsbench.metrics.kid import kernel_distance, random_subset
+from seedsbench.metrics.precision_recall import precision_recall
 
 FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
@@ -24,7 +27,8 @@ class Scorer:
     """FID and IS of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
 
     update() takes finished samples and returns how many went through the extractor; compute() gives
-    fid, is_mean, is_std. Raises ValueError for a non-finite sample, naming its index: it must never
+    fid, is_mean, is_std, and what real features allow (kid_mean, kid_std, precision, recall, density,
+    coverage). Raises ValueError for a non-finite sample, naming its index: it must never
     become a black image.
     """
 
@@ -33,30 +37,29 @@ class Scorer:
         self._problem, self._n = problem, n_total
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
+        self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
         self._waiting: dict[int, dict[int, Tensor]] = {}
 
     def update(self, indices: Tensor, images: Tensor) -> int:
+        size = self._problem.features.block
         before = sum(map(len, self._waiting.values())) + len(indices)
         for index, image in zip(indices.tolist(), images, strict=True):
-            self._waiting.setdefault(index // BLOCK, {})[index] = image
+            self._waiting.setdefault(index // size, {})[index] = image
         for block in sorted(self._waiting):
-            wanted = min(BLOCK, self._n - block * BLOCK)
+            wanted = min(size, self._n - block * size)
             if len(self._waiting[block]) == wanted:
                 self._score(self._waiting.pop(block))
         return before - sum(map(len, self._waiting.values()))
 
     def _score(self, images: dict[int, Tensor]) -> None:
         indices = torch.tensor(sorted(images))
-        stacked = torch.stack([images[int(i)] for i in indices])
-        missing = BLOCK - len(indices)
-        padded = torch.cat([stacked, stacked[-1:].expand(missing, *stacked.shape[1:])])
-        with one_thread():
-            features, logits = self._problem.features.extract(padded)
-        features = features[: len(indices)].double().cpu()
+        features, logits = self._problem.features.padded(torch.stack([images[int(i)] for i in indices]))
         self._fid.update(features, None, indices)
+        if self._table is not None:
+            self._table.update(features, None, indices)
         if self._is is not None:
             assert logits is not None, "an extractor with classes must give logits"
-            self._is.update(features, logits[: len(indices)].double().cpu(), indices)
+            self._is.update(features, logits.double().cpu(), indices)
 
     def compute(self) -> dict[str, float | None]:
         if self._waiting:
@@ -65,7 +68,24 @@ class Scorer:
         scores.update(self._fid.compute(self._problem.reference))
         if self._is is not None:
             scores.update(self._is.compute())
+        if self._table is not None and self._problem.pairs is not None:
+            scores.update(pair_scores(self._table.complete(), self._problem.pairs))
         return scores
+
+
+def pair_scores(features: Tensor, pairs: Pairs) -> dict[str, float]:
+    """KID and precision, recall, density, coverage of samples' features (n, D), as far as asked for.
+
+    KID's subsets are no larger than either set.
+    """
+    scores = {}
+    if pairs.kid_subsets:
+        size = min(pairs.kid_subset_size, len(features), len(pairs.rows))
+        mean, std = kernel_distance(features, pairs.rows, pairs.kid_subsets, size)
+        scores.update(kid_mean=mean, kid_std=std)
+    if pairs.neighbours:
+        scores.update(precision_recall(pairs.rows, features, pairs.neighbours))
+    return scores
 
 
 def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
@@ -80,17 +100,33 @@ def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float:
+def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
     """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
-    What a perfect sampler would score at this n: the sampling error of the yardstick itself.
+    What a perfect sampler would score at this n: the sampling error of the yardstick itself. Where no
+    other real images can be made, the sets are drawn from the real features, if these are at least twice
+    as many (whatever the labels); else None.
     """
+    if problem.real is None:
+        return _floor_of_features(problem, n, sets)
     values = []
     for k in range(sets):
         indices, seed = torch.arange(n), FLOOR_SEEDS + k
         classes = classes_of(indices, labels, problem.denoiser.label_dim, seed)
         images = problem.real(indices, classes, seed)
-        scorer = Scorer(problem, n, splits=min(splits, n))
+        scorer = Scorer(replace(problem, pairs=None), n, splits=min(splits, n))
         scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
         values.append(scorer.compute()["fid"])
+    return sum(values) / len(values)
+
+
+def _floor_of_features(problem: Problem, n: int, sets: int) -> float | None:
+    if problem.pairs is None or 2 * n > len(problem.pairs.rows):
+        return None
+    values = []
+    for k in range(sets):
+        rows = random_subset(len(problem.pairs.rows), n, FLOOR_SEEDS, k, 0)
+        fid = FID(problem.features.dim, n, problem.features.bound)
+        fid.update(problem.pairs.rows[rows], None, rows)
+        values.append(fid.compute(problem.reference)["fid"])
     return sum(values) / len(values)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+QUANTISER = "uint8: clip(127.5 x + 128), truncated"
+"""What `quantise` does, for rows."""
+
 
 def quantise(images: Tensor) -> Tensor:
     """Floats in [-1, 1], any shape, to uint8: x * 127.5 + 128, clipped to [0, 255], truncated."""

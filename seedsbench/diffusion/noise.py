@@ -6,7 +6,7 @@ clock. Stage noises asked for as increments of one path have the right correlati
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -85,6 +85,58 @@ class Recorded(_FromNormals):
             )
         self._draw += 1
         return self._z[self._draw - 1]
+
+
+class PerImage(_FromNormals):
+    """Draws from one torch generator an image: draw d of an image depends on its generator alone.
+
+    generators: one an image. shape: (C, H, W). What a torch generator gives depends on its device and
+    may change with torch's version, which is why this is not the default.
+    """
+
+    def __init__(
+        self, generators: list[torch.Generator], shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+    ) -> None:
+        self._generators, self._shape, self._dtype = generators, tuple(shape), dtype
+
+    def normal(self) -> Tensor:
+        draws = [
+            torch.randn(self._shape, generator=g, dtype=self._dtype, device=g.device)
+            for g in self._generators
+        ]
+        return torch.stack(draws)
+
+
+class EDMStart(NamedTuple):
+    """latents (B, C, H, W) float32; classes (B,) int64 or None; noise: the same generators, further on."""
+
+    latents: Tensor
+    classes: Tensor | None
+    noise: PerImage
+
+
+def edm_start(
+    seeds: Tensor,
+    shape: tuple[int, ...],
+    n_classes: int,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> EDMStart:
+    """The random start of images with EDM's published seeds (Karras et al. 2022, code release).
+
+    seeds: (B,) one an image, taken modulo 2^32. shape: (C, H, W). n_classes: 0 for an unconditional
+    model, which draws none. dtype: of the noise. Each image has a generator of its own, on `device`, from
+    which come, in this order: float32 latents, a class, the noise of each step. Published images were
+    made on CUDA: a CPU's generators give others.
+    """
+    generators = [torch.Generator(device).manual_seed(int(seed) % 2**32) for seed in seeds]
+    latents = PerImage(generators, shape, torch.float32).normal()
+    classes = None
+    if n_classes:
+        drawn = [torch.randint(n_classes, (), generator=g, device=g.device) for g in generators]
+        classes = torch.stack(drawn)
+    return EDMStart(latents, classes, PerImage(generators, shape, dtype))
 
 
 class Silent:

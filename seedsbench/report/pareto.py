@@ -24,6 +24,7 @@ SETTINGS: tuple[str, ...] = (
     "final",
     "model_id",
     "dtype",
+    "seeding",
     "precision",
     "numerics_version",
 )

@@ -174,6 +174,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 def feature_name(extractor: str) -> str:
     """The extractor in words, for axes: 'glyphs-64d' -> 'glyphs 64-d features'."""
     named = {"pixels": "raw pixels", "inception-v3": "Inception-v3", "?": "extractor not recorded"}
+    named |= {f"dinov2-vit-{size.lower()}-14": f"DINOv2 ViT-{size}/14" for size in "SBL"}
     if extractor in named:
         return named[extractor]
     words = re.sub(r"(\d+)d\b", r"\1-d", extractor.replace("-", " ").replace("_", " "))

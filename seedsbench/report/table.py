@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.pareto import MISSING, Panel, panels, split_titles, title_parts
 from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.rows import WHOLE, Problem, take
 from seedsbench.report.style import feature_name
 
+STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
 HEADER = ["solver", "NFE budget", "NFE", "FID", "floor", "IS", "images/s", "status"]
 
 
@@ -56,6 +57,7 @@ def _section(panel: Panel) -> list[str]:
     ]
     extractor = feature_name(panel.key["extractor"])
     note = f"FID on {extractor}. ± is one standard deviation over seeds; bold is best at its budget."
+    note += _bias(panel)
     title = f"## {' · '.join(title_parts(panel))}"
     return [title, "", note, "", *markdown_table(HEADER, lines), "", *_winners(found), *_ranking(found)]
 
@@ -91,6 +93,17 @@ def _ranking(found: pd.DataFrame) -> list[str]:
     note = f"Geometric mean FID over NFE {low:.4g} to {high:.4g} (area under the curve on log axes)"
     note += f"; not ranked, for want of that range: {', '.join(left)}." if left else "."
     return [note, "", *markdown_table(["rank", "solver", "mean FID"], lines), ""]
+
+
+def _bias(panel: Panel) -> str:
+    """What must be said of a standard extractor's FID at few samples, where readers know it at 50,000."""
+    extractor, samples = panel.key["extractor"], panel.key["samples"]
+    if not extractor.startswith(STANDARD) or samples == MISSING or float(samples) >= ENOUGH:
+        return ""
+    return (
+        f" FID is biased upwards by few samples: at {int(float(samples)):,} compare it with FIDs of as many "
+        "samples only (papers use 50,000)."
+    )
 
 
 def _best(found: pd.DataFrame) -> set[int]:

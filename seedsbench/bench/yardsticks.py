@@ -1,0 +1,98 @@
+"""Yardsticks chosen apart from the model: what `conf/metrics/<name>.yaml` names.
+
+A builder takes a model, one with features of its own or not, and returns the problem of scoring it with a
+standard extractor against a reference. References given by path are known by their contents.
+"""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seedsbench import registry
+from seedsbench.bench.problems import Model, Pairs, Problem
+from seedsbench.metrics.dinov2 import dinov2_extractor
+from seedsbench.metrics.extraction import Extractor
+from seedsbench.metrics.inception import inception_extractor
+from seedsbench.metrics.reference import Reference, read_reference
+
+log = logging.getLogger(__name__)
+
+PLACES = ("weights", "reference", "real")
+"""Options that say where something is; rows are keyed by what it is."""
+OF_CELLS = ("splits", "floor_sets")
+"""Options of the group that say how a cell is scored, whatever the yardstick."""
+
+_shared = lru_cache(maxsize=2)
+_EXTRACTORS = {"inception": _shared(inception_extractor), "dinov2": _shared(dinov2_extractor)}
+
+
+def standard_problem(
+    model: Model,
+    extractor: str,
+    weights: str | None,
+    reference: str | None,
+    real: str | None,
+    kid_subsets: int,
+    kid_subset_size: int,
+    neighbours: int,
+    block: int,
+    bound: float,
+    device: str = "cpu",
+) -> Problem:
+    """`model`, scored on `extractor` ("inception" or "dinov2").
+
+    weights: its file, None for where its download would be. reference: .npz with mu and sigma, or a folder
+    or .zip of images; None for the real images. real: real images, or an .npz with their features, for KID
+    (kid_subsets of kid_subset_size) and precision and recall (by so many neighbours); None for neither.
+    block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
+    """
+    if reference is None and real is None:
+        raise ValueError(
+            f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "
+            "(an .npz with mu and sigma, or a folder or .zip of images)"
+        )
+    found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
+    pairs, of_real = None, None
+    if real is not None:
+        of_real = _read(real, found, features=True)
+        assert of_real.features is not None
+        pairs = Pairs(of_real.features, of_real.id, kid_subsets, kid_subset_size, neighbours)
+    if of_real is not None and reference in (None, real):
+        chosen = of_real
+    else:
+        chosen = _read(str(reference), found, features=False)
+    return Problem(
+        name=model.name,
+        denoiser=model.denoiser,
+        model_id=model.model_id,
+        features=found,
+        reference=chosen.moments,
+        reference_id=chosen.id,
+        real=None,
+        reference_name=chosen.name,
+        pairs=pairs,
+    )
+
+
+def measured(model: Model, metrics: dict[str, Any], device: str) -> Problem:
+    """The problem of a model under a metrics group: its own, or the one the group builds.
+
+    ValueError for a model that has no features under a group that brings none.
+    """
+    if "_target_" in metrics:
+        options = {key: value for key, value in metrics.items() if key not in OF_CELLS}
+        return registry.build({**options, "device": device}, model)
+    if not isinstance(model, Problem):
+        raise ValueError(f"{model.name} has no features of its own to be scored on: choose metrics=inception")
+    return model
+
+
+def _read(path: str, extractor: Extractor, *, features: bool) -> Reference:
+    """A reference, with a progress bar where images must go through the extractor first."""
+    if Path(path).suffix != ".npz":
+        log.info("features of %s: seedsbench-reference %s out.npz makes them once for all", path, path)
+    with tqdm(unit="image", desc=Path(path).name, disable=None, leave=False) as bar:
+        return read_reference(path, extractor, features=features, progress=bar.update)

@@ -1,0 +1,89 @@
+"""What feature extractors share: one shape, an identity by content, the same arithmetic everywhere."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedsbench.metrics.base import one_thread
+
+BLOCK = 128
+"""Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor: images -> (features (n, D), logits (n, K) or None).
+
+    name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
+    quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples. weights_id: of its
+    weights file. block: images it sees at a time, always exactly so many.
+    """
+
+    name: str
+    id: str
+    dim: int
+    n_classes: int
+    bound: float
+    quantised: bool
+    extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+    weights_id: str | None = None
+    block: int = BLOCK
+
+    def padded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (float64) and logits of at most `block` images, computed as a whole block.
+
+        A network may round differently for another batch shape or number of threads. Both stay on the
+        extractor's device.
+        """
+        n = len(images)
+        missing = self.block - n
+        whole = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        with one_thread():
+            features, logits = self.extract(whole)
+        return features[:n].double(), None if logits is None else logits[:n]
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of the JSON, or of the bytes, of the parts."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
+    return sha.hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file, 64 hex digits; remembered while its size and time stay the same."""
+    stat = Path(path).stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, size: int, time: int) -> str:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 convolutions and products as such, not TF32, and by algorithms that do not depend on luck.
+
+    TF32 keeps 10 bits of a feature: enough to move a small FID, and only on some devices.
+    """
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul

@@ -1,0 +1,73 @@
+"""`seedsbench-reference images/ out.npz`: statistics of a set of images, made once and used by every run.
+
+seedsbench-reference cifar10-train.zip cifar10.npz --weights weights-inception-2015-12-05-6726825d.pth
+seedsbench model=... metrics=inception metrics.reference=cifar10.npz
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from seedsbench.metrics.dinov2 import dinov2_extractor
+from seedsbench.metrics.extraction import Extractor
+from seedsbench.metrics.inception import inception_extractor
+from seedsbench.metrics.reference import image_names, of_images, write_statistics
+
+EXTRACTORS = {"inception": inception_extractor, "dinov2": dinov2_extractor}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `seedsbench-reference`; exit code 2 and one line for what cannot be done."""
+    arguments = _parser().parse_args(argv)
+    try:
+        make(arguments.images, arguments.output, _extractor(arguments), features=arguments.features)
+    except (ValueError, OSError) as error:
+        print(f"seedsbench-reference: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def make(images: Path, output: Path, extractor: Extractor, *, features: bool = False) -> None:
+    """Extract, with a progress bar, and write `output` (.npz)."""
+    if output.suffix != ".npz":
+        raise ValueError(f"{output} must end in .npz")
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"{output.absolute().parent} is no folder: make it first")
+    if not images.exists():
+        raise FileNotFoundError(f"{images} is not there: give a folder or .zip of images")
+    with tqdm(total=len(image_names(images)), unit="image", desc=extractor.name, disable=None) as bar:
+        reference = of_images(images, extractor, features=features, progress=bar.update)
+    write_statistics(output, reference, extractor)
+    print(f"{output}: {reference.moments.n} images, {extractor.name} {extractor.id}")
+
+
+def _extractor(arguments: argparse.Namespace) -> Extractor:
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = {} if arguments.block is None else {"block": arguments.block}
+    return EXTRACTORS[arguments.metrics](arguments.weights, device, **options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="seedsbench-reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, help="folder (with all below it) or .zip of images of one size")
+    parser.add_argument("output", type=Path, help=".npz to write: mu, sigma, and what they are of")
+    parser.add_argument("--metrics", choices=sorted(EXTRACTORS), default="inception", help="the extractor")
+    parser.add_argument(
+        "--weights", type=Path, help="its weights file (default: where its download would be)"
+    )
+    parser.add_argument(
+        "--features", action="store_true", help="keep each image's, for KID, precision, recall"
+    )
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--block", type=int, help="images at a time")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
