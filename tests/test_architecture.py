@@ -34,6 +34,7 @@ ALLOWED = {
     "report": set(),
     "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
     "preflight": {"bench", "checks", "config", "registry"},
+    "fetch_main": {"bench", "preflight"},
     "cli": {"bench", "preflight", "registry", "report"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise"},

@@ -1,0 +1,113 @@
+"""Problems of trained networks: weights fetched or given by path, scored as `metrics` says.
+
+`conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `bench.model_files`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedsbench.api import load_denoiser
+from seedsbench.bench.fetch import Fetched
+from seedsbench.bench.model_files import Wanted, resolve, wanted_files
+from seedsbench.bench.problems import Extractor, Problem, digest
+from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.metrics.moments import Moments
+
+CPU_BATCH = 8
+"""Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What samples of a model are scored with: the four fields of a Problem that `metrics` decides."""
+
+    features: Extractor
+    reference: Moments
+    reference_id: str
+    real: Callable[[Tensor, Tensor | None, int], Tensor]
+
+
+def features_for(metrics_cfg: Mapping[str, Any], model_reference: Fetched | None) -> Yardstick:
+    """The extractor a metrics configuration names, and the moments it is compared with.
+
+    metrics_cfg: the group `metrics`. model_reference: the model's own reference statistics (an npz
+    with mu and sigma), None where its configuration has none. Raises ValueError.
+    """
+    raise ValueError(
+        "the chosen metrics have no feature extractor for the images of a checkpoint: "
+        "score it with metrics=inception"
+    )
+
+
+def checkpoint_problem(
+    regime: str,
+    name: str,
+    metrics: Mapping[str, Any],
+    offline: bool = False,
+    shape: list[int] | None = None,
+    classes: int | None = None,
+    files: Mapping[str, Any] | None = None,
+    path: str | None = None,
+    format: str | None = None,
+    hints: Mapping[str, Any] | None = None,
+    reference: Any = None,
+    licence: str | None = None,
+    note: str | None = None,
+    device: str = "cpu",
+) -> Problem:
+    """A network from a checkpoint: one of `files` by regime, or the file or folder at `path`.
+
+    shape (C, H, W) and classes are checked against the network where given. format, hints: for
+    `load_denoiser`, what `path` does not say about itself. reference: statistics to compare with, a
+    path, an address, or an entry as in `files`. licence, note: for people. Raises ValueError
+    (FetchError where a file is missing), saying what to do.
+    """
+    model = {"name": name, "reference": reference, "licence": licence, "format": format, "hints": hints}
+    model |= {"path": path} if files is None else {"files": files}
+    weights, *others = wanted_files(model, regime)
+    found = resolve(weights, offline=offline)
+    statistics = [resolve(wanted, offline=offline) for wanted in others]
+    given = _hints_of(weights)
+    denoiser = load_denoiser(found.path, **given)
+    _check(name, found, denoiser, shape, classes)
+    yardstick = features_for(metrics, statistics[0] if statistics else None)
+    return Problem(
+        name=name,
+        denoiser=placed(denoiser, device),
+        features=yardstick.features,
+        reference=yardstick.reference,
+        model_id=digest({"sha256": found.sha256, "hints": given}),
+        reference_id=yardstick.reference_id,
+        real=yardstick.real,
+    )
+
+
+def placed(denoiser: Any, device: str) -> Denoiser:
+    """The denoiser on a device; on the CPU, where kernels round by batch shape, in batches of one size."""
+    if torch.device(device).type == "cpu":
+        return denoiser if isinstance(denoiser, FixedBatch) else FixedBatch(denoiser, CPU_BATCH)
+    moved = denoiser.denoiser if isinstance(denoiser, FixedBatch) else denoiser
+    if not hasattr(moved, "to"):
+        raise ValueError(f"{type(moved).__name__} cannot be moved to device={device}: use device=cpu")
+    moved.to(device)
+    return moved
+
+
+def _hints_of(weights: Wanted) -> dict[str, Any]:
+    named = {} if weights.format is None else {"format": weights.format}
+    return {**named, **dict(weights.hints)}
+
+
+def _check(
+    name: str, found: Fetched, denoiser: Denoiser, shape: list[int] | None, classes: int | None
+) -> None:
+    is_shape, is_classes = list(denoiser.image_shape), denoiser.label_dim
+    if (shape is not None and is_shape != list(shape)) or (classes is not None and is_classes != classes):
+        raise ValueError(
+            f"{found.path} holds a network for images {is_shape} and {is_classes} classes, "
+            f"but model={name} says {list(shape or is_shape)} and {classes}: it is another model's file"
+        )
