@@ -76,7 +76,7 @@ def _described(wanted: Wanted) -> list[str]:
         assert wanted.path is not None
         return [f"{wanted.role}: {wanted.path} ({'there' if wanted.path.exists() else 'missing'})"]
     file, path = wanted.remote, cached_path(wanted.remote)
-    size = "size unknown" if file.about_mb is None else f"about {file.about_mb:g} MB"
+    size = "unknown" if file.about_mb is None else f"about {file.about_mb:g} MB"
     there = f"there, {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "not there yet"
     return [
         f"{wanted.role}: {file.name}",
