@@ -13,6 +13,7 @@ from seedsbench import registry
 from seedsbench.bench import cell, checkpoint_problems, fetch
 from seedsbench.bench.cell import problem_of, scientific
 from seedsbench.bench.checkpoint_problems import CPU_BATCH, Yardstick, placed
+from seedsbench.bench.dry_run import dry_run_text
 from seedsbench.bench.model_files import wanted_files
 from seedsbench.bench.problems import glyphs_problem
 from seedsbench.data.glyphs import ASSETS
@@ -59,9 +60,8 @@ def no_network(*_):
 
 
 def dry_run(*arguments):
-    checked = preflight(parse([*arguments, "dry_run=true"]))
-    assert checked.plan is not None
-    return checked.plan
+    """What dry_run=true prints for one cell."""
+    return dry_run_text([compose(*arguments)])
 
 
 def test_every_published_file_has_a_model():
@@ -112,14 +112,17 @@ def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
 
 
 def test_models_without_files_have_nothing_to_fetch():
-    assert dry_run("model=glyphs") == "model=glyphs regime=edm: nothing to fetch"
+    assert dry_run("model=glyphs", "regime=edm") == "model=glyphs regime=edm: nothing to fetch"
 
 
-def test_a_dry_run_of_a_sweep_names_each_model_once():
-    options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "nfe=10,20", "dry_run=true"])
+def test_a_dry_run_of_a_sweep_names_each_model_once_and_computes_nothing(tmp_path):
+    options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "solver=euler", "nfe=10", "dry_run=true"])
     said = preflight(options).plan.splitlines()
     titles = [line for line in said if not line.startswith(" ")]
     assert titles == ["model=cifar10_cond regime=vp:", "model=cifar10_cond regime=ve:"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Usage, match=r"add model\.path="):
+        preflight(parse(["model=file", "dry_run=true"]))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_a_dry_run_of_a_sweep_names_each_model_once():
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(arguments, expected):
-    with pytest.raises(Usage, match=expected) as caught:
+    with pytest.raises(ValueError, match=expected) as caught:
         dry_run(*arguments)
     assert "\n" not in str(caught.value)
 

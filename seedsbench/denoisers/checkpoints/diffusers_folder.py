@@ -1,0 +1,180 @@
+"""diffusers folders: a UNet2DModel and the configuration of its scheduler, through the diffusers library.
+
+Two layouts: a pipeline (`unet/`, `scheduler/scheduler_config.json`) or the model's own folder
+(`config.json`, weights) with `scheduler/` inside or beside it. The library is an extra,
+`seedsbench[diffusers]`, and only ever reads local files here. Networks with discrete timesteps whose data has
+unit variance in scaled coordinates (DDPM, DDIM and their kin); epsilon, v and sample prediction.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.prediction import Predicted, Prediction
+from seedsbench.diffusion.schedule import Discrete
+
+SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+ON_THE_TABLE = 1e-6
+"""Times this close to an integer are that integer: what is left of inverting a table entry."""
+
+
+class DiffusersDenoiser(Predicted):
+    """A UNet2DModel as a denoiser. Levels of the table are told to it as the integers it was trained on,
+    levels between two entries (stages of a solver) as real numbers between theirs.
+
+    Samples are not clipped on the way: a scheduler's `clip_sample` is the sampler's affair, not the
+    network's. unet: the model, float32. img_channels and the rest are taken from its configuration.
+    """
+
+    def __init__(self, unet: Any, prediction_type: Prediction, schedule: Discrete) -> None:
+        config = unet.config
+        super().__init__(
+            self._output,
+            prediction_type,
+            schedule,
+            img_channels=config.in_channels,
+            img_resolution=_resolution(config.sample_size),
+            label_dim=config.num_class_embeds or 0,
+        )
+        self.unet, self.levels = unet, schedule.log_sigmas.exp()
+        self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
+
+    def to(self, device: torch.device | str) -> "DiffusersDenoiser":
+        """Move the network's weights, in place; returns self."""
+        self.unet.to(device)
+        return self
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        index = self.schedule.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
+        return self.levels.to(sigma.device)[index].to(sigma.dtype)
+
+    def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The network's output (B, C, H, W) at the scaled state x_t and time t, () or (B,)."""
+        nearest = t.round()
+        t = torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
+        classes = self._classes(labels)
+        with torch.no_grad():
+            output = self.unet(x_t.to(self.unet.dtype), t.float(), class_labels=classes).sample
+        return output[:, : self.img_channels]  # what follows is a learnt variance
+
+    def _classes(self, labels: Tensor | None) -> Tensor | None:
+        if self.label_dim == 0:
+            return None
+        if labels is None or not bool(labels.any(dim=1).all()):
+            raise ValueError(
+                f"the network has {self.label_dim} classes and no unconditional mode: use labels=balanced"
+            )
+        return labels.argmax(dim=1)
+
+
+def load_diffusers(path: str | Path) -> DiffusersDenoiser:
+    """The denoiser in a diffusers folder, on the CPU in float32.
+
+    Raises CheckpointError for what is missing, for another kind of model or scheduler, for weights
+    that do not fit the configuration, and where diffusers is not installed.
+    """
+    path = Path(path).expanduser()
+    folder = _model_folder(path)
+    schedule, prediction = _scheduler(path, folder)
+    unet = _unet(folder)
+    try:
+        return DiffusersDenoiser(unet, prediction, schedule)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _model_folder(path: Path) -> Path:
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    config = _json(folder / "config.json")
+    kind = config.get("_class_name", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise CheckpointError(f"{folder} holds a {kind}: only UNet2DModel can be read")
+    if config.get("time_embedding_type", "positional") != "positional":
+        raise CheckpointError(
+            f"{folder} has time_embedding_type={config['time_embedding_type']!r}: "
+            "only 'positional' can be read"
+        )
+    if config.get("class_embed_type") is not None:
+        raise CheckpointError(
+            f"{folder} has class_embed_type={config['class_embed_type']!r}: only null can be read"
+        )
+    out, channels = config.get("out_channels", 3), config.get("in_channels", 3)
+    if out not in (channels, 2 * channels):
+        raise CheckpointError(
+            f"{folder} maps {channels} channels to {out}: expected as many, or twice as many"
+        )
+    return folder
+
+
+def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
+    name = "scheduler/scheduler_config.json"
+    places = [path / name, folder.parent / name, path / "scheduler_config.json"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CheckpointError(f"{path} has no {name}: the network's noise levels are written there")
+    config = _json(found)
+    if "beta_schedule" not in config:
+        kind = config.get("_class_name", "a scheduler")
+        raise CheckpointError(
+            f"{found}: {kind} has no beta_schedule; a DDPM, DDIM or like scheduler would work"
+        )
+    given = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    try:
+        schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{found}: {error}") from error
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "sample", "v_prediction"):
+        raise CheckpointError(
+            f"{found}: prediction_type={prediction!r} must be one of epsilon, sample, v_prediction"
+        )
+    return schedule, prediction
+
+
+def _unet(folder: Path) -> Any:
+    try:
+        from diffusers import UNet2DModel
+    except ImportError as error:
+        raise CheckpointError(
+            f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
+        ) from error
+    try:
+        unet, info = UNet2DModel.from_pretrained(
+            str(folder), local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
+        )
+    except Exception as error:  # the library's errors are of many types
+        said = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder} cannot be loaded by diffusers: {said}") from error
+    # The library itself fills what is missing with random numbers and only warns.
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := list(info.get(kind, ())):
+            raise CheckpointError(
+                f"{folder}: {len(keys)} {kind.replace('_', ' ')}, the first is {keys[0]!r}: "
+                "weights and config.json belong to different networks"
+            )
+    return unet.eval().requires_grad_(False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is not there: give a folder that holds config.json and the weights"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a {type(config).__name__}: expected a JSON object")
+    return config
+
+
+def _resolution(size: Any) -> int:
+    sides = {size} if isinstance(size, int) else set(size or ())
+    if len(sides) != 1:
+        raise ValueError(f"sample_size={size!r}: only square images of a known size can be sampled")
+    return sides.pop()
