@@ -64,9 +64,10 @@ def samples(folder, scheduler, eta):
     drawn = seedsbench.sample(
         denoiser,
         latents,
-        solver={"name": "ddim", "eta": eta},
+        # The library steps to t - T // n, which for trailing timesteps is not the next one (solvers/ddim.py).
+        solver={"name": "ddim", "eta": eta, "previous_timestep": "diffusers"},
         sigmas=sigmas,
-        schedule={"name": "vp", "fit_range": False},
+        schedule=denoiser.schedule,
         noise=Recorded(z[1:]),
     )
     return (drawn.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -90,9 +91,9 @@ def test_the_samples_are_those_of_the_ddim_pipeline(tmp_path, prediction, betas,
 def test_a_folder_of_the_model_alone(tmp_path, layout):
     write(tmp_path / "pipeline")
     write(tmp_path / "flat", layout=layout)
-    x, sigma = torch.zeros(1, 3, 8, 8, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
-    found = [load_diffusers(tmp_path / name)(x, sigma) for name in ("pipeline", "flat")]
-    assert torch.equal(*found)
+    found = [load_diffusers(tmp_path / name).unet.state_dict() for name in ("pipeline", "flat")]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
 def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):
@@ -150,8 +151,9 @@ MODEL, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
         (MODEL, {"out_channels": 4}, "maps 3 channels to 4"),
         (MODEL, {"sample_size": [8, 16]}, "only square images"),
         (MODEL, {"sample_size": None}, "only square images"),
-        (MODEL, {"block_out_channels": [8, 8]}, "cannot be loaded by diffusers|mismatched keys"),
-        (MODEL, {"layers_per_block": 2}, "missing keys"),
+        (MODEL, {"block_out_channels": [8, 8]}, "cannot be loaded by diffusers: .* size mismatch"),
+        (MODEL, {"num_class_embeds": 3}, "1 missing keys, the first is 'class_embedding.weight'"),
+        (MODEL, {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "unexpected keys, the first is"),
         (SCHEDULER, {"beta_schedule": "absent", "_class_name": "KarrasVeScheduler"}, "has no beta_schedule"),
         (SCHEDULER, {"beta_schedule": "sigmoid"}, "sigmoid"),
         (SCHEDULER, {"num_train_timesteps": "many"}, "must be an integer"),
