@@ -74,7 +74,7 @@ def _hydra(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
     flags = [part for folder in folders for part in ("--config-dir", folder)]
-    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "debug=")
+    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "offline=", "debug=")
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
     tracker: Any = build(cfg.tracker)
     scores: list[float] = []

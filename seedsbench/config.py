@@ -44,7 +44,9 @@ class Config:
     study: str = "${oc.env:SEEDSBENCH_STUDY}"
     results_dir: str = "results"
     force: bool = False
+    offline: bool = False
     plan: bool = False
+    dry_run: bool = False
     debug: bool = False
     choices: Any = field(default_factory=dict)
 

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
+from seedsbench.bench.dry_run import dry_run_text
 from seedsbench.checks import nearest
 from seedsbench.config import Config, check_config
 
@@ -52,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """A command that can run: its study folder, and the plan as text if only that is wanted."""
+    """A command that can run: its study folder, and the text of plan or dry_run if only that is wanted."""
 
     study: Path
     plan: str | None
@@ -116,8 +117,10 @@ def preflight(options: Options) -> Checked:
                 for group in BUILT:
                     registry.build(cfg[group])
             cfg = _compose(first)
-            _check_device(cfg.device)
             study = Path(cfg.results_dir) / cfg.study
+            if cfg.dry_run:
+                return Checked(study, dry_run_text(_compose(list(v)) for v in itertools.product(*choices)))
+            _check_device(cfg.device)
             if cfg.plan:
                 return Checked(study, _plan(choices))
     except (ValueError, HydraException, OmegaConfBaseException) as error:
@@ -129,6 +132,16 @@ def preflight(options: Options) -> Checked:
     except ValueError as error:
         raise Usage(str(error)) from error
     return Checked(study, None)
+
+
+def compositions(options: Options) -> list[DictConfig]:
+    """The configuration of every cell of the command, composed but not built; raises Usage."""
+    try:
+        choices = [_choices(override) for override in _parsed(options)]
+        with _composing(options.config_dirs):
+            return [_compose(list(values)) for values in itertools.product(*choices)]
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        raise Usage(_one_line(error)) from error
 
 
 def _check_device(name: str) -> None:

@@ -35,6 +35,7 @@ ALLOWED = {
     "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
     "preflight": {"bench", "checks", "config", "registry"},
     "convert_main": {"denoisers"},
+    "fetch_main": {"bench", "preflight"},
     "cli": {"bench", "preflight", "registry", "report"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise"},

@@ -17,6 +17,7 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
+from seedsbench.bench.model_files import CIRCUMSTANCES
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
@@ -74,9 +75,11 @@ def device_of(name: str) -> str:
 
 def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
     """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
-    groups = ("model", "schedule", "grid", "solver", "metrics")
+    groups = ("schedule", "grid", "solver", "metrics")
+    model = _options(cfg.model, without=()) if problem is None else _options(cfg.model, CIRCUMSTANCES)
     science: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
+        "model": model,
         **{group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups},
         "model_id": None if problem is None else problem.model_id,
         "features_id": None if problem is None else problem.features.id,
@@ -228,9 +231,9 @@ def _names(cfg: DictConfig) -> Row:
     }
 
 
-def _options(node: DictConfig) -> dict[str, Any]:
+def _options(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
     values: Any = OmegaConf.to_container(node, resolve=True)
-    return {key: value for key, value in values.items() if key != "_target_"}
+    return {key: value for key, value in values.items() if key not in without}
 
 
 def _identity(problem: Problem) -> Row:

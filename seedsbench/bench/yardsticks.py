@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedsbench import registry
+from seedsbench.bench.checkpoint_problems import Checkpoint
 from seedsbench.bench.problems import Model, Pairs, Problem
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
@@ -45,10 +46,12 @@ def standard_problem(
     """`model`, scored on `extractor` ("inception" or "dinov2").
 
     weights: its file, None for where its download would be. reference: .npz with mu and sigma, or a folder
-    or .zip of images; None for the real images. real: real images, or an .npz with their features, for KID
+    or .zip of images; None for the model's own statistics, or else the real images. real: real images, or an .npz with their features, for KID
     (kid_subsets of kid_subset_size) and precision and recall (by so many neighbours); None for neither.
     block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
     """
+    if reference is None and isinstance(model, Checkpoint) and model.statistics is not None:
+        reference = str(model.statistics)
     if reference is None and real is None:
         raise ValueError(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "

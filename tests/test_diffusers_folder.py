@@ -1,0 +1,196 @@
+"""diffusers folders against diffusers' own DDIMPipeline, on tiny random networks written here."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import seedsbench
+from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.noise import Recorded
+
+diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+
+TINY = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+}
+BETAS = {
+    "linear": {"beta_schedule": "linear"},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "squaredcos_cap_v2": {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 200},
+}
+STEPS = 6
+
+
+def write(folder, prediction="epsilon", betas="linear", spacing="leading", layout="pipeline", **network):
+    """A tiny DDIM pipeline in `folder`; returns it."""
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(**{**TINY, **network}).eval()
+    scheduler = diffusers.DDIMScheduler(
+        **BETAS[betas], prediction_type=prediction, timestep_spacing=spacing, clip_sample=False
+    )
+    pipeline = diffusers.DDIMPipeline(unet, scheduler)
+    if layout == "pipeline":
+        pipeline.save_pretrained(folder)
+    else:
+        unet.save_pretrained(folder, safe_serialization=layout == "flat")
+        scheduler.save_pretrained(folder / "scheduler")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def normals(draws):
+    """What the pipeline draws with a generator of seed 1: latents, then one noise for each step."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.stack([torch.randn(2, 3, 8, 8, generator=generator) for _ in range(draws)])
+
+
+def samples(folder, scheduler, eta):
+    """Our DDIM from the same start, at the pipeline's own timesteps: images in [0, 1], (B, H, W, C)."""
+    denoiser = load_diffusers(folder)
+    scheduler.set_timesteps(STEPS)
+    sigmas = denoiser.levels[scheduler.timesteps.clone()]
+    z = normals(STEPS + 1).double()
+    # The pipeline starts from N(0, 1) in scaled coordinates; here the start is s(t) sigma(t) z.
+    latents = z[0] * (1 + sigmas[0] ** 2).sqrt() / sigmas[0]
+    drawn = seedsbench.sample(
+        denoiser,
+        latents,
+        # The library steps to t - T // n, which for trailing timesteps is not the next one (solvers/ddim.py).
+        solver={"name": "ddim", "eta": eta, "previous_timestep": "diffusers"},
+        sigmas=sigmas,
+        schedule=denoiser.schedule,
+        noise=Recorded(z[1:]),
+    )
+    return (drawn.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_the_samples_are_those_of_the_ddim_pipeline(tmp_path, prediction, betas, spacing, eta):
+    pipeline = write(tmp_path, prediction, betas, spacing)
+    given = torch.Generator().manual_seed(1)
+    options = {"batch_size": 2, "generator": given, "eta": eta, "num_inference_steps": STEPS}
+    theirs = torch.as_tensor(pipeline(**options, output_type="np").images).double()
+    ours = samples(tmp_path, pipeline.scheduler, eta)
+    assert (theirs > 0).double().mean() > 0.2  # not all clipped away
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["flat", "flat .bin"])
+def test_a_folder_of_the_model_alone(tmp_path, layout):
+    write(tmp_path / "pipeline")
+    write(tmp_path / "flat", layout=layout)
+    found = [load_diffusers(tmp_path / name).unet.state_dict() for name in ("pipeline", "flat")]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
+def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):
+    write(tmp_path)
+    denoiser = load_diffusers(tmp_path)
+    seen = []
+    forward = denoiser.unet.forward
+    denoiser.unet.forward = lambda x, t, **options: seen.append(t.tolist()) or forward(x, t, **options)
+    assert denoiser.image_shape == (3, 8, 8)
+    assert len(denoiser.levels) == 1000
+    assert (denoiser.sigma_min, denoiser.sigma_max) == (denoiser.levels[0], denoiser.levels[-1])
+    x = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
+    denoiser(x, denoiser.levels[[0, 999]])
+    denoiser(x, (denoiser.levels[[7, 8]].log().mean()).exp())
+    assert seen[0] == [0.0, 999.0]
+    assert seen[1] == pytest.approx(7.5, abs=1e-3)
+    near = denoiser.levels[[3, 500]] * 1.0001
+    assert torch.equal(denoiser.round_sigma(near), denoiser.levels[[3, 500]])
+    assert torch.equal(denoiser.round_sigma(torch.tensor([1e-9, 1e9]).double()), denoiser.levels[[0, 999]])
+
+
+def test_classes_are_one_hot_rows(tmp_path):
+    write(tmp_path, num_class_embeds=3)
+    denoiser = load_diffusers(tmp_path)
+    assert denoiser.label_dim == 3
+    x, sigma = torch.zeros(2, 3, 8, 8, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+    both = denoiser(x, sigma, torch.eye(3)[[0, 2]])
+    assert not torch.allclose(both[0], both[1])
+    assert torch.allclose(denoiser(x, sigma, torch.eye(3)[[2, 2]])[1], both[1])
+    for labels in (None, torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match="no unconditional mode: use labels=balanced"):
+            denoiser(x, sigma, labels)
+
+
+def test_a_learnt_variance_is_cut_off(tmp_path):
+    write(tmp_path, out_channels=6)
+    x = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    assert load_diffusers(tmp_path)(x, torch.tensor(2.0, dtype=torch.float64)).shape == x.shape
+
+
+def edited(path, **changes):
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value != "absent"}))
+
+
+MODEL, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "expected"),
+    [
+        (MODEL, {"_class_name": "UNet2DConditionModel"}, "a UNet2DConditionModel: only UNet2DModel"),
+        (MODEL, {"time_embedding_type": "fourier"}, "time_embedding_type='fourier'"),
+        (MODEL, {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
+        (MODEL, {"out_channels": 4}, "maps 3 channels to 4"),
+        (MODEL, {"sample_size": [8, 16]}, "only square images"),
+        (MODEL, {"sample_size": None}, "only square images"),
+        (MODEL, {"block_out_channels": [8, 8]}, "cannot be loaded by diffusers: .* size mismatch"),
+        (MODEL, {"num_class_embeds": 3}, "1 missing keys, the first is 'class_embedding.weight'"),
+        (MODEL, {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "unexpected keys, the first is"),
+        (SCHEDULER, {"beta_schedule": "absent", "_class_name": "KarrasVeScheduler"}, "has no beta_schedule"),
+        (SCHEDULER, {"beta_schedule": "sigmoid"}, "sigmoid"),
+        (SCHEDULER, {"num_train_timesteps": "many"}, "must be an integer"),
+        (SCHEDULER, {"prediction_type": "flow"}, "must be one of epsilon, sample, v_prediction"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, file, changes, expected):
+    write(tmp_path)
+    edited(tmp_path / file, **changes)
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        load_diffusers(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (MODEL, "is not there"),
+        (SCHEDULER, "has no scheduler/scheduler_config.json"),
+        ("unet/diffusion_pytorch_model.safetensors", "cannot be loaded by diffusers"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+def test_missing_and_damaged_files(tmp_path, file, expected, damage):
+    write(tmp_path)
+    if damage == "gone":
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(b"\x00{")
+        expected = "cannot be read|cannot be loaded"
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        load_diffusers(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_diffusers_the_extra_is_named(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(CheckpointError, match=r"pip install 'seedsbench\[diffusers\]'"):
+        load_diffusers(tmp_path)
