@@ -1,6 +1,5 @@
 """Models that come from checkpoints: configurations, dry runs, helpful failures. No network, no weights."""
 
-import hashlib
 import shutil
 from dataclasses import replace
 
@@ -10,9 +9,9 @@ from cells import compose, run
 from omegaconf import OmegaConf
 
 from seedsbench import registry
-from seedsbench.bench import cell, checkpoint_problems, fetch
+from seedsbench.bench import cell, fetch, yardsticks
 from seedsbench.bench.cell import problem_of, scientific
-from seedsbench.bench.checkpoint_problems import CPU_BATCH, Yardstick, placed
+from seedsbench.bench.checkpoint_problems import CPU_BATCH, Checkpoint, placed
 from seedsbench.bench.dry_run import dry_run_text
 from seedsbench.bench.model_files import wanted_files
 from seedsbench.bench.problems import glyphs_problem
@@ -49,7 +48,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
-    monkeypatch.setattr(cell, "_PROBLEMS", {})
+    monkeypatch.setattr(cell, "_LOADED", {})
     monkeypatch.setattr(fetch, "_get", no_network)
 
 
@@ -146,14 +145,16 @@ def test_what_makes_no_sense_is_refused_in_one_line(arguments, expected):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """features_for as the glyphs have it; remembers the reference it was given."""
+    """Checkpoints scored as the glyphs are; remembers the models that came."""
     glyphs, given = glyphs_problem("vp"), []
 
-    def features_for(metrics_cfg, reference):
-        given.append((dict(metrics_cfg), reference))
-        return Yardstick(glyphs.features, glyphs.reference, glyphs.reference_id, glyphs.real)
+    def measured(model, metrics, device):
+        given.append(model)
+        if not isinstance(model, Checkpoint):
+            return model
+        return replace(glyphs, name=model.name, denoiser=model.denoiser, model_id=model.model_id)
 
-    monkeypatch.setattr(checkpoint_problems, "features_for", features_for)
+    monkeypatch.setattr(cell, "measured", measured)
     return given
 
 
@@ -184,13 +185,17 @@ def test_neither_dry_run_nor_offline_nor_a_path_enters_the_run_key(weights, scor
     assert scientific(cfg, None, 0) != scientific(other, None, 0)  # two failures, two rows
 
 
-def test_the_reference_reaches_the_metrics_with_its_hash(tmp_path, weights, scored):
-    np.savez(tmp_path / "ref.npz", mu=np.zeros(2), sigma=np.eye(2))
-    problem_of(compose("model=file", f"model.path={weights}", "model.reference=ref.npz"), "cpu")
-    metrics, reference = scored[-1]
-    assert metrics["splits"] == 10
-    assert reference.path == tmp_path / "ref.npz"
-    assert reference.sha256 == hashlib.sha256((tmp_path / "ref.npz").read_bytes()).hexdigest()
+def test_the_statistics_of_the_model_are_what_inception_compares_with(tmp_path, weights, monkeypatch):
+    np.savez(tmp_path / "ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    extractor = replace(glyphs_problem("vp").features, dim=2048)
+    for name in ("inception", "dinov2"):
+        monkeypatch.setitem(yardsticks._EXTRACTORS, name, lambda *_, **__: extractor)
+    given = ("model=file", f"model.path={weights}", "model.reference=ref.npz")
+    problem = problem_of(compose(*given, "metrics=inception"), "cpu")
+    assert problem.reference_name == "ref.npz"
+    assert problem.reference.mu.shape == (2048,)
+    with pytest.raises(ValueError, match="names no reference for metrics=dinov2"):
+        problem_of(compose(*given, "metrics=dinov2"), "cpu")
 
 
 def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
@@ -203,7 +208,7 @@ def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
         problem_of(cfg, "cpu")
 
 
-def test_a_missing_path_and_unwired_metrics_say_what_to_do(tmp_path, weights):
+def test_a_missing_path_and_metrics_without_features_say_what_to_do(tmp_path, weights):
     row = run(tmp_path, "model=file", "model.path=nowhere.pkl")
     assert row["reason"].startswith("model.path=")
     assert "no such file" in row["reason"]

@@ -50,7 +50,8 @@ def standard_problem(
     (kid_subsets of kid_subset_size) and precision and recall (by so many neighbours); None for neither.
     block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
     """
-    if reference is None and isinstance(model, Checkpoint) and model.statistics is not None:
+    # A model's own statistics are of Inception features, as all published ones.
+    if reference is None and extractor == "inception" and isinstance(model, Checkpoint) and model.statistics:
         reference = str(model.statistics)
     if reference is None and real is None:
         raise ValueError(
