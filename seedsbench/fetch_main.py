@@ -47,9 +47,10 @@ def _fetch_all(configurations: list[DictConfig]) -> int:
         if not files:
             print(f"{title}: nothing to fetch")
         for wanted in files:
-            if wanted in seen:
+            place = (wanted.remote, wanted.path)
+            if place in seen:
                 continue
-            seen.add(wanted)
+            seen.add(place)
             try:
                 found = resolve(wanted, offline=configurations[0].offline)
             except FetchError as error:

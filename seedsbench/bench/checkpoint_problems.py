@@ -70,7 +70,7 @@ def placed(denoiser: Any, device: str) -> Denoiser:
     """The denoiser on a device; on the CPU, where kernels round by batch shape, in batches of one size."""
     if torch.device(device).type == "cpu":
         return denoiser if isinstance(denoiser, FixedBatch) else FixedBatch(denoiser, CPU_BATCH)
-    moved = denoiser.denoiser if isinstance(denoiser, FixedBatch) else denoiser
+    moved: Any = denoiser.denoiser if isinstance(denoiser, FixedBatch) else denoiser
     if not hasattr(moved, "to"):
         raise ValueError(f"{type(moved).__name__} cannot be moved to device={device}: use device=cpu")
     moved.to(device)

@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
@@ -242,8 +243,10 @@ def _attempt(file: RemoteFile, url: str, partial: Path, timeout: float) -> tuple
     try:
         _get(file.name, url, partial, timeout)
     except requests.HTTPError as error:
-        status = error.response.status_code
-        return f"the server answered {status} {error.response.reason}", status not in WORTH_ANOTHER_TRY
+        response = error.response
+        assert response is not None, "raise_for_status gives it"
+        final = response.status_code not in WORTH_ANOTHER_TRY
+        return f"the server answered {response.status_code} {response.reason}", final
     except requests.exceptions.ChunkedEncodingError:
         return "the connection broke before the whole file had come", False
     except (requests.Timeout, requests.ConnectionError) as error:
@@ -271,8 +274,8 @@ def _get(name: str, url: str, partial: Path, timeout: float) -> None:
     # total: pooch sets the right one, but asks for the bar's truth value, which a bar without one has not.
     with tqdm(total=1, desc=name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         headers = {"Accept-Encoding": "identity"}  # so that bytes on the wire are the file's own
-        get: Callable[..., object] = pooch.HTTPDownloader(progressbar=bar, timeout=timeout, headers=headers)
-        get(url, str(partial), None)
+        downloader: Any = pooch.HTTPDownloader  # its annotations allow no bar of one's own, its manual does
+        downloader(progressbar=bar, timeout=timeout, headers=headers)(url, str(partial), None)
 
 
 def _innermost(error: BaseException) -> str:

@@ -137,13 +137,14 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
 
 def _unet(folder: Path) -> Any:
     try:
-        from diffusers import UNet2DModel
+        import diffusers
     except ImportError as error:
         raise CheckpointError(
             f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
         ) from error
     try:
-        unet, info = UNet2DModel.from_pretrained(
+        library: Any = diffusers  # loaded lazily, so type checkers do not see its names
+        unet, info = library.UNet2DModel.from_pretrained(
             str(folder), local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except Exception as error:  # the library's errors are of many types
