@@ -32,6 +32,7 @@ MAX_STACK = 100_000
 MAX_INTEGER_BYTES = 32
 MAX_NAME = 500
 STOP = ord(".")
+OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
 def run(data: memoryview, policy: Policy, budget: Budget, start: int = 0) -> tuple[Any, int]:
@@ -75,8 +76,7 @@ class Machine:
                 return value
             step = STEPS.get(code)
             if step is None:
-                known = pickletools.code2op.get(chr(code))
-                name = known.name if known else f"{code:#04x}"
+                name = OPCODE_NAMES.get(code, f"{code:#04x}")
                 raise Refused(f"it holds the opcode {name} at byte {self.at - 1}, which no checkpoint needs")
             step(self)
             if len(self.stack) > MAX_STACK:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_OPCODES = 2_000_000
-"""Opcodes of one file, nested pickles included; a network of 300 million parameters needs some 100 000."""
+"""Opcodes of one file, nested pickles included; 600 tensors need 150 000."""
 
 
 class Refused(ValueError):

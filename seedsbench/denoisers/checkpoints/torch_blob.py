@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,7 +165,7 @@ def materialise(record: TensorRecord) -> Tensor:
     raw = record.storage.data[record.offset * itemsize : (record.offset + span) * itemsize]
     # Copied as bytes: what lies in the file need not be aligned.
     flat = torch.empty(len(raw), dtype=torch.uint8)
-    memoryview(flat.numpy())[:] = raw
+    flat.numpy()[:] = np.frombuffer(raw, np.uint8)
     # A bool is a byte of 0 or 1; a damaged file may hold others.
     numbers = flat != 0 if dtype is torch.bool else flat.view(dtype)
     return numbers.as_strided(record.size, record.stride).contiguous()
