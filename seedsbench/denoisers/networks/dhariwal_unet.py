@@ -15,6 +15,7 @@ from seedsbench.checks import check_types
 from seedsbench.denoisers.networks.unet_blocks import (
     BlockStyle,
     UNetBlock,
+    check_levels,
     group_norm,
     positional_features,
 )
@@ -43,6 +44,7 @@ class DhariwalUNetConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_levels(self.img_resolution, self.model_channels, self.channel_mult, self.num_blocks)
 
     @property
     def style(self) -> BlockStyle:

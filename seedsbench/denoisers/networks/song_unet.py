@@ -21,6 +21,7 @@ from seedsbench.denoisers.networks.unet_blocks import (
     Resampler,
     StridedConv,
     UNetBlock,
+    check_levels,
     group_norm,
     positional_features,
 )
@@ -54,6 +55,7 @@ class SongUNetConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_levels(self.img_resolution, self.model_channels, self.channel_mult, self.num_blocks)
 
     @property
     def style(self) -> BlockStyle:

@@ -25,7 +25,7 @@ class BlockStyle:
 
     embedding: width of the noise embedding. eps: of the group norms.
     scale_shift: the embedding scales and shifts the second norm's output; else it is added to its input.
-    rescale: factor after each sum of a branch and its input (Song et al. 2021, App. H: 1/sqrt 2 keeps the variance).
+    rescale: factor after each sum of a branch and its input (1/sqrt 2 keeps the variance: Song et al. 2021, H).
     head_channels: width of an attention head; None is one head as wide as the block.
     project_resampled: a block that resamples also has a 1x1 convolution in its skip branch.
     taps: 1-d resampling filter, normalised where it is used.
@@ -38,6 +38,22 @@ class BlockStyle:
     head_channels: int | None
     project_resampled: bool
     taps: tuple[int, ...]
+
+
+def check_levels(
+    img_resolution: int, model_channels: int, channel_mult: tuple[int, ...], num_blocks: int
+) -> None:
+    """Raise ValueError unless levels of these widths, each half the size of the one before, can be built."""
+    if not channel_mult or min(channel_mult) < 1 or model_channels < 4 or num_blocks < 1:
+        raise ValueError(
+            f"model_channels={model_channels}, channel_mult={list(channel_mult)}, num_blocks={num_blocks}: "
+            "at least 4 channels, one level and one block are needed"
+        )
+    finest = 2 ** (len(channel_mult) - 1)
+    if img_resolution < finest or img_resolution % finest:
+        raise ValueError(
+            f"img_resolution={img_resolution} must be a multiple of {finest} for {len(channel_mult)} levels"
+        )
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:

@@ -1,0 +1,197 @@
+"""Time of one forward pass of our networks, as a ratio to a plain implementation of the same network.
+
+    python scripts/bench_networks.py                       # CIFAR-10's DDPM++ and NCSN++, ImageNet-64's ADM
+    python scripts/bench_networks.py ddpmpp --batch 1 8 --rounds 9
+    python scripts/bench_networks.py --device cuda --batch 64 --half
+
+Plain means: the papers' formulas with torch's operations as they come, in NCHW: attention by two matrix
+products and a softmax, resampling by grouped convolutions, one new tensor an operation. It reads the
+weights of our module, so the two compute the same numbers (the last column says how nearly). They take
+turns, round after round, and the median of the rounds' ratios is reported: below 1 is faster than plain.
+On a CPU it is processor time on one thread that counts, which holds on a busy machine too.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
+from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet_blocks import (
+    ResampledConv,
+    Resampler,
+    StridedConv,
+    UNetBlock,
+)
+from seedsbench.diffusion.noise import Philox
+from seedsbench.report.table import markdown_table
+
+NETWORKS: dict[str, Callable[[], SongUNet | DhariwalUNet]] = {
+    "ddpmpp": lambda: SongUNet(SongUNetConfig(32, 3, 3, channel_mult=(2, 2, 2))),
+    "ncsnpp": lambda: SongUNet(
+        SongUNetConfig(
+            32,
+            3,
+            3,
+            channel_mult=(2, 2, 2),
+            embedding_type="fourier",
+            channel_mult_noise=2,
+            encoder_type="residual",
+            resample_filter=(1, 3, 3, 1),
+        )
+    ),
+    "adm": lambda: DhariwalUNet(DhariwalUNetConfig(64, 3, 3, label_dim=1000)),
+}
+
+
+def plain(
+    network: SongUNet | DhariwalUNet, x: Tensor, c_noise: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """The network's output by plain operations on its weights."""
+    embedding = network.embed(c_noise.to(x.dtype).reshape(-1), labels, None)
+    h, states, pyramid, image = x, [], x, None
+    for name, layer in network.enc.items():
+        if name.endswith("_aux_down"):
+            pyramid = _resampled(layer, pyramid)
+        elif name.endswith("_aux_skip"):
+            h = states[-1] = h + layer(pyramid)
+        elif name.endswith("_aux_residual"):
+            h = states[-1] = pyramid = (h + _resampled(layer, pyramid)) * 0.5**0.5
+        else:
+            h = layer(h) if name.endswith("_conv") else _block(layer, h, embedding)
+            states.append(h)
+    normed = h
+    for name, layer in network.dec.items():
+        if name.endswith("_aux_up"):
+            image = _resampled(layer, image)
+        elif name.endswith("_aux_norm"):
+            normed = layer(h)
+        elif name.endswith("_aux_conv"):
+            image = layer(nnf.silu(normed)) + (0 if image is None else image)
+        else:
+            h = _block(layer, torch.cat([h, states.pop()], 1) if "_block" in name else h, embedding)
+    if isinstance(network, DhariwalUNet):
+        return network.out_conv(nnf.silu(network.out_norm(h)))
+    return image
+
+
+def _block(block: UNetBlock, x: Tensor, embedding: Tensor) -> Tensor:
+    h = _resampled(block.conv0, nnf.silu(block.norm0(x)))
+    modulation = block.affine(embedding)[:, :, None, None]
+    if block.style.scale_shift:
+        scale, shift = modulation.chunk(2, dim=1)
+        h = nnf.silu(block.norm1(h) * (1 + scale) + shift)
+    else:
+        h = nnf.silu(block.norm1(h + modulation))
+    h = (block.conv1(h) + (x if block.skip is None else _resampled(block.skip, x))) * block.style.rescale
+    if not block.heads:
+        return h
+    batch, channels, height, width = h.shape
+    qkv = block.qkv(block.norm2(h)).reshape(batch, block.heads, channels // block.heads, 3, height * width)
+    q, k, v = qkv.unbind(3)
+    weights = (q.transpose(2, 3) @ k * (channels // block.heads) ** -0.5).softmax(dim=3)
+    mixed = (v @ weights.transpose(2, 3)).reshape(h.shape)
+    return (h + block.proj(mixed)) * block.style.rescale
+
+
+def _resampled(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's resampling (a grouped convolution), and its convolution where it has one."""
+    if not isinstance(layer, Resampler):
+        return layer(x)
+    taps, channels = layer.resample_filter.shape[-1], x.shape[1]
+    weight = layer.resample_filter.to(x.dtype).repeat(channels, 1, 1, 1)
+    padding = (taps - 1) // 2
+    if isinstance(layer, StridedConv):
+        h = nnf.conv2d(x, layer.weight, None, padding=1 + padding)
+        h = nnf.conv2d(
+            h, layer.resample_filter.to(x.dtype).repeat(h.shape[1], 1, 1, 1), stride=2, groups=h.shape[1]
+        )
+        return h + layer.bias[:, None, None]
+    if layer.direction == "down":
+        h = nnf.conv2d(x, weight, stride=2, padding=padding, groups=channels)
+    else:
+        h = nnf.conv_transpose2d(x, 4 * weight, stride=2, padding=padding, groups=channels)
+    if isinstance(layer, ResampledConv):
+        return nnf.conv2d(h, layer.weight, layer.bias, padding=layer.padding)
+    return h
+
+
+def fill(network: nn.Module) -> None:
+    """Weights from counter-based noise: about variance-preserving layers, norms about 1."""
+    for index, (name, value) in enumerate(network.state_dict().items()):
+        if name.endswith("resample_filter"):
+            continue
+        noise = Philox(torch.tensor([index]), tuple(value.shape), dtype=torch.float32).normal()[0]
+        fan_in = max(1, value[0].numel()) if value.ndim > 1 else 100
+        norm = "norm" in name.split(".")[-2] and name.endswith("weight")
+        value.copy_(16 * noise if name.endswith("freqs") else norm + noise * fan_in**-0.5)
+
+
+def seconds(forward: Callable[[], Tensor]) -> float:
+    """Time of one call: of the processor, or by the clock if a GPU does the work."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    start = clock()
+    forward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def measure(name: str, batch: int, rounds: int, device: str, half: bool) -> list[str]:
+    """A row of the table: network, batch, milliseconds of both, median ratio, largest relative difference."""
+    dtype = torch.float16 if half else torch.float32
+    ours = NETWORKS[name]().eval().requires_grad_(False)
+    fill(ours)
+    ours = ours.to(device, dtype)
+    ours = ours.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    reference = NETWORKS[name]().eval().requires_grad_(False)
+    reference.load_state_dict(ours.state_dict())
+    reference = reference.to(device, dtype).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    config = ours.config
+    shape = (config.in_channels, config.img_resolution, config.img_resolution)
+    x = Philox(torch.arange(batch), shape, dtype=torch.float32).normal().to(device, dtype)
+    c_noise = torch.linspace(-1.5, 1.0, batch, device=device, dtype=dtype)
+    with torch.inference_mode():
+        first, second = ours(x, c_noise), plain(reference, x, c_noise)
+        difference = float((first - second).abs().max() / second.abs().max())
+        times = [
+            (seconds(lambda: ours(x, c_noise)), seconds(lambda: plain(reference, x, c_noise)))
+            for _ in range(rounds + 1)
+        ][1:]  # the first round warms up
+    ratio = statistics.median(own / other for own, other in times)
+    own, other = (1000 * statistics.median(column) for column in zip(*times, strict=True))
+    return [name, str(batch), f"{own:.1f}", f"{other:.1f}", f"{ratio:.2f}", f"{difference:.0e}"]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; all if none is given")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="float16 weights and activations")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = [
+        measure(name, batch, arguments.rounds, arguments.device, arguments.half)
+        for name in arguments.networks or NETWORKS
+        for batch in arguments.batch
+    ]
+    print("\n".join(markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)))
+
+
+if __name__ == "__main__":
+    main()
