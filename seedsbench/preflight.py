@@ -32,7 +32,7 @@ from seedsbench.config import Config, check_config
 
 ConfigStore.instance().store(name="schema", node=Config)
 GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
-BUILT = ("solver", "schedule", "grid")
+BUILT = ("solver", "schedule", "grid", "tracker")
 
 
 class Usage(Exception):
@@ -52,10 +52,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """A command that can run: its study folder, and the plan as text if only that is wanted."""
+    """A command that can run: its study folder, its tracker's configuration, and the plan if asked for."""
 
     study: Path
     plan: str | None
+    tracker: dict[str, Any]
 
 
 def parse(arguments: list[str]) -> Options:
@@ -118,8 +119,9 @@ def preflight(options: Options) -> Checked:
             cfg = _compose(first)
             _check_device(cfg.device)
             study = Path(cfg.results_dir) / cfg.study
+            tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
             if cfg.plan:
-                return Checked(study, _plan(choices))
+                return Checked(study, _plan(choices), tracker)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.store import ResultStore
@@ -128,7 +130,7 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None)
+    return Checked(study, None, tracker)
 
 
 def _check_device(name: str) -> None:
