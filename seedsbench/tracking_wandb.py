@@ -135,6 +135,7 @@ class WandB:
                 return self._init(wandb, "online", study, kind, name, key, config)
             except Exception as error:
                 _FALLEN_BACK.add("online")
+                wandb.teardown()  # it still holds the run that did not start
                 said = " ".join(str(error).split())[:200]
                 warn_once(
                     f"W&B cannot be reached ({said}); recorded offline, to be sent with: "
@@ -174,6 +175,7 @@ class WandB:
 
 def _logged_in(wandb: Any) -> bool:
     """Whether there are credentials, without asking for any at the keyboard."""
+    wandb.setup(settings=wandb.Settings(silent=True))
     try:
         return bool(wandb.login(prompt=False, verify=False))
     except TypeError:  # before wandb 0.31, which has no such option; init will tell

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 
 BLOCK = 32768
 
@@ -30,7 +31,15 @@ def records(path):
 
 
 def _values(items):
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+    """Keys and values of an update; a nested key (samples, path) becomes a dict in a dict."""
+    found = {}
+    for item in items:
+        place = found
+        *above, last = item.nested_key or [item.key]
+        for key in above:
+            place = place.setdefault(key, {})
+        place[last] = json.loads(item.value_json)
+    return found
 
 
 class OfflineRun:
@@ -61,4 +70,6 @@ class OfflineRun:
 
 def offline_runs(study):
     """All offline runs below a study folder, oldest first."""
-    return [OfflineRun(path) for path in sorted((study / "wandb").glob("offline-run-*"))]
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # as at the end of a process: only now is everything on disk
+    return [OfflineRun(path) for path in sorted(study.glob("wandb/offline-run-*"), key=lambda p: p.stat().st_ctime_ns)]
