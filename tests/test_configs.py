@@ -27,6 +27,8 @@ NEEDS = {("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"], ("grid", "discrete"):
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group, name):
+    if name.endswith("_optuna"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     cfg = compose(f"{group}={name}")
     if group != "experiment":
         assert cfg.hydra.runtime.choices[group] == name

@@ -84,7 +84,7 @@ def test_options_are_checked(options, message):
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """A study of four cells (two done, one skipped, one failed) logged offline, and its runs in their order."""
+    """A study of four cells (two done, one skipped, one failed) logged offline, and its runs."""
     pytest.importorskip("wandb")
     folder = tmp_path_factory.mktemp("tracked")
     study, tracker = folder / "study", WandB(mode="offline", project="mine")

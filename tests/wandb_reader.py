@@ -72,4 +72,7 @@ def offline_runs(study):
     """All offline runs below a study folder, oldest first."""
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()  # as at the end of a process: only now is everything on disk
-    return [OfflineRun(path) for path in sorted(study.glob("wandb/offline-run-*"), key=lambda p: p.stat().st_ctime_ns)]
+    return [
+        OfflineRun(path)
+        for path in sorted(study.glob("wandb/offline-run-*"), key=lambda p: p.stat().st_ctime_ns)
+    ]
