@@ -10,15 +10,17 @@ import os
 import shlex
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import seedsbench
-from seedsbench.preflight import Usage, parse, preflight, with_experiment
+from seedsbench.preflight import Checked, Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
+from seedsbench.tracking import Tracker, harmless
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         print(checked.plan)
         return
     _hydra()
-    raise SystemExit(_finish(checked.study))
+    raise SystemExit(_finish(checked))
 
 
 def _importable(config_dirs: list[str]) -> None:
@@ -76,22 +78,28 @@ def _hydra(cfg: DictConfig) -> float | None:
     flags = [part for folder in folders for part in ("--config-dir", folder)]
     elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "offline=", "debug=")
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
-    tracker: Any = build(cfg.tracker)
+    study = Path(cfg.results_dir) / cfg.study
+    tracker: Tracker = build(cfg.tracker)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     scores: list[float] = []
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         command = shlex.join(["seedsbench", *flags, *overrides, f"seed={seed}"])
         row = run_cell(cfg, seed, command=command, invocation=os.environ[INVOCATION])
-        tracker.log_row(Path(cfg.results_dir) / cfg.study, row)
+        harmless("tracking", partial(tracker.log_row, study, row, resolved))
         if row["status"] == "done":
             scores.append(row["fid"])
     return sum(scores) / len(scores) if len(scores) == cfg.repeats else None
 
 
-def _finish(study: Path) -> int:
+def _finish(checked: Checked) -> int:
     """Write the report of the study and say where it is; 1 if a cell of this invocation failed."""
+    from seedsbench.registry import build
     from seedsbench.report.main import finish_sweep
 
-    return finish_sweep(study, os.environ[INVOCATION])
+    code = finish_sweep(checked.study, os.environ[INVOCATION])
+    tracker: Tracker = build(checked.tracker)
+    harmless("tracking the study", partial(tracker.finish_study, checked.study))
+    return code
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,7 +33,7 @@ from seedsbench.config import Config, check_config
 
 ConfigStore.instance().store(name="schema", node=Config)
 GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
-BUILT = ("solver", "schedule", "grid")
+BUILT = ("solver", "schedule", "grid", "tracker")
 
 
 class Usage(Exception):
@@ -53,10 +53,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """A command that can run: its study folder, and the text of plan or dry_run if only that is wanted."""
+    """A command that can run: its study folder, the text of plan or dry_run if only that is wanted, its tracker."""
 
     study: Path
     plan: str | None
+    tracker: dict[str, Any]
 
 
 def parse(arguments: list[str]) -> Options:
@@ -108,7 +109,8 @@ def _refuse_flags(message: str) -> NoReturn:
 def preflight(options: Options) -> Checked:
     """Check every choice of the command; raises Usage. Creates the study folder."""
     try:
-        choices = [_choices(override) for override in _parsed(options)]
+        parsed = _parsed(options)
+        choices = [_choices(override) for override in parsed]
         first = [values[0] for values in choices]
         with _composing(options.config_dirs):
             for values in _variants(choices, first):
@@ -117,12 +119,15 @@ def preflight(options: Options) -> Checked:
                 for group in BUILT:
                     registry.build(cfg[group])
             cfg = _compose(first)
+            _check_sweeper(cfg.hydra.runtime.choices["hydra/sweeper"], parsed)
             study = Path(cfg.results_dir) / cfg.study
+            tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
             if cfg.dry_run:
-                return Checked(study, dry_run_text(_compose(list(v)) for v in itertools.product(*choices)))
+                shown = dry_run_text(_compose(list(v)) for v in itertools.product(*choices))
+                return Checked(study, shown, tracker)
             _check_device(cfg.device)
             if cfg.plan:
-                return Checked(study, _plan(choices))
+                return Checked(study, _plan(choices), tracker)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.store import ResultStore
@@ -131,7 +136,18 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None)
+    return Checked(study, None, tracker)
+
+
+def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
+    """Refuse an interval where the sweeper can only enumerate."""
+    for override in overrides:
+        if override.is_interval_sweep() and name == "basic":
+            key = override.get_key_element()
+            raise ValueError(
+                f"{override.input_line}: an interval needs a sweeper that searches, as hydra/sweeper=optuna, "
+                f"or write {key}=a,b"
+            )
 
 
 def compositions(options: Options) -> list[DictConfig]:
@@ -195,6 +211,10 @@ def _choices(override: Override) -> list[str]:
     if _is_glob(override):
         glob: Any = override.value()
         values = glob.filter(registry.names(override.key_or_group))
+    elif override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        values = [interval.start, interval.end]
     else:
         values = list(override.sweep_string_iterator())
     if not values:
@@ -262,14 +282,15 @@ def _known_key(cfg: DictConfig, key: str) -> None:
 
 def _plan(choices: list[list[str]]) -> str:
     """A count, then one line a cell: what would run, its steps and evaluations, and what is done already."""
-    from seedsbench.bench.plan import plan_lines
+    from seedsbench.bench.plan import plan_text
 
-    lines = [line for values in itertools.product(*choices) for line in plan_lines(_compose(list(values)))]
-    return "\n".join([f"{len(lines)} cells", *lines])
+    return plan_text([_compose(list(values)) for values in itertools.product(*choices)])
 
 
 def _one_line(error: Exception) -> str:
     """The first lines of an error that say something; for a value of the wrong type, why it is wrong."""
+    if "hydra/sweeper/optuna" in str(error):
+        return "hydra/sweeper=optuna is not installed: pip install 'seedsbench[optuna]'"
     if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
         return f"{str(error).split('override ')[-1].strip()}: {_one_line(error.__cause__)}"  # type: ignore[arg-type]
     lines = [line.strip() for line in str(error).splitlines()]

@@ -1,10 +1,13 @@
 """One cell: a resolved configuration in, one row out. A cell that cannot run says why in its row."""
 
+import hashlib
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -267,6 +270,7 @@ def _environment(cfg: DictConfig, device: str) -> Row:
     return {
         "device": device,
         "device_name": name,
+        "machine": machine(),
         "threads": torch.get_num_threads(),
         "batch_size": cfg.batch_size,
         "world_size": 1,
@@ -275,6 +279,12 @@ def _environment(cfg: DictConfig, device: str) -> Row:
         "version_numpy": metadata.version("numpy"),
         "version_python": platform.python_version(),
     }
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """8 hex digits that tell this machine from others, without naming it."""
+    return hashlib.sha256(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode()).hexdigest()[:8]
 
 
 def describe(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""What a cell would cost and whether it is done: the lines of plan=true. Evaluates no network."""
+"""What cells would cost and which are done: the lines of plan=true. Writes nothing."""
 
 from pathlib import Path
 
@@ -7,17 +7,38 @@ from omegaconf import DictConfig
 from seedsbench import registry
 from seedsbench.api import steps_of
 from seedsbench.bench.cell import device_of, problem_of, scientific
+from seedsbench.bench.estimate import estimate, estimate_lines
 from seedsbench.bench.store import ResultStore, run_key
 from seedsbench.solvers.base import BudgetError
 
 
 def plan_lines(cfg: DictConfig) -> list[str]:
     """One line for each repeat of a cell: its choices, steps, evaluations, and what is done already."""
+    return _lines(cfg)[0]
+
+
+def plan_text(cells: list[DictConfig]) -> str:
+    """A count, one line a cell, then the time and disk that what is not done would take."""
+    lines, left = [], []
+    for cfg in cells:
+        told, nfe, count = _lines(cfg)
+        lines += told
+        if count:
+            left.append((cfg, nfe, count))
+    if not cells:
+        return "0 cells"
+    results = Path(cells[0].results_dir)
+    told = estimate_lines(estimate(left, results), results / cells[0].study)
+    return "\n".join([f"{len(lines)} cells", *lines, *told])
+
+
+def _lines(cfg: DictConfig) -> tuple[list[str], int, int]:
+    """The lines of a cell, its evaluations a sample, and how many of its seeds are left to do."""
     chosen = cfg.hydra.runtime.choices
     solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
     problem = problem_of(cfg, device_of(cfg.device))
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
-    lines = []
+    lines, nfe, left = [], 0, 0
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         title = f"{chosen.model}/{chosen.regime} {chosen.solver} nfe={cfg.nfe} seed={seed}"
         try:
@@ -26,7 +47,8 @@ def plan_lines(cfg: DictConfig) -> list[str]:
             lines.append(f"  {title}: will be skipped, {error}")
             continue
         nfe = solver.total_nfe(steps, cfg.final, afs=cfg.afs)
-        row = store.finished(run_key(scientific(cfg, problem, seed)), adopt=False)
+        row = None if cfg.force else store.finished(run_key(scientific(cfg, problem, seed)), adopt=False)
+        left += row is None
         state = f"done, FID {row['fid']:.3f}" if row else f"{cfg.samples * nfe:,} evaluations to do"
         lines.append(f"  {title}: {steps} steps, NFE {nfe}, {state}")
-    return lines
+    return lines, nfe, left
