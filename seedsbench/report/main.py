@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedsbench.report.figures import write_pareto
+from seedsbench.report.html import write_html
 from seedsbench.report.pareto import doubled
 from seedsbench.report.rows import Problem, read_rows
 from seedsbench.report.sheets import write_sheets
@@ -19,7 +20,8 @@ laptop is enough. Every sweep does this at its end; run it again after deleting 
 
 reads   <study>/rows/*.json           one finished, skipped or failed cell each
         <study>/samples/*.png         strips of the first images (optional)
-writes  <study>/table.csv, table.md   every row; the table people read
+writes  <study>/report.html           all of it on one page that needs no network
+        <study>/table.csv, table.md   every row; the table people read
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/samples_*.png the same latents under every solver and budget
 """
@@ -37,6 +39,7 @@ class Report:
     table_csv: Path
     table_md: Path
     pareto: Path
+    html: Path
     sheets: tuple[Path, ...]
     problems: tuple[Problem, ...]
     summary: str
@@ -45,7 +48,7 @@ class Report:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files a person opens first, best first."""
-        return (self.pareto, self.table_md, *self.sheets)
+        return (self.html, self.pareto, self.table_md, *self.sheets)
 
 
 def build_report(study: Path) -> Report:
@@ -64,10 +67,12 @@ def build_report(study: Path) -> Report:
     write_markdown(df, problems, study / "table.md")
     figures = write_pareto(df, study / "figures")
     sheets = write_sheets(df, study, study / "figures")
+    page = write_html(df, problems, study, figures, sheets)
     return Report(
         study / "table.csv",
         study / "table.md",
         figures[0],
+        page,
         tuple(sheets),
         tuple(problems),
         summary_text(df),
