@@ -29,7 +29,11 @@ from seedsbench.report.pareto import Panel, panels, points, title_parts
 from seedsbench.report.rows import Problem, take
 
 SCRIPTS = ("page.js", "plot.js", "cells.js")
-TITLES = {"pareto": "FID against measured NFE"}
+TITLES = {
+    "pareto": "FID against measured NFE",
+    "seconds": "FID against seconds",
+    "inception_score": "IS against measured NFE",
+}
 # Beside every column that begins with "version".
 SURROUNDINGS = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -19,7 +19,7 @@ from seedsbench.report.style import FAMILY_NAMES, Look, contrast, family_of, fea
 GROUND_DARK = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which report.js reads them.
 POINT = (
-    *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_std", "images_per_second"),
+    *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
     *("done", "skipped", "failed"),
 )
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
@@ -64,7 +64,7 @@ def _panel(
     ordered = found.sort_values("nfe", kind="stable")
     lines = [
         {"curve": order[str(curve)], "points": [[plain(v) for v in row] for row in rows]}
-        for curve, rows in _by_curve(ordered)
+        for curve, rows in sorted(_by_curve(ordered), key=lambda line: order[line[0]])
     ]
     floors = panel.rows["fid_floor"].to_numpy(float)
     floors = floors[floors > 0]
@@ -79,6 +79,8 @@ def _panel(
 
 def _by_curve(found: pd.DataFrame) -> list[tuple[str, list[list[Any]]]]:
     groups: dict[str, list[list[Any]]] = {}
+    seconds = 1 / found["images_per_second"].where(found["images_per_second"] > 0)
+    found = found.assign(seconds=found.get("seconds", seconds)).reindex(columns=["curve", *POINT])
     for curve, *values in found[["curve", *POINT]].to_numpy(object).tolist():
         groups.setdefault(str(curve), []).append(values)
     return list(groups.items())

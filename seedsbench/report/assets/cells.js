@@ -6,9 +6,9 @@ const FIELDS = [
   { key: "regime", name: "regime", optional: true },
   { key: "nfe_budget", name: "NFE budget", number: true },
   { key: "nfe", name: "NFE", number: true },
-  { key: "fid", name: "FID", number: true },
-  { key: "is_mean", name: "IS", number: true },
-  { key: "images_per_second", name: "images/s", number: true, digits: 3 },
+  { key: "fid", name: "FID", number: true, show: aligned },
+  { key: "is_mean", name: "IS", number: true, show: aligned },
+  { key: "images_per_second", name: "images/s", number: true, show: (v) => number(v, 3) },
   { key: "samples", name: "samples", number: true, optional: true },
   { key: "seed", name: "seed", number: true, optional: true },
   { key: "reason", name: "reason", optional: true },
@@ -30,7 +30,7 @@ function makeLine(i) {
     } else if (field.key === "reason" && content === null) {
       cell.append("");
     } else {
-      cell.append(field.number ? number(content, field.digits) : content === null ? "–" : String(content));
+      cell.append(field.number ? (field.show ?? number)(content) : content === null ? "–" : String(content));
     }
     line.append(cell);
   }

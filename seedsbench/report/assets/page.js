@@ -37,6 +37,12 @@ function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** The same with its last zeros, for columns: 8.610 under 8.631. */
+function aligned(value) {
+  if (typeof value !== "number" || Math.abs(value) < 1e-4 || Math.abs(value) >= 1000) return number(value);
+  return value.toPrecision(4);
+}
+
 function withSpread(mean, spread) {
   if (mean === null || spread === null || !(spread > 0)) return number(mean);
   const digits = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(spread))));

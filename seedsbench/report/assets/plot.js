@@ -1,14 +1,13 @@
 // The interactive Pareto plot: panels of curves, log or linear axes, hover and arrow keys, a legend that hides curves.
 // Fields of a point, in the order of html_data.POINT.
-const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, DONE = 8, SKIPPED = 9, FAILED = 10;
+const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11;
 const COSTS = {
   nfe: { name: "NFE per sample, measured", of: (p) => p[NFE] },
-  seconds: { name: "seconds per 1,000 images, sampling", of: (p) => (p[SPEED] > 0 ? 1000 / p[SPEED] : null) },
+  seconds: { name: "sampling seconds per image", of: (p) => p[SECONDS] },
 };
-// The row of IS statistics holds the spread over its splits, not over seeds: no bars for it.
 const SCORES = {
   fid: { name: (panel) => `FID, ${panel.features}`, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1 },
-  is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: () => null, better: 1 },
+  is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: (p) => p[IS_SD], better: 1 },
 };
 const plot = { x: "nfe", y: "fid", panel: "all", hidden: new Set(), views: [] };
 
@@ -156,7 +155,7 @@ function showTip(view, mark) {
   const lines = [
     `FID ${withSpread(p[FID], p[FID_SD])}`,
     `NFE ${number(p[NFE])} (budget ${number(p[BUDGET])})`,
-    ...(p[IS] === null ? [] : [`IS ${number(p[IS])}`]),
+    ...(p[IS] === null ? [] : [`IS ${withSpread(p[IS], p[IS_SD])}`]),
     ...(p[SPEED] === null ? [] : [`${number(p[SPEED], 3)} images/s`]),
     `${p[DONE]} done${p[SKIPPED] ? `, ${p[SKIPPED]} skipped` : ""}${p[FAILED] ? `, ${p[FAILED]} failed` : ""}${mark.front ? ", on the front" : ""}`,
   ];
@@ -217,7 +216,8 @@ function newView(panel) {
   const svg = draw("svg", { tabindex: 0, role: "img", "aria-label": `${panel.name}. Arrow keys walk along the points, Enter opens the cell. All values are in the table of cells.` });
   const tip = make("div", { class: "tip", role: "status" });
   tip.hidden = true;
-  box.append(make("h3", {}, panel.title || panel.name), svg, tip);
+  if (panel.title) box.append(make("h3", {}, panel.title)); // a panel alone has the section's title
+  box.append(svg, tip);
   const view = { panel, box, svg, tip, marks: [], current: null };
   svg.addEventListener("pointermove", (event) => {
     const mark = nearest(view, event);
@@ -229,7 +229,8 @@ function newView(panel) {
   svg.addEventListener("click", (event) => { const mark = nearest(view, event); if (mark) { showTip(view, mark); openPoint(view); } });
   svg.addEventListener("keydown", (event) => {
     if (event.key.startsWith("Arrow")) { event.preventDefault(); stepTo(view, event.key); }
-    if (event.key === "Enter") openPoint(view);
+    // Else the same key press would go on to the dialog's Close button.
+    if (event.key === "Enter") { event.preventDefault(); openPoint(view); }
     if (event.key === "Escape") hideTip(view);
   });
   return view;
@@ -240,7 +241,7 @@ function newView(panel) {
 function redraw() {
   for (const view of plot.views) drawPanel(view);
   const unseen = plot.views.reduce((sum, view) => sum + view.unseen, 0);
-  const bars = plot.y === "fid" && plot.views.some((view) => view.marks.some((m) => m.spread > 0));
+  const bars = plot.views.some((view) => view.marks.some((m) => m.spread > 0));
   byId("plot-note").textContent = [
     "Filled: no shown point is both cheaper and better.",
     bars ? "Bars: ±1 s.d. over seeds." : "",
