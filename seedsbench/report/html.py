@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
 
-from seedsbench.report.html_data import asset, embed, payload, plain
+from seedsbench.report.html_data import POINT, asset, embed, payload, plain
 from seedsbench.report.html_images import (
     FIGURE_BYTES,
     MOST,
@@ -25,7 +25,7 @@ from seedsbench.report.html_images import (
     sheet_uri,
     strip_uris,
 )
-from seedsbench.report.pareto import Panel, panels, points, title_parts
+from seedsbench.report.pareto import Panel, panels, title_parts
 from seedsbench.report.rows import Problem, take
 
 SCRIPTS = ("page.js", "plot.js", "cells.js")
@@ -61,6 +61,7 @@ def write_html(
     """
     shown = panels(df)
     done = take(df, df["status"] == "done")
+    data = payload(df, shown, strip_uris(list(done["run_key"]), study / "samples"))
     script = "".join(asset(name) for name in SCRIPTS)
     style = asset("report.css")
     parts = {
@@ -70,11 +71,11 @@ def write_html(
         "style": style,
         "script_hash": _hash(script),
         "style_hash": _hash(style),
-        "data": embed(payload(df, strip_uris(list(done["run_key"]), study / "samples"))),
+        "data": embed(data),
         "tables": "".join(map(_table, tables)),
         "trouble": _trouble(df, problems),
         "sheets": _sheets(sheets, shown, study),
-        "figures": _figures(figures, shown, study),
+        "figures": _figures(figures, _told(data), study),
         "environment": _environment(df),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], asset("report.html"))
@@ -185,7 +186,7 @@ def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
     )
 
 
-def _figures(figures: Sequence[Path], shown: list[Panel], study: Path) -> str:
+def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
     """The figures for papers, one of each stem, with their files' names."""
     stems: dict[str, list[Path]] = {}
     for path in figures:
@@ -194,20 +195,23 @@ def _figures(figures: Sequence[Path], shown: list[Panel], study: Path) -> str:
     for i, (stem, versions) in enumerate(stems.items()):
         title = TITLES.get(stem, stem.replace("_", " "))
         uri = figure_uri(versions, FIGURE_BYTES // min(len(stems), MOST)) if i < MOST else None
-        parts.append(_picture(uri, f"{title}. {_told(shown)}", title, versions, study))
+        parts.append(_picture(uri, f"{title}. {told}", title, versions, study))
     return "".join(parts)
 
 
-def _told(shown: list[Panel]) -> str:
+def _told(data: dict[str, Any]) -> str:
     """What the figures show, in words: the best point of each panel."""
+    fid, nfe = POINT.index("fid"), POINT.index("nfe")
     told = []
-    for panel in shown[:6]:
-        found = points(panel.rows)
-        found = take(found, found["fid"] > 0)
-        if len(found):
-            best = found.loc[found["fid"].idxmin()]
-            named = f"{panel.title}: {found['curve'].nunique()} curves"
-            told.append(f"{named}, lowest FID {best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}.")
+    for panel in data["panels"][:6]:
+        found = [(p[fid], p[nfe], line["curve"]) for line in panel["lines"] for p in line["points"] if p[fid]]
+        found = [point for point in found if point[0] > 0 and point[1] is not None]
+        if found:
+            best, cost, curve = min(found)
+            named = f"{panel['name']}: {len({point[2] for point in found})} curves"
+            told.append(
+                f"{named}, lowest FID {best:.3g} by {data['curves'][curve]['name']} at NFE {cost:.4g}."
+            )
     return " ".join(told) or "Nothing finished with a score."
 
 

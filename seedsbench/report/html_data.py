@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from seedsbench.report.pareto import Panel, panels, points, split_titles, title_parts
+from seedsbench.report.pareto import Panel, points, split_titles, title_parts
 from seedsbench.report.style import FAMILY_NAMES, Look, contrast, family_of, feature_name, look, shade
 
 GROUND_DARK = "#14171c"  # the page's dark ground, as in assets/report.css
@@ -25,9 +25,11 @@ POINT = (
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
-def payload(df: pd.DataFrame, strips: dict[str, str]) -> dict[str, Any]:
-    """Everything the page's script draws from. `strips`: data URI of a cell's first samples by run_key."""
-    shown = panels(df)
+def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dict[str, Any]:
+    """Everything the page's script draws from.
+
+    shown: the panels of df. strips: data URI of a cell's first samples, by run_key.
+    """
     row_panel, row_curve = [0] * len(df), [""] * len(df)
     for i, panel in enumerate(shown):
         for index, curve in panel.rows["curve"].items():

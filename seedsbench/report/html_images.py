@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 600_000, 1_000_000, 400_000  # of all of a kind, before base64
+FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 600_000, 1_300_000, 300_000  # of all of a kind, before base64
 MOST = 12  # images of a kind; beyond it pages name the file instead
 KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
-SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
+REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squares stay squares
 LARGEST_SOURCE = 40_000_000  # pixels; what is larger is named, not decoded
 
 
@@ -41,11 +41,9 @@ def smaller(path: Path, most: int) -> str | None:
             image = opened.convert("RGB")
     except (OSError, ValueError):
         return None
-    for scale in SCALES:
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    for factor in REDUCTIONS:
         buffer = io.BytesIO()
-        copy = image if scale == 1 else image.resize(size, Image.Resampling.BOX)
-        copy.save(buffer, format="JPEG", quality=82)
+        image.reduce(factor).save(buffer, format="JPEG", quality=82)
         if buffer.tell() <= most:
             return data_uri(buffer.getvalue(), "jpeg")
     return None

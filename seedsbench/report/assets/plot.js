@@ -161,7 +161,8 @@ function showTip(view, mark) {
   ];
   view.tip.replaceChildren(make("b", {}, curve.name), ...lines.flatMap((line) => [line, make("br")]).slice(0, -1));
   view.tip.hidden = false;
-  const room = view.box.clientWidth, top = view.svg.offsetTop, drawn = view.svg.viewBox.baseVal.width;
+  const room = view.box.clientWidth, drawn = view.svg.viewBox.baseVal.width;
+  const top = view.svg.getBoundingClientRect().top - view.box.getBoundingClientRect().top;
   const px = mark.at[0] * room / drawn;
   const beside = px + 16 + view.tip.offsetWidth <= room ? px + 16 : px - 16 - view.tip.offsetWidth;
   view.tip.style.left = `${Math.max(0, Math.min(beside, room - view.tip.offsetWidth))}px`;
