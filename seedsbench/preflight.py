@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """A command that can run: its study folder, the text of plan or dry_run if only that is wanted, its tracker."""
+    """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker."""
 
     study: Path
     plan: str | None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedsbench.report.figures import write_figures
+from seedsbench.report.html import write_html
 from seedsbench.report.latex import write_latex
 from seedsbench.report.pareto import doubled
 from seedsbench.report.rows import Problem, read_rows
@@ -20,7 +21,8 @@ laptop is enough. Every sweep does this at its end; run it again after deleting 
 
 reads   <study>/rows/*.json           one finished, skipped or failed cell each
         <study>/samples/*.png         strips of the first images (optional)
-writes  <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks)
+writes  <study>/report.html           all of it on one page that needs no network
+        <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks)
         <study>/table.tex             solver x NFE for a paper (booktabs)
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
@@ -40,6 +42,7 @@ class Report:
     table_csv: Path
     table_md: Path
     pareto: Path
+    html: Path
     sheets: tuple[Path, ...]
     problems: tuple[Problem, ...]
     summary: str
@@ -48,7 +51,7 @@ class Report:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files a person opens first, best first."""
-        return (self.pareto, self.table_md, *self.sheets)
+        return (self.html, self.pareto, self.table_md, *self.sheets)
 
 
 def build_report(study: Path, *, published: bool = False) -> Report:
@@ -69,10 +72,12 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     write_latex(df, study / "table.tex")
     figures = write_figures(df, study / "figures", overlay=published)
     sheets = write_sheets(df, study, study / "figures")
+    page = write_html(df, problems, study, figures, sheets)
     return Report(
         study / "table.csv",
         study / "table.md",
         figures[0],
+        page,
         tuple(sheets),
         tuple(problems),
         summary_text(df),

@@ -75,7 +75,12 @@ def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(path.name, f"not a row ({what}; status is one of {STATUSES}); left out"))
         return None
     record["run_key"] = str(record.get("run_key") or path.stem)
-    return {name: _plain(name, value, path, problems) for name, value in record.items()}
+    return {_text(name): _plain(name, value, path, problems) for name, value in record.items()}
+
+
+def _text(text: str) -> str:
+    """Text that can be written again: JSON may hold half a surrogate pair, a file may not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _brief(error: Exception) -> str:
@@ -97,7 +102,7 @@ def _plain(name: str, value: Any, path: Path, problems: list[Problem]) -> Any:
         return canonical_params(value)
     if isinstance(value, dict | list):
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return str(value) if name in TEXT else value
+    return _text(str(value)) if name in TEXT or isinstance(value, str) else value
 
 
 def canonical_params(value: Any) -> str:

@@ -1,0 +1,259 @@
+"""report.html: a study on one page that needs no network, no server and no notebook.
+
+Figures, sheets, rows, style and script are all inside the file; a content security policy forbids it to
+load anything and to run any script but its own, whatever a row holds. The same rows give the same bytes.
+"""
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pandas as pd
+
+from seedsbench.report.html_data import POINT, asset, embed, payload, plain
+from seedsbench.report.html_images import (
+    FIGURE_BYTES,
+    MOST,
+    SHEET_BYTES,
+    figure_uri,
+    sheet_uri,
+    strip_uris,
+)
+from seedsbench.report.pareto import Panel, panels, title_parts
+from seedsbench.report.rows import Problem, take
+
+SCRIPTS = ("page.js", "plot.js", "cells.js")
+TITLES = {
+    "pareto": "FID against measured NFE",
+    "seconds": "FID against seconds",
+    "inception_score": "IS against measured NFE",
+}
+# Beside every column that begins with "version".
+SURROUNDINGS = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Table(NamedTuple):
+    """A table to show above the cells: a title, a header, and lines of text."""
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+
+
+def write_html(
+    df: pd.DataFrame,
+    problems: Sequence[Problem],
+    study: Path,
+    figures: Sequence[Path],
+    sheets: Sequence[Path],
+    tables: Sequence[Table] = (),
+) -> Path:
+    """Write `<study>/report.html` from rows and the figures and sheets already drawn; return its path.
+
+    figures: files of any kind; those of one stem are one figure, of which the page holds one version.
+    """
+    shown = panels(df)
+    done = take(df, df["status"] == "done")
+    data = payload(df, shown, strip_uris(list(done["run_key"]), study / "samples"))
+    script = "".join(asset(name) for name in SCRIPTS)
+    style = asset("report.css")
+    parts = {
+        "study": text(study.resolve().name),
+        "counts": _counts(df),
+        "script": script,
+        "style": style,
+        "script_hash": _hash(script),
+        "style_hash": _hash(style),
+        "data": embed(data),
+        "tables": "".join(map(_table, tables)),
+        "trouble": _trouble(df, problems),
+        "sheets": _sheets(sheets, shown, study),
+        "figures": _figures(figures, _told(data), study),
+        "environment": _environment(df),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], asset("report.html"))
+    path = study / "report.html"
+    path.write_text(page, encoding="utf-8", newline="\n")
+    return path
+
+
+def text(value: object) -> str:
+    """Any text as HTML text or a quoted attribute; characters that HTML forbids are replaced."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+
+
+def _hash(content: str) -> str:
+    """What a content security policy knows an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _counts(df: pd.DataFrame) -> str:
+    """'45 cells: 45 done' with a mark for each status that occurs."""
+    counts = Counter(df["status"])
+    told = [
+        f'<span class="status {s}">{counts[s]} {s}</span>' for s in ("done", "skipped", "failed") if counts[s]
+    ]
+    return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
+    body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in line) + "</tr>" for line in table.lines)
+    return (
+        f'<section class="static"><h2>{text(table.title)}</h2>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(table.title)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _trouble(df: pd.DataFrame, problems: Sequence[Problem]) -> str:
+    """Failed and skipped cells by reason, finished cells without a usable FID, and unreadable files."""
+    parts = [_by_reason(df, status) for status in ("failed", "skipped")]
+    unscored = take(df, (df["status"] == "done") & ~(df["fid"] > 0))
+    if len(unscored):
+        parts.append(
+            _group("Finished without a positive FID", [("no positive FID", list(unscored.index))], df)
+        )
+    if problems:
+        lines = "".join(f"<li><code>{text(p.file)}</code> {text(p.why)}</li>" for p in problems)
+        parts.append(
+            f'<h3>Problems with files <span class="count">{len(problems)}</span></h3><ul>{lines}</ul>'
+        )
+    return "".join(parts) or "<p>Every cell finished with a score, and every file of the study was read.</p>"
+
+
+def _by_reason(df: pd.DataFrame, status: str) -> str:
+    reasons: dict[str, list[int]] = {}
+    chosen = take(df, df["status"] == status)
+    for index, reason in chosen["reason"].items():
+        reasons.setdefault(str(reason) if reason else "no reason recorded", []).append(int(index))  # type: ignore[call-overload]
+    ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    return _group(status.capitalize(), ordered, df) if ordered else ""
+
+
+def _group(title: str, reasons: list[tuple[str, list[int]]], df: pd.DataFrame) -> str:
+    """One heading, one entry a reason, one button a cell (which opens its details)."""
+    labels = {}
+    wanted = ["model", "regime", "solver", "nfe_budget", "seed"]
+    for index, *values in df[wanted].itertuples():
+        model, regime, solver, budget, seed = (plain(value, whole=True) for value in values)
+        labels[index] = f"{model} {regime} {solver}, NFE {_or_dash(budget)}, seed {_or_dash(seed)}"
+    entries = []
+    for reason, indices in reasons:
+        cells = "".join(
+            f'<li><button type="button" class="link" data-cell="{i}">{text(labels[i])}</button></li>'
+            for i in indices
+        )
+        opened = " open" if len(indices) <= 5 else ""
+        entries.append(
+            f'<details{opened}><summary><span class="reason">{text(reason)}</span> '
+            f'<span class="count">{len(indices)}</span></summary><ul class="cells">{cells}</ul></details>'
+        )
+    total = sum(len(indices) for _, indices in reasons)
+    return f'<h3>{title} <span class="count">{total}</span></h3>' + "".join(entries)
+
+
+def _or_dash(value: object) -> object:
+    return "-" if value is None else value
+
+
+def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
+    """The sheet viewer: a choice of sheet, and each sheet as an image with its file's name."""
+    named = {f"samples_{panel.slug}": panel for panel in shown}
+    options, pictures = [], []
+    for i, path in enumerate(sheets):
+        panel = named.get(path.stem)
+        title = " · ".join(title_parts(panel)) if panel else path.stem
+        uri = sheet_uri(path, SHEET_BYTES // min(len(sheets), MOST)) if i < MOST else None
+        solvers = ", ".join(dict.fromkeys(map(str, panel.rows["curve"]))) if panel else ""
+        alt = f"Samples of {title}: the same latents in every cell, solvers down ({solvers}), budgets across"
+        options.append(f'<option value="{i}">{text(title)}</option>')
+        pictures.append(_picture(uri, alt, title, [path], study, hidden=i > 0))
+    if not pictures:
+        return "<p>No cell of this study has samples to show.</p>"
+    chooser = f'<label>Sheet <select id="sheet-choice">{"".join(options)}</select></label>'
+    return (
+        f'<div class="controls">{chooser if len(options) > 1 else ""}'
+        '<label><input type="checkbox" id="sheet-full"> full size</label></div>'
+        f'<div id="sheet-viewer">{"".join(pictures)}</div>'
+    )
+
+
+def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
+    """The figures for papers, one of each stem, with their files' names."""
+    stems: dict[str, list[Path]] = {}
+    for path in figures:
+        stems.setdefault(path.stem, []).append(path)
+    parts = []
+    for i, (stem, versions) in enumerate(stems.items()):
+        title = TITLES.get(stem, stem.replace("_", " "))
+        uri = figure_uri(versions, FIGURE_BYTES // min(len(stems), MOST)) if i < MOST else None
+        parts.append(_picture(uri, f"{title}. {told}", title, versions, study))
+    return "".join(parts)
+
+
+def _told(data: dict[str, Any]) -> str:
+    """What the figures show, in words: the best point of each panel."""
+    fid, nfe = POINT.index("fid"), POINT.index("nfe")
+    told = []
+    for panel in data["panels"][:6]:
+        found = [(p[fid], p[nfe], line["curve"]) for line in panel["lines"] for p in line["points"] if p[fid]]
+        found = [point for point in found if point[0] > 0 and point[1] is not None]
+        if found:
+            best, cost, curve = min(found)
+            named = f"{panel['name']}: {len({point[2] for point in found})} curves"
+            told.append(
+                f"{named}, lowest FID {best:.3g} by {data['curves'][curve]['name']} at NFE {cost:.4g}."
+            )
+    return " ".join(told) or "Nothing finished with a score."
+
+
+def _picture(
+    uri: str | None, alt: str, title: str, files: list[Path], study: Path, *, hidden: bool = False
+) -> str:
+    """A figure element: image with alt text, caption, and links to the files beside the page."""
+    links = []
+    for path in files:
+        beside = path.relative_to(study).as_posix() if path.is_relative_to(study) else path.name
+        links.append(f'<a href="{text(quote(beside))}">{text(path.name)}</a>')
+    image = (
+        f'<img src="{uri}" alt="{text(alt)}">' if uri else "<p>Too large for this page: open the file.</p>"
+    )
+    return (
+        f"<figure{' hidden' if hidden else ''}>"
+        f'<div class="scroll paper" tabindex="0" role="region" aria-label="{text(title)}">{image}</div>'
+        f"<figcaption>{text(title)}. Files: {', '.join(links)}</figcaption></figure>"
+    )
+
+
+def _environment(df: pd.DataFrame) -> str:
+    """What the cells were computed with: each distinct value, and how many cells had it."""
+    names = [*sorted(name for name in map(str, df.columns) if name.startswith("version")), *SURROUNDINGS]
+    lines = []
+    for name in names:
+        if name not in df:
+            continue
+        counts = Counter(str(plain(value, whole=True)) for value in df[name].dropna())
+        told = [value if len(counts) == 1 else f"{value} ({n} cells)" for value, n in counts.most_common()]
+        if told:
+            label = re.sub(r"^versions?_", "", name).replace("_", " ")
+            lines.append((label, "; ".join(told)))
+    times = sorted(str(value) for value in df["time_utc"].dropna())
+    if times:
+        lines.append(("computed (UTC)", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"))
+    seconds = df["seconds_sampling"].sum()
+    if seconds > 0:
+        lines.append(
+            ("sampling, all cells", f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h")
+        )
+    body = "".join(
+        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in lines
+    )
+    return f"<table><tbody>{body}</tbody></table>" if lines else "<p>The rows record none.</p>"
