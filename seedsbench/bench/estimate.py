@@ -5,6 +5,7 @@ rows of any solver on the same network; without either, a few steps of one batch
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench.cell import device_of, machine, problem_of
-from seedsbench.bench.problems import BLOCK, Problem
+from seedsbench.bench.problems import Problem
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.data.images import quantise
 from seedsbench.diffusion.schedule import Schedule
@@ -141,17 +142,18 @@ def _sampling_seconds(
 
 @lru_cache(maxsize=16)
 def _image_seconds(problem: Problem) -> tuple[float, float]:
-    """Seconds to draw a real image and to extract its features."""
-    indices = torch.arange(8)
-    classes = classes_of(indices, "balanced", problem.denoiser.label_dim, 0)
-    images = problem.real(indices, classes, 0)
-    if _timed(lambda: problem.real(indices, classes, 0)) * BLOCK / 8 < QUICK:
-        indices = torch.arange(BLOCK)
+    """Seconds to draw a real image (0 where there are none to draw) and to extract an image's features."""
+    features, real = problem.features, problem.real
+    shape = problem.denoiser.image_shape
+    if real is None:
+        images, drawn = torch.zeros(features.block, *shape), 0.0
+    else:
+        indices = torch.arange(features.block)
         classes = classes_of(indices, "balanced", problem.denoiser.label_dim, 0)
-    drawn = _timed(lambda: problem.real(indices, classes, 0)) / len(indices)
-    images = problem.real(indices, classes, 0)
-    prepared = quantise(images) if problem.features.quantised else images.double()
-    return drawn, _timed(lambda: problem.features.extract(prepared)) / len(indices)
+        images = real(indices, classes, 0)
+        drawn = _timed(lambda: real(indices, classes, 0)) / len(indices)
+    prepared = quantise(images) if features.quantised else images.double()
+    return drawn, _timed(lambda: features.extract(prepared)) / len(images)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -177,7 +179,7 @@ def estimate(cells: list[tuple[DictConfig, int, int]], results: Path) -> Estimat
         sources.append(speed.source)
         floors[problem.model_id, problem.reference_id, cfg.samples, str(cfg.labels)] = speed.floor
         seconds += count * cfg.samples * (nfe * speed.evaluation + speed.image)
-        strip = 8 * problem.denoiser.image_shape.numel() if problem.features.quantised else 0
+        strip = 8 * math.prod(problem.denoiser.image_shape) if problem.features.quantised else 0
         size += count * (3000 + strip)
     if cells:
         seconds += sum(floors.values()) + START_AND_REPORT
