@@ -412,6 +412,8 @@ def test_hover_shows_values(browser, usual):
     assert re.search(
         r"FID [\d.]+ ± [\d.]+\nNFE 10 ", js("return document.querySelector('#panels .tip').innerText")
     )
+    ActionChains(browser).click(mark).perform()
+    assert js("return document.getElementById('detail').open")
 
 
 def test_details_show_every_field_and_copy_the_command(browser, usual):

@@ -79,8 +79,8 @@ def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
 
 
 def _text(text: str) -> str:
-    """Text that can be written again: JSON may hold half a surrogate pair, a file may not."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Text that can be written and drawn: JSON may hold NUL and half a surrogate pair, files may not."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def _brief(error: Exception) -> str:

@@ -225,9 +225,16 @@ function newView(panel) {
     if (mark && mark !== view.current) showTip(view, mark);
     if (!mark) hideTip(view);
   });
-  svg.addEventListener("pointerleave", () => hideTip(view));
+  svg.addEventListener("pointerdown", () => { view.before = view.current; });
+  svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hideTip(view); });
   svg.addEventListener("blur", () => hideTip(view));
-  svg.addEventListener("click", (event) => { const mark = nearest(view, event); if (mark) { showTip(view, mark); openPoint(view); } });
+  svg.addEventListener("click", (event) => {
+    const mark = nearest(view, event);
+    if (!mark) return;
+    const again = view.before === mark; // a finger's first touch shows the values, as a mouse's hover does
+    showTip(view, mark);
+    if (again) openPoint(view);
+  });
   svg.addEventListener("keydown", (event) => {
     if (event.key.startsWith("Arrow")) { event.preventDefault(); stepTo(view, event.key); }
     // Else the same key press would go on to the dialog's Close button.
