@@ -12,7 +12,7 @@ import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +22,13 @@ from seedsbench.preflight import Checked, Usage, parse, preflight, with_experime
 from seedsbench.registry import conf_dir
 from seedsbench.tracking import Tracker, harmless
 
+if TYPE_CHECKING:
+    from seedsbench.bench.progress import SweepLine
+
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
+_SWEEP: "list[SweepLine]" = []
+"""The line of the sweep this process runs; a launcher's workers have none."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +55,13 @@ def main(argv: list[str] | None = None) -> None:
     if checked.plan:
         print(checked.plan)
         return
-    _hydra()
+    from seedsbench.bench.progress import SweepLine
+
+    _SWEEP.append(SweepLine(checked.weights))
+    try:
+        _hydra()
+    finally:
+        _SWEEP.pop().close()
     raise SystemExit(_finish(checked))
 
 
@@ -84,7 +95,10 @@ def _hydra(cfg: DictConfig) -> float | None:
     scores: list[float] = []
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         command = shlex.join(["seedsbench", *flags, *overrides, f"seed={seed}"])
-        row = run_cell(cfg, seed, command=command, invocation=os.environ[INVOCATION])
+        invocation, sweep = os.environ[INVOCATION], _SWEEP[-1] if _SWEEP else None
+        row = run_cell(cfg, seed, command=command, invocation=invocation, sweep=sweep)
+        if sweep is not None:
+            sweep.cell_done(row, computed=row.get("invocation") == invocation)
         harmless("tracking", partial(tracker.log_row, study, row, resolved))
         if row["status"] == "done":
             scores.append(row["fid"])

@@ -53,11 +53,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker."""
+    """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker.
+
+    weights: evaluations each cell may cost, in the order in which they run; a guide for progress only.
+    """
 
     study: Path
     plan: str | None
     tracker: dict[str, Any]
+    weights: list[int]
 
 
 def parse(arguments: list[str]) -> Options:
@@ -124,10 +128,10 @@ def preflight(options: Options) -> Checked:
             tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
             if cfg.dry_run:
                 shown = dry_run_text(_compose(list(v)) for v in itertools.product(*choices))
-                return Checked(study, shown, tracker)
+                return Checked(study, shown, tracker, [])
             _check_device(cfg.device)
             if cfg.plan:
-                return Checked(study, _plan(choices), tracker)
+                return Checked(study, _plan(choices), tracker, [])
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.store import ResultStore
@@ -136,7 +140,7 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker)
+    return Checked(study, None, tracker, _weights(choices, cfg))
 
 
 def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
@@ -278,6 +282,16 @@ def _known_key(cfg: DictConfig, key: str) -> None:
             none = f"({prefix}={cfg.hydra.runtime.choices.get(prefix)} has no options)"
             raise ValueError(nearest(".".join(parts[: i + 1]), known or [none], what="option"))
         node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None
+
+
+def _weights(choices: list[list[str]], cfg: DictConfig) -> list[int]:
+    """samples * nfe of every cell, read off the overrides: composing each would cost more than it tells."""
+    weights = []
+    for values in itertools.product(*choices):
+        said = dict(value.split("=", 1) for value in values if "=" in value)
+        given = {key: int(said.get(key, cfg[key])) for key in ("samples", "nfe", "repeats")}
+        weights += [max(given["samples"] * given["nfe"], 0)] * given["repeats"]
+    return weights
 
 
 def _plan(choices: list[list[str]]) -> str:

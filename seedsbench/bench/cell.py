@@ -1,27 +1,25 @@
 """One cell: a resolved configuration in, one row out. A cell that cannot run says why in its row."""
 
-import hashlib
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 import seedsbench
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
+from seedsbench.bench.machine import machine
 from seedsbench.bench.model_files import CIRCUMSTANCES
 from seedsbench.bench.problems import Model, Problem
+from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
@@ -106,10 +104,13 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
     return science
 
 
-def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Row:
+def run_cell(
+    cfg: DictConfig, seed: int, *, command: str, invocation: str, sweep: SweepLine | None = None
+) -> Row:
     """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
 
-    command reproduces the cell; invocation names the run it was computed in. A budget that fits no step
+    command reproduces the cell; invocation names the run it was computed in; sweep is told of
+    progress. A budget that fits no step
     gives status "skipped"; any error gives "failed" with its message. Only
     KeyboardInterrupt (and, with debug=true, the error itself) escapes.
     """
@@ -128,7 +129,8 @@ def run_cell(cfg: DictConfig, seed: int, *, command: str, invocation: str) -> Ro
         log.info("%s is already done: %s", describe(row), outcome(finished))
         return finished
     try:
-        row.update(_execute(cfg, problem, device, seed, store.sample_path(row["run_key"]), describe(row)))
+        preview = store.sample_path(row["run_key"])
+        row.update(_execute(cfg, problem, device, seed, preview, describe(row), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
@@ -155,7 +157,15 @@ def _stored(store: ResultStore, row: Row) -> Row:
     return row
 
 
-def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview: Path, title: str) -> Row:
+def _execute(
+    cfg: DictConfig,
+    problem: Problem,
+    device: str,
+    seed: int,
+    preview: Path,
+    title: str,
+    sweep: SweepLine | None,
+) -> Row:
     solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
     labels = _labels(cfg.labels)
     classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
@@ -163,7 +173,7 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
     plan = Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
-    row = _sample_and_score(cfg, problem, plan, device, preview, title)
+    row = _sample_and_score(cfg, problem, plan, device, preview, title, sweep)
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
     row["seconds_floor"] = time.perf_counter() - started
@@ -171,21 +181,26 @@ def _execute(cfg: DictConfig, problem: Problem, device: str, seed: int, preview:
 
 
 def _sample_and_score(
-    cfg: DictConfig, problem: Problem, plan: Plan, device: str, preview: Path, title: str
+    cfg: DictConfig,
+    problem: Problem,
+    plan: Plan,
+    device: str,
+    preview: Path,
+    title: str,
+    sweep: SweepLine | None,
 ) -> Row:
     scorer = Scorer(problem, cfg.samples, min(cfg.metrics.splits, cfg.samples))
     total, most = 0, 0
     shown = previews.Strip()
-    expected = cfg.samples * cfg.nfe
     seconds = {"sampling": 0.0, "features": 0.0, "scoring": 0.0}
-    with tqdm(total=expected, desc=title, unit="NFE", unit_scale=True, disable=None, leave=False) as bar:
+    with CellLine(title, cfg.samples, cfg.samples * cfg.nfe, sweep) as line:
         batches = generate(
             problem.denoiser,
             plan,
             torch.arange(cfg.samples),
             batch_size=cfg.batch_size,
             device=device,
-            progress=bar.update,
+            progress=line.advance,
         )
         while True:
             started = time.perf_counter()
@@ -197,6 +212,7 @@ def _sample_and_score(
             scorer.update(batch.indices, images)
             seconds["sampling"] += sampled - started
             seconds["features"] += time.perf_counter() - sampled
+            line.finished(len(batch.indices))
             total, most = total + int(batch.nfe.sum()), max(most, int(batch.nfe.max()))
             shown.add(batch.indices, images)
     started = time.perf_counter()
@@ -279,12 +295,6 @@ def _environment(cfg: DictConfig, device: str) -> Row:
         "version_numpy": metadata.version("numpy"),
         "version_python": platform.python_version(),
     }
-
-
-@lru_cache(maxsize=1)
-def machine() -> str:
-    """8 hex digits that tell this machine from others, without naming it."""
-    return hashlib.sha256(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode()).hexdigest()[:8]
 
 
 def describe(row: Row) -> str:

@@ -10,19 +10,22 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
-from seedsbench.bench.cell import device_of, machine, problem_of
-from seedsbench.bench.problems import Problem
+from seedsbench.bench.cell import device_of, problem_of
+from seedsbench.bench.machine import duration, machine
+from seedsbench.bench.problems import Problem, one_hot
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.data.images import quantise
+from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
 
@@ -110,12 +113,26 @@ def _measured(cfg: DictConfig) -> Speed:
 
 @lru_cache(maxsize=64)
 def _network_seconds(problem: Problem, device: str, dtype: str) -> float:
-    """Seconds an evaluation of one sample, the network alone, from a batch of eight."""
+    """Seconds an evaluation of one sample, the network alone: from eight, and from a block unless that is slow.
+
+    Some networks are evaluated in blocks of fixed size, where eight samples cost what a block does.
+    """
     denoiser = problem.denoiser
-    x = torch.zeros(8, *denoiser.image_shape, dtype=getattr(torch, dtype), device=device)
-    sigma = denoiser.round_sigma(torch.ones(8, dtype=x.dtype, device=device))
-    labels = torch.eye(denoiser.label_dim, device=device)[[0] * 8] if denoiser.label_dim else None
-    return _timed(lambda: float(denoiser(x, sigma, labels).sum())) / 8
+    found = []
+    for count in (8, problem.features.block):
+        x = torch.zeros(count, *denoiser.image_shape, dtype=getattr(torch, dtype), device=device)
+        sigma = denoiser.round_sigma(torch.ones(count, dtype=x.dtype, device=device))
+        classes = torch.zeros(count, dtype=torch.long, device=device)
+        labels = one_hot(classes, denoiser.label_dim) if denoiser.label_dim else None
+        seconds = _timed(partial(_evaluated, denoiser, x, sigma, labels))
+        found.append(seconds / count)
+        if seconds > QUICK / 2:
+            break
+    return min(found)
+
+
+def _evaluated(denoiser: Denoiser, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
+    return float(denoiser(x, sigma, labels).sum())
 
 
 @lru_cache(maxsize=64)
@@ -198,17 +215,3 @@ def estimate_lines(found: Estimate, study: Path) -> list[str]:
         f"(speed from {' and '.join(found.sources)})",
         f"disk: about {found.size / 1e6:.1f} MB in {study} ({free / 1e9:.0f} GB free)",
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(4), duration(75), duration(7260)
-    ('4 s', '1 min 15 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
