@@ -55,7 +55,7 @@ class ScoreProcess:
         wanted = "fourier" if self.sde == "vesde" and self.continuous else "positional"
         if embedding not in (wanted, None):
             raise ValueError(
-                f"sde={self.sde}, continuous={self.continuous} goes with a {wanted} embedding, not {embedding}"
+                f"sde={self.sde}, continuous={self.continuous} has a {wanted} embedding, not {embedding}"
             )
         slope = self.beta_max - self.beta_min
         if self.sde == "subvpsde":
