@@ -64,16 +64,9 @@ def load_guided(
 
     Raises FileNotFoundError, and CheckpointError for another kind of file or flags that do not fit it.
     """
-    content = read_torch(path)
-    if not is_state(content):
-        kind = type(content).__name__
-        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
     heads = _heads(num_heads, num_head_channels, num_heads_upsample)
-    order = _flag("use_new_attention_order", use_new_attention_order)
-    state = without_prefix(content)
-    with understood(path):
-        config = guided_config(state, new_attention_order=order, **heads)
-    network = network_of(partial(GuidedUNet, config), state, path)
+    network = _network(path, heads, _flag("use_new_attention_order", use_new_attention_order))
+    config = network.config
     check_resolution(image_size, len(config.channels))
     given = {
         "num_channels": num_channels,
@@ -94,6 +87,17 @@ def load_guided(
         img_resolution=image_size,
         label_dim=config.classes,
     )
+
+
+def _network(path: str | Path, heads: dict[str, int], new_attention_order: bool) -> GuidedUNet:
+    content = read_torch(path)
+    if not is_state(content):
+        kind = type(content).__name__
+        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
+    state = without_prefix(content)
+    with understood(path):
+        config = guided_config(state, new_attention_order=new_attention_order, **heads)
+    return network_of(partial(GuidedUNet, config), state, path)
 
 
 def respaced(timesteps: int, respacing: Numbers) -> tuple[int, ...]:

@@ -64,10 +64,9 @@ class ScoreProcess:
             return VPPreconditioner(beta_d=slope, beta_min=self.beta_min)
         if self.sde == "vpsde":
             n = self.num_scales
-            ends = {"beta_start": self.beta_min / n, "beta_end": self.beta_max / n}
-            return DiscreteNoisePrediction(
-                Discrete(num_train_timesteps=n, **ends), fractional=self.fractional
-            )
+            low, high = self.beta_min / n, self.beta_max / n
+            schedule = Discrete(num_train_timesteps=n, beta_start=low, beta_end=high)
+            return DiscreteNoisePrediction(schedule, fractional=self.fractional)
         return self._exploding(sigmas)
 
     def _exploding(self, sigmas: Tensor | None) -> ScoreVE:
