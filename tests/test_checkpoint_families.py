@@ -1,5 +1,7 @@
 """Checkpoints of DDIM, guided-diffusion, improved-diffusion and score SDE: parity, structure, refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import golden
@@ -86,60 +88,35 @@ def test_ddim_architecture_is_read_off_the_file(config, parameters, tensors):
 
 
 IMAGENET64 = GuidedUNetConfig(classes=1000, head_channels=64, new_attention_order=True)
-PUBLISHED = [
-    (IMAGENET64, 295_904_454, 541),
-    (
-        GuidedUNetConfig(
-            width=256,
-            channels=(256, 256, 512, 768, 1024),
-            blocks=2,
-            attention_levels=(2, 3, 4),
-            heads=4,
-            classes=1000,
-        ),
-        None,
-        None,
-    ),  # fmt: skip
-    (
-        GuidedUNetConfig(
-            width=256,
-            channels=(128, 256, 256, 512, 512, 1024, 1024),
-            blocks=2,
-            attention_levels=(4, 5, 6),
-            head_channels=64,
-        ),
-        None,
-        None,
-    ),  # fmt: skip
-    (
-        GuidedUNetConfig(
-            width=128,
-            channels=(128, 256, 256, 256),
-            heads=4,
-            heads_up=4,
-            attention_levels=(1, 2),
-            resample_in_blocks=False,
-        ),
-        None,
-        None,
-    ),  # fmt: skip
-    (
-        GuidedUNetConfig(
-            width=128,
-            channels=(128, 128, 256),
-            blocks=2,
-            attention_levels=(2,),
-            scale_shift=False,
-            resample_in_blocks=False,
-            resample_with_convolution=False,
-        ),
-        None,
-        None,
-    ),  # fmt: skip
-]
+ADM128 = GuidedUNetConfig(
+    width=256,
+    channels=(256, 256, 512, 768, 1024),
+    blocks=2,
+    attention_levels=(2, 3, 4),
+    heads=4,
+    classes=1000,
+)
+ADM512 = GuidedUNetConfig(
+    width=256,
+    channels=(128, 256, 256, 512, 512, 1024, 1024),
+    blocks=2,
+    attention_levels=(4, 5, 6),
+    head_channels=64,
+)
+IDDPM = GuidedUNetConfig(
+    width=128,
+    channels=(128, 256, 256, 256),
+    attention_levels=(1, 2),
+    heads=4,
+    heads_up=4,
+    resample_in_blocks=False,
+)
+MEANS = replace(IDDPM, blocks=2, scale_shift=False, resample_with_convolution=False)
+SIZES = [(IMAGENET64, 295_904_454, 541), (ADM128, None, None), (ADM512, None, None)]
+SIZES += [(IDDPM, None, None), (MEANS, None, None)]
 
 
-@pytest.mark.parametrize(("config", "parameters", "tensors"), PUBLISHED)
+@pytest.mark.parametrize(("config", "parameters", "tensors"), SIZES)
 def test_guided_architecture_is_read_off_the_file(config, parameters, tensors):
     state = on_meta(GuidedUNet, config)
     assert sum(value.numel() for value in state.values()) == parameters or parameters is None

@@ -23,9 +23,10 @@ from seedsbench.denoisers.checkpoints.states import (
 from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.preconditioned import Preconditioned
-from seedsbench.diffusion.schedule import Discrete
+from seedsbench.diffusion.schedule import BetaSchedule, Discrete
 
 Weights = Literal["ema", "raw"]
+BETAS: dict[str, BetaSchedule] = {"linear": "linear", "quad": "scaled_linear"}
 
 
 def load_ddim(
@@ -53,12 +54,14 @@ def load_ddim(
         config = ddim_config(state)
     network = network_of(partial(DDIMUNet, config), state, path)
     check_resolution(img_resolution, len(config.multiples))
-    name = {"linear": "linear", "quad": "scaled_linear"}.get(beta_schedule)
-    if name is None:
-        raise CheckpointError(f"beta_schedule={beta_schedule!r} must be linear or quad")
+    if beta_schedule not in BETAS:
+        raise CheckpointError(f"beta_schedule={beta_schedule!r} must be {' or '.join(BETAS)}")
     try:
         schedule = Discrete(
-            num_train_timesteps=timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=name
+            num_train_timesteps=timesteps,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_schedule=BETAS[beta_schedule],
         )
     except ValueError as error:
         raise CheckpointError(str(error)) from error

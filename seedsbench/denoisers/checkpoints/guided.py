@@ -64,44 +64,40 @@ def load_guided(
 
     Raises FileNotFoundError, and CheckpointError for another kind of file or flags that do not fit it.
     """
-    content = read_torch(path)
-    if not is_state(content):
-        kind = type(content).__name__
-        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
     heads = _heads(num_heads, num_head_channels, num_heads_upsample)
-    order = _flag("use_new_attention_order", use_new_attention_order)
-    state = without_prefix(content)
-    with understood(path):
-        config = guided_config(state, new_attention_order=order, **heads)
-    network = network_of(partial(GuidedUNet, config), state, path)
+    network = _network(path, heads, _flag("use_new_attention_order", use_new_attention_order))
+    config = network.config
     check_resolution(image_size, len(config.channels))
-    _check_given(path, "num_channels", num_channels, config.width)
-    _check_given(path, "num_res_blocks", num_res_blocks, config.blocks)
-    multiples = [channels / config.width for channels in config.channels]
-    _check_given(path, "channel_mult", _numbers(channel_mult) or None, multiples)
-    attended = sorted(image_size // 2**n for n in config.attention_levels)
-    given = None if attention_resolutions is None else sorted(_numbers(attention_resolutions))
-    _check_given(path, "attention_resolutions", given, attended)
-    _check_given(path, "class_cond", class_cond, config.classes > 0)
-    _check_given(path, "learn_sigma", learn_sigma, config.out_channels != config.in_channels)
-    _check_given(path, "use_scale_shift_norm", use_scale_shift_norm, config.scale_shift)
-    _check_given(path, "resblock_updown", resblock_updown, config.resample_in_blocks)
-    _check_channels(path, config)
-    preconditioner = _preconditioner(
-        noise_schedule,
-        diffusion_steps,
-        rescale_timesteps,
-        predict_xstart,
-        timestep_respacing,
-        fractional_timesteps,
-    )
+    given = {
+        "num_channels": num_channels,
+        "num_res_blocks": num_res_blocks,
+        "channel_mult": _numbers(channel_mult) or None,
+        "attention_resolutions": None if attention_resolutions is None else _numbers(attention_resolutions),
+        "class_cond": class_cond,
+        "learn_sigma": learn_sigma,
+        "use_scale_shift_norm": use_scale_shift_norm,
+        "resblock_updown": resblock_updown,
+    }
+    _check_given(path, config, image_size, given)
+    spacing = timestep_respacing, _flag("fractional_timesteps", fractional_timesteps)
     return Preconditioned(
         network.to_half_torso() if _flag("use_fp16", use_fp16) else network,
-        preconditioner,
+        _preconditioner(noise_schedule, diffusion_steps, rescale_timesteps, predict_xstart, *spacing),
         img_channels=config.in_channels,
         img_resolution=image_size,
         label_dim=config.classes,
     )
+
+
+def _network(path: str | Path, heads: dict[str, int], new_attention_order: bool) -> GuidedUNet:
+    content = read_torch(path)
+    if not is_state(content):
+        kind = type(content).__name__
+        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
+    state = without_prefix(content)
+    with understood(path):
+        config = guided_config(state, new_attention_order=new_attention_order, **heads)
+    return network_of(partial(GuidedUNet, config), state, path)
 
 
 def respaced(timesteps: int, respacing: Numbers) -> tuple[int, ...]:
@@ -158,7 +154,7 @@ def _preconditioner(
         return DiscreteNoisePrediction(
             schedule,
             label_scale=scale if rescale_timesteps else 1.0,
-            fractional=_flag("fractional_timesteps", fractional),
+            fractional=fractional,
             predicts="sample" if _flag("predict_xstart", predict_xstart) else "epsilon",
             kept=respaced(diffusion_steps, timestep_respacing),
         )
@@ -192,14 +188,27 @@ def _numbers(value: Numbers) -> list[float]:
         raise CheckpointError(f"{value!r} must be numbers, such as 32,16,8") from error
 
 
-def _check_given(path: str | Path, name: str, given: Any, found: Any) -> None:
-    if given is not None and given != found:
-        raise CheckpointError(f"{path}: {name}={given} was given, but its weights are for {name}={found}")
-
-
-def _check_channels(path: str | Path, config: GuidedUNetConfig) -> None:
+def _check_given(path: str | Path, config: GuidedUNetConfig, image_size: int, given: dict[str, Any]) -> None:
+    """Compare the flags given (None: not given) with what the weights tell."""
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise CheckpointError(
             f"{path} maps {config.in_channels} channels to {config.out_channels}: this is no network of "
             "images alone (super-resolution and classifiers are not read)"
         )
+    found = {
+        "num_channels": config.width,
+        "num_res_blocks": config.blocks,
+        "channel_mult": [channels / config.width for channels in config.channels],
+        "attention_resolutions": [image_size // 2**n for n in config.attention_levels],
+        "class_cond": config.classes > 0,
+        "learn_sigma": config.out_channels != config.in_channels,
+        "use_scale_shift_norm": config.scale_shift,
+        "resblock_updown": config.resample_in_blocks,
+    }
+    if given["attention_resolutions"] is not None:
+        # A resolution that no level has is no error of the authors' flags, nor here.
+        sizes = [image_size // 2**n for n in range(len(config.channels))]
+        given["attention_resolutions"] = [r for r in sizes if r in given["attention_resolutions"]]
+    for name, value in given.items():
+        if value is not None and value != found[name]:
+            raise CheckpointError(f"{path}: {name}={value} was given, but its weights are for {found[name]}")

@@ -105,13 +105,16 @@ def shape_of(found: Sequence[Entry], levels: int, *, own_blocks: bool) -> Shape:
     n = (len(blocks) - 2 - 2 * changes - levels) // (2 * levels)
     firsts = [blocks[level * (n + own_blocks)] for level in range(levels)]
     following = {entry.index: after.kind for entry, after in pairwise(found)}
+    embedding: Literal["fourier", "positional"] | None = None
+    if found[0].kind in ("fourier", "linear"):
+        embedding = "fourier" if found[0].kind == "fourier" else "positional"
     return Shape(
         levels=levels,
         blocks=n,
         width=next(entry for entry in found if entry.kind == "convolution").outputs,
         channels=tuple(block.outputs for block in firsts),
         attended=tuple(i for i, block in enumerate(firsts) if following.get(block.index) == "attention"),
-        embedding={"fourier": "fourier", "linear": "positional"}.get(found[0].kind),  # type: ignore
+        embedding=embedding,
     )
 
 

@@ -55,7 +55,7 @@ class ScoreProcess:
         wanted = "fourier" if self.sde == "vesde" and self.continuous else "positional"
         if embedding not in (wanted, None):
             raise ValueError(
-                f"sde={self.sde}, continuous={self.continuous} goes with a {wanted} embedding, not {embedding}"
+                f"sde={self.sde}, continuous={self.continuous} has a {wanted} embedding, not {embedding}"
             )
         slope = self.beta_max - self.beta_min
         if self.sde == "subvpsde":
@@ -64,10 +64,9 @@ class ScoreProcess:
             return VPPreconditioner(beta_d=slope, beta_min=self.beta_min)
         if self.sde == "vpsde":
             n = self.num_scales
-            ends = {"beta_start": self.beta_min / n, "beta_end": self.beta_max / n}
-            return DiscreteNoisePrediction(
-                Discrete(num_train_timesteps=n, **ends), fractional=self.fractional
-            )
+            low, high = self.beta_min / n, self.beta_max / n
+            schedule = Discrete(num_train_timesteps=n, beta_start=low, beta_end=high)
+            return DiscreteNoisePrediction(schedule, fractional=self.fractional)
         return self._exploding(sigmas)
 
     def _exploding(self, sigmas: Tensor | None) -> ScoreVE:
