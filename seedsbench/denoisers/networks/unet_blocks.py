@@ -25,7 +25,7 @@ class BlockStyle:
 
     embedding: width of the noise embedding. eps: of the group norms.
     scale_shift: the embedding scales and shifts the second norm's output; else it is added to its input.
-    rescale: factor after each sum of a branch and its input (1/sqrt 2 keeps the variance: Song et al. 2021, H).
+    rescale: factor after each sum of a branch and its input (Song et al. 2021, App. H: 1/sqrt 2).
     head_channels: width of an attention head; None is one head as wide as the block.
     project_resampled: a block that resamples also has a 1x1 convolution in its skip branch.
     taps: 1-d resampling filter, normalised where it is used.
