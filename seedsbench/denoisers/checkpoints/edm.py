@@ -222,12 +222,15 @@ def _whole(name: str, key: str, value: Any) -> int:
 
 
 def _number(name: str, key: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
-        raise CheckpointError(f"{name}: {key}={_shown(value)} must be a number of at least 0")
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise CheckpointError(f"{name}: {key}={_shown(value)} must be a number")
     try:
-        return float(value)
+        number = float(value)
     except OverflowError as error:
         raise CheckpointError(f"{name}: {key}={_shown(value)} is too large a number") from error
+    if not number >= 0:
+        raise CheckpointError(f"{name}: {key}={number} must be a number of at least 0")
+    return number
 
 
 def _shown(value: Any) -> str:

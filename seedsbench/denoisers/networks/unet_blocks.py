@@ -122,9 +122,11 @@ class ResampledConv(Resampler):
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.direction == "up" and self.box and self.padding == 0:
-            # Repetition commutes with a 1x1 convolution, which costs a quarter on the small image.
-            return self.resample(nnf.conv2d(x, self.weight, self.bias))
+        if self.direction == "up" and self.padding == 0:
+            # A 1x1 convolution commutes with the filter (its bias does not, at the border) and costs a
+            # quarter on the small image.
+            h = self.resample(nnf.conv2d(x, self.weight))
+            return h if self.bias is None else h + self.bias[:, None, None]
         return nnf.conv2d(self.resample(x), self.weight, self.bias, padding=self.padding)
 
 
