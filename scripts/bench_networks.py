@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,7 +31,6 @@ from seedsbench.denoisers.networks.unet_blocks import (
     ResampledConv,
     Resampler,
     StridedConv,
-    UNetBlock,
 )
 from seedsbench.diffusion.noise import Philox
 from seedsbench.report.table import markdown_table
@@ -58,7 +58,8 @@ def plain(
 ) -> Tensor:
     """The network's output by plain operations on its weights."""
     embedding = network.embed(c_noise.to(x.dtype).reshape(-1), labels, None)
-    h, states, pyramid, image = x, [], x, None
+    h, states, pyramid = x, [], x
+    image: Any = None
     for name, layer in network.enc.items():
         if name.endswith("_aux_down"):
             pyramid = _resampled(layer, pyramid)
@@ -84,7 +85,7 @@ def plain(
     return image
 
 
-def _block(block: UNetBlock, x: Tensor, embedding: Tensor) -> Tensor:
+def _block(block: Any, x: Tensor, embedding: Tensor) -> Tensor:
     h = _resampled(block.conv0, nnf.silu(block.norm0(x)))
     modulation = block.affine(embedding)[:, :, None, None]
     if block.style.scale_shift:
@@ -103,7 +104,7 @@ def _block(block: UNetBlock, x: Tensor, embedding: Tensor) -> Tensor:
     return (h + block.proj(mixed)) * block.style.rescale
 
 
-def _resampled(layer: nn.Module, x: Tensor) -> Tensor:
+def _resampled(layer: Any, x: Tensor) -> Tensor:
     """The layer's resampling (a grouped convolution), and its convolution where it has one."""
     if not isinstance(layer, Resampler):
         return layer(x)
@@ -115,6 +116,7 @@ def _resampled(layer: nn.Module, x: Tensor) -> Tensor:
         h = nnf.conv2d(
             h, layer.resample_filter.to(x.dtype).repeat(h.shape[1], 1, 1, 1), stride=2, groups=h.shape[1]
         )
+        assert layer.bias is not None
         return h + layer.bias[:, None, None]
     if layer.direction == "down":
         h = nnf.conv2d(x, weight, stride=2, padding=padding, groups=channels)

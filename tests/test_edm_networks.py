@@ -129,20 +129,12 @@ def sampler_of(settings):
     """Arguments of seedsbench.sample for a recorded run."""
     steps = settings["num_steps"] - 1
     if settings["sampler"] == "nv_edm":
-        churn = {
-            key: float(settings[key]) for key in ("S_churn", "S_min", "S_max", "S_noise") if key in settings
-        }
-        return {"solver": {"name": "karras_sde", **churn} if churn else "heun", "steps": steps, "grid": "edm"}
+        churn = {key: float(value) for key, value in settings.items() if key.startswith("S_")}
+        return {"solver": {"name": "karras_sde", **churn} if churn else "heun", "steps": steps}
     schedule = {"name": settings["schedule"], "scaling": settings["scaling"]}
     if settings["sampler"] == "nv_abl":
-        grid = settings["discretization"]
-        return {
-            "solver": settings["solver"],
-            "steps": steps,
-            "grid": grid,
-            "schedule": schedule,
-            "final": "euler",
-        }
+        choice = {"solver": settings["solver"], "grid": settings["discretization"], "final": "euler"}
+        return {**choice, "steps": steps, "schedule": schedule}
     order = settings["order"]
     choice = {"solver": "seeds3_asreleased" if order == 3 else f"seeds{order}", "final": "stop"}
     if settings["discretization"] != "vp":
@@ -172,7 +164,7 @@ def test_samples_equal_the_reference(case):
     assert relative_error(x, E2E.tensor(case, "x_final").double()) < 1e-3
 
 
-SMALL = "songskip_label10_aug9/EDMPrecond"
+SMALL, IDDPM = "songskip_label10_aug9/EDMPrecond", "songskip_label10_aug9/iDDPMPrecond"
 
 
 def test_positional_and_keyword_arguments_are_the_same():
@@ -192,7 +184,7 @@ def test_half_precision_weights_load_as_float32():
     assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
     assert not network.training
     assert not any(value.requires_grad for value in network.parameters())
-    iddpm = record("songskip_label10_aug9/iDDPMPrecond")
+    iddpm = record(IDDPM)
     denoiser_of(dataclasses.replace(iddpm, state_dict={k: v.half() for k, v in iddpm.state_dict.items()}))
 
 
@@ -202,7 +194,6 @@ def changed(case=SMALL, kwargs=(), drop=(), add=()):
     return dataclasses.replace(found, init_kwargs=found.init_kwargs | dict(kwargs), state_dict=state)
 
 
-IDDPM = "songskip_label10_aug9/iDDPMPrecond"
 REFUSED = {
     "class": (lambda: record(SMALL, class_name="EDMPrecon"), "EDMPrecond"),
     "network": (lambda: changed(kwargs={"model_type": "SongUnet"}), "SongUNet"),
@@ -218,6 +209,10 @@ REFUSED = {
     "empty network": (lambda: changed(kwargs={"channel_mult": []}), "cannot be built"),
     "width": (lambda: changed(kwargs={"model_channels": 2}), "cannot be built"),
     "no level": (lambda: changed(kwargs={"img_resolution": 0}), "img_resolution"),
+    "odd size": (lambda: changed(kwargs={"img_resolution": 9}), "multiple of 2"),
+    "table of nothing": (lambda: changed(IDDPM, kwargs={"M": 0}), "no noise levels|no range"),
+    "beyond float": (lambda: changed(kwargs={"sigma_data": 10**400}), "too large"),
+    "beyond text": (lambda: changed(kwargs={"num_blocks": 10**5000}), "num_blocks"),
     "encoder": (lambda: changed(kwargs={"encoder_type": "std"}), "encoder_type"),
     "odd filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 1]}), "even number"),
     "other filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 2, 1]}), "is not the filter"),

@@ -134,7 +134,7 @@ def _bound(record: Record, kind: _Kind) -> dict[str, Any]:
     positional, named = tuple(record.init_args), dict(record.init_kwargs)
     if len(positional) > len(kind.names):
         raise CheckpointError(
-            f"{record.class_name}: {len(positional)} positional arguments, at most {len(kind.names)} are known"
+            f"{record.class_name}: {len(positional)} positional arguments, of {len(kind.names)} known"
         )
     given = dict(zip(kind.names, positional, strict=False))
     twice = sorted(given.keys() & named.keys())
@@ -150,9 +150,12 @@ def _preconditioner(name: str, kind: _Kind, given: dict[str, Any]) -> Preconditi
             value = given.pop(key)
             numbers[key] = _whole(name, key, value) if key == "M" else _number(name, key, value)
     preconditioner = kind.preconditioner(**numbers)
-    if not 0 <= preconditioner.sigma_min < preconditioner.sigma_max:
-        ends = f"[{preconditioner.sigma_min:g}, {preconditioner.sigma_max:g}]"
-        raise CheckpointError(f"{name}: noise levels {ends} are no range")
+    try:
+        low, high = preconditioner.sigma_min, preconditioner.sigma_max
+    except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise CheckpointError(f"{name}: no noise levels from {numbers}: {_one_line(error)}") from error
+    if not 0 <= low < high:
+        raise CheckpointError(f"{name}: noise levels [{low:g}, {high:g}] are no range")
     return preconditioner
 
 
@@ -162,7 +165,7 @@ def _network(
     """The network, built from what is left of the arguments and filled."""
     model_type = given.pop("model_type", kind.network)
     if not isinstance(model_type, str) or model_type not in _NETWORKS:
-        raise CheckpointError(f"{name}: {nearest(str(model_type), _NETWORKS, what='model_type')}")
+        raise CheckpointError(f"{name}: {nearest(_shown(model_type), _NETWORKS, what='model_type')}")
     config_class, network_class = _NETWORKS[model_type]
     given.pop("use_fp16", None)  # half precision was a choice of speed; the weights are the same
     for key in _TRAINING_ONLY:
@@ -195,9 +198,9 @@ def _network(
 
 def _option(name: str, config_class: type, key: str, value: Any) -> Any:
     """One argument of the network's configuration, of the type its default has."""
-    known = {field.name: field for field in fields(config_class) if not field.name.endswith("n_channels")}
-    known |= {f.name: f for f in fields(config_class) if f.name == "model_channels"}
-    if key not in known or key in ("in_channels", "out_channels"):
+    computed = ("in_channels", "out_channels")
+    known = {field.name: field for field in fields(config_class) if field.name not in computed}
+    if key not in known:
         names = [*known, *_COMMON, *_TRAINING_ONLY]
         raise CheckpointError(f"{name}: {nearest(str(key), names, what='argument')}")
     default = known[key].default
@@ -206,7 +209,7 @@ def _option(name: str, config_class: type, key: str, value: Any) -> Any:
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or len(value) > _LONGEST:
             raise CheckpointError(
-                f"{name}: {key}={str(value)[:60]} must be a list of at most {_LONGEST} integers"
+                f"{name}: {key}={_shown(value)} must be a list of at most {_LONGEST} integers"
             )
         return tuple(_whole(name, key, entry) for entry in value)
     assert default is MISSING or isinstance(default, int)
@@ -215,14 +218,28 @@ def _option(name: str, config_class: type, key: str, value: Any) -> Any:
 
 def _whole(name: str, key: str, value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= int(value) <= _LIMITS[key]:
-        raise CheckpointError(f"{name}: {key}={str(value)[:60]} must be an integer from 0 to {_LIMITS[key]}")
+        raise CheckpointError(f"{name}: {key}={_shown(value)} must be an integer from 0 to {_LIMITS[key]}")
     return int(value)
 
 
 def _number(name: str, key: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) >= 0:
-        raise CheckpointError(f"{name}: {key}={str(value)[:60]} must be a number of at least 0")
-    return float(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise CheckpointError(f"{name}: {key}={_shown(value)} must be a number")
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise CheckpointError(f"{name}: {key}={_shown(value)} is too large a number") from error
+    if not number >= 0:
+        raise CheckpointError(f"{name}: {key}={number} must be a number of at least 0")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """The start of a value from the file, whatever it is; very long integers have no text at all."""
+    try:
+        return " ".join(str(value)[:60].split())
+    except ValueError:
+        return f"({type(value).__name__})"
 
 
 def _check_levels(stored: Tensor | None, preconditioner: IDDPMPreconditioner) -> None:

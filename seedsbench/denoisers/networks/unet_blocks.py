@@ -25,7 +25,7 @@ class BlockStyle:
 
     embedding: width of the noise embedding. eps: of the group norms.
     scale_shift: the embedding scales and shifts the second norm's output; else it is added to its input.
-    rescale: factor after each sum of a branch and its input (1/sqrt 2 keeps the variance: Song et al. 2021, H).
+    rescale: factor after each sum of a branch and its input (Song et al. 2021, App. H: 1/sqrt 2).
     head_channels: width of an attention head; None is one head as wide as the block.
     project_resampled: a block that resamples also has a 1x1 convolution in its skip branch.
     taps: 1-d resampling filter, normalised where it is used.
@@ -122,9 +122,11 @@ class ResampledConv(Resampler):
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.direction == "up" and self.box and self.padding == 0:
-            # Repetition commutes with a 1x1 convolution, which costs a quarter on the small image.
-            return self.resample(nnf.conv2d(x, self.weight, self.bias))
+        if self.direction == "up" and self.padding == 0:
+            # A 1x1 convolution commutes with the filter (its bias does not, at the border) and costs a
+            # quarter on the small image.
+            h = self.resample(nnf.conv2d(x, self.weight))
+            return h if self.bias is None else h + self.bias[:, None, None]
         return nnf.conv2d(self.resample(x), self.weight, self.bias, padding=self.padding)
 
 
