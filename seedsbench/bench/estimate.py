@@ -113,7 +113,7 @@ def _measured(cfg: DictConfig) -> Speed:
 
 @lru_cache(maxsize=64)
 def _network_seconds(problem: Problem, device: str, dtype: str) -> float:
-    """Seconds an evaluation of one sample, the network alone: from eight, and from a block unless that is slow.
+    """Seconds an evaluation of one sample, the network alone: from eight, and a block unless that is slow.
 
     Some networks are evaluated in blocks of fixed size, where eight samples cost what a block does.
     """

@@ -46,8 +46,9 @@ def standard_problem(
     """`model`, scored on `extractor` ("inception" or "dinov2").
 
     weights: its file, None for where its download would be. reference: .npz with mu and sigma, or a folder
-    or .zip of images; None for the model's own statistics, or else the real images. real: real images, or an .npz with their features, for KID
-    (kid_subsets of kid_subset_size) and precision and recall (by so many neighbours); None for neither.
+    or .zip of images; None for the model's own statistics, or else the real images.
+    real: real images, or an .npz with their features, for KID (kid_subsets of kid_subset_size) and
+    precision and recall (by so many neighbours); None for neither.
     block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
     """
     # A model's own statistics are of Inception features, as all published ones.
