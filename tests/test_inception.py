@@ -309,12 +309,6 @@ def bare(cfg):
     return Model("bare", problem.denoiser, problem.model_id)
 
 
-def test_a_models_own_reference_is_the_default(fake, real):
-    cfg = compose(*QUICK, f"+model.reference={real}")
-    assert cfg.metrics.reference == str(real)
-    assert compose(*QUICK).metrics.reference is None
-
-
 def test_run_keys_follow_contents_and_not_places(tmp_path, fake, real):
     npz, copy = reference_of(tmp_path, real), reference_of(tmp_path, real, "copy.npz")
     other = reference_of(

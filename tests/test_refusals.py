@@ -34,7 +34,7 @@ def refusal(*arguments):
         ("regime=edn", "unknown regime 'edn'. Did you mean 'edm'?"),
         ("schedule=lin", "unknown schedule 'lin'. Did you mean 'linear'?"),
         ("grid=eddm", "unknown grid 'eddm'. Did you mean 'edm'"),
-        ("metrics=inseption", "unknown metrics 'inseption'. Known: "),
+        ("metrics=inseption", "unknown metrics 'inseption'. Did you mean 'inception'?"),
         ("tracker=json", "unknown tracker 'json'. Did you mean 'jsonl'"),
         ("experiment=nothing_like_it", "unknown experiment 'nothing_like_it'"),
         ("nffe=10", "unknown option 'nffe'. Did you mean 'nfe'"),

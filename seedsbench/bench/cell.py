@@ -1,32 +1,36 @@
 """One cell: a resolved configuration in, one row out. A cell that cannot run says why in its row."""
 
 import logging
-import platform
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import seedsbench
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
-from seedsbench.bench.machine import machine
 from seedsbench.bench.model_files import CIRCUMSTANCES
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import CellLine, SweepLine
+from seedsbench.bench.row_facts import (
+    choices_of,
+    describe,
+    environment_of,
+    identity_of,
+    labels_of,
+    options_of,
+    outcome,
+    solver_facts,
+)
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import PLACES, measured
 from seedsbench.config import NUMERICS_VERSION
-from seedsbench.data.images import QUANTISER
-from seedsbench.solvers.base import BudgetError, Solver
+from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ def device_of(name: str) -> str:
 def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
     """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
     groups = ("schedule", "grid", "solver", "metrics")
-    model = _options(cfg.model, without=()) if problem is None else _options(cfg.model, CIRCUMSTANCES)
+    model = options_of(cfg.model, without=()) if problem is None else options_of(cfg.model, CIRCUMSTANCES)
     science: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         "model": model,
@@ -89,7 +93,7 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
         "nfe": cfg.nfe,
         "samples": cfg.samples,
         "seed": seed,
-        "labels": _labels(cfg.labels),
+        "labels": labels_of(cfg.labels),
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
@@ -115,7 +119,7 @@ def run_cell(
     KeyboardInterrupt (and, with debug=true, the error itself) escapes.
     """
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
-    row: Row = {"status": "failed", "reason": None, **_names(cfg), **dict.fromkeys(MEASURED)}
+    row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
     problem, device = None, str(cfg.device)
     try:
@@ -123,7 +127,7 @@ def run_cell(
         problem = problem_of(cfg, device)
     except Exception as error:
         return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
-    row.update(run_key=run_key(scientific(cfg, problem, seed)), **_identity(problem))
+    row.update(run_key=run_key(scientific(cfg, problem, seed)), **identity_of(problem))
     finished = None if cfg.force else store.finished(row["run_key"])
     if finished is not None:
         log.info("%s is already done: %s", describe(row), outcome(finished))
@@ -167,7 +171,7 @@ def _execute(
     sweep: SweepLine | None,
 ) -> Row:
     solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
-    labels = _labels(cfg.labels)
+    labels = labels_of(cfg.labels)
     classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
@@ -177,7 +181,7 @@ def _execute(
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
     row["seconds_floor"] = time.perf_counter() - started
-    return {**row, **_solver_facts(solver), "n_steps": len(sigmas) - 1, **_environment(cfg, device)}
+    return {**row, **solver_facts(solver), "n_steps": len(sigmas) - 1, **environment_of(cfg, device)}
 
 
 def _sample_and_score(
@@ -226,89 +230,3 @@ def _sample_and_score(
         **{f"seconds_{part}": value for part, value in seconds.items()},
         "images_per_second": cfg.samples / seconds["sampling"],
     }
-
-
-def _labels(value: Any) -> str | int:
-    if value is None:
-        return "none"
-    text = str(value)
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _names(cfg: DictConfig) -> Row:
-    return {
-        **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
-        **{f"{group}_params": _options(cfg[group]) for group in ("schedule", "grid", "solver")},
-        "nfe_budget": cfg.nfe,
-        "samples": cfg.samples,
-        "labels": str(_labels(cfg.labels)),
-        "final": cfg.final,
-        "afs": cfg.afs,
-        "dtype": cfg.dtype,
-        "seeding": cfg.seeding,
-        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _options(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return {key: value for key, value in values.items() if key not in without}
-
-
-def _identity(problem: Problem) -> Row:
-    return {
-        "model_id": problem.model_id,
-        "extractor": problem.features.name,
-        "extractor_id": problem.features.id,
-        "extractor_weights": problem.features.weights_id,
-        "reference": problem.reference_name,
-        "reference_id": problem.reference_id,
-        "quantiser": QUANTISER if problem.features.quantised else "none",
-        "numerics_version": NUMERICS_VERSION,
-    }
-
-
-def _solver_facts(solver: Solver) -> Row:
-    return {
-        "solver_family": solver.family,
-        "order": solver.order,
-        "weak_order": solver.weak_order,
-        "stochastic": solver.stochastic,
-    }
-
-
-def _environment(cfg: DictConfig, device: str) -> Row:
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "device": device,
-        "device_name": name,
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "batch_size": cfg.batch_size,
-        "world_size": 1,
-        "version_seedsbench": seedsbench.__version__,
-        "version_torch": torch.__version__,
-        "version_numpy": metadata.version("numpy"),
-        "version_python": platform.python_version(),
-    }
-
-
-def describe(row: Row) -> str:
-    """The cell in a few words, for logs and progress bars."""
-    return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
-
-
-def outcome(row: Row) -> str:
-    """What became of the cell, in a few words."""
-    if row["status"] != "done":
-        return f"{row['status']}: {row['reason']}"
-    score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
-    floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
-    return (
-        f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
-        f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
-    )

@@ -1,0 +1,109 @@
+"""What a row says beside its scores: choices, identity, the solver's declarations, the environment."""
+
+import platform
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import seedsbench
+from seedsbench.bench.machine import machine
+from seedsbench.bench.problems import Problem
+from seedsbench.bench.store import Row
+from seedsbench.config import NUMERICS_VERSION
+from seedsbench.data.images import QUANTISER
+from seedsbench.solvers.base import Solver
+
+
+def labels_of(value: Any) -> str | int:
+    """The `labels` key: balanced, random, none, or a class number."""
+    if value is None:
+        return "none"
+    text = str(value)
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def choices_of(cfg: DictConfig) -> Row:
+    """What was asked for: names, options and sizes."""
+    return {
+        **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
+        **{f"{group}_params": options_of(cfg[group]) for group in ("schedule", "grid", "solver")},
+        "nfe_budget": cfg.nfe,
+        "samples": cfg.samples,
+        "labels": str(labels_of(cfg.labels)),
+        "final": cfg.final,
+        "afs": cfg.afs,
+        "dtype": cfg.dtype,
+        "seeding": cfg.seeding,
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
+    """A group's entries, resolved, less some."""
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return {key: value for key, value in values.items() if key not in without}
+
+
+def identity_of(problem: Problem) -> Row:
+    """What the numbers are of: network, extractor, reference, and the version of the arithmetic."""
+    return {
+        "model_id": problem.model_id,
+        "extractor": problem.features.name,
+        "extractor_id": problem.features.id,
+        "extractor_weights": problem.features.weights_id,
+        "reference": problem.reference_name,
+        "reference_id": problem.reference_id,
+        "quantiser": QUANTISER if problem.features.quantised else "none",
+        "numerics_version": NUMERICS_VERSION,
+    }
+
+
+def solver_facts(solver: Solver) -> Row:
+    """What the solver declares."""
+    return {
+        "solver_family": solver.family,
+        "order": solver.order,
+        "weak_order": solver.weak_order,
+        "stochastic": solver.stochastic,
+    }
+
+
+def environment_of(cfg: DictConfig, device: str) -> Row:
+    """Where it ran, and with which versions."""
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "device": device,
+        "device_name": name,
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "batch_size": cfg.batch_size,
+        "world_size": 1,
+        "version_seedsbench": seedsbench.__version__,
+        "version_torch": torch.__version__,
+        "version_numpy": metadata.version("numpy"),
+        "version_python": platform.python_version(),
+    }
+
+
+def describe(row: Row) -> str:
+    """The cell in a few words, for logs and progress bars."""
+    return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
+
+
+def outcome(row: Row) -> str:
+    """What became of the cell, in a few words."""
+    if row["status"] != "done":
+        return f"{row['status']}: {row['reason']}"
+    score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
+    floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
+    return (
+        f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
+        f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
+    )
