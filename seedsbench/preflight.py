@@ -275,7 +275,10 @@ def _weights(choices: list[list[str]], cfg: DictConfig) -> list[int]:
     weights = []
     for values in itertools.product(*choices):
         said = dict(value.split("=", 1) for value in values if "=" in value)
-        given = {key: int(said.get(key, cfg[key])) for key in ("samples", "nfe", "repeats")}
+        given = {}
+        for key in ("samples", "nfe", "repeats"):
+            text = said.get(key, "").strip()  # an interpolation counts as the first cell's value
+            given[key] = int(text) if text.isdigit() else int(cfg[key])
         weights += [max(given["samples"] * given["nfe"], 0)] * given["repeats"]
     return weights
 
