@@ -134,13 +134,14 @@ def preflight(options: Options) -> Checked:
                 return Checked(study, _plan(choices), tracker, [])
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
+    from seedsbench.bench.progress import weights_of
     from seedsbench.bench.store import ResultStore
 
     try:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker, _weights(choices, cfg))
+    return Checked(study, None, tracker, weights_of(choices, cfg))
 
 
 def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
@@ -282,16 +283,6 @@ def _known_key(cfg: DictConfig, key: str) -> None:
             none = f"({prefix}={cfg.hydra.runtime.choices.get(prefix)} has no options)"
             raise ValueError(nearest(".".join(parts[: i + 1]), known or [none], what="option"))
         node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None
-
-
-def _weights(choices: list[list[str]], cfg: DictConfig) -> list[int]:
-    """samples * nfe of every cell, read off the overrides: composing each would cost more than it tells."""
-    weights = []
-    for values in itertools.product(*choices):
-        said = dict(value.split("=", 1) for value in values if "=" in value)
-        given = {key: int(said.get(key, cfg[key])) for key in ("samples", "nfe", "repeats")}
-        weights += [max(given["samples"] * given["nfe"], 0)] * given["repeats"]
-    return weights
 
 
 def _plan(choices: list[list[str]]) -> str:

@@ -103,8 +103,8 @@ class WandB:
 
         df, _ = read_rows(study)
         run = self._start(study, "study", f"study {study.name}", "study", {"study": study.name})
-        columns = [name for name in TABLE if name in df]
-        cells = [[_plain(value) for value in line] for line in df[columns].itertuples(index=False)]
+        columns: Any = [name for name in TABLE if name in df]
+        cells: Any = [[_plain(value) for value in line] for line in df[columns].itertuples(index=False)]
         logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
         for panel in panels(df):
             scored = points(panel.rows).dropna(subset=["nfe", "fid"]).sort_values("nfe")

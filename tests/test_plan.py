@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -149,8 +150,9 @@ def test_a_log_file_has_no_progress(tmp_path):
 
 
 def test_a_terminal_has_a_line_for_the_sweep_and_one_for_the_cell(tmp_path):
-    pty = pytest.importorskip("pty")
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     process = sweep(tmp_path, theirs)
     os.close(theirs)
     shown, deadline = b"", time.monotonic() + 120
