@@ -64,6 +64,7 @@ def test_features_and_logits_are_torch_fidelitys_own(weights):
     assert float(found[0].abs().max()) < inception.BOUND
 
 
+@pytest.mark.slow
 @needs_torch_fidelity
 def test_one_run_of_the_real_network_leaves_a_row_with_its_protocol(tmp_path, weights):
     """Four 16 x 16 images: FID, IS, KID, precision and recall in one pass; the second run finds it."""

@@ -58,6 +58,7 @@ def test_frechet_distance_agrees_with_references(case):
         assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in FID_CASES if c.endswith("d2048")])
 def test_frechet_distance_agrees_with_references_at_inception_size(case):
     value = metrics.frechet_distance(*fid_gaussians(case))

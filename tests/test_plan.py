@@ -142,6 +142,7 @@ def sweep(tmp_path, stderr):
     return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr)
 
 
+@pytest.mark.slow
 def test_a_log_file_has_no_progress(tmp_path):
     process = sweep(tmp_path, subprocess.PIPE)
     out, err = process.communicate(timeout=120)

@@ -39,7 +39,7 @@ def test_declares_its_numbers(solver_name):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_promised_evaluations_are_counted_ones(solver_name, schedule, final):
     solver = seedsbench.solver(solver_name)
-    for steps in (1, 2, 5):
+    for steps in (1, 4):
         result = seedsbench.sample(
             mixture(),
             start(),
@@ -108,7 +108,7 @@ def test_keeps_the_dtype_and_float32_is_float64_rounded(solver_name, dtype):
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-3, 20000.0), (0.0065, 81.0)])
-@pytest.mark.parametrize("steps", [1, 2, 40])
+@pytest.mark.parametrize("steps", [1, 2])
 def test_stays_finite_at_extreme_levels(solver_name, steps, low, high):
     result = seedsbench.sample(
         mixture(), start(), solver=solver_name, sigmas=log_levels(steps, high, low), schedule="linear"

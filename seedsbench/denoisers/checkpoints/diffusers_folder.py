@@ -137,7 +137,7 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
 
 def _unet(folder: Path) -> Any:
     try:
-        import diffusers
+        import diffusers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise CheckpointError(
             f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
