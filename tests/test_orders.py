@@ -29,6 +29,7 @@ def test_weak_order_two_in_every_prediction(name, options):
     assert min(o for o in orders if not math.isnan(o)) > 1.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "wanted"),
     [

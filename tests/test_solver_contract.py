@@ -157,7 +157,7 @@ def test_converges_to_the_data(solver_name):
     """Many steps from N(0, sigma_max^2) must give the mixture's mean and covariance."""
     if seedsbench.solver(solver_name).order < 1:
         pytest.fail("a solver of no order converges to nothing")
-    n = 2000
+    n = 1000
     indices = torch.arange(n)
     denoiser = mixture()
     result = seedsbench.sample(

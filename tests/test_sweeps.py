@@ -68,6 +68,7 @@ def skip_without_models(sweep):
                 pytest.skip(f"needs {group}={name}, which this checkout has not")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_choice_of_a_sweep_is_a_command_that_can_run(path):
     sweep = read(path)
