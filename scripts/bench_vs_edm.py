@@ -167,8 +167,8 @@ def ours(mode: str, options: list[str], folder: Path) -> dict[str, float]:
     if row["status"] != "done":
         raise SystemExit(f"mode {mode}: {row['reason']}")
     print(f"{mode}: FID {row['fid']:.4f} of {row['samples']} samples, NFE {row['nfe']:g}", file=sys.stderr)
-    found = (row["seconds_sampling"], 0.0, row["seconds_features"], row["seconds_scoring"])
-    return dict(zip(PARTS, found, strict=True))
+    seconds = (row["seconds_sampling"], 0.0, row["seconds_features"], row["seconds_scoring"])
+    return dict(zip(PARTS, seconds, strict=True))
 
 
 def difference(sampler: TodaysSampler, denoiser: Any, nfe: int) -> float:
@@ -248,8 +248,8 @@ def main() -> None:
         f"`python scripts/{Path(__file__).name} --device {arguments.device} --samples {arguments.samples} "
         f"--steps {arguments.steps} --batch {arguments.batch} --write`: {arguments.samples} samples x NFE "
         f"{nfe} = {arguments.samples * nfe} evaluations, {machine}, {torch.get_num_threads()} thread(s), "
-        f"torch {torch.__version__}, features of {extractor}{stand_in}. Seconds; the last column is how many times "
-        f"as fast as today's way. The two loops' samples differ by at most {gap:.1g} of values in [-1, 1]."
+        f"torch {torch.__version__}, features of {extractor}{stand_in}. Seconds; the last column is how many "
+        f"times as fast as today's way. The two loops' samples differ by at most {gap:.1g} of values in [-1, 1]."
     )
     header = ["way", *PARTS, "in all", "sampling, ms per evaluation", "ratio"]
     section = "\n".join([HEADING, "", told, "", *markdown_table(header, rows), ""])
