@@ -249,7 +249,7 @@ def main() -> None:
         f"--steps {arguments.steps} --batch {arguments.batch} --write`: {arguments.samples} samples x NFE "
         f"{nfe} = {arguments.samples * nfe} evaluations, {machine}, {torch.get_num_threads()} thread(s), "
         f"torch {torch.__version__}, features of {extractor}{stand_in}. Seconds; the last column is how many "
-        f"times as fast as today's way. The two loops' samples differ by at most {gap:.1g} of values in [-1, 1]."
+        f"times as fast as today's way. The samples of both differ by at most {gap:.1g}, in [-1, 1]."
     )
     header = ["way", *PARTS, "in all", "sampling, ms per evaluation", "ratio"]
     section = "\n".join([HEADING, "", told, "", *markdown_table(header, rows), ""])
