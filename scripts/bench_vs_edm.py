@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (3, 32, 32)
 SIGMA_MIN, SIGMA_MAX, RHO, SIGMA_DATA = 0.002, 80.0, 7.0, 0.5
 PARTS = ("sampling", "PNG", "features", "FID")
-TOLERANCE = 0.01
+TOLERANCE = 0.001
 """Largest difference of the two loops' samples, of values in [-1, 1]: float32 networks summed otherwise."""
 MODES = {
     "fp32": (),
