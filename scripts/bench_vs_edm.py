@@ -233,11 +233,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="default: what the device is good for")
-    parser.add_argument("--quick", action="store_true", help="4 samples of 3 steps")
+    parser.add_argument("--quick", action="store_true", help="8 samples of 3 steps")
     parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.samples, arguments.steps = 4, 3
+        arguments.samples, arguments.steps = 8, 3
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         rows, gap, extractor = measure(arguments, Path(folder))
