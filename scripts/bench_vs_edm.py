@@ -31,8 +31,12 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
 import numpy as np
 import torch
 from bench_networks import plain
-from edm_checkpoint import CIFAR10, write_edm
-from extractors import HAS_TORCH_FIDELITY, write_dinov2, write_inception
+from edm_checkpoint import CIFAR10, write_edm  # pyright: ignore[reportMissingImports]
+from extractors import (  # pyright: ignore[reportMissingImports]
+    HAS_TORCH_FIDELITY,
+    write_dinov2,
+    write_inception,
+)
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -46,7 +50,7 @@ from seedsbench.report.table import markdown_table
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (3, 32, 32)
 SIGMA_MIN, SIGMA_MAX, RHO, SIGMA_DATA = 0.002, 80.0, 7.0, 0.5
-PARTS = ("sampling", "PNG", "features", "FID")
+PARTS: tuple[str, ...] = ("sampling", "PNG", "features", "FID")
 TOLERANCE = 0.001
 """Largest difference of the two loops' samples, of values in [-1, 1]: float32 networks summed otherwise."""
 MODES = {
@@ -167,7 +171,8 @@ def ours(mode: str, options: list[str], folder: Path) -> dict[str, float]:
     if row["status"] != "done":
         raise SystemExit(f"mode {mode}: {row['reason']}")
     print(f"{mode}: FID {row['fid']:.4f} of {row['samples']} samples, NFE {row['nfe']:g}", file=sys.stderr)
-    seconds = (row["seconds_sampling"], 0.0, row["seconds_features"], row["seconds_scoring"])
+    names = ("seconds_sampling", "", "seconds_features", "seconds_scoring")
+    seconds = [float(row[name]) if name else 0.0 for name in names]
     return dict(zip(PARTS, seconds, strict=True))
 
 
@@ -194,7 +199,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[list[str]
     weights = write_edm(folder / "network.pkl", resolution=32, network=CIFAR10)
     denoiser: Any = seedsbench.load_denoiser(weights)
     denoiser.to(device)
-    plain_network = seedsbench.load_denoiser(weights)
+    plain_network: Any = seedsbench.load_denoiser(weights)
     network: Any = plain_network.network.to(device).to(memory_format=torch.contiguous_format)
     sampler = TodaysSampler(network, arguments.steps, device)
     gap = difference(sampler, denoiser, nfe)
