@@ -9,7 +9,7 @@ import torch
 from cells import compose, rows_of, run, same, write_broken_model
 
 import seedsbench
-from seedsbench.bench import cell
+from seedsbench.bench import cell, scoring
 from seedsbench.bench.cell import device_of, problem_of, scientific
 from seedsbench.bench.plan import plan_lines
 from seedsbench.bench.store import run_key
@@ -264,3 +264,11 @@ def test_plan_lines_know_what_is_done(tmp_path):
     lines = plan_lines(compose("repeats=2", f"results_dir={tmp_path}", "study=study"))
     assert f"done, FID {row['fid']:.3f}" in lines[0]
     assert "to do" in lines[1]
+
+
+def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):
+    problem = problem_of(compose("model=glyphs"), "cpu")
+    whole = scoring.floor(problem, 300, "balanced", 10, 1)
+    monkeypatch.setattr(scoring, "FLOOR_BATCH", 77)
+    scoring.floor.cache_clear()
+    assert scoring.floor(problem, 300, "balanced", 10, 1) == whole

@@ -1,10 +1,16 @@
 """Counter-based noise: known answers, distribution, independence, and independence of everything else."""
 
+import hashlib
+import math
+import shutil
+from functools import reduce
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from seedsbench.diffusion import fused, ieee, philox
 from seedsbench.diffusion.noise import LABELS, LATENTS, STEPS, Philox, latents, random_classes
 from seedsbench.diffusion.philox import philox4x32, philox_normal, philox_uniform
 from seedsbench.noise import Recorded, Silent
@@ -29,6 +35,90 @@ KNOWN = [
 def test_random123_known_answers(counter, key, wanted):
     words = philox4x32(tuple(torch.tensor([c]) for c in counter), key)
     assert tuple(int(w) for w in words) == wanted
+
+
+def plain_normals(indices, n_values, *, seed, stream, draw):
+    """The same numbers by whole arrays and library calls that are exact: frexp, comparisons, selection."""
+    position = torch.arange(-(-n_values // 4))[None, :]
+    counter = position, torch.tensor(draw), torch.tensor(stream), indices[:, None]
+    words = torch.cat(philox4x32(counter, (seed % 2**32, seed >> 32)), 1)
+    half = words.shape[1] // 2
+    series = lambda x, terms: reduce(lambda value, term: value * x + term, reversed(terms))  # noqa: E731
+    mantissa, exponent = torch.frexp((words[:, :half].double() + 0.5) / 2**32)
+    low = mantissa < math.sqrt(0.5)
+    m = torch.where(low, 2 * mantissa, mantissa)
+    s = (m - 1) / (m + 1)
+    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, ieee.LOG_TERMS[:8])
+    quarter = (words[:, half:] + 2**29) >> 30
+    r = ((words[:, half:] - (quarter << 30)).double() + 0.5) / 2**30
+    sin, cos = r * series(r * r, philox.SIN_TERMS), series(r * r, philox.COS_TERMS)
+    turned = [cos, -sin, -cos, sin]
+    cos, sin = (sum(torch.where(quarter == q, turned[(q - k) % 4], 0.0) for q in range(5)) for k in (0, 1))
+    radius = (-2 * log).sqrt()
+    return torch.cat([radius * cos, radius * sin], 1)[:, :n_values]
+
+
+NAMES = [(0, 2, 0), (2**63 + 5, 0x100, 9), (2**64 - 1, 0, 2**32 - 1)]
+
+
+@pytest.mark.parametrize("chunk", [1, 100, philox.CHUNK])
+@pytest.mark.parametrize(("seed", "stream", "draw"), NAMES)
+def test_bits_are_those_of_the_plain_formulas_in_pieces_of_any_size(seed, stream, draw, chunk, monkeypatch):
+    indices = torch.tensor([0, 2**31 + 5, 2**32 - 1])
+    name = {"seed": seed, "stream": stream, "draw": draw}
+    monkeypatch.setattr(philox, "CHUNK", chunk)
+    for n in (3, 60) if chunk == 1 else (7, 3072, 40001):
+        assert torch.equal(philox_normal(indices, n, **name), plain_normals(indices, n, **name))
+
+
+def test_the_numbers_of_earlier_versions():
+    first = philox_normal(torch.tensor([0]), 4, seed=0, stream=2, draw=0)[0]
+    recorded = [1.6116789046773259, -0.8036904028210338, 2.1876532915876603, 0.17559437193425045]
+    assert torch.allclose(first, torch.tensor(recorded, dtype=torch.float64), rtol=5e-16, atol=0)
+    uniforms = philox_uniform(
+        torch.tensor([0, 1, 2**31 + 5, 2**32 - 1, 77]), 150001, seed=1, stream=2, draw=3
+    )
+    assert hashlib.sha256(uniforms.contiguous().numpy().tobytes()).hexdigest()[:16] == "9efc66e78b0c80e6"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_do_not_depend_on_threads(threads):
+    before, indices = torch.get_num_threads(), torch.arange(24)
+    name = {"seed": 3, "stream": 2, "draw": 1}
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(philox_normal(indices, 3072, **name), plain_normals(indices, 3072, **name))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_each_value_alone_gives_the_same_bits():
+    indices = torch.tensor([9, 3, 2**31 + 5])
+    drawn = fused._drawn(fused.each_value, indices, 3073, 7, 2, 3)
+    assert torch.equal(drawn, philox_normal(indices, 3073, seed=7, stream=2, draw=3))
+
+
+def test_normals_run_uncompiled_where_compilation_fails(monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no Triton here")
+
+    for made in (broken, lambda *a: fused.each_value(*a) * (1 + 1e-15)):
+        monkeypatch.setattr(fused, "compiled", lambda made=made: made)
+        fused.fused.cache_clear()
+        with caplog.at_level("DEBUG"):
+            assert fused.fused("cpu") is fused.fused("cpu") is None
+    fused.fused.cache_clear()
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
+    assert "no Triton here" in caplog.text
+    assert "differ in their last bits" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_compiled_normals_agree():
+    drawn = fused._drawn(fused.compiled(), torch.arange(7), 3073, 7, 2, 3)
+    plain = philox_normal(torch.arange(7), 3073, seed=7, stream=2, draw=3)
+    assert torch.allclose(drawn, plain, rtol=0, atol=1e-12)  # their square roots may round differently
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from seedsbench.metrics.precision_recall import precision_recall
 
 FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
+FLOOR_BATCH = 2048
+"""Real images made at a time, so that memory does not grow with their number."""
 
 
 class Scorer:
@@ -111,11 +113,12 @@ def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> f
         return _floor_of_features(problem, n, sets)
     values = []
     for k in range(sets):
-        indices, seed = torch.arange(n), FLOOR_SEEDS + k
-        classes = classes_of(indices, labels, problem.denoiser.label_dim, seed)
-        images = problem.real(indices, classes, seed)
+        seed = FLOOR_SEEDS + k
         scorer = Scorer(replace(problem, pairs=None), n, splits=min(splits, n))
-        scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
+        for indices in torch.arange(n).split(FLOOR_BATCH):
+            classes = classes_of(indices, labels, problem.denoiser.label_dim, seed)
+            images = problem.real(indices, classes, seed)
+            scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
         values.append(scorer.compute()["fid"])
     return sum(values) / len(values)
 

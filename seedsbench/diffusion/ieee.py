@@ -23,8 +23,8 @@ HALVINGS = torch.tensor([2.0**-n for n in range(1012)], dtype=torch.float64)
 def horner(x: Tensor, terms: tuple[float, ...]) -> Tensor:
     """sum_n terms[n] x^n, shaped like x."""
     # Separate multiply and add: a fused one would round differently where it is not available.
-    value = torch.full_like(x, terms[-1])
-    for term in reversed(terms[:-1]):
+    value = (x * terms[-1]).add_(terms[-2])
+    for term in reversed(terms[:-2]):
         value.mul_(x).add_(term)
     return value
 

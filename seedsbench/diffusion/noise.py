@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.philox import philox_normal, philox_words
+from seedsbench.diffusion.fused import normals
+from seedsbench.diffusion.philox import philox_words
 
 LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
 
@@ -63,7 +64,7 @@ class Philox(_FromNormals):
 
     def normal(self) -> Tensor:
         size = int(np.prod(self._shape))
-        z = philox_normal(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
+        z = normals(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
         self._draw += 1
         return z.to(self._dtype).reshape(-1, *self._shape)
 
