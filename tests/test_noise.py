@@ -225,6 +225,11 @@ def test_seed_out_of_range(seed):
 
 @pytest.mark.gpu
 def test_normals_are_the_same_on_a_gpu():
+    """Uniforms bit for bit; normals but for the last bit of the root, which a CPU's vector library may miss."""
     indices = torch.arange(64)
+    names = {"seed": 3, "stream": 1, "draw": 2}
+    uniforms = philox.philox_uniform(indices, 3072, **names)
+    assert torch.equal(philox.philox_uniform(indices.cuda(), 3072, **names).cpu(), uniforms)
     cpu = Philox(indices, (3, 32, 32)).normal()
-    assert torch.equal(Philox(indices, (3, 32, 32), device="cuda").normal().cpu(), cpu)
+    gpu = Philox(indices, (3, 32, 32), device="cuda").normal().cpu()
+    assert ((gpu - cpu).abs() <= 4 * torch.finfo(torch.float64).eps * cpu.abs()).all()
