@@ -84,7 +84,8 @@ def default_weights() -> Path:
 def where_to_get_it() -> str:
     """What to do when the weights are missing, in a line."""
     return (
-        f"download {WEIGHTS_FILE} from release v0.2.0 of github.com/toshas/torch-fidelity, "
+        f"seedsbench-fetch metrics=inception brings {WEIGHTS_FILE}; or download it "
+        f"from release v0.2.0 of github.com/toshas/torch-fidelity, "
         f"put it at {default_weights()} or give its place as metrics.weights=..."
     )
 
