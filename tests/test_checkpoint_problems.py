@@ -149,7 +149,7 @@ def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_onc
 
 
 def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
-    with pytest.raises(Usage, match="model=cifar10_cond: a network from a file .* add metrics=inception"):
+    with pytest.raises(Usage, match=r"model=cifar10_cond: a network from a file .* add metrics=inception"):
         preflight(parse(["model=cifar10_cond"]))
     assert "add metrics=inception" in preflight(parse(["model=cifar10_cond", "dry_run=true"])).plan
 
