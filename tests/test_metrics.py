@@ -219,13 +219,13 @@ def test_scores_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(2)
         two = [
             stream(make(), [range(N)]).compute(reference),
-            metrics.frechet_distance(*fid_gaussians("d64_full")),
+            metrics.frechet_distance(*gaussians("d64_full")),
         ]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert two[0] == stream(make(), [range(N)]).compute(reference)
-    assert two[1] == metrics.frechet_distance(*fid_gaussians("d64_full"))
+    assert two[1] == metrics.frechet_distance(*gaussians("d64_full"))
 
 
 @pytest.mark.parametrize("name", ["is", "kid", "prc"])
