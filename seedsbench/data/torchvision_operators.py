@@ -1,6 +1,6 @@
 """torchvision of a CUDA build beside a CPU torch: its import fails for want of two operators.
 
-Nobody here calls them. Once they are declared, it imports, and so does what imports it: torch-fidelity, diffusers.
+Nobody here calls them. Once they are declared it imports, and with it torch-fidelity and diffusers.
 """
 
 import sys
