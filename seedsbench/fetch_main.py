@@ -1,6 +1,6 @@
 """`seedsbench-fetch`: bring the files of cells into the cache, on a login node or ahead of a sweep.
 
-    seedsbench-fetch model=cifar10_cond regime=vp
+    seedsbench-fetch model=cifar10_cond regime=vp metrics=inception
     seedsbench-fetch -m model=cifar10_cond,ffhq64 regime=vp,ve
 
 The overrides are those of `seedsbench`; dry_run=true only prints, offline=true only checks what is
@@ -42,8 +42,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _fetch_all(configurations: list[DictConfig]) -> int:
     """Fetch each file once; says what became of it, and returns how many could not be had."""
-    failed, seen = 0, set()
-    for title, files in files_of(configurations).items():
+    failed, seen, found = 0, set(), files_of(configurations)
+    for title, files in found.items():
+        if isinstance(files, ValueError):
+            if len(found) == 1:
+                raise files
+            failed += 1
+            print(f"seedsbench-fetch: {title}: {files}", file=sys.stderr)
+            continue
         if not files:
             print(f"{title}: nothing to fetch")
         for wanted in files:
@@ -52,10 +58,14 @@ def _fetch_all(configurations: list[DictConfig]) -> int:
                 continue
             seen.add(place)
             try:
-                found = resolve(wanted, offline=configurations[0].offline)
+                file = resolve(wanted, offline=configurations[0].offline)
             except FetchError as error:
                 failed += 1
                 print(f"seedsbench-fetch: {error}", file=sys.stderr)
             else:
-                print(f"{title}: {wanted.role} {found.path} (sha256 {found.sha256})")
+                print(f"{title}: {wanted.role} {file.path} (sha256 {file.sha256})")
     return failed
+
+
+if __name__ == "__main__":
+    main()

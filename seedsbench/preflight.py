@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
-from seedsbench.bench.dry_run import dry_run_text
+from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.config import Config, check_config
 
@@ -120,6 +120,8 @@ def preflight(options: Options) -> Checked:
             for values in _variants(choices, first):
                 cfg = _compose(values)
                 check_config(cfg)
+                if unscored(cfg) and not cfg.dry_run:
+                    raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
                 for group in BUILT:
                     registry.build(cfg[group])
             cfg = _compose(first)

@@ -38,11 +38,11 @@ def pytest_generate_tests(metafunc):
 class Golden:
     """One golden file: `cases` (name -> settings) and arrays by case."""
 
-    def __init__(self, name):
-        self.cases = {
-            k: v["settings"] for k, v in json.loads((GOLDEN / f"{name}.json").read_text())["cases"].items()
-        }
-        self._arrays = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
+    def __init__(self, name, folder=GOLDEN):
+        cases = json.loads((folder / f"{name}.json").read_text())["cases"]
+        self.cases = {k: v["settings"] for k, v in cases.items()}
+        self.names = {k: list(v.get("arrays", ())) for k, v in cases.items()}
+        self._arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
 
     def array(self, case, name):
         return self._arrays[f"{case}/{name}"]

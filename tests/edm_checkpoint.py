@@ -6,6 +6,7 @@ from torch import nn
 
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.precond import IDDPMPreconditioner
 
 NETWORKS = {"SongUNet": (SongUNet, SongUNetConfig), "DhariwalUNet": (DhariwalUNet, DhariwalUNetConfig)}
 TINY = {"model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1}
@@ -26,6 +27,8 @@ def write_edm(path, class_name="EDMPrecond", *, resolution=8, channels=3, label_
     kwargs = {"img_resolution": resolution, "img_channels": channels, "label_dim": label_dim, **options}
     outer = {"_modules": {"model": _tree(net)}, "_parameters": {}, "_buffers": {}, "training": False}
     outer |= {"_init_args": (), "_init_kwargs": kwargs}
+    if class_name == "iDDPMPrecond":
+        outer["_buffers"] = {"u": IDDPMPreconditioner().table("cpu")}
     path.write_bytes(dumped(snapshot(persistent(class_name, outer))))
     return path
 

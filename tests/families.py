@@ -86,10 +86,10 @@ def content(name):
     return saved
 
 
-def load(name, path, /, **changes):
-    """The denoiser of a case, by way of a file."""
+def load(name, path, /, saved=None, **changes):
+    """The denoiser of a case, by way of a file of what training `saved`."""
     case = golden(NAME).cases[name]
-    torch.save(content(name), path)
+    torch.save(content(name) if saved is None else saved, path)
     hints = dict(case["hints"])
     if case["family"] == "score_sde" and not case.get("averages", False):
         hints["weights"] = "raw"

@@ -13,10 +13,12 @@ from seedsbench.bench import cell, fetch, yardsticks
 from seedsbench.bench.cell import problem_of, scientific
 from seedsbench.bench.checkpoint_problems import CPU_BATCH, Checkpoint, placed
 from seedsbench.bench.dry_run import dry_run_text
+from seedsbench.bench.extractor_files import weights_of
 from seedsbench.bench.model_files import wanted_files
 from seedsbench.bench.problems import glyphs_problem
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
+from seedsbench.metrics import dinov2, inception
 from seedsbench.preflight import Usage, parse, preflight
 
 
@@ -108,6 +110,48 @@ def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
     assert ("offline=true" if offline == "true" else "no connection") in row["reason"]
     assert "Traceback" not in row["reason"]
     assert "FetchError" not in row["reason"]
+
+
+def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=inception")
+    assert said.startswith("model=ffhq64 regime=vp metrics=inception:\n")
+    place = tmp_path / "torch" / "hub" / "checkpoints" / inception.WEIGHTS_FILE
+    assert f"to       {place} (not there yet)" in said
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=dinov2", "metrics.real=photos")
+    assert "by hand (page: https://dl.fbaipublicfiles.com/" in said
+    assert "fid-refs" not in said, "published statistics are of Inception features"
+    assert f"reference: {tmp_path / 'photos'} (missing)" in said
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=inception", "metrics.reference=mine.npz")
+    assert "fid-refs" not in said
+    said = dry_run("model=glyphs", "metrics=inception", "metrics.weights=w.pth")
+    assert said.splitlines()[1:] == [f"  inception weights: {tmp_path / 'w.pth'} (missing)"]
+
+
+def test_the_extractors_files_are_where_the_extractors_look(monkeypatch, tmp_path):
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "neither"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert fetch.cached_path(weights_of("inception")) == inception.default_weights()
+        assert fetch.cached_path(weights_of("dinov2")) == dinov2._default()
+        monkeypatch.delenv(variable)
+
+
+def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():
+    walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
+    said = preflight(parse(walk)).plan
+    for name, model in PUBLISHED.items():
+        for regime, entry in model["files"].items():
+            assert f"model={name} regime={regime} metrics=inception:\n" in said
+            assert said.count(entry["url"] + "\n") + said.count(entry["url"] + " (page") == 1
+    assert "model=celeba64 has no weights for regime=edm: use regime=vp" in said
+    assert "model=file needs your weights" in said
+    assert said.count("from     https://github.com/toshas") == 1
+
+
+def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
+    with pytest.raises(Usage, match=r"model=cifar10_cond: a network from a file .* add metrics=inception"):
+        preflight(parse(["model=cifar10_cond"]))
+    assert "add metrics=inception" in preflight(parse(["model=cifar10_cond", "dry_run=true"])).plan
 
 
 def test_models_without_files_have_nothing_to_fetch():

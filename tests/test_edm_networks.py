@@ -13,17 +13,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import golden
-from torch import nn
+from parity import Augmented, relative_error, sampled
 
-import seedsbench
 from seedsbench.denoisers.checkpoints.edm import denoiser_of
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import Resampler
 from seedsbench.denoisers.precond import IDDPMPreconditioner
-from seedsbench.diffusion.schedule import VP
-from seedsbench.noise import Recorded
 
 NETWORKS, E2E = golden("edm_networks"), golden("edm_e2e")
 CASES = list(NETWORKS.cases)
@@ -61,22 +58,6 @@ def record(case, **changes):
         state["u"] = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u"))
     found = Record(settings["precond"], (), dict(settings["init_kwargs"]), state)
     return dataclasses.replace(found, **changes)
-
-
-class Augmented(nn.Module):
-    """A network with its augmentation labels, and its noise level if given, filled in."""
-
-    def __init__(self, network, augment, c_noise=None):
-        super().__init__()
-        self.network, self.augment, self.c_noise = network, augment, c_noise
-
-    def forward(self, x, c_noise, labels):
-        return self.network(x, c_noise if self.c_noise is None else self.c_noise, labels, self.augment)
-
-
-def relative_error(got, expected):
-    assert got.shape == expected.shape
-    return float((got - expected).abs().max() / expected.abs().max())
 
 
 def optional(case, name):
@@ -123,34 +104,6 @@ def test_outputs_equal_the_reference(case):
     # The same in the other memory format.
     denoiser.network.to(memory_format=torch.contiguous_format)
     assert relative_error(denoised(case, denoiser), NETWORKS.tensor(case, "D")) < 1e-5
-
-
-def sampler_of(settings):
-    """Arguments of seedsbench.sample for a recorded run."""
-    steps = settings["num_steps"] - 1
-    if settings["sampler"] == "nv_edm":
-        churn = {key: float(value) for key, value in settings.items() if key.startswith("S_")}
-        return {"solver": {"name": "karras_sde", **churn} if churn else "heun", "steps": steps}
-    schedule = {"name": settings["schedule"], "scaling": settings["scaling"]}
-    if settings["sampler"] == "nv_abl":
-        choice = {"solver": settings["solver"], "grid": settings["discretization"], "final": "euler"}
-        return {**choice, "steps": steps, "schedule": schedule}
-    order = settings["order"]
-    choice = {"solver": "seeds3_asreleased" if order == 3 else f"seeds{order}", "final": "stop"}
-    if settings["discretization"] != "vp":
-        return {**choice, "steps": steps, "grid": settings["discretization"], "schedule": schedule}
-    # The released VP levels are even in the time of a process with beta_d 19.1 (see test_golden_parity).
-    t = torch.linspace(1, 1e-3, steps + 1, dtype=torch.float64)
-    ends = VP(beta_d=19.1, fit_range=False).sigma(t[[-1, 0]])
-    through = VP(scaling="vp").through(max(float(ends[0]), 2.0**-10), float(ends[1]))
-    return {**choice, "sigmas": through.sigma(t), "schedule": through}
-
-
-def sampled(settings, denoiser, latents, labels, noise):
-    """Final state of a recorded run, repeated; the released SEEDS adds -z."""
-    if noise is not None:
-        noise = Recorded((-noise if settings["sampler"] == "seeds" else noise).double())
-    return seedsbench.sample(denoiser, latents.double(), labels=labels, noise=noise, **sampler_of(settings)).x
 
 
 @pytest.mark.parametrize("case", list(E2E.cases))

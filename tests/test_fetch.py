@@ -166,6 +166,14 @@ def test_a_deleted_file_must_come_back_the_same(remote, cache):
     assert "has changed since its first use" in refusal(file)
 
 
+def test_a_file_with_a_place_of_its_own_goes_there(remote, cache, tmp_path):
+    file = remote("ok", folder=tmp_path / "hub" / "checkpoints")
+    assert str(tmp_path / "hub") in refusal(file, offline=True)
+    assert fetch(file).path == tmp_path / "hub" / "checkpoints" / file.name
+    assert leftovers(cache) == []
+    assert leftovers(tmp_path / "hub" / "checkpoints") == [file.name, f"{file.name}.json"]
+
+
 def test_an_unreadable_record_is_named(remote):
     file = remote("ok")
     fetch(file)

@@ -6,6 +6,7 @@ import torch
 from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import fid_gaussians, kernel_of, plain_moments
 
 from seedsbench import metrics
 from seedsbench.metrics import base, moments
@@ -25,22 +26,8 @@ def normal(*shape, seed=0):
     return torch.as_tensor(np.random.default_rng(seed).standard_normal(shape))
 
 
-def plain_moments(features):
-    values = np.asarray(features, dtype=np.float64)
-    return values.mean(0), np.cov(values, rowvar=False)
-
-
-def fid_gaussians(case):
-    data = golden("metrics_fid")
-    if data.has(case, "mu1"):
-        return tuple(data.array(case, name) for name in ("mu1", "sigma1", "mu2", "sigma2"))
-    if data.has(case, "features1"):
-        return (*plain_moments(data.array(case, "features1")), *plain_moments(data.array(case, "features2")))
-    out = []
-    for i in "12":
-        u = data.array(case, f"U{i}").astype(np.float64)
-        out += [data.array(case, f"mean{i}"), np.diag(data.array(case, f"a{i}")) + u @ u.T]
-    return tuple(out)
+def gaussians(case):
+    return fid_gaussians(golden("metrics_fid"), case)
 
 
 def test_the_golden_cases_are_all_there():
@@ -53,7 +40,7 @@ def test_the_golden_cases_are_all_there():
 
 @pytest.mark.parametrize("case", [c for c in FID_CASES if not c.endswith("d2048")])
 def test_frechet_distance_agrees_with_references(case):
-    value = metrics.frechet_distance(*fid_gaussians(case))
+    value = metrics.frechet_distance(*gaussians(case))
     for name in ("fid_sym", "fid_eig", "fid_sqrtm"):
         assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=1e-6, abs=1e-9)
 
@@ -61,7 +48,7 @@ def test_frechet_distance_agrees_with_references(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in FID_CASES if c.endswith("d2048")])
 def test_frechet_distance_agrees_with_references_at_inception_size(case):
-    value = metrics.frechet_distance(*fid_gaussians(case))
+    value = metrics.frechet_distance(*gaussians(case))
     for name in ("fid_sym", "fid_eig", "fid_sqrtm"):
         assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=1e-6)
 
@@ -70,10 +57,10 @@ def test_large_problems_agree_with_small_ones_whichever_factor_exists(monkeypatc
     module = import_module("seedsbench.metrics.fid")
     cases = ["d64_full", "d64_rank20", "features_n20_25_d64", "d16_rank1_vs_full", "d16_zero_sigma"]
     cases += ["d16_both_zero", "d16_orthogonal_support", "d16_identical", "d16_illcond"]
-    small = [metrics.frechet_distance(*fid_gaussians(case)) for case in cases]
+    small = [metrics.frechet_distance(*gaussians(case)) for case in cases]
     monkeypatch.setattr(module, "LARGE", 1)
     for case, value in zip(cases, small, strict=True):
-        assert metrics.frechet_distance(*fid_gaussians(case)) == pytest.approx(value, rel=1e-6, abs=1e-9)
+        assert metrics.frechet_distance(*gaussians(case)) == pytest.approx(value, rel=1e-6, abs=1e-9)
 
 
 def test_frechet_distance_of_scalars_is_the_known_formula():
@@ -81,7 +68,7 @@ def test_frechet_distance_of_scalars_is_the_known_formula():
 
 
 def test_frechet_distance_is_symmetric_and_zero_for_equal_gaussians():
-    mu1, cov1, mu2, cov2 = fid_gaussians("d16_full_0")
+    mu1, cov1, mu2, cov2 = gaussians("d16_full_0")
     there, back = (
         metrics.frechet_distance(mu1, cov1, mu2, cov2),
         metrics.frechet_distance(mu2, cov2, mu1, cov1),
@@ -232,13 +219,13 @@ def test_scores_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(2)
         two = [
             stream(make(), [range(N)]).compute(reference),
-            metrics.frechet_distance(*fid_gaussians("d64_full")),
+            metrics.frechet_distance(*gaussians("d64_full")),
         ]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert two[0] == stream(make(), [range(N)]).compute(reference)
-    assert two[1] == metrics.frechet_distance(*fid_gaussians("d64_full"))
+    assert two[1] == metrics.frechet_distance(*gaussians("d64_full"))
 
 
 @pytest.mark.parametrize("name", ["is", "kid", "prc"])
@@ -324,13 +311,6 @@ def test_kernel_distance_agrees_with_reference(case):
     mean, std = metrics.kernel_distance(x, y, indices=indices)
     assert mean == pytest.approx(float(data.array(case, "mean")), rel=1e-6)
     assert std == pytest.approx(float(data.array(case, "std")), rel=1e-6, abs=1e-12)
-
-
-def kernel_of(settings):
-    if settings.get("kid_kernel") == "rbf":
-        return metrics.gaussian_kernel(settings["kid_kernel_rbf_sigma"])
-    names = {name: settings.get(f"kid_kernel_poly_{name}") for name in ("degree", "gamma", "coef0")}
-    return metrics.polynomial_kernel(**{name: value for name, value in names.items() if value is not None})
 
 
 @pytest.mark.parametrize("case", MORE_KID)

@@ -3,7 +3,7 @@
 `conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `bench.model_files`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ CPU_BATCH = 8
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint(Model):
-    """A network from a file, which brings no features; statistics: its data set's own, if it has them."""
+    """A network from a file, which brings no features.
 
-    statistics: Path | None = None
+    statistics: brings its data set's own (FetchError if it cannot), if there are any.
+    """
+
+    statistics: Callable[[], Path] | None = None
 
 
 def checkpoint_problem(
@@ -54,7 +57,6 @@ def checkpoint_problem(
     model |= {"path": path} if files is None else {"files": files}
     weights, *others = wanted_files(model, regime)
     found = resolve(weights, offline=offline)
-    statistics = [resolve(wanted, offline=offline) for wanted in others]
     given = _hints_of(weights)
     denoiser = load_denoiser(found.path, **given)
     _check(name, found, denoiser, shape, classes)
@@ -62,7 +64,7 @@ def checkpoint_problem(
         name=name,
         denoiser=placed(denoiser, device),
         model_id=digest({"sha256": found.sha256, "hints": given}),
-        statistics=statistics[0].path if statistics else None,
+        statistics=(lambda: resolve(others[0], offline=offline).path) if others else None,
     )
 
 

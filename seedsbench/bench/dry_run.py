@@ -1,28 +1,63 @@
 """What the cells of a command need from outside: the text of dry_run=true. Fetches nothing."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from seedsbench.bench.extractor_files import compared, extractor_files
 from seedsbench.bench.model_files import Wanted, listing, wanted_files
 
+UNSCORED = "a network from a file brings no features to be scored on: to run, add metrics=inception"
 
-def files_of(configurations: Iterable[DictConfig]) -> dict[str, list[Wanted]]:
-    """The files of each model and regime among composed configurations, by "model=... regime=...".
 
-    Raises ValueError for a regime a model has no weights for, and for a missing model.path.
+def files_of(configurations: Iterable[DictConfig]) -> dict[str, list[Wanted] | ValueError]:
+    """The files of each model, regime and metrics group among composed configurations, by their overrides.
+
+    In place of files, what is wrong: a regime a model has no weights for, a missing model.path.
     """
-    found = {}
+    found: dict[str, list[Wanted] | ValueError] = {}
     for cfg in configurations:
-        model = OmegaConf.to_container(cfg.model, resolve=True)
-        assert isinstance(model, dict)
-        title = f"model={cfg.hydra.runtime.choices.model} regime={cfg.regime.name}"
-        found[title] = wanted_files({str(key): value for key, value in model.items()}, cfg.regime.name)
+        model, metrics = (_plain(cfg[group]) for group in ("model", "metrics"))
+        chosen = cfg.hydra.runtime.choices
+        title = f"model={chosen.model} regime={cfg.regime.name}"
+        title += "" if chosen.metrics == "default" else f" metrics={chosen.metrics}"
+        try:
+            found[title] = [
+                *compared(metrics, wanted_files(model, cfg.regime.name)),
+                *extractor_files(metrics),
+            ]
+        except ValueError as error:
+            found[title] = error
     return found
 
 
 def dry_run_text(configurations: Iterable[DictConfig]) -> str:
-    """For each model and regime: each file, from where, to where, its size and its licence."""
-    return "\n".join(
-        line for title, files in files_of(configurations).items() for line in listing(title, files)
-    )
+    """For each model, regime and metrics group: each file, from where, to where, its size and its licence.
+
+    What cannot run is a line among several; alone, it is the ValueError.
+    """
+    found = files_of(configurations)
+    lines: list[str] = []
+    known: list[Wanted] = []
+    for title, files in found.items():
+        if isinstance(files, ValueError):
+            if len(found) == 1:
+                raise files
+            lines.append(f"{title}: {files}")
+            continue
+        lines += listing(title, files, known)
+        known += files
+        if any(file.role == "weights" for file in files) and " metrics=" not in title:
+            lines.append(f"  {UNSCORED}")
+    return "\n".join(lines)
+
+
+def unscored(cfg: DictConfig) -> bool:
+    """Whether a cell has a network from a file and no metrics group that brings features."""
+    return ("files" in cfg.model or "path" in cfg.model) and "_target_" not in cfg.metrics
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return {str(key): value for key, value in values.items()}

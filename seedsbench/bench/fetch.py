@@ -36,6 +36,7 @@ class RemoteFile:
     url: of the file itself, or None where it cannot be fetched by a program. name: in the cache. sha256:
     64 hex digits, or None where nobody has published them. page: where a person finds it, if not at url.
     about_mb: size to expect in units of 10^6 bytes, if known. licence: what its authors allow.
+    folder: where it belongs, if not in the cache (other programs look for it there).
     """
 
     url: str | None
@@ -44,6 +45,7 @@ class RemoteFile:
     page: str | None = None
     about_mb: float | None = None
     licence: str | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
@@ -98,8 +100,8 @@ def cache_dir() -> Path:
 
 
 def cached_path(file: RemoteFile) -> Path:
-    """Where in the cache a file is, or would be."""
-    return cache_dir() / file.name
+    """Where in the cache (or its own folder) a file is, or would be."""
+    return (file.folder or cache_dir()) / file.name
 
 
 def sha256_of(path: Path) -> str:
@@ -133,7 +135,8 @@ def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None 
 
 def by_hand(file: RemoteFile) -> str:
     """What a person does to get the file: from where, and where to put it."""
-    return f"download {file.source} and put it at {cached_path(file)} (another folder: set {CACHE_VARIABLE})"
+    elsewhere = "" if file.folder else f" (another folder: set {CACHE_VARIABLE})"
+    return f"download {file.source} and put it at {cached_path(file)}{elsewhere}"
 
 
 def record_path(path: Path) -> Path:

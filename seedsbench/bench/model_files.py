@@ -4,7 +4,7 @@ Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ is, `Problem.model_id` says; so these are no part of a run_key."""
 
 @dataclass(frozen=True)
 class Wanted:
-    """One file of a model: role ("weights" or "reference") and either a remote file or a path.
+    """One file of a model or a yardstick: its role ("weights", "reference" ...); a remote file or a path.
 
-    format, hints: for `load_denoiser`.
+    format, hints: for `load_denoiser`. key: the option that gave the path.
     """
 
     role: str
@@ -31,6 +31,7 @@ class Wanted:
     path: Path | None = None
     format: str | None = None
     hints: tuple[tuple[str, Any], ...] = ()
+    key: str | None = None
 
 
 def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
@@ -56,18 +57,23 @@ def resolve(wanted: Wanted, *, offline: bool) -> Fetched:
     if wanted.path.is_dir():
         return Fetched(wanted.path, _sha256_of_folder(wanted.path))
     if not wanted.path.is_file():
-        key = "model.path" if wanted.role == "weights" else "model.reference"
-        raise FetchError(f"{key}={wanted.path}: no such file; give the path of a file that is there")
+        raise FetchError(f"{wanted.key}={wanted.path}: no such file; give the path of a file that is there")
     return Fetched(wanted.path, sha256_of(wanted.path))
 
 
-def listing(title: str, wanted: list[Wanted]) -> list[str]:
-    """What dry_run=true says of a cell: for each file what it is, from where, to where, size, licence."""
+def listing(title: str, wanted: list[Wanted], known: Sequence[Wanted] = ()) -> list[str]:
+    """What dry_run=true says of a cell: for each file what it is, from where, to where, size, licence.
+
+    known: files described before, which are only named.
+    """
     if not wanted:
         return [f"{title}: nothing to fetch"]
     lines = [f"{title}:"]
     for file in wanted:
-        lines += [f"  {line}" for line in _described(file)]
+        if file.remote is not None and file in known:
+            lines.append(f"  {file.role}: {file.remote.name}, as above")
+        else:
+            lines += [f"  {line}" for line in _described(file)]
     return lines
 
 
@@ -109,7 +115,8 @@ def _own(model: Mapping[str, Any]) -> Wanted:
     if not model.get("path"):
         raise ValueError(f"model={model.get('name')} needs your weights: add model.path=<file or folder>")
     hints = tuple(sorted((model.get("hints") or {}).items()))
-    return Wanted("weights", path=_absolute(model["path"]), format=model.get("format"), hints=hints)
+    path = absolute(model["path"])
+    return Wanted("weights", path=path, format=model.get("format"), hints=hints, key="model.path")
 
 
 def _reference(model: Mapping[str, Any]) -> Wanted:
@@ -120,7 +127,7 @@ def _reference(model: Mapping[str, Any]) -> Wanted:
     if "://" in str(reference):
         name = Path(urlsplit(str(reference)).path).name
         return Wanted("reference", RemoteFile(str(reference), name))
-    return Wanted("reference", path=_absolute(reference))
+    return Wanted("reference", path=absolute(reference), key="model.reference")
 
 
 def _remote(entry: Mapping[str, Any], where: str, licence: str | None) -> RemoteFile:
@@ -138,7 +145,8 @@ def _remote(entry: Mapping[str, Any], where: str, licence: str | None) -> Remote
     )
 
 
-def _absolute(path: Any) -> Path:
+def absolute(path: Any) -> Path:
+    """A path of a configuration, from where the command runs."""
     return Path(str(path)).expanduser().absolute()
 
 

@@ -53,7 +53,7 @@ def standard_problem(
     """
     # A model's own statistics are of Inception features, as all published ones.
     if reference is None and extractor == "inception" and isinstance(model, Checkpoint) and model.statistics:
-        reference = str(model.statistics)
+        reference = str(model.statistics())
     if reference is None and real is None:
         raise ValueError(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "

@@ -7,13 +7,13 @@ Weights are read as tensors alone: no code in a weights file runs.
 
 import importlib
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.metrics.extraction import Extractor, digest, file_sha256, full_precision
 
 FEATURES, CLASSES = 2048, 1008
@@ -84,7 +84,8 @@ def default_weights() -> Path:
 def where_to_get_it() -> str:
     """What to do when the weights are missing, in a line."""
     return (
-        f"download {WEIGHTS_FILE} from release v0.2.0 of github.com/toshas/torch-fidelity, "
+        f"seedsbench-fetch metrics=inception brings {WEIGHTS_FILE}; or download it "
+        f"from release v0.2.0 of github.com/toshas/torch-fidelity, "
         f"put it at {default_weights()} or give its place as metrics.weights=..."
     )
 
@@ -146,17 +147,3 @@ def _torch_fidelity_class() -> Any:
             raise
         declare_torchvision_operators()
         return importlib.import_module(name).FeatureExtractorInceptionV3
-
-
-_LIBRARIES: list[Any] = []  # an operator lives as long as the library object that declared it
-
-
-def declare_torchvision_operators() -> None:
-    """Declare torchvision's `nms` and `qnms`, and forget its half-finished import."""
-    for module in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "torch_fidelity")]:
-        del sys.modules[module]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARIES.append(library)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.prediction import Predicted, Prediction
 from seedsbench.diffusion.schedule import Discrete
@@ -135,6 +136,17 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
     return schedule, prediction
 
 
+def _unet_class(library: Any) -> Any:
+    """UNet2DModel, which the library imports only now, and some versions torchvision with it."""
+    try:
+        return library.UNet2DModel
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        declare_torchvision_operators()
+        return library.UNet2DModel
+
+
 def _unet(folder: Path) -> Any:
     try:
         import diffusers  # pyright: ignore[reportMissingImports]
@@ -143,8 +155,7 @@ def _unet(folder: Path) -> Any:
             f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
         ) from error
     try:
-        library: Any = diffusers  # loaded lazily, so type checkers do not see its names
-        unet, info = library.UNet2DModel.from_pretrained(
+        unet, info = _unet_class(diffusers).from_pretrained(
             str(folder), local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except Exception as error:  # the library's errors are of many types

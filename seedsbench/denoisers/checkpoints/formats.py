@@ -73,6 +73,9 @@ def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
         raise CheckpointError(
             f"{path} is a {FORMATS[name].what}, which does not say {', '.join(missing)}: give "
             + ", ".join(f"{one}=..." for one in missing)
+            + " (on the command line '+model.hints={"
+            + ", ".join(f"{one}: ..." for one in missing)
+            + "}')"
         )
     return reader(path, **hints)
 
