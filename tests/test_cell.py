@@ -9,7 +9,7 @@ import torch
 from cells import compose, rows_of, run, same, write_broken_model
 
 import seedsbench
-from seedsbench.bench import cell
+from seedsbench.bench import science
 from seedsbench.bench.cell import device_of, problem_of, scientific
 from seedsbench.bench.plan import plan_lines
 from seedsbench.bench.store import run_key
@@ -121,7 +121,7 @@ def test_a_run_key_depends_on_the_solvers_option(option):
 
 def test_a_run_key_depends_on_the_numerics_version(monkeypatch):
     before = key_of()
-    monkeypatch.setattr(cell, "NUMERICS_VERSION", cell.NUMERICS_VERSION + 1)
+    monkeypatch.setattr(science, "NUMERICS_VERSION", science.NUMERICS_VERSION + 1)
     assert key_of() != before
 
 
