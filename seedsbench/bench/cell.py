@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
+from seedsbench.bench.kept import kept
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import CellLine, SweepLine
@@ -40,31 +42,25 @@ MEASURED = (
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key."""
 
-_LOADED: dict[tuple[str, ...], Any] = {}
+_LOADED: dict[Hashable, Any] = {}
+MOST_LOADED = 16
+"""Eight networks and the problems they are part of: a sweep over models or regimes loads each once. Of large
+networks (300 million parameters) these are 10 GB."""
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
     """The model's problem; loaded once for all cells of this process that share it."""
+    keep = partial(kept, _LOADED, most=MOST_LOADED)
     model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
     options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
     metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else ""
-    return _once(
-        (*model, metrics), lambda: measured(_once(model, lambda: _model(cfg, device)), options, device)
+    return keep(
+        (*model, metrics), lambda: measured(keep(model, lambda: _model(cfg, device)), options, device)
     )
 
 
 def _model(cfg: DictConfig, device: str) -> Model:
     return registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
-
-
-def _once(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-    """What make() returns, kept for the last few keys."""
-    if key not in _LOADED:
-        made = make()
-        while len(_LOADED) >= 8:
-            _LOADED.pop(next(iter(_LOADED)))
-        _LOADED[key] = made
-    return _LOADED[key]
 
 
 def run_cell(

@@ -100,7 +100,7 @@ def estimate(cells: list[tuple[DictConfig, Identity, int, int]], results: Path) 
     for cfg, who, nfe, count in cells:
         speed = speed_of(cfg, rows)
         sources.append(speed.source)
-        floors[who.model_id, who.reference_id, cfg.samples, str(cfg.labels)] = speed.floor
+        floors[who.features_id, who.reference_id, cfg.samples, str(cfg.labels)] = speed.floor
         seconds += count * cfg.samples * (nfe * speed.evaluation + speed.image)
         size += count * (3000 + 8 * math.prod(cfg.model.get("shape") or (3, 16, 16)))  # and its preview
     if cells:
