@@ -28,6 +28,7 @@ HEADING = "## A sweep loads once"
 FILE = ROOT / "results" / "benchmarks.md"
 SWEEP = ("-m", "solver=seeds1,seeds3,heun", "nfe=10,20,50", "study=bench")
 SECONDS: dict[str, float] = {}
+QUICK = 500
 CLOCK = "SEEDSBENCH_BENCH_STARTED"
 
 
@@ -98,7 +99,8 @@ def section(seconds: dict[str, float], rows: list[dict[str, Any]], samples: int,
         for part, value in sorted(named.items(), key=lambda item: -item[1])
     ]
     told = (
-        f"`python scripts/{Path(__file__).name} --write`: the README's first command ({len(rows)} cells, "
+        f"`python scripts/{Path(__file__).name} {'--quick ' if samples == QUICK else ''}--write`: the README's "
+        f"first command ({len(rows)} cells, "
         f"{samples} samples), {platform.machine()}, {threads} thread(s), torch {rows[0]['version_torch']}. "
         f"**The cells take {cells / said:.3f} times the sampling, features and scores in their rows** "
         f"({said:.1f} s), the whole command with imports, checks and report {seconds['total'] / said:.3f}."
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
     arguments = parser.parse_args()
-    samples = 500 if arguments.quick else 2000
+    samples = QUICK if arguments.quick else 2000
     text = section(*measure(samples, arguments.threads), samples, arguments.threads)
     print(text)
     if arguments.write:
