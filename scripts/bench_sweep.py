@@ -99,7 +99,7 @@ def section(seconds: dict[str, float], rows: list[dict[str, Any]], samples: int,
         for part, value in sorted(named.items(), key=lambda item: -item[1])
     ]
     told = (
-        f"`python scripts/{Path(__file__).name} {'--quick ' if samples == QUICK else ''}--write`: the README's "
+        f"`python scripts/bench_sweep.py {'--quick ' if samples == QUICK else ''}--write`: the README's "
         f"first command ({len(rows)} cells, "
         f"{samples} samples), {platform.machine()}, {threads} thread(s), torch {rows[0]['version_torch']}. "
         f"**The cells take {cells / said:.3f} times the sampling, features and scores in their rows** "
