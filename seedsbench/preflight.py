@@ -7,21 +7,13 @@ of the others, so that the cost is the sum of the choices and not their product.
 
 import itertools
 from argparse import ArgumentParser
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose, version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,10 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from seedsbench import registry
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
-from seedsbench.config import Config, check_config
+from seedsbench.composing import Bases, compose_each, composing
+from seedsbench.config import check_config
+from seedsbench.overrides import choices_of, parsed, variants
+from seedsbench.without_torch import without_torch
 
-ConfigStore.instance().store(name="schema", node=Config)
-GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
 BUILT = ("solver", "schedule", "grid", "tracker")
 
 
@@ -113,37 +106,55 @@ def _refuse_flags(message: str) -> NoReturn:
 def preflight(options: Options) -> Checked:
     """Check every choice of the command; raises Usage. Creates the study folder."""
     try:
-        parsed = _parsed(options)
-        choices = [_choices(override) for override in parsed]
-        first = [values[0] for values in choices]
-        with _composing(options.config_dirs):
-            for values in _variants(choices, first):
-                cfg = _compose(values)
+        overrides = parsed(options.overrides, multirun=options.multirun)
+        choices = [choices_of(override) for override in overrides]
+        with composing(options.config_dirs):
+            bases: Bases = {}
+            checked = compose_each(variants(choices), bases)
+            for cfg in checked:
                 check_config(cfg)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
-                for group in BUILT:
-                    registry.build(cfg[group])
-            cfg = _compose(first)
-            _check_sweeper(cfg.hydra.runtime.choices["hydra/sweeper"], parsed)
-            study = Path(cfg.results_dir) / cfg.study
-            tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
-            if cfg.dry_run:
-                shown = dry_run_text(_compose(list(v)) for v in itertools.product(*choices))
-                return Checked(study, shown, tracker, [])
-            _check_device(cfg.device)
-            if cfg.plan:
-                return Checked(study, _plan(choices), tracker, [])
+            first = checked[0]
+            _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
+            study = Path(first.results_dir) / first.study
+            tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
+            if first.plan or first.dry_run:
+                cells = compose_each(map(list, itertools.product(*choices)), bases)
+                return Checked(study, without_torch(partial(_told, checked, cells)), tracker, [])
+            _build(checked)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
+    from seedsbench.bench.machine import device_of
     from seedsbench.bench.progress import weights_of
     from seedsbench.bench.store import ResultStore
 
     try:
+        device_of(first.device)
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker, weights_of(choices, cfg))
+    return Checked(study, None, tracker, weights_of(choices, first))
+
+
+def _build(cells: list[DictConfig]) -> None:
+    """Build what a choice of groups names, each once; raises ValueError for options that cannot be."""
+    done = []
+    for cfg in cells:
+        for group in BUILT:
+            if cfg[group] not in done:
+                registry.build(cfg[group])
+                done.append(cfg[group])
+
+
+def _told(checked: list[DictConfig], cells: list[DictConfig]) -> str:
+    """The text of plan=true or dry_run=true, once all choices have proved good."""
+    _build(checked)
+    if checked[0].dry_run:
+        return dry_run_text(cells)
+    from seedsbench.bench.plan import plan_text
+
+    return plan_text(cells)
 
 
 def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
@@ -160,138 +171,12 @@ def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
 def compositions(options: Options) -> list[DictConfig]:
     """The configuration of every cell of the command, composed but not built; raises Usage."""
     try:
-        choices = [_choices(override) for override in _parsed(options)]
-        with _composing(options.config_dirs):
-            return [_compose(list(values)) for values in itertools.product(*choices)]
+        overrides = parsed(options.overrides, multirun=options.multirun)
+        choices = [choices_of(override) for override in overrides]
+        with composing(options.config_dirs):
+            return compose_each(map(list, itertools.product(*choices)), {})
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
-
-
-def _check_device(name: str) -> None:
-    from seedsbench.bench.cell import device_of
-
-    device_of(name)
-
-
-def _parsed(options: Options) -> list[Override]:
-    overrides = [_parsed_override(text) for text in options.overrides]
-    for override in overrides:
-        key, line = override.key_or_group, override.input_line
-        if override.is_sweep_override() and not options.multirun:
-            raise ValueError(f"{line} names several values: add -m before the overrides to run them all")
-        if not key:
-            raise ValueError(f"cannot read {line!r}: write key=value")
-        if key in GROUPS and not override.is_delete() and not _is_glob(override):
-            values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-            for value in values:
-                _known_choice(key, value)
-    for key, times in Counter(override.get_key_element() for override in overrides).items():
-        if times > 1:
-            raise ValueError(f"{key} is given {times} times: for several values write -m {key}=a,b")
-    return overrides
-
-
-def _parsed_override(text: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise ValueError(
-            f"cannot read {text!r}: write key=value, or 'key=\"value\"' to quote a value"
-        ) from error
-
-
-def _is_glob(override: Override) -> bool:
-    return isinstance(override.value(), Glob)
-
-
-def _known_choice(group: str, value: Any) -> None:
-    known = registry.names(group)
-    if str(value) not in known and not (value is None and group == "experiment"):
-        raise ValueError(nearest(str(value), known or ["(there is none)"], what=group))
-
-
-def _choices(override: Override) -> list[str]:
-    """The single-valued overrides a (sweep) override stands for."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if _is_glob(override):
-        glob: Any = override.value()
-        values = glob.filter(registry.names(override.key_or_group))
-    elif override.is_interval_sweep():
-        interval = override.value()
-        assert isinstance(interval, IntervalSweep)
-        values = [interval.start, interval.end]
-    else:
-        values = list(override.sweep_string_iterator())
-    if not values:
-        raise ValueError(f"{override.input_line} matches nothing: write {key}=a,b")
-    return [f"{key}={value}" for value in values]
-
-
-def _variants(choices: list[list[str]], first: list[str]) -> list[list[str]]:
-    """The first combination, then each other value beside the first of the others."""
-    variants = [first]
-    for i, values in enumerate(choices):
-        variants += [[*first[:i], value, *first[i + 1 :]] for value in values[1:]]
-    return variants
-
-
-@contextmanager
-def _composing(config_dirs: list[str]) -> Iterator[None]:
-    """Hydra's compose API on our configuration and the user's --config-dir."""
-    search_path = create_config_search_path(str(registry.conf_dir()))
-    for folder in config_dirs:
-        if not Path(folder).is_dir():
-            raise ValueError(f"--config-dir {folder}: no such folder; give one that holds solver/<name>.yaml")
-        url = f"file://{Path(folder).resolve()}"
-        search_path.prepend("command-line", url, SearchPathQuery(provider="schema"))
-    version.setbase("1.3")
-    GlobalHydra.instance().clear()
-    try:
-        Hydra.create_main_hydra2(task_name="seedsbench", config_search_path=search_path)
-        yield
-    finally:
-        GlobalHydra.instance().clear()
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """The configuration of one cell. An unknown key is named with its nearest neighbours."""
-    keys = {override: override.split("=", 1)[0] for override in overrides}
-    try:
-        if not any(key.startswith("choices") for key in keys.values()):  # computed, not an option
-            return compose("config", overrides=overrides, return_hydra_config=True)
-        raise ConfigCompositionException("choices cannot be set")
-    except ConfigCompositionException:
-        hydras_own = [o for o, key in keys.items() if key.startswith(("+", "~", "hydra"))]
-        groups = [o for o, key in keys.items() if key.lstrip("+~").split("@")[0] in GROUPS or o in hydras_own]
-        known = compose("config", overrides=groups, return_hydra_config=True)
-        for override, key in keys.items():
-            if override not in groups:
-                _known_key(known, key)
-        raise
-
-
-def _known_key(cfg: DictConfig, key: str) -> None:
-    """Raise ValueError if cfg has no such dotted key."""
-    node: Any = cfg
-    for i, part in enumerate(parts := key.split(".")):
-        if not isinstance(node, DictConfig):
-            return
-        keys = [k for k in map(str, node) if k not in ("hydra", "_target_", "choices")]
-        if part not in keys and part != "_target_":
-            prefix = ".".join(parts[:i])
-            known = [f"{prefix}.{k}" if prefix else k for k in keys]
-            none = f"({prefix}={cfg.hydra.runtime.choices.get(prefix)} has no options)"
-            raise ValueError(nearest(".".join(parts[: i + 1]), known or [none], what="option"))
-        node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None
-
-
-def _plan(choices: list[list[str]]) -> str:
-    """A count, then one line a cell: what would run, its steps and evaluations, and what is done already."""
-    from seedsbench.bench.plan import plan_text
-
-    return plan_text([_compose(list(values)) for values in itertools.product(*choices)])
 
 
 def _one_line(error: Exception) -> str:

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from seedsbench import registry
 from seedsbench.bench.cell import run_cell
+from seedsbench.composing import compose as _compose
+from seedsbench.composing import composing as _composing
 from seedsbench.config import Config
-from seedsbench.preflight import _compose, _composing
 
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.

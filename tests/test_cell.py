@@ -9,7 +9,7 @@ import torch
 from cells import compose, rows_of, run, same, write_broken_model
 
 import seedsbench
-from seedsbench.bench import cell, scoring
+from seedsbench.bench import science, scoring
 from seedsbench.bench.cell import device_of, problem_of, scientific
 from seedsbench.bench.plan import plan_lines
 from seedsbench.bench.store import run_key
@@ -121,7 +121,7 @@ def test_a_run_key_depends_on_the_solvers_option(option):
 
 def test_a_run_key_depends_on_the_numerics_version(monkeypatch):
     before = key_of()
-    monkeypatch.setattr(cell, "NUMERICS_VERSION", cell.NUMERICS_VERSION + 1)
+    monkeypatch.setattr(science, "NUMERICS_VERSION", science.NUMERICS_VERSION + 1)
     assert key_of() != before
 
 
@@ -270,5 +270,5 @@ def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeyp
     problem = problem_of(compose("model=glyphs"), "cpu")
     whole = scoring.floor(problem, 300, "balanced", 10, 1)
     monkeypatch.setattr(scoring, "FLOOR_BATCH", 77)
-    scoring.floor.cache_clear()
+    monkeypatch.setattr(scoring, "_FLOORS", {})
     assert scoring.floor(problem, 300, "balanced", 10, 1) == whole

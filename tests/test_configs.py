@@ -16,7 +16,7 @@ from seedsbench import registry
 from seedsbench.bench.cell import problem_of
 from seedsbench.diffusion.grid import Grid
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.preflight import GROUPS
+from seedsbench.overrides import GROUPS
 from seedsbench.solvers.base import Solver
 
 ROOT = Path(__file__).parents[1]

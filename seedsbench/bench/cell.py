@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench import previews
-from seedsbench.bench.model_files import CIRCUMSTANCES
+from seedsbench.bench.kept import kept
+from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.row_facts import (
@@ -20,16 +22,14 @@ from seedsbench.bench.row_facts import (
     describe,
     environment_of,
     identity_of,
-    labels_of,
-    options_of,
     outcome,
     solver_facts,
 )
 from seedsbench.bench.sampling import Plan, classes_of, generate
+from seedsbench.bench.science import labels_of, scientific
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
-from seedsbench.bench.yardsticks import PLACES, measured
-from seedsbench.config import NUMERICS_VERSION
+from seedsbench.bench.yardsticks import measured
 from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
@@ -42,70 +42,25 @@ MEASURED = (
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key."""
 
-_LOADED: dict[tuple[str, ...], Any] = {}
+_LOADED: dict[Hashable, Any] = {}
+MOST_LOADED = 16
+"""Eight networks and the problems they are part of: a sweep over models or regimes loads each once. Of large
+networks (300 million parameters) these are 10 GB."""
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
     """The model's problem; loaded once for all cells of this process that share it."""
+    keep = partial(kept, _LOADED, most=MOST_LOADED)
     model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
     options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
     metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else ""
-    return _once(
-        (*model, metrics), lambda: measured(_once(model, lambda: _model(cfg, device)), options, device)
+    return keep(
+        (*model, metrics), lambda: measured(keep(model, lambda: _model(cfg, device)), options, device)
     )
 
 
 def _model(cfg: DictConfig, device: str) -> Model:
     return registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
-
-
-def _once(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-    """What make() returns, kept for the last few keys."""
-    if key not in _LOADED:
-        made = make()
-        while len(_LOADED) >= 8:
-            _LOADED.pop(next(iter(_LOADED)))
-        _LOADED[key] = made
-    return _LOADED[key]
-
-
-def device_of(name: str) -> str:
-    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}, but torch sees no CUDA device here: use device=cpu or auto")
-    return name
-
-
-def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
-    """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
-    groups = ("schedule", "grid", "solver", "metrics")
-    model = options_of(cfg.model, without=()) if problem is None else options_of(cfg.model, CIRCUMSTANCES)
-    science: dict[str, Any] = {
-        "numerics_version": NUMERICS_VERSION,
-        "model": model,
-        **{group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups},
-        "model_id": None if problem is None else problem.model_id,
-        "features_id": None if problem is None else problem.features.id,
-        "reference_id": None if problem is None else problem.reference_id,
-        "regime": cfg.regime.name,
-        "nfe": cfg.nfe,
-        "samples": cfg.samples,
-        "seed": seed,
-        "labels": labels_of(cfg.labels),
-        "final": cfg.final,
-        "afs": cfg.afs,
-        "dtype": cfg.dtype,
-    }
-    for place in PLACES:  # known by features_id, reference_id and real_id
-        science["metrics"].pop(place, None)
-    if problem is not None and problem.pairs is not None:
-        science["real_id"] = problem.pairs.id
-    if cfg.seeding != "philox":  # torch's generators are the device's own
-        on_cpu = str(cfg.device) == "cpu" or not torch.cuda.is_available()
-        science["seeding"] = [cfg.seeding, "cpu" if on_cpu else "cuda"]
-    return science
 
 
 def run_cell(

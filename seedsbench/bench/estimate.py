@@ -1,36 +1,24 @@
 """How long cells would take here: from rows this machine has made, else from a short measurement.
 
 A row tells seconds an evaluation and seconds an image of features. Rows of the same solver are best, then
-rows of any solver on the same network; without either, a few steps of one batch are timed.
+rows of any solver on the same network; without either, a few steps of one batch are timed, which needs
+torch. Imports none otherwise.
 """
 
+import itertools
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
-from seedsbench import registry
-from seedsbench.api import noise_levels, steps_of
-from seedsbench.bench.cell import device_of, problem_of
-from seedsbench.bench.machine import duration, machine
-from seedsbench.bench.problems import Problem, one_hot
-from seedsbench.bench.sampling import Plan, classes_of, generate
-from seedsbench.data.images import quantise
-from seedsbench.denoisers.base import Denoiser
-from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import Solver
+from seedsbench.bench.identity import Identity
+from seedsbench.bench.machine import device_of, duration, machine, threads
 
-QUICK = 1.0
-"""Seconds a measurement may take before it is made on less and extrapolated."""
 START_AND_REPORT = 6.0
 """Seconds of a sweep that are not its cells: imports, loading the network, tables and figures."""
 
@@ -56,13 +44,19 @@ class Estimate:
 
 def speed_of(cfg: DictConfig, rows: list[dict[str, Any]]) -> Speed:
     """The speed of a cell: from `rows` if one of them fits, else measured. cfg: a composed cell."""
-    return from_rows(cfg, rows) or _measured(cfg)
+    known = from_rows(cfg, rows)
+    if known is not None:
+        return known
+    from seedsbench.bench.measure import measured
+
+    evaluation, image, floor = measured(cfg)
+    return Speed(evaluation, image, floor, "a short measurement")
 
 
 def rows_of(results: Path) -> list[dict[str, Any]]:
-    """Finished rows in the studies of a results folder that this machine has made."""
+    """Finished rows that this machine has made, of the studies of a results folder; of many, some 1,000."""
     found = []
-    for path in results.glob("*/rows/*.json"):
+    for path in itertools.islice(results.glob("*/rows/*.json"), 1000):  # more tell no more, and take long
         try:
             row = json.loads(path.read_text())
         except (OSError, ValueError):
@@ -76,13 +70,16 @@ def from_rows(cfg: DictConfig, rows: list[dict[str, Any]]) -> Speed | None:
     """The mean speed of rows of this network and device; those of the same solver if there are any."""
     chosen = cfg.hydra.runtime.choices
     wanted = {"model": chosen.model, "regime": chosen.regime, "dtype": cfg.dtype}
-    wanted |= {"device": device_of(cfg.device), "threads": torch.get_num_threads()}
+    wanted |= {"device": device_of(cfg.device)}
+    wanted |= {} if (count := threads()) is None else {"threads": count}
     near = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
     near = [row for row in near if row.get("seconds_sampling") and row.get("nfe")]
     near = [row for row in near if row.get("solver") == chosen.solver] or near
     near = [row for row in near if row.get("batch_size") == cfg.batch_size] or near
     if not near:
         return None
+    most = max(row.get("threads") or 0 for row in near)  # torch's own number, if none was wanted
+    near = [row for row in near if (row.get("threads") or 0) == most]
     images = _total(near, "samples")
     floors = [(row.get("seconds_floor") or 0.0) * cfg.samples / row["samples"] for row in near]
     return Speed(
@@ -97,107 +94,16 @@ def _total(rows: Iterable[dict[str, Any]], key: str) -> float:
     return sum(float(row.get(key) or 0.0) for row in rows)
 
 
-def _measured(cfg: DictConfig) -> Speed:
-    device = device_of(cfg.device)
-    problem = problem_of(cfg, device)
-    count = min(cfg.batch_size, cfg.samples)
-    network = _network_seconds(problem, device, cfg.dtype)
-    evaluation = network
-    if network * count < QUICK:
-        solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
-        evaluation = _sampling_seconds(problem, solver, schedule, grid, cfg.dtype, count, device)
-    drawn, extracted = _image_seconds(problem)
-    floor = cfg.metrics.floor_sets * cfg.samples * (drawn + extracted)
-    return Speed(evaluation, extracted, floor, "a short measurement")
-
-
-@lru_cache(maxsize=64)
-def _network_seconds(problem: Problem, device: str, dtype: str) -> float:
-    """Seconds an evaluation of one sample, the network alone: from eight, and a block unless that is slow.
-
-    Some networks are evaluated in blocks of fixed size, where eight samples cost what a block does.
-    """
-    denoiser = problem.denoiser
-    found = []
-    for count in (8, problem.features.block):
-        x = torch.zeros(count, *denoiser.image_shape, dtype=getattr(torch, dtype), device=device)
-        sigma = denoiser.round_sigma(torch.ones(count, dtype=x.dtype, device=device))
-        classes = torch.zeros(count, dtype=torch.long, device=device)
-        labels = one_hot(classes, denoiser.label_dim) if denoiser.label_dim else None
-        seconds = _timed(partial(_evaluated, denoiser, x, sigma, labels))
-        found.append(seconds / count)
-        if seconds > QUICK / 2:
-            break
-    return min(found)
-
-
-def _evaluated(denoiser: Denoiser, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
-    return float(denoiser(x, sigma, labels).sum())
-
-
-@lru_cache(maxsize=64)
-def _sampling_seconds(
-    problem: Problem, solver: Solver, schedule: Schedule, grid: Any, dtype: str, count: int, device: str
-) -> float:
-    """Seconds an evaluation of one sample, network and solver, from a few steps of one batch."""
-    try:
-        n_steps = steps_of(solver, grid, 6, "denoise", afs=False)
-    except ValueError:
-        n_steps = 1
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
-    plan = Plan(solver, fitted, sigmas, dtype=getattr(torch, dtype))
-    spent = 0
-
-    def sample() -> None:
-        nonlocal spent
-        (batch,) = generate(problem.denoiser, plan, torch.arange(count), batch_size=count, device=device)
-        spent = int(batch.nfe.sum())
-
-    seconds = _timed(sample)
-    return seconds / max(spent, 1)
-
-
-@lru_cache(maxsize=16)
-def _image_seconds(problem: Problem) -> tuple[float, float]:
-    """Seconds to draw a real image (0 where there are none to draw) and to extract an image's features."""
-    features, real = problem.features, problem.real
-    shape = problem.denoiser.image_shape
-    if real is None:
-        images, drawn = torch.zeros(features.block, *shape), 0.0
-    else:
-        indices = torch.arange(features.block)
-        classes = classes_of(indices, "balanced", problem.denoiser.label_dim, 0)
-        images = real(indices, classes, 0)
-        drawn = _timed(lambda: real(indices, classes, 0)) / len(indices)
-    prepared = quantise(images) if features.quantised else images.double()
-    return drawn, _timed(lambda: features.extract(prepared)) / len(images)
-
-
-def _timed(call: Callable[[], object]) -> float:
-    """Seconds of a call: the middle of three after one to warm up; one if it is slow."""
-    taken = []
-    for _ in range(4):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-        if sum(taken) > 2 * QUICK:
-            break
-    timed = sorted(taken[1:] or taken)
-    return timed[len(timed) // 2]
-
-
-def estimate(cells: list[tuple[DictConfig, int, int]], results: Path) -> Estimate:
-    """What cells to be computed would take: (composed cell, evaluations a sample, how many seeds) each."""
+def estimate(cells: list[tuple[DictConfig, Identity, int, int]], results: Path) -> Estimate:
+    """What cells would take: (composed cell, its problem, evaluations a sample, how many seeds) each."""
     rows = rows_of(results)
     seconds, size, sources, floors = 0.0, 0, [], {}
-    for cfg, nfe, count in cells:
+    for cfg, who, nfe, count in cells:
         speed = speed_of(cfg, rows)
-        problem = problem_of(cfg, device_of(cfg.device))
         sources.append(speed.source)
-        floors[problem.model_id, problem.reference_id, cfg.samples, str(cfg.labels)] = speed.floor
+        floors[who.features_id, who.reference_id, cfg.samples, str(cfg.labels)] = speed.floor
         seconds += count * cfg.samples * (nfe * speed.evaluation + speed.image)
-        strip = 8 * math.prod(problem.denoiser.image_shape) if problem.features.quantised else 0
-        size += count * (3000 + strip)
+        size += count * (3000 + 8 * math.prod(cfg.model.get("shape") or (3, 16, 16)))  # and its preview
     if cells:
         seconds += sum(floors.values()) + START_AND_REPORT
         size += 1_000_000  # tables and figures

@@ -1,4 +1,7 @@
-"""What cells would cost and which are done: the lines of plan=true. Writes nothing."""
+"""What cells would cost and which are done: the lines of plan=true. Writes nothing.
+
+Needs no torch where identities and speeds are known without it (see `seedsbench.without_torch`).
+"""
 
 from pathlib import Path
 
@@ -6,25 +9,28 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.api import steps_of
-from seedsbench.bench.cell import device_of, problem_of, scientific
 from seedsbench.bench.estimate import estimate, estimate_lines
+from seedsbench.bench.identity import Identity, identity_of
+from seedsbench.bench.machine import device_of
+from seedsbench.bench.science import scientific
 from seedsbench.bench.store import ResultStore, run_key
 from seedsbench.solvers.base import BudgetError
 
 
 def plan_lines(cfg: DictConfig) -> list[str]:
     """One line for each repeat of a cell: its choices, steps, evaluations, and what is done already."""
-    return _lines(cfg)[0]
+    return _lines(cfg, _identity(cfg))[0]
 
 
 def plan_text(cells: list[DictConfig]) -> str:
     """A count, one line a cell, then the time and disk that what is not done would take."""
     lines, left = [], []
     for cfg in cells:
-        told, nfe, count = _lines(cfg)
+        who = _identity(cfg)
+        told, nfe, count = _lines(cfg, who)
         lines += told
         if count:
-            left.append((cfg, nfe, count))
+            left.append((cfg, who, nfe, count))
     if not cells:
         return "0 cells"
     results = Path(cells[0].results_dir)
@@ -32,11 +38,20 @@ def plan_text(cells: list[DictConfig]) -> str:
     return "\n".join([f"{len(lines)} cells", *lines, *told])
 
 
-def _lines(cfg: DictConfig) -> tuple[list[str], int, int]:
+def _identity(cfg: DictConfig) -> Identity:
+    device = device_of(cfg.device)
+    known = identity_of(cfg)
+    if known is None:
+        from seedsbench.bench.cell import problem_of
+
+        known = problem_of(cfg, device).identity
+    return known
+
+
+def _lines(cfg: DictConfig, who: Identity) -> tuple[list[str], int, int]:
     """The lines of a cell, its evaluations a sample, and how many of its seeds are left to do."""
     chosen = cfg.hydra.runtime.choices
     solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
-    problem = problem_of(cfg, device_of(cfg.device))
     store = ResultStore(Path(cfg.results_dir) / cfg.study)
     lines, nfe, left = [], 0, 0
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
@@ -47,7 +62,7 @@ def _lines(cfg: DictConfig) -> tuple[list[str], int, int]:
             lines.append(f"  {title}: will be skipped, {error}")
             continue
         nfe = solver.total_nfe(steps, cfg.final, afs=cfg.afs)
-        row = None if cfg.force else store.finished(run_key(scientific(cfg, problem, seed)), adopt=False)
+        row = None if cfg.force else store.finished(run_key(scientific(cfg, who, seed)), adopt=False)
         left += row is None
         state = f"done, FID {row['fid']:.3f}" if row else f"{cfg.samples * nfe:,} evaluations to do"
         lines.append(f"  {title}: {steps} steps, NFE {nfe}, {state}")

@@ -12,15 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedsbench.bench.identity import (
+    Identity,
+    finite_glyphs_identity,
+    glyphs_identity,
+    mixture_identity,
+)
 from seedsbench.checks import nearest
-from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
+from seedsbench.data.glyphs import FLOOR, glyphs
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
-from seedsbench.metrics.extraction import Extractor, digest
+from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_reference
 from seedsbench.metrics.moments import Moments
 
@@ -64,6 +70,12 @@ class Problem(Model):
     reference_name: str = "the model's own"
     pairs: Pairs | None = None
 
+    @property
+    def identity(self) -> Identity:
+        """What a run_key says of it."""
+        real_id = None if self.pairs is None else self.pairs.id
+        return Identity(self.model_id, self.features.id, self.reference_id, real_id)
+
 
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:
     """(B,) class numbers to (B, K) float32 rows."""
@@ -75,6 +87,7 @@ def one_hot(classes: Tensor, n_classes: int) -> Tensor:
 
 def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
     """The embedded 16x16 set, one network a regime, its own 64-d feature network."""
+    who = glyphs_identity(regime)
     network = load_glyph_features(device)
     reference = load_glyph_reference()
 
@@ -85,16 +98,12 @@ def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
     return Problem(
         name="glyphs",
         denoiser=embedded.load_glyphs(regime, device=device),
-        features=Extractor("glyphs-64d", _file_id("features.safetensors"), 64, 10, 128.0, True, extract),
+        features=Extractor("glyphs-64d", who.features_id, 64, 10, 128.0, True, extract),
         reference=Moments(n=reference.n, mu=reference.mu, sigma=reference.sigma),
-        model_id=embedded.model_id(regime),
-        reference_id=_file_id("glyphs_reference.npz"),
+        model_id=who.model_id,
+        reference_id=who.reference_id,
         real=_real_glyphs,
     )
-
-
-def _file_id(name: str) -> str:
-    return digest((ASSETS / name).read_bytes())
 
 
 def _real_glyphs(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
@@ -122,13 +131,11 @@ def _analytic(
     name: str,
     model: Any,
     denoiser: Denoiser,
-    parameters: dict[str, Any],
+    who: Identity,
     extract: Any,
     n_classes: int,
-    regime: str,
 ) -> Problem:
     mu, sigma = model.moments()
-    identity = digest(parameters)
 
     def real(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
         labels = None if classes is None or not model.label_dim else one_hot(classes, model.label_dim)
@@ -138,11 +145,11 @@ def _analytic(
         name=name,
         denoiser=denoiser,
         features=Extractor(
-            "values", identity, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract
+            "values", who.features_id, len(mu), n_classes, bound=4096.0, quantised=False, extract=extract
         ),
         reference=Moments(n=0, mu=np.asarray(mu), sigma=np.asarray(sigma)),
-        model_id=digest(parameters, regime),
-        reference_id=identity,
+        model_id=who.model_id,
+        reference_id=who.reference_id,
         real=real,
     )
 
@@ -164,8 +171,8 @@ def mixture_problem(
         zero = torch.zeros((), dtype=torch.float64)
         return _values(samples), model.responsibilities(samples.double().cpu(), zero)
 
-    parameters = {"means": means, "weights": weights, "std": std}
-    return _analytic(name, model, model, parameters, extract, len(means), regime)
+    who = mixture_identity(regime, name, means, weights, std)
+    return _analytic(name, model, model, who, extract, len(means))
 
 
 def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "cpu") -> Problem:
@@ -177,4 +184,5 @@ def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "
     def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
         return _values(samples), None
 
-    return _analytic(name, model, FixedBatch(model), {"finite_glyphs": n_images}, extract, 0, regime)
+    who = finite_glyphs_identity(regime, name, n_images)
+    return _analytic(name, model, FixedBatch(model), who, extract, 0)

@@ -3,26 +3,18 @@
 import platform
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import seedsbench
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems import Problem
+from seedsbench.bench.science import labels_of, options_of
 from seedsbench.bench.store import Row
 from seedsbench.config import NUMERICS_VERSION
 from seedsbench.data.images import QUANTISER
 from seedsbench.solvers.base import Solver
-
-
-def labels_of(value: Any) -> str | int:
-    """The `labels` key: balanced, random, none, or a class number."""
-    if value is None:
-        return "none"
-    text = str(value)
-    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def choices_of(cfg: DictConfig) -> Row:
@@ -39,12 +31,6 @@ def choices_of(cfg: DictConfig) -> Row:
         "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
-    """A group's entries, resolved, less some."""
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return {key: value for key, value in values.items() if key not in without}
 
 
 def identity_of(problem: Problem) -> Row:

@@ -4,12 +4,13 @@ A network may round differently for another batch shape, so features are never c
 batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
+from collections.abc import Hashable
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from seedsbench.bench.kept import kept
 from seedsbench.bench.problems import Pairs, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
 from seedsbench.data.images import quantise
@@ -23,6 +24,7 @@ FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
 FLOOR_BATCH = 2048
 """Real images made at a time, so that memory does not grow with their number."""
+_FLOORS: dict[Hashable, float | None] = {}
 
 
 class Scorer:
@@ -101,14 +103,20 @@ def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
     return (quantise(batch.x) if problem.features.quantised else batch.x.double()).cpu()
 
 
-@lru_cache(maxsize=64)
 def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
     """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the sampling error of the yardstick itself. Where no
     other real images can be made, the sets are drawn from the real features, if these are at least twice
-    as many (whatever the labels); else None.
+    as many (whatever the labels); else None. Made once for all networks with these features, reference and
+    real images, and kept by what they are: by the problem, it would keep the network.
     """
+    yardstick = (replace(problem.identity, model_id=""), problem.real, problem.denoiser.label_dim)
+    key = (yardstick, n, labels, splits, sets)
+    return kept(_FLOORS, key, lambda: _floor(problem, n, labels, splits, sets), most=64)
+
+
+def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
     if problem.real is None:
         return _floor_of_features(problem, n, sets)
     values = []

@@ -21,8 +21,6 @@ from seedsbench.metrics.reference import Reference, read_reference
 
 log = logging.getLogger(__name__)
 
-PLACES = ("weights", "reference", "real")
-"""Options that say where something is; rows are keyed by what it is."""
 OF_CELLS = ("splits", "floor_sets")
 """Options of the group that say how a cell is scored, whatever the yardstick."""
 

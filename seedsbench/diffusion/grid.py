@@ -5,8 +5,10 @@ its appendix. A grid of n steps has n + 1 decreasing levels, all positive; the w
 to zero is the loop's `final` policy.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,8 +68,8 @@ class EDM(Grid):
         return (first + _ramp(n) * (last - first)) ** self.rho
 
 
-# Range of the VP process: sigma(epsilon_s) .. sigma(1) with beta_d 19.9, beta_min 0.1.
-_VP_LOW, _VP_HIGH = (float(VP().sigma(torch.tensor(t, dtype=torch.float64))) for t in (VP().epsilon_s, 1.0))
+# Range of the VP process: sigma(epsilon_s) .. sigma(1) with beta_d 19.9, beta_min 0.1, as torch computes it.
+_VP_LOW, _VP_HIGH = 0.010485992786702987, 152.1669702839464
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class Explicit(Grid):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
-        check_decreasing(torch.tensor(self.sigmas, dtype=torch.float64))
+        check_decreasing(self.sigmas)
 
     def range(self, low: float, high: float) -> tuple[float, float]:
         return self.sigmas[-1], self.sigmas[0]
@@ -228,13 +230,12 @@ class Explicit(Grid):
         return torch.tensor(self.sigmas, dtype=torch.float64)
 
 
-def check_decreasing(sigmas: Tensor) -> None:
+def check_decreasing(sigmas: Tensor | Sequence[float]) -> None:
     """Raise ValueError unless there are at least two levels, finite, positive, strictly decreasing."""
-    if len(sigmas) < 2:
-        raise ValueError(f"a grid needs at least two noise levels, got {sigmas.tolist()}")
-    if not bool((sigmas.isfinite() & (sigmas > 0)).all()):
-        raise ValueError(
-            f"noise levels must be finite and positive (the step to 0 is `final`), got {sigmas.tolist()}"
-        )
-    if not bool((sigmas[1:] < sigmas[:-1]).all()):
-        raise ValueError(f"noise levels must decrease strictly, got {sigmas.tolist()}")
+    levels = [float(sigma) for sigma in sigmas]
+    if len(levels) < 2:
+        raise ValueError(f"a grid needs at least two noise levels, got {levels}")
+    if not all(0 < level < math.inf for level in levels):
+        raise ValueError(f"noise levels must be finite and positive (the step to 0 is `final`), got {levels}")
+    if not all(after < before for before, after in itertools.pairwise(levels)):
+        raise ValueError(f"noise levels must decrease strictly, got {levels}")

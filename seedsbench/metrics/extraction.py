@@ -1,19 +1,16 @@
 """What feature extractors share: one shape, an identity by content, the same arithmetic everywhere."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from seedsbench.data.digests import digest, file_sha256
 from seedsbench.metrics.base import one_thread
 
+__all__ = ["BLOCK", "Extractor", "digest", "file_sha256", "full_precision"]
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
 
@@ -49,29 +46,6 @@ class Extractor:
         with one_thread():
             features, logits = self.extract(whole)
         return features[:n].double(), None if logits is None else logits[:n]
-
-
-def digest(*parts: Any) -> str:
-    """16 hex digits of the JSON, or of the bytes, of the parts."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
-    return sha.hexdigest()[:16]
-
-
-def file_sha256(path: str | Path) -> str:
-    """The sha256 of a file, 64 hex digits; remembered while its size and time stay the same."""
-    stat = Path(path).stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, size: int, time: int) -> str:
-    sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            sha.update(chunk)
-    return sha.hexdigest()
 
 
 @contextmanager

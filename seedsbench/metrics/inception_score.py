@@ -8,9 +8,9 @@ on the CPU: on a contiguous array its exp gives one value the same bits at every
 import math
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike
-from scipy.special import xlogy
 from torch import Tensor
 
 from seedsbench.metrics.base import as_matrix, check_indices
@@ -83,7 +83,7 @@ class InceptionScore:
             )
         unit = self.counts * 2.0**self.bits
         marginal = self.probabilities / unit[:, None]
-        scores = np.exp(self.negentropy / unit - xlogy(marginal, marginal).sum(axis=1))
+        scores = np.exp(self.negentropy / unit - scipy.special.xlogy(marginal, marginal).sum(axis=1))
         return {"is_mean": float(scores.mean()), "is_std": float(scores.std())}
 
 

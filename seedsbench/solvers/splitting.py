@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy import special
 from torch import Tensor
 
 from seedsbench.diffusion.process import expand
@@ -116,16 +116,16 @@ class EDMPrediction(Splitting):
 
     def _full(self) -> float:
         # Integral of cos^(k-1) over a quarter turn, in the units of y.
-        return 0.5 * float(special.beta(0.5, self.k / 2)) * self.sigma_data**-self.k
+        return 0.5 * float(scipy.special.beta(0.5, self.k / 2)) * self.sigma_data**-self.k
 
     def clock(self, sigma: Tensor) -> Tensor:
         share = (sigma**2 / self._spread(sigma)).detach().cpu().numpy()
-        return torch.as_tensor(np.asarray(special.betainc(0.5, self.k / 2, share))) * self._full()
+        return torch.as_tensor(np.asarray(scipy.special.betainc(0.5, self.k / 2, share))) * self._full()
 
     def sigma(self, clock: Tensor) -> Tensor:
         share = np.asarray((clock / self._full()).detach().cpu().numpy())
-        sine2 = special.betaincinv(0.5, self.k / 2, share)
-        cosine2 = special.betaincinv(self.k / 2, 0.5, 1 - share)
+        sine2 = scipy.special.betaincinv(0.5, self.k / 2, share)
+        cosine2 = scipy.special.betaincinv(self.k / 2, 0.5, 1 - share)
         return torch.as_tensor(np.asarray(self.sigma_data * np.sqrt(sine2 / cosine2)))
 
     def noise_clock(self, sigma: Tensor) -> Tensor:

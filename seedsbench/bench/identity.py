@@ -1,0 +1,64 @@
+"""Who a problem is, from files and options alone, before any network is loaded.
+
+The builders in `bench.problems` take their identities from here, and plan=true knows run_keys by them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seedsbench.data.digests import digest
+from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers import embedded
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of the network, the features, what samples are compared with, and the real images, if there are any."""
+
+    model_id: str
+    features_id: str
+    reference_id: str
+    real_id: str | None = None
+
+
+def glyphs_identity(regime: str) -> Identity:
+    """Of the embedded model: its files' contents. ValueError for a regime it does not have."""
+    features, reference = (
+        digest((ASSETS / name).read_bytes()) for name in ("features.safetensors", "glyphs_reference.npz")
+    )
+    return Identity(embedded.model_id(regime), features, reference)
+
+
+def mixture_identity(
+    regime: str, name: str, means: list[list[float]], weights: list[float], std: float
+) -> Identity:
+    """Of a Gaussian mixture: its parameters."""
+    return _analytic(regime, {"means": means, "weights": weights, "std": std})
+
+
+def finite_glyphs_identity(regime: str, name: str, n_images: int) -> Identity:
+    """Of the exact denoiser of the first n_images glyphs."""
+    return _analytic(regime, {"finite_glyphs": n_images})
+
+
+def _analytic(regime: str, parameters: dict[str, Any]) -> Identity:
+    return Identity(digest(parameters, regime), digest(parameters), digest(parameters))
+
+
+_KNOWN: dict[str, Callable[..., Identity]] = {
+    "seedsbench.bench.problems.glyphs_problem": glyphs_identity,
+    "seedsbench.bench.problems.mixture_problem": mixture_identity,
+    "seedsbench.bench.problems.finite_glyphs_problem": finite_glyphs_identity,
+}
+
+
+def identity_of(cfg: DictConfig) -> Identity | None:
+    """Of the problem of a composed cell; None where only building the problem can tell."""
+    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    target = options.pop("_target_", None)
+    if target not in _KNOWN or "_target_" in cfg.metrics:
+        return None
+    return _KNOWN[target](cfg.regime.name, **options)

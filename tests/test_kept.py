@@ -1,0 +1,59 @@
+"""What cells of one process share: loaded once, so many and no more, and nothing kept by accident."""
+
+import gc
+import weakref
+
+import torch
+from cells import compose
+
+from seedsbench.bench import cell, scoring
+from seedsbench.bench.cell import problem_of
+from seedsbench.bench.kept import kept
+from seedsbench.bench.problems import glyphs_problem, mixture_problem
+from seedsbench.bench.scoring import floor
+
+
+def test_what_was_not_used_for_longest_goes():
+    things, made = {}, []
+
+    def get(key):
+        return kept(things, key, lambda: made.append(key) or key.upper(), most=2)
+
+    assert [get(key) for key in "abacab"] == list("ABACAB")
+    assert made == list("abcb")  # c put b out, as a had been used since
+    assert list(things) == ["a", "b"]
+
+
+def test_a_sweep_over_models_and_regimes_loads_each_once(monkeypatch):
+    monkeypatch.setattr(cell, "_LOADED", {})
+    cells = [f"model.std={0.1 * k}" for k in range(1, 9)]
+    first = [problem_of(compose(each), "cpu") for each in cells]
+    again = [problem_of(compose(each, "solver=heun"), "cpu") for each in cells]
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    problem_of(compose("model.std=0.9"), "cpu")
+    assert len(cell._LOADED) <= cell.MOST_LOADED
+
+
+def test_a_floor_is_shared_by_networks_and_keeps_none_alive(monkeypatch):
+    monkeypatch.setattr(scoring, "_FLOORS", {})
+    problem, calls = glyphs_problem("edm"), []
+    extract = problem.features.extract
+    object.__setattr__(problem.features, "extract", lambda images: calls.append(1) or extract(images))
+    value = floor(problem, 20, "balanced", 2, 1)
+    assert calls
+    assert floor(glyphs_problem("vp"), 20, "balanced", 2, 1) == value
+    assert len(scoring._FLOORS) == 1
+    network = weakref.ref(problem.denoiser)
+    del problem
+    gc.collect()
+    assert network() is None
+
+
+def test_floors_of_other_yardsticks_are_others(monkeypatch):
+    monkeypatch.setattr(scoring, "_FLOORS", {})
+    for std in (0.1, 0.5):
+        problem = mixture_problem("edm", "gaussian", [[0.3, -0.2]], [1.0], std)
+        for n in (10, 20):
+            floor(problem, n, "none", 2, 1)
+    assert len(set(scoring._FLOORS.values())) == 4
+    assert torch.tensor(list(scoring._FLOORS.values())).isfinite().all()
