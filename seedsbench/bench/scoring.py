@@ -142,6 +142,10 @@ class Scorer:
             raise ValueError(f"block {int((self.done & done).nonzero()[0][0])} is in both")
         return done
 
+    def overlaps(self, state: Mapping[str, np.ndarray]) -> bool:
+        """Whether a state() has blocks that are done here too."""
+        return bool((np.packbits(self.done) & state["done"]).any())
+
     def compute(self) -> dict[str, float | None]:
         """All scores; RuntimeError unless every sample has been seen."""
         if not self.done.all():
