@@ -6,7 +6,7 @@ between steps, save what is done, and raise Stopped.
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,17 @@ def stop_requested() -> bool:
 
 
 @contextmanager
-def stops_on_sigterm() -> Iterator[None]:
-    """SIGTERM asks for a stop while this holds (in the main thread; elsewhere it changes nothing)."""
+def stops_on_sigterm(also: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """While this holds, SIGTERM asks for a stop and calls `also`. Changes nothing off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, request_stop)
+
+    def handle(*_: Any) -> None:
+        request_stop()
+        also()
+
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
