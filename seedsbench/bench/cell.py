@@ -27,7 +27,7 @@ from seedsbench.bench.row_facts import (
     solver_facts,
 )
 from seedsbench.bench.scoring import floor
-from seedsbench.bench.share import Job, lead, plan_of
+from seedsbench.bench.share import Job, gather, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import PLACES, measured
@@ -194,8 +194,11 @@ def _stored(store: ResultStore, row: Row) -> Row:
 def _execute(job: Job, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     cfg, problem, plan = job.cfg, job.problem, job.plan
-    scorer = lead(job, sweep)
+    earlier, scorer = lead(job, sweep)
     started = time.perf_counter()
+    gather(job, scorer)
+    if earlier.n_done:
+        scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
     scored = time.perf_counter()
     row["fid_floor"] = floor(problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)

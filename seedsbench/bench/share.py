@@ -66,8 +66,8 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     return Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
 
 
-def lead(job: Job, sweep: SweepLine | None) -> Scorer:
-    """Rank 0's part of a cell: its share, then everyone's sums in one Scorer, ready to compute()."""
+def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer]:
+    """Rank 0's part of a cell: the sums of earlier runs, and those of its share of what they left."""
     earlier, mine = job.scorer(), job.scorer()
     restore(job.store, job.of, earlier, mine, job.cfg.force)
     if earlier.n_done:
@@ -77,10 +77,7 @@ def lead(job: Job, sweep: SweepLine | None) -> Scorer:
     left = job.plan.samples - earlier.n_done
     with CellLine(describe(job.row), left, left * job.cfg.nfe, sweep) as line:
         in_step(job.ranks, job.number, lambda: draw(job, earlier.done, mine, line))
-    gather(job, mine)
-    if earlier.n_done:
-        mine.add(earlier.state())
-    return mine
+    return earlier, mine
 
 
 def gather(job: Job, mine: Scorer) -> None:
