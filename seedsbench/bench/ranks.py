@@ -48,11 +48,14 @@ def joined() -> Ranks:
     needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if not all(name in os.environ for name in needed) or int(os.environ["WORLD_SIZE"]) < 2:
         return ALONE
-    store, rank, world_size = next(dist.rendezvous("env://"))
+    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of torch
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world_size = next(rendezvous("env://"))
     # Sums are merged on the CPU, whatever device they are of: gloo serves all, two ranks on one GPU too.
-    dist.init_process_group("gloo", store=dist.PrefixStore("gloo", store), rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", store=PrefixStore("gloo", store), rank=rank, world_size=world_size)
     local = int(os.environ.get("LOCAL_RANK", rank))
-    return Ranks(rank, world_size, local, dist.PrefixStore("seedsbench", store))
+    return Ranks(rank, world_size, local, PrefixStore("seedsbench", store))
 
 
 # --- what rank 0 tells the others -----------------------------------------------------------------
