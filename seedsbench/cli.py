@@ -3,7 +3,7 @@
     seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50
 
 Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itself was wrong (one line
-says what and what would work; nothing has been computed).
+says what and what would work; nothing has been computed), 143 stopped by SIGTERM (the same command goes on).
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -27,13 +27,48 @@ if TYPE_CHECKING:
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
+STOPPED = 128 + 15
+"""The exit code after SIGTERM, as of a process that did not handle it."""
 _SWEEP: "list[SweepLine]" = []
 """The line of the sweep this process runs; a launcher's workers have none."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `seedsbench`; exits the process."""
+    """Entry point of `seedsbench`; exits the process. Under torchrun rank 0 does it all, the others help."""
+    from seedsbench.bench.stopping import stops_on_sigterm
+
     arguments = sys.argv[1:] if argv is None else argv
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _together(arguments)
+        return
+    with stops_on_sigterm():
+        _main(arguments)
+
+
+def _together(arguments: list[str]) -> None:
+    """This process as one of the ranks that torchrun started."""
+    from seedsbench.bench.follow import follow
+    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.stopping import Stopped, stops_on_sigterm
+
+    ranks = joined()
+    with stops_on_sigterm(partial(say_stopped, ranks)):
+        if ranks.rank == 0:
+            try:
+                _main(arguments)
+            finally:
+                tell(ranks, lambda: None)
+            return
+        try:
+            _importable(parse(arguments).config_dirs)
+            follow(ranks)
+        except Usage:  # rank 0 says it
+            return
+        except Stopped:
+            raise SystemExit(STOPPED) from None
+
+
+def _main(arguments: list[str]) -> None:
     now = datetime.now()
     os.environ.setdefault(STUDY, now.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault(INVOCATION, f"{now.isoformat()}-{os.getpid()}")
@@ -55,12 +90,20 @@ def main(argv: list[str] | None = None) -> None:
     if checked.plan:
         print(checked.plan)
         return
+    _run(checked)
+
+
+def _run(checked: Checked) -> NoReturn:
     from seedsbench.bench.progress import SweepLine
+    from seedsbench.bench.stopping import Stopped
 
     _SWEEP.append(SweepLine(checked.weights))
     _compose_each_cell_once()
     try:
         _hydra()
+    except Stopped:
+        print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     finally:
         _SWEEP.pop().close()
     raise SystemExit(_finish(checked))

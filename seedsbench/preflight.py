@@ -6,6 +6,7 @@ of the others, so that the cost is the sum of the choices and not their product.
 """
 
 import itertools
+import os
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
 from functools import partial
@@ -117,6 +118,7 @@ def preflight(options: Options) -> Checked:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
+            _check_launcher(first.hydra.runtime.choices["hydra/launcher"])
             study = Path(first.results_dir) / first.study
             tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
             if first.plan or first.dry_run:
@@ -166,6 +168,12 @@ def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
                 f"{override.input_line}: an interval needs a sweeper that searches, as hydra/sweeper=optuna, "
                 f"or write {key}=a,b"
             )
+
+
+def _check_launcher(name: str | None) -> None:
+    """Refuse to start further processes from each of the ranks that share a cell."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name != "basic":
+        raise ValueError(f"hydra/launcher={name} cannot be used under torchrun: drop one of the two")
 
 
 def compositions(options: Options) -> list[DictConfig]:

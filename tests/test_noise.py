@@ -225,7 +225,7 @@ def test_seed_out_of_range(seed):
 
 @pytest.mark.gpu
 def test_normals_are_the_same_on_a_gpu():
-    """Uniforms bit for bit; normals but for the last bit of the root, which a CPU's vector library may miss."""
+    """Uniforms bit for bit; normals but for the root: a CPU's vector library may miss its last bit."""
     indices = torch.arange(64)
     names = {"seed": 3, "stream": 1, "draw": 2}
     uniforms = philox.philox_uniform(indices, 3072, **names)

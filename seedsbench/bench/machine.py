@@ -16,13 +16,22 @@ def machine() -> str:
     return hashlib.sha256(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode()).hexdigest()[:8]
 
 
-def device_of(name: str) -> str:
-    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error."""
-    if name == "auto":
-        return "cuda" if has_cuda() else "cpu"
+def device_of(name: str, local_rank: int | None = None) -> str:
+    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error.
+
+    Of several ranks on a machine (local_rank: which) each has a GPU of its own, as long as there are enough.
+    """
     if name.startswith("cuda") and not has_cuda():
         raise ValueError(f"device={name}, but torch sees no CUDA device here: use device=cpu or auto")
-    return name
+    if name not in ("auto", "cuda"):
+        return name
+    if not has_cuda():
+        return "cpu"
+    if local_rank is None:
+        return "cuda"
+    import torch
+
+    return f"cuda:{local_rank % torch.cuda.device_count()}"
 
 
 def has_cuda() -> bool:
