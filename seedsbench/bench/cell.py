@@ -16,6 +16,7 @@ from seedsbench.bench.model_files import CIRCUMSTANCES
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.row_facts import (
+    changed_arithmetic,
     choices_of,
     describe,
     environment_of,
@@ -25,7 +26,7 @@ from seedsbench.bench.row_facts import (
     outcome,
     solver_facts,
 )
-from seedsbench.bench.sampling import Plan, classes_of, generate
+from seedsbench.bench.sampling import Plan, batch_size_for, classes_of, generate
 from seedsbench.bench.scoring import Scorer, floor, prepared
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import PLACES, measured
@@ -97,6 +98,7 @@ def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str,
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        **changed_arithmetic(cfg),
     }
     for place in PLACES:  # known by features_id, reference_id and real_id
         science["metrics"].pop(place, None)
@@ -176,7 +178,10 @@ def _execute(
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
-    plan = Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
+    plan = Plan(
+        *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),
+        *(cfg.seeding, cfg.samples, cfg.precision, cfg.compile),
+    )
     row = _sample_and_score(cfg, problem, plan, device, preview, title, sweep)
     started = time.perf_counter()
     row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
@@ -194,6 +199,7 @@ def _sample_and_score(
     sweep: SweepLine | None,
 ) -> Row:
     scorer = Scorer(problem, cfg.samples, min(cfg.metrics.splits, cfg.samples))
+    size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
     total, most = 0, 0
     shown = previews.Strip()
     seconds = {"sampling": 0.0, "features": 0.0, "scoring": 0.0}
@@ -202,7 +208,7 @@ def _sample_and_score(
             problem.denoiser,
             plan,
             torch.arange(cfg.samples),
-            batch_size=cfg.batch_size,
+            batch_size=size,
             device=device,
             progress=line.advance,
         )
@@ -227,6 +233,7 @@ def _sample_and_score(
         **scores,
         "nfe": total / cfg.samples,
         "nfe_max": most,
+        "batch_size": size.now,
         **{f"seconds_{part}": value for part, value in seconds.items()},
         "images_per_second": cfg.samples / seconds["sampling"],
     }

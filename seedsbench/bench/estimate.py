@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
+from seedsbench.bench.batching import CPU_SIZE
 from seedsbench.bench.cell import device_of, problem_of
 from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.problems import Problem, one_hot
@@ -100,7 +101,7 @@ def _total(rows: Iterable[dict[str, Any]], key: str) -> float:
 def _measured(cfg: DictConfig) -> Speed:
     device = device_of(cfg.device)
     problem = problem_of(cfg, device)
-    count = min(cfg.batch_size, cfg.samples)
+    count = min(CPU_SIZE if cfg.batch_size == "auto" else cfg.batch_size, cfg.samples)
     network = _network_seconds(problem, device, cfg.dtype)
     evaluation = network
     if network * count < QUICK:

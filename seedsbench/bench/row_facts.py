@@ -36,9 +36,17 @@ def choices_of(cfg: DictConfig) -> Row:
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        "network_precision": cfg.precision,
+        "compile": cfg.compile,
         "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def changed_arithmetic(cfg: DictConfig) -> Row:
+    """How the network runs, where not in plain float32: so that keys of plain rows stay what they were."""
+    precision = {} if cfg.precision == "fp32" else {"precision": cfg.precision}
+    return {**precision, **({"compile": True} if cfg.compile else {})}
 
 
 def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
@@ -83,7 +91,6 @@ def environment_of(cfg: DictConfig, device: str) -> Row:
         "device_name": name,
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "batch_size": cfg.batch_size,
         "world_size": 1,
         "version_seedsbench": seedsbench.__version__,
         "version_torch": torch.__version__,
