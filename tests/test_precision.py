@@ -1,4 +1,4 @@
-"""How a cell's network runs: low precision, compiled, in batches that fit the memory. And what that changes."""
+"""How a cell's network runs: low precision, compiled, in batches that fit; and what that changes."""
 
 import gc
 import math
