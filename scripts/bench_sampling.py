@@ -127,7 +127,7 @@ def ddpmpp(device: str) -> Preconditioned:
 
 def best_batch(denoiser: Preconditioned, device: str, most: int) -> int:
     """The batch of the fastest forward pass a sample."""
-    bench = Bench(denoiser, device, 1, 1, 1)
+    bench = Bench(denoiser, device, batch=1, nfe=2, rounds=1)
     plan = bench.plan("euler")
     return fastest(lambda size: min(replace(bench, batch=size).forward(plan) for _ in range(3)), most)
 
