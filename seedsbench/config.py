@@ -12,6 +12,7 @@ NUMERICS_VERSION = 1
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float64", "float32")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 LABELS = ("balanced", "random", "none")
 
 
@@ -37,9 +38,11 @@ class Config:
     labels: Any = "balanced"
     final: str = "denoise"
     afs: bool = False
-    batch_size: int = 256
+    batch_size: Any = 256
     device: str = "auto"
     dtype: str = "float64"
+    precision: str = "fp32"
+    compile: bool = False
     seeding: str = "philox"
     study: str = "${oc.env:SEEDSBENCH_STUDY}"
     results_dir: str = "results"
@@ -61,8 +64,8 @@ def check_config(cfg: Any) -> None:
         raise ValueError(f"samples={cfg.samples}: a covariance needs at least 2 samples")
     if cfg.samples > 2**32:
         raise ValueError(f"samples={cfg.samples}: the noise is numbered for at most 2**32 samples")
-    if cfg.batch_size < 1:
-        raise ValueError(f"batch_size={cfg.batch_size} must be at least 1")
+    if cfg.batch_size != "auto" and (type(cfg.batch_size) is not int or cfg.batch_size < 1):
+        raise ValueError(f"batch_size={cfg.batch_size} must be at least 1, or auto")
     if not cfg.save_every >= 0:
         raise ValueError(f"save_every={cfg.save_every} must be a number of seconds from 0 up, or .inf")
     if cfg.repeats < 1:
@@ -71,6 +74,7 @@ def check_config(cfg: Any) -> None:
         raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
     _one_of("final", cfg.final, ("denoise", "euler", "stop"))
     _one_of("dtype", cfg.dtype, DTYPES)
+    _one_of("precision", cfg.precision, PRECISIONS)
     _one_of("seeding", cfg.seeding, ("philox", "edm"))
     _one_of("device", str(cfg.device).split(":")[0], DEVICES)
     if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):

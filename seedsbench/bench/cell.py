@@ -25,6 +25,7 @@ from seedsbench.bench.row_facts import (
     reason_of,
     solver_facts,
 )
+from seedsbench.bench.sampling import batch_size_for
 from seedsbench.bench.science import scientific
 from seedsbench.bench.scoring import floor
 from seedsbench.bench.share import Job, gather, lead, plan_of
@@ -115,7 +116,8 @@ def _run(
         raise Stopped
     try:
         plan = plan_of(cfg, problem, seed)
-        row.update(_execute(Job(cfg, problem, plan, device, store, dict(row), ranks, number), sweep))
+        size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
+        row.update(_execute(Job(cfg, problem, plan, size, device, store, dict(row), ranks, number), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
@@ -158,6 +160,7 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
         seconds_scoring=scored - started,
         seconds_floor=time.perf_counter() - scored,
         images_per_second=plan.samples / sampling,
+        batch_size=job.size.now,
     )
     scorer.shown.write(job.store.sample_path(job.row["run_key"]))
     environment = environment_of(cfg, job.device, job.ranks.world_size)

@@ -72,7 +72,9 @@ def from_rows(cfg: DictConfig, rows: list[dict[str, Any]]) -> Speed | None:
     wanted = {"model": chosen.model, "regime": chosen.regime, "dtype": cfg.dtype}
     wanted |= {"device": device_of(cfg.device)}
     wanted |= {} if (count := threads()) is None else {"threads": count}
-    near = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    wanted |= {"network_precision": cfg.precision, "compile": cfg.compile}
+    unsaid = {"network_precision": "fp32", "compile": False}  # by rows of earlier versions
+    near = [row for row in rows if all({**unsaid, **row}.get(key) == value for key, value in wanted.items())]
     near = [row for row in near if row.get("seconds_sampling") and row.get("nfe")]
     near = [row for row in near if row.get("solver") == chosen.solver] or near
     near = [row for row in near if row.get("batch_size") == cfg.batch_size] or near

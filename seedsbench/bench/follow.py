@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.ranks import Ranks, blamed, in_step, messages, task_of
+from seedsbench.bench.sampling import batch_size_for
 from seedsbench.bench.scoring import Scorer
 from seedsbench.bench.share import Job, draw, gather, plan_of
 from seedsbench.bench.stopping import Stopped
@@ -47,7 +48,9 @@ def _take_part(ranks: Ranks, number: int, cfg: DictConfig, seed: int, task: dict
         device = device_of(cfg.device, ranks.local_rank)
         problem = problem_of(cfg, device)
         store = ResultStore(Path(cfg.results_dir) / cfg.study)
-        job = Job(cfg, problem, plan_of(cfg, problem, seed), device, store, task["row"], ranks, number)
+        plan = plan_of(cfg, problem, seed)
+        size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
+        job = Job(cfg, problem, plan, size, device, store, task["row"], ranks, number)
         mine = job.scorer()
         packed = np.frombuffer(bytes.fromhex(task["done"]), np.uint8)
         made.append((job, mine))

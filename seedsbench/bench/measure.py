@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
+from seedsbench.bench.batching import CPU_SIZE
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems import Problem, one_hot
@@ -28,7 +29,7 @@ def measured(cfg: DictConfig) -> tuple[float, float, float]:
     """Seconds an evaluation of one sample, an image's features, and a whole floor take for a cell."""
     device = device_of(cfg.device)
     problem = problem_of(cfg, device)
-    count = min(cfg.batch_size, cfg.samples)
+    count = min(CPU_SIZE if cfg.batch_size == "auto" else cfg.batch_size, cfg.samples)
     network = _network_seconds(problem, device, cfg.dtype)
     evaluation = network
     if network * count < QUICK:

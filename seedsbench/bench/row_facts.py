@@ -28,6 +28,8 @@ def choices_of(cfg: DictConfig) -> Row:
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        "network_precision": cfg.precision,
+        "compile": cfg.compile,
         "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -69,7 +71,6 @@ def environment_of(cfg: DictConfig, device: str, world_size: int = 1) -> Row:
         "device_name": name,
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "batch_size": cfg.batch_size,
         "world_size": world_size,
         "version_seedsbench": seedsbench.__version__,
         "version_torch": torch.__version__,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seedsbench.bench.batching import BatchSize
+from seedsbench.bench.precision import tensor_cores, variant
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
@@ -27,6 +29,8 @@ class Plan:
     seeding: "philox", or "edm": image i of seed s has the per-image seed s * samples + i of EDM's
     generate script, so that seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then
     drawn for every image of a conditional model, and used for labels "random".
+
+    precision, compile: how the network runs (`seedsbench.bench.precision`).
     """
 
     solver: Solver
@@ -39,6 +43,8 @@ class Plan:
     afs: bool = False
     seeding: str = "philox"
     samples: int = 0
+    precision: str = "fp32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,27 +80,53 @@ def generate(
     plan: Plan,
     indices: Tensor,
     *,
-    batch_size: int,
+    batch_size: int | BatchSize,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda evaluations: None,
 ) -> Iterator[SampleBatch]:
     """Yield finished samples of the given indices, `batch_size` at a time, in their order.
 
-    progress is called with the network evaluations spent since its last call.
+    A batch that runs out of memory is drawn again in halves, and later ones are no larger. progress is
+    called with the network evaluations spent since its last call.
     """
-    times = plan.schedule.sigma_inv(plan.sigmas)
-    shape = denoiser.image_shape
-    for batch in indices.split(batch_size):
-        start, classes, noise = _start(plan, batch, shape, denoiser.label_dim, device)
+    size = batch_size_for(denoiser, plan, batch_size, device) if isinstance(batch_size, int) else batch_size
+    whole = len(indices)
+    while len(indices):
+        batch = indices[: size.now]
+        padded = min(size.now, whole)
+        network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
+        try:
+            finished = _finished(network, plan, batch, device, progress)
+        except torch.OutOfMemoryError:
+            if not size.halve(len(batch)):
+                raise
+            continue
+        yield finished
+        indices = indices[len(batch) :]
+
+
+def batch_size_for(denoiser: Denoiser, plan: Plan, asked: int | str, device: str) -> BatchSize:
+    """What `generate` takes: `asked` samples at a time, or as many as "auto" finds best, or fewer in need."""
+    return BatchSize(asked, variant(denoiser, device, precision=plan.precision), device)
+
+
+def _finished(
+    denoiser: Denoiser, plan: Plan, batch: Tensor, device: str, progress: Callable[[int], object]
+) -> SampleBatch:
+    """The samples with these indices."""
+    with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
+        start, classes, noise = _start(plan, batch, denoiser.image_shape, denoiser.label_dim, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
         process = Process(denoiser, plan.schedule, len(batch), labels, afs=plan.afs)
+        times = plan.schedule.sigma_inv(plan.sigmas)
         x, spent = start, 0
         for state in integrate(process, plan.solver, start, times, noise, plan.final):
             x = state
             total = int(process.nfe.sum())
             progress(total - spent)
             spent = total
-        yield SampleBatch(batch, x, process.nfe)
+    # A clone made here is an ordinary tensor again.
+    return SampleBatch(batch, x.clone(), process.nfe.clone())
 
 
 def _start(

@@ -30,6 +30,12 @@ def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> di
     return {key: value for key, value in values.items() if key not in without}
 
 
+def changed_arithmetic(cfg: DictConfig) -> dict[str, Any]:
+    """How the network runs, where not in plain float32: so that keys of plain rows stay what they were."""
+    precision = {} if cfg.precision == "fp32" else {"precision": cfg.precision}
+    return {**precision, **({"compile": True} if cfg.compile else {})}
+
+
 def scientific(cfg: DictConfig, problem: "Problem | Identity | None", seed: int) -> dict[str, Any]:
     """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
     who = problem if problem is None or isinstance(problem, Identity) else problem.identity
@@ -49,6 +55,7 @@ def scientific(cfg: DictConfig, problem: "Problem | Identity | None", seed: int)
         "final": cfg.final,
         "afs": cfg.afs,
         "dtype": cfg.dtype,
+        **changed_arithmetic(cfg),
     }
     for place in PLACES:  # known by features_id, reference_id and real_id
         science["metrics"].pop(place, None)

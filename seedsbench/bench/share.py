@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
+from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
@@ -39,6 +40,7 @@ class Job:
     cfg: DictConfig
     problem: Problem
     plan: Plan
+    size: BatchSize
     device: str
     store: ResultStore
     row: Row
@@ -64,7 +66,10 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
     dtype = getattr(torch, cfg.dtype)
-    return Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
+    return Plan(
+        *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),
+        *(cfg.seeding, cfg.samples, cfg.precision, cfg.compile),
+    )
 
 
 def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer]:
@@ -107,7 +112,7 @@ def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = Non
 
     batches = generate(
         *(job.problem.denoiser, job.plan, indices),
-        batch_size=job.cfg.batch_size,
+        batch_size=job.size,
         device=job.device,
         progress=advance,
     )

@@ -1,10 +1,12 @@
 """What every network and every analytic model becomes: D(x, sigma, labels) = E[data | x]."""
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Denoiser(ABC):
@@ -47,6 +49,16 @@ class Denoiser(ABC):
         """The nearest noise level the network was trained on; the identity for continuous ones."""
         return sigma
 
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Denoiser":
+        """A copy that runs change(its raw network) and hands it what it hands its own.
+
+        The network's arguments are tensors (or None), its result is one tensor. Raises ValueError for a
+        denoiser without a network.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no network to run another way: use precision=fp32 and compile=false"
+        )
+
 
 def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:
     """Raise ValueError unless labels is None or (batch, label_dim) with label_dim > 0."""
@@ -86,6 +98,11 @@ class FixedBatch(Denoiser):
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self.denoiser.round_sigma(sigma)
+
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Denoiser":
+        changed = copy.copy(self)
+        changed.denoiser = self.denoiser.with_network(change)
+        return changed
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])

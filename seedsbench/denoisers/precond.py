@@ -200,7 +200,8 @@ class IDDPMPreconditioner(NoisePrediction):
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         index = (self.M - 1 - c_noise.round().long()).clamp(0, self.M)
-        return self.table(c_noise.device)[index].to(c_noise.dtype)
+        # take, not []: a single index would be read back from the device
+        return self.table(c_noise.device).take(index).to(c_noise.dtype)
 
     def sample_sigma(self, u: Tensor) -> Tensor:
         return self.table(u.device)[(u * self.M).long().clamp(max=self.M - 1)].to(u.dtype)

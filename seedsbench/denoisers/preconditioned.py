@@ -1,5 +1,8 @@
 """A raw network and its preconditioner, together a denoiser (Karras et al. 2022, Eq. 7)."""
 
+import copy
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +14,8 @@ from seedsbench.diffusion.process import expand
 class Preconditioned(Denoiser):
     """A network F(x_in, c_noise, labels) seen through a preconditioner.
 
-    The network runs in its own floating-point type; everything around it in that of x. Networks that
-    also predict a variance (twice the channels) are cut to their first half.
+    The network is handed its weights' floating-point type; everything around it is computed in that of x.
+    Networks that also predict a variance (twice the channels) are cut to their first half.
     """
 
     def __init__(
@@ -29,11 +32,17 @@ class Preconditioned(Denoiser):
         self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
         if isinstance(preconditioner, EDMPreconditioner):
             self.sigma_data = preconditioner.sigma_data
+        self._dtype: torch.dtype | None = None
 
     def to(self, device: torch.device | str) -> "Preconditioned":
         """Move the network's weights, in place; returns self."""
         self.network.to(device)
         return self
+
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Preconditioned":
+        changed = copy.copy(self)
+        changed.network, changed._dtype = change(self.network), self._network_dtype()
+        return changed
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self.preconditioner.round_sigma(sigma)
@@ -55,8 +64,12 @@ class Preconditioned(Denoiser):
 
     def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
-        dtype = next(self.network.parameters()).dtype
+        dtype = self._network_dtype()
         x_in = (expand(self.preconditioner.c_in(sigma), x) * x).to(dtype)
-        c_noise = self.preconditioner.c_noise(sigma).to(dtype)
+        # Noise levels that all samples share are numbers of the host.
+        c_noise = self.preconditioner.c_noise(sigma).to(x.device, dtype)
         labels = None if labels is None else labels.to(dtype)
         return self.network(x_in, c_noise, labels)[:, : self.img_channels]
+
+    def _network_dtype(self) -> torch.dtype:
+        return self._dtype or next(self.network.parameters()).dtype

@@ -5,11 +5,12 @@ data ("sample") or v = a eps - s x0 ("v_prediction", Salimans and Ho 2022, secti
 of x = x_t / a, the data with noise of level sigma = s / a, and returns the data.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedsbench.denoisers.base import Denoiser, check_labels
 from seedsbench.diffusion.process import expand
@@ -121,6 +122,11 @@ class Guided(Denoiser):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.denoiser.image_shape
+
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Guided":
+        changed = copy.copy(self)
+        changed.denoiser = self.denoiser.with_network(change)
+        return changed
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self.denoiser.round_sigma(sigma)

@@ -6,12 +6,14 @@ Two layouts: a pipeline (`unet/`, `scheduler/scheduler_config.json`) or the mode
 unit variance in scaled coordinates (DDPM, DDIM and their kin); epsilon, v and sample prediction.
 """
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
@@ -21,6 +23,17 @@ from seedsbench.diffusion.schedule import Discrete
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 ON_THE_TABLE = 1e-6
 """Times this close to an integer are that integer: what is left of inverting a table entry."""
+
+
+class _Plain(nn.Module):
+    """A UNet2DModel whose result is its output."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
+        return self.unet(x_t, t, class_labels=classes).sample
 
 
 class DiffusersDenoiser(Predicted):
@@ -42,12 +55,18 @@ class DiffusersDenoiser(Predicted):
             label_dim=config.num_class_embeds or 0,
         )
         self.unet, self.levels = unet, schedule.log_sigmas.exp()
+        self._run: nn.Module = _Plain(unet)
         self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
 
     def to(self, device: torch.device | str) -> "DiffusersDenoiser":
         """Move the network's weights, in place; returns self."""
         self.unet.to(device)
         return self
+
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "DiffusersDenoiser":
+        changed = copy.copy(self)
+        changed._run, changed.network = change(self._run), changed._output
+        return changed
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         index = self.schedule.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
@@ -59,7 +78,7 @@ class DiffusersDenoiser(Predicted):
         t = torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
         classes = self._classes(labels)
         with torch.no_grad():
-            output = self.unet(x_t.to(self.unet.dtype), t.float(), class_labels=classes).sample
+            output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
         return output[:, : self.img_channels]  # what follows is a learnt variance
 
     def _classes(self, labels: Tensor | None) -> Tensor | None:
