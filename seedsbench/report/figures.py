@@ -73,7 +73,8 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) 
     written = []
     for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind])
+        options = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         written[-1].write_bytes(buffer.getvalue())
     return written
@@ -100,7 +101,7 @@ def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> 
             set_axes(ax, x_limits, y_limits)
             ax.set_xlabel(plot.x_label)
             ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
-            ax.set_title(title, loc="left", fontsize=9, pad=7)
+            ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
             if plot.floored:
                 draw_floor(ax, curves)
             if overlay and len(found := matching(curves.panel)):

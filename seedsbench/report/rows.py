@@ -26,12 +26,15 @@ WHOLE = ["nfe_budget", "nfe_max", "n_steps", "samples", "seed", "repeat", "batch
 REAL = [
     "nfe", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling", "seconds_features",
     "seconds_scoring", "images_per_second",
+    "kid_mean", "kid_std", "precision", "recall", "density", "coverage",
 ]
 SORT = [
     "model", "regime", "solver", "solver_params", "schedule", "grid", "final", "labels", "samples",
     "extractor", "reference_id", "nfe_budget", "n_steps", "seed", "repeat", "run_key",
 ]
 # fmt: on
+# Names of the network's arithmetic that a row may hold under the name of a score (precision and recall).
+ARITHMETIC = ("fp32", "tf32", "bf16", "fp16")
 TEXT = set(COLUMNS) - {*WHOLE, *REAL, "order", "stochastic"}
 
 
@@ -75,6 +78,8 @@ def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(path.name, f"not a row ({what}; status is one of {STATUSES}); left out"))
         return None
     record["run_key"] = str(record.get("run_key") or path.stem)
+    if record.get("precision") in ARITHMETIC:
+        record["arithmetic"] = record.pop("precision")
     return {_text(name): _plain(name, value, path, problems) for name, value in record.items()}
 
 

@@ -12,7 +12,8 @@ import matplotlib as mpl
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from seedsbench.report.pareto import Panel, newest, panels, title_parts
+from seedsbench.report.pareto import Panel, panels, title_parts
+from seedsbench.report.points import newest
 from seedsbench.report.rows import take
 from seedsbench.report.style import GREY, INK, look, solver_rank
 
