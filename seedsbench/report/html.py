@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -27,6 +27,7 @@ from seedsbench.report.html_images import (
 )
 from seedsbench.report.pareto import Panel, panels, title_parts
 from seedsbench.report.rows import Problem, take
+from seedsbench.report.summary import Table
 
 SCRIPTS = ("page.js", "plot.js", "cells.js")
 TITLES = {
@@ -37,14 +38,6 @@ TITLES = {
 # Beside every column that begins with "version".
 SURROUNDINGS = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-class Table(NamedTuple):
-    """A table to show above the cells: a title, a header, and lines of text."""
-
-    title: str
-    header: list[str]
-    lines: list[list[str]]
 
 
 def write_html(
@@ -105,9 +98,11 @@ def _counts(df: pd.DataFrame) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
+    note = f'<p class="note">{text(table.note)}</p>'
     body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in line) + "</tr>" for line in table.lines)
     return (
         f'<section class="static"><h2>{text(table.title)}</h2>'
+        f"{note if table.note else ''}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(table.title)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )

@@ -10,9 +10,10 @@ import pandas as pd
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
 from seedsbench.report.latex import write_latex
-from seedsbench.report.pareto import doubled
+from seedsbench.report.pareto import doubled, panels
 from seedsbench.report.rows import Problem, read_rows
 from seedsbench.report.sheets import write_sheets
+from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_markdown
 
 HELP = """\
@@ -72,7 +73,7 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     write_latex(df, study / "table.tex")
     figures = write_figures(df, study / "figures", overlay=published)
     sheets = write_sheets(df, study, study / "figures")
-    page = write_html(df, problems, study, figures, sheets)
+    page = write_html(df, problems, study, figures, sheets, page_tables(panels(df)))
     return Report(
         study / "table.csv",
         study / "table.md",
