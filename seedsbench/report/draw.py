@@ -54,7 +54,7 @@ class Curves:
     """One panel ready to draw: its points, a look for each curve, and the points no log axis can show.
 
     points: those of `points.points` with the plot's columns as x, y and spread; front; filled, whether the
-    marker is; strand, the line it belongs to; dash, of that line where it is not the look's.
+    marker is, and its size; strand, the line it belongs to; dash, of that line where it is not the look's.
     """
 
     panel: Panel
@@ -64,16 +64,19 @@ class Curves:
     hidden: int
 
 
-def prepare(panel: Panel, plot: Plot = PARETO) -> Curves:
-    """Aggregate a panel's rows and give each curve its look."""
-    found = panel.points
+def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None) -> Curves:
+    """Give each curve of a panel its look, and say which points can be shown.
+
+    found: points to draw instead of the panel's own.
+    """
+    found = panel.points if found is None else found
     found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[plot.spread])
     finite = np.isfinite(found["y"].to_numpy(float)) & np.isfinite(found["x"].to_numpy(float))
     shown = finite & (found["y"] > 0).to_numpy() & (found["x"] > 0).to_numpy()
     hidden = int(((found["done"] > 0).to_numpy() & ~shown).sum())
     kept = take(found, shown).sort_values("x", kind="stable").reset_index(drop=True)
     kept["front"] = front(kept["x"].to_numpy(), kept["y"].to_numpy() * (1 if plot.lower else -1))
-    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None)
+    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
     looks: dict[str, Look] = {}
     variants: dict[str, int] = {}
     for curve, solver, family in found.drop_duplicates("curve")[
@@ -153,7 +156,7 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
     lines = LineCollection(paths, colors=colours, linestyles=dashes, linewidths=1.3, zorder=3)
     ax.add_collection(lines, autolim=False)
     _draw_bars(ax, curves)
-    points = curves.points
+    points = curves.points.sort_values("filled", kind="stable")  # drawn over the hollow ones
     looks = points["curve"].map(curves.looks)
     for marker in dict.fromkeys(style.marker for style in looks):
         mine = (looks.map(lambda style: style.marker) == marker).to_numpy()
@@ -162,7 +165,7 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
         ax.scatter(
             points["x"][mine],
             points["y"][mine],
-            s=25,
+            s=points["size"][mine],
             marker=marker,
             facecolors=[edge if full else "white" for edge, full in zip(edges, filled, strict=True)],
             edgecolors=edges,

@@ -62,19 +62,23 @@ def write_html(
         "counts": _counts(df),
         "script": script,
         "style": style,
-        "script_hash": _hash(script),
-        "style_hash": _hash(style),
+        "script_hash": policy_hash(script),
+        "style_hash": policy_hash(style),
         "data": embed(data),
-        "tables": "".join(map(_table, tables)),
+        "tables": "".join(map(table_html, tables)),
         "trouble": _trouble(df, problems),
         "sheets": _sheets(sheets, shown, study),
         "figures": _figures(figures, _told(data), study),
         "environment": _environment(df),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], asset("report.html"))
     path = study / "report.html"
-    path.write_text(page, encoding="utf-8", newline="\n")
+    path.write_text(fill(asset("report.html"), parts), encoding="utf-8", newline="\n")
     return path
+
+
+def fill(template: str, parts: dict[str, str]) -> str:
+    """A template with its {{names}} replaced, in one pass: what stands in a part stays as it is."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def text(value: object) -> str:
@@ -82,7 +86,7 @@ def text(value: object) -> str:
     return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
 
 
-def _hash(content: str) -> str:
+def policy_hash(content: str) -> str:
     """What a content security policy knows an inline script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
@@ -96,7 +100,8 @@ def _counts(df: pd.DataFrame) -> str:
     return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """A table as a section with a heading."""
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
     note = f'<p class="note">{text(table.note)}</p>'
     body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in line) + "</tr>" for line in table.lines)

@@ -40,7 +40,9 @@ REGIME_DEFAULTS = {
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
     "edm": {"schedule": "linear", "grid": "edm"},
 }
+SAID = {"arithmetic": "precision"}  # settings under the names that people give them
 MISSING = "?"
+STUDY = "compared_study"  # a column of rows that come from several studies: which one
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ def overrides(rows: pd.DataFrame) -> list[str]:
 def curve_labels(rows: pd.DataFrame) -> pd.Series:
     """A label for each row: the solver, and only those parameters and settings in which curves differ."""
     settings = settings_of(rows)
-    told = [name for name in SETTINGS if len(set(settings[name]) - {MISSING}) > 1]
+    # A setting in which studies differ, each having one value of it, is said once and makes no other curve.
+    parts = [part for _, part in settings.groupby(rows[STUDY])] if STUDY in rows else [settings]
+    told = [name for name in SETTINGS if any(len(set(part[name]) - {MISSING}) > 1 for part in parts)]
     params = {text: _params(text) for text in rows["solver_params"].unique()}
     varying = {
         solver: _varying([params[text] for text in group["solver_params"].unique()])
@@ -229,7 +233,8 @@ def _short(value: object) -> str:
 
 
 def _setting(name: str, value: str) -> str:
-    return f"{name.removesuffix('_id')}={value[:8] if name.endswith('_id') else value}"
+    said = SAID.get(name, name.removesuffix("_id"))
+    return f"{said}={value[:8] if name.endswith('_id') else value}"
 
 
 def doubled(df: pd.DataFrame) -> list[Problem]:
