@@ -66,6 +66,7 @@ def write_html(
         "style_hash": policy_hash(style),
         "data": embed(data),
         "tables": "".join(map(table_html, tables)),
+        "tables_link": '<a href="#tables">Tables</a>' if tables else "",
         "trouble": _trouble(df, problems),
         "sheets": _sheets(sheets, shown, study),
         "figures": _figures(figures, _told(data), study),

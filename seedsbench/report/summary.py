@@ -20,6 +20,10 @@ STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
 VERDICTS = {True: "yes", False: "no", None: "one seed: cannot be said"}
 
 
+Lines = tuple[list[str], list[list[str]]]
+"""A header and lines of text."""
+
+
 class Table(NamedTuple):
     """A table to show: a title, a header, lines of text, and a remark beneath the title."""
 
@@ -34,11 +38,8 @@ def page_tables(shown: Sequence[Panel]) -> list[Table]:
     its own."""
     common, titles = split_titles([title_parts(panel) for panel in shown]) if shown else ("", [])
     several = any(titles)
-    remarks = [common, "± is one standard deviation over repeats, of which the lowest is given too."]
-    remarks += dict.fromkeys(note for panel in shown if (note := bias(panel)))
-    note = " ".join(f"{remark.rstrip('.')}." for remark in remarks if remark)
 
-    def joined(title: str, make: Callable[[pd.DataFrame], tuple[list[str], list[list[str]]]]) -> Table:
+    def joined(title: str, note: str, make: Callable[[pd.DataFrame], Lines]) -> Table:
         made = [make(panel.points) for panel in shown]
         header = max((header for header, _ in made), key=len, default=[])
         lines = [
@@ -48,17 +49,25 @@ def page_tables(shown: Sequence[Panel]) -> list[Table]:
         ]
         return Table(title, [*(["panel"] if several else []), *header], lines, note)
 
+    spread = "± is one standard deviation over repeats; lowest is the best of them."
+    biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
+    told = f"{common}. {spread}" if common else spread
+    area = "Straight lines between a curve's points on log axes, over the NFE that most curves cover."
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
     tables = [
-        joined("Best solver at each budget", best_at_each),
-        joined("Rank by area under the curve", rank_by_area),
-        joined("FID, solver by NFE budget", lambda found: matrix(found, budgets)),
-        joined("Other scores", other_scores),
+        joined("Best solver at each budget", told, best_at_each),
+        joined("Rank by area under the curve", area, rank_by_area),
+        joined(
+            "FID, solver by NFE budget",
+            " ".join(["* is best at its budget.", spread, *biased]),
+            lambda found: matrix(found, budgets),
+        ),
+        joined("Other scores", "Means over repeats; ± of KID is over its subsets.", other_scores),
     ]
     return [table for table in tables if table.lines]
 
 
-def best_at_each(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def best_at_each(found: pd.DataFrame) -> Lines:
     """The best solver at each budget of a panel's points, where there is a second one to beat."""
     header = ["NFE budget", "best", "FID", "lowest", "second", "margin", "its error", "beyond 2 errors"]
     lowest = {(p["curve"], p["nfe_budget"]): p for p in found.to_dict("records")}
@@ -72,7 +81,7 @@ def best_at_each(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def rank_by_area(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def rank_by_area(found: pd.DataFrame) -> Lines:
     """Curves by their geometric mean FID over a range of NFE; last, unranked, those that do not cover it."""
     (low, high), ranked, left = ranking(found)
     if len(ranked) < 2:
@@ -83,7 +92,7 @@ def rank_by_area(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return header, [*lines, *(["-", curve, "-", "not covered"] for curve in left)]
 
 
-def matrix(found: pd.DataFrame, budgets: Sequence[float]) -> tuple[list[str], list[list[str]]]:
+def matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
     """Mean FID of each curve (down) at each budget (across), the best of each budget marked by a star."""
     best = best_points(found)
     cells: dict[str, dict[float, str]] = {}
@@ -96,7 +105,7 @@ def matrix(found: pd.DataFrame, budgets: Sequence[float]) -> tuple[list[str], li
     return header, [[curve, *(row.get(budget, "") for budget in budgets)] for curve, row in cells.items()]
 
 
-def other_scores(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def other_scores(found: pd.DataFrame) -> Lines:
     """KID, precision, recall, density and coverage, means over repeats, where any finished cell has them."""
     known = [name for name in OTHERS if name in found and found[name].notna().any() and name != "kid_std"]
     if not known:
