@@ -27,7 +27,7 @@ from seedsbench.report.pareto import (
     title_parts,
 )
 from seedsbench.report.points import newest, points
-from seedsbench.report.rows import take
+from seedsbench.report.rows import records, take
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def points_of(panel: Panel, study: int) -> pd.DataFrame:
 def _pairs(panel: Panel) -> list[Pair]:
     found: dict[tuple[str, float], list[dict[str, Any] | None]] = {}
     for study in (0, 1):
-        for point in points_of(panel, study).to_dict("records"):
+        for point in records(points_of(panel, study)):
             # Rows without a budget are at the number of steps that they took.
             budget = point["nfe_budget"] if not pd.isna(point["nfe_budget"]) else point["nfe"]
             found.setdefault((str(point["curve"]), float(budget)), [None, None])[study] = point  # type: ignore[assignment]

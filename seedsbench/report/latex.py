@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedsbench.report.pareto import Panel, panels, title_parts
-from seedsbench.report.rows import take
+from seedsbench.report.rows import records, take
 from seedsbench.report.style import feature_name
 
 ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -41,10 +41,12 @@ def _table(panel: Panel, column: str) -> str:
     budgets = sorted(float(budget) for budget in found["nfe_budget"].unique())
     best = found.groupby("nfe_budget")[column].min().to_dict()
     lines = []
-    for curve, group in found.groupby("curve", sort=False):
-        at = {point["nfe_budget"]: point for point in group.to_dict("records")}
+    by_curve: dict[str, dict[float, dict]] = {}
+    for point in records(found):
+        by_curve.setdefault(str(point["curve"]), {})[point["nfe_budget"]] = point
+    for curve, at in by_curve.items():
         cells = [_cell(at.get(budget), column, best.get(budget)) for budget in budgets]
-        lines.append(" & ".join([escape(str(curve)), *cells]) + r" \\")
+        lines.append(" & ".join([escape(curve), *cells]) + r" \\")
     title = escape(" · ".join(title_parts(panel)))
     features = escape(feature_name(panel.key["extractor"]))
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))

@@ -13,7 +13,7 @@ import pandas as pd
 from seedsbench.report.pareto import MISSING, Panel, split_titles, title_parts
 from seedsbench.report.points import OTHERS
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.rows import take
+from seedsbench.report.rows import records, take
 from seedsbench.report.style import feature_name
 
 STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
@@ -70,7 +70,7 @@ def page_tables(shown: Sequence[Panel]) -> list[Table]:
 def best_at_each(found: pd.DataFrame) -> Lines:
     """The best solver at each budget of a panel's points, where there is a second one to beat."""
     header = ["NFE budget", "best", "FID", "lowest", "second", "margin", "its error", "beyond 2 errors"]
-    lowest = {(p["curve"], p["nfe_budget"]): p for p in found.to_dict("records")}
+    lowest = {(p["curve"], p["nfe_budget"]): p for p in records(found)}
     lines = []
     for one in winners(found):
         if one.second is not None:
@@ -96,7 +96,7 @@ def matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
     """Mean FID of each curve (down) at each budget (across), the best of each budget marked by a star."""
     best = best_points(found)
     cells: dict[str, dict[float, str]] = {}
-    for i, point in enumerate(found.to_dict("records")):
+    for i, point in enumerate(records(found)):
         text = fid(point) + (f" (lowest {minimum(point)})" if point["n"] > 1 else "")
         if pd.isna(point["fid"]):
             text = "failed" if point["failed"] else "skipped" if point["skipped"] else "no FID"
@@ -122,7 +122,7 @@ def other_scores(found: pd.DataFrame) -> Lines:
                 for name in known
             ),
         ]
-        for point in scored.to_dict("records")
+        for point in records(scored)
     ]
     return ["solver", "NFE budget", *("KID" if name == "kid_mean" else name for name in known)], lines
 

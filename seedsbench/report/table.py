@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
-from seedsbench.report.rows import WHOLE, Problem, take
+from seedsbench.report.rows import WHOLE, Problem, records, take
 from seedsbench.report.style import feature_name
 from seedsbench.report.summary import (
     best_at_each,
@@ -62,7 +62,7 @@ def _section(panel: Panel) -> list[str]:
             number(point["images_per_second"], ".3g"),
             _status(point),
         ]
-        for i, point in enumerate(found.to_dict("records"))
+        for i, point in enumerate(records(found))
     ]
     title = f"## {' · '.join(title_parts(panel))}"
     told = [title, "", features_note(panel), "", *markdown_table(HEADER, lines), ""]
@@ -88,7 +88,7 @@ def _reasons(df: pd.DataFrame, status: str) -> list[str]:
     """The cells of one status and their reasons."""
     lines = []
     for panel in panels(df):
-        for row in take(panel.rows, panel.rows["status"] == status).to_dict("records"):
+        for row in records(take(panel.rows, panel.rows["status"] == status)):
             where = f"{row['model']} {row['regime']}"
             budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], ".0f")
             lines.append(
@@ -107,7 +107,7 @@ def _no_score(df: pd.DataFrame) -> list[str]:
         return []
     lines = [
         [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
-        for r in rows.to_dict("records")
+        for r in records(rows)
     ]
     title = "## Finished without a positive FID (in no figure)"
     return [title, "", *markdown_table(["solver", "NFE budget", "FID", "run_key"], lines), ""]
@@ -143,7 +143,7 @@ def _matrix(found: pd.DataFrame) -> list[str]:
     )
     best = best_points(found)
     cells = {}
-    for i, point in enumerate(found.to_dict("records")):
+    for i, point in enumerate(records(found)):
         column = next(
             j
             for j, b in enumerate(budgets)
