@@ -7,6 +7,7 @@ as wide as the longest of them, and their places are solved for before anything 
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -73,7 +74,7 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) 
     written = []
     for kind in kinds:
         buffer = io.BytesIO()
-        options = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
+        options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         written[-1].write_bytes(buffer.getvalue())

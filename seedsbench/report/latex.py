@@ -39,7 +39,7 @@ def _table(panel: Panel, column: str) -> str:
     found = panel.points
     found = take(found, found["nfe_budget"].notna())
     budgets = sorted(float(budget) for budget in found["nfe_budget"].unique())
-    best = found.groupby("nfe_budget")[column].min().to_dict()
+    best = {float(budget): group[column].min() for budget, group in found.groupby("nfe_budget")}  # type: ignore[arg-type]
     lines = []
     by_curve: dict[str, dict[float, dict]] = {}
     for point in records(found):

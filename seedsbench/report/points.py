@@ -31,7 +31,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     parts = [
         grouped[means].mean(),
         grouped["fid"].std(ddof=1).to_frame("fid_std"),
-        grouped["fid"].min().to_frame("fid_min"),
+        pd.DataFrame({"fid_min": grouped["fid"].min()}),
         grouped["is_mean"].std(ddof=1).to_frame("is_mean_std"),
         grouped["fid"].count().to_frame("n"),
         grouped[list(STATUSES)].sum(),

@@ -13,7 +13,7 @@ import pandas as pd
 from seedsbench.report.pareto import MISSING, Panel, split_titles, title_parts
 from seedsbench.report.points import OTHERS
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.rows import records, take
+from seedsbench.report.rows import records
 from seedsbench.report.style import feature_name
 
 STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
@@ -110,7 +110,7 @@ def other_scores(found: pd.DataFrame) -> Lines:
     known = [name for name in OTHERS if name in found and found[name].notna().any() and name != "kid_std"]
     if not known:
         return [], []
-    scored = take(found, found[known].notna().any(axis=1))
+    scored = found.dropna(subset=known, how="all")
     lines = [
         [
             str(point["curve"]),
