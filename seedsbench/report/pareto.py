@@ -27,12 +27,12 @@ SETTINGS: tuple[str, ...] = (
     "dtype",
     "seeding",
     "afs",
-    "arithmetic",
+    "network_precision",
     "compile",
     "numerics_version",
 )
 # What a finished row that does not name a setting was computed with.
-UNSAID = {"arithmetic": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
+UNSAID = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
 # What the rows of an unaltered regime say, so that a panel on another grid can name it.
 REGIME_DEFAULTS = {
     "vp": {"schedule": "vp", "grid": "vp"},
@@ -40,7 +40,7 @@ REGIME_DEFAULTS = {
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
     "edm": {"schedule": "linear", "grid": "edm"},
 }
-SAID = {"arithmetic": "precision"}  # settings under the names that people give them
+SAID = {"network_precision": "precision"}  # settings under the names that people give them
 MISSING = "?"
 STUDY = "compared_study"  # a column of rows that come from several studies: which one
 

@@ -85,7 +85,7 @@ def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         return None
     record["run_key"] = str(record.get("run_key") or path.stem)
     if record.get("precision") in ARITHMETIC:
-        record["arithmetic"] = record.pop("precision")
+        record["network_precision"] = record.pop("precision")
     return {_text(name): _plain(name, value, path, problems) for name, value in record.items()}
 
 
