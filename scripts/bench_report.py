@@ -1,5 +1,7 @@
 """How long the report of a large study takes: processor seconds of `build_report` on synthetic rows.
 
+Some rows failed, some have no FID, some files repeat a row, and one was never written to its end.
+
 python scripts/bench_report.py --rows 1000
 """
 
@@ -20,7 +22,7 @@ REGIMES = ("vp", "ve", "iddpm", "edm")
 
 
 def write_rows(folder: Path, n: int) -> None:
-    """n finished rows as the benchmark writes them: solvers x budgets x regimes x seeds."""
+    """n rows as the benchmark writes them: solvers x budgets x regimes x seeds; and what disks leave."""
     folder.mkdir(parents=True)
     cells = [(s, b, r) for s in SOLVERS for b in BUDGETS for r in REGIMES]
     for i in range(n):
@@ -39,7 +41,14 @@ def write_rows(folder: Path, n: int) -> None:
             **{"extractor": "glyphs-64d", "extractor_id": "e", "reference_id": "r"},
             "time_utc": "2025-01-01T00:00:00Z",
         }
+        if i % 20 == 7:
+            row.update(status="failed", fid=None, reason=f"non-finite sample at step {i % 5}")
+        if i % 50 == 9:
+            row.update(fid=float("nan"), unknown={"column": i})
         (folder / f"{i:016x}.json").write_text(json.dumps(row))
+        if i % 100 == 3:
+            (folder / f"copy of {i:016x}.json").write_text(json.dumps(row))
+    (folder / "half.json").write_text('{"status": "do')
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ def _hydra(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
     flags = [part for folder in folders for part in ("--config-dir", folder)]
-    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "offline=", "debug=")
+    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "published=", "force=", "offline=", "debug=")
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
     study = Path(cfg.results_dir) / cfg.study
     tracker: Tracker = build(cfg.tracker)
@@ -161,7 +161,7 @@ def _finish(checked: Checked) -> int:
     from seedsbench.registry import build
     from seedsbench.report.main import finish_sweep
 
-    code = finish_sweep(checked.study, os.environ[INVOCATION])
+    code = finish_sweep(checked.study, os.environ[INVOCATION], published=checked.published)
     tracker: Tracker = build(checked.tracker)
     harmless("tracking the study", partial(tracker.finish_study, checked.study))
     return code

@@ -46,6 +46,7 @@ class Config:
     seeding: str = "philox"
     study: str = "${oc.env:SEEDSBENCH_STUDY}"
     results_dir: str = "results"
+    published: bool = False
     force: bool = False
     offline: bool = False
     plan: bool = False

@@ -50,12 +50,14 @@ class Checked:
     """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker.
 
     weights: evaluations each cell may cost, in the order in which they run; a guide for progress only.
+    published: whether the report's figures show published numbers.
     """
 
     study: Path
     plan: str | None
     tracker: dict[str, Any]
     weights: list[int]
+    published: bool = False
 
 
 def parse(arguments: list[str]) -> Options:
@@ -136,7 +138,7 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker, weights_of(choices, first))
+    return Checked(study, None, tracker, weights_of(choices, first), published=first.published)
 
 
 def _build(cells: list[DictConfig]) -> None:

@@ -91,6 +91,20 @@ def test_a_command_that_can_run_is_accepted_with_its_study_folder(isolated):
     assert os.listdir(isolated / "out" / "mine") == []
 
 
+def test_published_is_a_key_of_the_report_and_of_no_cell(seedsbench, tmp_path):
+    cell = ("model=gaussian_mixture", "solver=euler", "nfe=5", "samples=20")
+    keys = []
+    for extra in ((), ("published=true",)):
+        study = tmp_path / str(len(extra))
+        seedsbench(*cell, f"results_dir={tmp_path}", f"study={study.name}", *extra)
+        (row,) = (study / "rows").glob("*.json")
+        keys.append(row.stem)
+        assert "published" not in json.loads(row.read_text())["command"]
+        # Its figures say that nothing published may be compared with these features.
+        assert (study / "figures" / "published.csv").exists() is bool(extra)
+    assert keys[0] == keys[1]
+
+
 def test_a_sweep_leaves_rows_table_and_figure_and_prints_the_report(seedsbench, tmp_path):
     code, out, err = seedsbench(*QUICK, "solver=euler,heun", "-m", "nfe=5,7", "study=s", "tracker=jsonl")
     study = tmp_path / "results" / "s"

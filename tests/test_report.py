@@ -156,7 +156,7 @@ def frame(tmp_path, rows):
 
 
 def test_front_keeps_what_nothing_beats():
-    from seedsbench.report.pareto import front
+    from seedsbench.report.points import front
 
     nfe = np.array([10, 10, 20, 20, 30, 5, np.nan])
     fid = np.array([2.0, 3.0, 1.0, 1.0, 1.5, np.nan, 0.1])

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from seedsbench.report.pareto import Panel, front
+from seedsbench.report.pareto import Panel
+from seedsbench.report.points import front
 from seedsbench.report.rows import take
 from seedsbench.report.style import GREY, PALE, Look, log_ticks, look, plain, spread
 
@@ -21,7 +22,7 @@ MOST_LABELS = 60
 
 @dataclass(frozen=True)
 class Plot:
-    """What a figure shows: columns of `pareto.points`, and words for the axes.
+    """What a figure shows: columns of `points.points`, and words for the axes.
 
     name: of the files. spread: column of the standard deviation over seeds. lower: whether less of y is
     better. floored: whether the real-vs-real score is a line.
@@ -52,7 +53,8 @@ PLOTS = (PARETO, SECONDS, SCORE)
 class Curves:
     """One panel ready to draw: its points, a look for each curve, and the points no log axis can show.
 
-    points: those of `pareto.points` with the plot's columns as x, y and spread.
+    points: those of `points.points` with the plot's columns as x, y and spread; front; filled, whether the
+    marker is, and its size; strand, the line it belongs to; dash, of that line where it is not the look's.
     """
 
     panel: Panel
@@ -62,15 +64,19 @@ class Curves:
     hidden: int
 
 
-def prepare(panel: Panel, plot: Plot = PARETO) -> Curves:
-    """Aggregate a panel's rows and give each curve its look."""
-    found = panel.points
+def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None) -> Curves:
+    """Give each curve of a panel its look, and say which points can be shown.
+
+    found: points to draw instead of the panel's own.
+    """
+    found = panel.points if found is None else found
     found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[plot.spread])
     finite = np.isfinite(found["y"].to_numpy(float)) & np.isfinite(found["x"].to_numpy(float))
     shown = finite & (found["y"] > 0).to_numpy() & (found["x"] > 0).to_numpy()
     hidden = int(((found["done"] > 0).to_numpy() & ~shown).sum())
     kept = take(found, shown).sort_values("x", kind="stable").reset_index(drop=True)
     kept["front"] = front(kept["x"].to_numpy(), kept["y"].to_numpy() * (1 if plot.lower else -1))
+    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
     looks: dict[str, Look] = {}
     variants: dict[str, int] = {}
     for curve, solver, family in found.drop_duplicates("curve")[
@@ -101,6 +107,8 @@ def set_axes(ax: Axes, x_limits: tuple[float, float], y_limits: tuple[float, flo
     ax.grid(True, which="major", color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.tick_params(length=3, width=0.7, labelsize=8)
+    # Places of their own, not to be searched for among the tick labels.
+    ax.yaxis.set_label_coords(-0.45 / WIDTH, 0.5)
 
 
 def draw_floor(ax: Axes, curves: Curves) -> None:
@@ -128,7 +136,7 @@ def draw_floor(ax: Axes, curves: Curves) -> None:
 
 
 def draw_curves(ax: Axes, curves: Curves) -> None:
-    """Lines, error bars, and markers that are filled where a point is on the front."""
+    """Lines, error bars, and markers that are filled where `filled`, all of a kind as one collection."""
     best = take(curves.points, curves.points["front"]).sort_values(["x", "y"])
     ax.plot(
         best["x"],
@@ -141,26 +149,49 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
         zorder=1.5,
         gid="front",
     )
-    for curve, line in curves.points.groupby("curve", sort=False):
-        style = curves.looks[str(curve)]
-        x, y = line["x"].to_numpy(float), line["y"].to_numpy(float)
-        ax.plot(x, y, color=style.colour, linestyle=style.line, linewidth=1.3, zorder=3)
-        spread_ = line["spread"].to_numpy(float)
-        if np.isfinite(spread_).any():
-            ax.errorbar(x, y, spread_, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2, zorder=3)
-        for mask, face in ((line["front"], style.colour), (~line["front"], "white")):
-            mask = mask.to_numpy(bool)
-            ax.plot(
-                x[mask],
-                y[mask],
-                linestyle="none",
-                marker=style.marker,
-                markersize=5,
-                markerfacecolor=face,
-                markeredgecolor=style.colour,
-                markeredgewidth=1.1,
-                zorder=4,
-            )
+    strands = [(line, curves.looks[str(line["curve"].iloc[0])]) for _, line in _strands(curves)]
+    paths = [line[["x", "y"]].to_numpy(float) for line, _ in strands]
+    colours = [style.colour for _, style in strands]
+    dashes = [style.line if line["dash"].iloc[0] is None else line["dash"].iloc[0] for line, style in strands]
+    lines = LineCollection(paths, colors=colours, linestyles=dashes, linewidths=1.3, zorder=3)
+    ax.add_collection(lines, autolim=False)
+    _draw_bars(ax, curves)
+    points = curves.points.sort_values("filled", kind="stable")  # drawn over the hollow ones
+    looks = points["curve"].map(curves.looks)
+    for marker in dict.fromkeys(style.marker for style in looks):
+        mine = (looks.map(lambda style: style.marker) == marker).to_numpy()
+        edges = [style.colour for style in looks[mine]]
+        filled = points["filled"].to_numpy(bool)[mine]
+        ax.scatter(
+            points["x"][mine],
+            points["y"][mine],
+            s=points["size"][mine],
+            marker=marker,
+            facecolors=[edge if full else "white" for edge, full in zip(edges, filled, strict=True)],
+            edgecolors=edges,
+            linewidths=1.1,
+            zorder=4,
+        )
+
+
+def _strands(curves: Curves) -> list[tuple[object, pd.DataFrame]]:
+    """The points of each line."""
+    return list(curves.points.groupby("strand", sort=False))
+
+
+def _draw_bars(ax: Axes, curves: Curves) -> None:
+    """Error bars with caps, where points have a spread."""
+    known = take(curves.points, np.isfinite(curves.points["spread"].to_numpy(float)))
+    if known.empty:
+        return
+    x, y, half = (known[name].to_numpy(float) for name in ("x", "y", "spread"))
+    # A log axis has no place for what reaches below zero: the bar runs out of the frame.
+    low = np.maximum(y - half, ax.get_ylim()[0] / 100)
+    colours = [curves.looks[str(curve)].colour for curve in known["curve"]]
+    bars = np.stack([np.stack([x, low], -1), np.stack([x, y + half], -1)], 1)
+    ax.add_collection(LineCollection(list(bars), colors=colours, linewidths=0.9, zorder=3), autolim=False)
+    caps = np.concatenate([low, y + half])
+    ax.scatter(np.tile(x, 2), caps, s=16, marker="_", c=colours * 2, linewidths=0.9, zorder=3)
 
 
 def draw_published(ax: Axes, found: pd.DataFrame) -> None:
@@ -180,27 +211,27 @@ def draw_labels(ax: Axes, curves: Curves) -> None:
     y = (np.log(ends["y"].to_numpy(float)) - y_low) / (y_high - y_low)
     inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
     placed = spread(y, LABEL_GAP / inches, 0.0, 1.0)
-    for curve, x0, y0, y1 in zip(ends.index, x, y, placed, strict=True):
-        style = curves.looks[str(curve)]
-        ax.add_artist(
-            Line2D(
-                [x0, 1.0, 1 + 0.17 / WIDTH],
-                [y0, y0, y1],
-                transform=ax.transAxes,
-                clip_on=False,
-                color=style.colour,
-                alpha=0.55,
-                linewidth=0.6,
-                zorder=2,
-            )
-        )
+    ties = [[(x0, y0), (1.0, y0), (1 + 0.17 / WIDTH, y1)] for x0, y0, y1 in zip(x, y, placed, strict=True)]
+    ax.add_collection(
+        LineCollection(
+            ties,
+            colors=[curves.looks[str(curve)].colour for curve in ends.index],
+            transform=ax.transAxes,
+            clip_on=False,
+            alpha=0.55,
+            linewidths=0.6,
+            zorder=2,
+        ),
+        autolim=False,
+    )
+    for curve, y1 in zip(ends.index, placed, strict=True):
         ax.text(
             1 + 0.21 / WIDTH,
             y1,
             str(curve),
             transform=ax.transAxes,
             fontsize=LABEL_PT,
-            color=style.text,
+            color=curves.looks[str(curve)].text,
             va="center_baseline",
             gid="curve-label",
         )

@@ -7,6 +7,7 @@ as wide as the longest of them, and their places are solved for before anything 
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -73,7 +74,8 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) 
     written = []
     for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind])
+        options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         written[-1].write_bytes(buffer.getvalue())
     return written
@@ -92,26 +94,32 @@ def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> 
     with mpl.rc_context(RC):
         if not drawn:
             return _empty_figure(df)
-        plot = drawn[0].plot
-        common, titles = split_titles([title_parts(curves.panel) for curves in drawn])
-        figure, axes = _grid(drawn, common, any(titles))
-        limits = _limits(drawn)
-        for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
-            set_axes(ax, x_limits, y_limits)
-            ax.set_xlabel(plot.x_label)
-            ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
-            ax.set_title(title, loc="left", fontsize=9, pad=7)
-            if plot.floored:
-                draw_floor(ax, curves)
-            if overlay and len(found := matching(curves.panel)):
-                draw_published(ax, found)
-            draw_curves(ax, curves)
-            draw_labels(ax, curves)
+        figure = panels_figure(drawn, overlay=overlay)
         _draw_notes(figure, df, drawn, overlay=overlay)
     return figure
 
 
-def _grid(drawn: list[Curves], title: str, headed: bool) -> tuple[Figure, list[Axes]]:
+def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = FOOT) -> Figure:
+    """Panels side by side under a title; `foot` inches beneath them are left for notes."""
+    plot = drawn[0].plot
+    common, titles = split_titles([title_parts(curves.panel) for curves in drawn])
+    figure, axes = _grid(drawn, common, any(titles), foot)
+    limits = _limits(drawn)
+    for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
+        set_axes(ax, x_limits, y_limits)
+        ax.set_xlabel(plot.x_label)
+        ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
+        ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
+        if plot.floored:
+            draw_floor(ax, curves)
+        if overlay and len(found := matching(curves.panel)):
+            draw_published(ax, found)
+        draw_curves(ax, curves)
+        draw_labels(ax, curves)
+    return figure
+
+
+def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[Figure, list[Axes]]:
     """A figure with one axes a panel, each column with room for its own labels on the right."""
     columns = 1 if len(drawn) == 1 else 2 if len(drawn) <= 4 else 3
     rows = math.ceil(len(drawn) / columns)
@@ -123,7 +131,7 @@ def _grid(drawn: list[Curves], title: str, headed: bool) -> tuple[Figure, list[A
     most = max(len(labelled(curves)) for curves in drawn)
     height = max(HEIGHT, most * LABEL_GAP)
     cell = (TOP if headed else 0.06) + height + BOTTOM
-    w, h = sum(widths), rows * cell + HEAD + FOOT
+    w, h = sum(widths), rows * cell + HEAD + foot
     figure = Figure(figsize=(w, h))
     FigureCanvasAgg(figure)
     figure.text(LEFT / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
@@ -158,7 +166,8 @@ def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overla
         notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
-        notes.append(f"Crosses: {shown} published numbers, measured by others (published.csv).")
+        crosses = f"Crosses: {shown} published numbers, measured by others (published.csv)."
+        notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
     absent = [

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -27,6 +27,7 @@ from seedsbench.report.html_images import (
 )
 from seedsbench.report.pareto import Panel, panels, title_parts
 from seedsbench.report.rows import Problem, take
+from seedsbench.report.summary import Table
 
 SCRIPTS = ("page.js", "plot.js", "cells.js")
 TITLES = {
@@ -37,14 +38,6 @@ TITLES = {
 # Beside every column that begins with "version".
 SURROUNDINGS = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-class Table(NamedTuple):
-    """A table to show above the cells: a title, a header, and lines of text."""
-
-    title: str
-    header: list[str]
-    lines: list[list[str]]
 
 
 def write_html(
@@ -69,19 +62,24 @@ def write_html(
         "counts": _counts(df),
         "script": script,
         "style": style,
-        "script_hash": _hash(script),
-        "style_hash": _hash(style),
+        "script_hash": policy_hash(script),
+        "style_hash": policy_hash(style),
         "data": embed(data),
-        "tables": "".join(map(_table, tables)),
+        "tables": "".join(map(table_html, tables)),
+        "tables_link": '<a href="#tables">Tables</a>' if tables else "",
         "trouble": _trouble(df, problems),
         "sheets": _sheets(sheets, shown, study),
         "figures": _figures(figures, _told(data), study),
         "environment": _environment(df),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], asset("report.html"))
     path = study / "report.html"
-    path.write_text(page, encoding="utf-8", newline="\n")
+    path.write_text(fill(asset("report.html"), parts), encoding="utf-8", newline="\n")
     return path
+
+
+def fill(template: str, parts: dict[str, str]) -> str:
+    """A template with its {{names}} replaced, in one pass: what stands in a part stays as it is."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def text(value: object) -> str:
@@ -89,7 +87,7 @@ def text(value: object) -> str:
     return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
 
 
-def _hash(content: str) -> str:
+def policy_hash(content: str) -> str:
     """What a content security policy knows an inline script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
@@ -103,11 +101,14 @@ def _counts(df: pd.DataFrame) -> str:
     return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """A table as a section with a heading."""
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
+    note = f'<p class="note">{text(table.note)}</p>'
     body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in line) + "</tr>" for line in table.lines)
     return (
         f'<section class="static"><h2>{text(table.title)}</h2>'
+        f"{note if table.note else ''}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(table.title)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from seedsbench.report.pareto import Panel, points, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles, title_parts
 from seedsbench.report.style import FAMILY_NAMES, Look, contrast, family_of, feature_name, look, shade
 
 GROUND_DARK = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which report.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
-    *("done", "skipped", "failed"),
+    *("done", "skipped", "failed", "fid_min"),
 )
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
@@ -56,7 +56,7 @@ def _panel(
     panel: Panel, title: str, looks: dict[str, tuple[str, Look]], variants: dict[str, int]
 ) -> dict[str, Any]:
     """One panel's points by curve; gives curves not met before their look."""
-    found = points(panel.rows)
+    found = panel.points
     first = found.drop_duplicates("curve")
     for curve, solver, family in first[["curve", "solver", "solver_family"]].to_numpy():
         if curve not in looks:

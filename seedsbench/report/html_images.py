@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 600_000, 1_300_000, 300_000  # of all of a kind, before base64
+FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
 MOST = 12  # images of a kind; beyond it pages name the file instead
 KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
 REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squares stay squares

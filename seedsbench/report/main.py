@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from seedsbench.report.compare import compare, names_of
+from seedsbench.report.compare_files import told as outcome
+from seedsbench.report.compare_files import write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
 from seedsbench.report.latex import write_latex
-from seedsbench.report.pareto import doubled
+from seedsbench.report.pareto import doubled, panels
 from seedsbench.report.rows import Problem, read_rows
 from seedsbench.report.sheets import write_sheets
+from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_markdown
 
 HELP = """\
@@ -27,8 +31,13 @@ writes  <study>/report.html           all of it on one page that needs no networ
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
         <study>/figures/samples_*.png the same latents under every solver and budget
+
+Two studies are compared: what both hold and by how much it differs, in <second>/compare/<first>/ or --out.
 """
-EXAMPLE = "example:  seedsbench-report results/2025-01-31_12-00-00"
+EXAMPLE = """\
+example:  seedsbench-report results/2025-01-31_12-00-00
+          seedsbench-report results/before results/after
+"""
 
 
 class StudyError(ValueError):
@@ -61,18 +70,13 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     Raises StudyError where there is no readable row at all; every lesser fault is in `problems`.
     """
     study = Path(study)
-    _check_folder(study)
-    df, problems = read_rows(study)
-    if df.empty:
-        told = f": {problems[0].file} is {problems[0].why}" if problems else ""
-        raise StudyError(f"no readable row among {len(problems)} files in {study / 'rows'}{told}")
-    problems = [*problems, *doubled(df)]
+    df, problems = _rows_of(study)
     write_csv(df, study / "table.csv")
     write_markdown(df, problems, study / "table.md")
     write_latex(df, study / "table.tex")
     figures = write_figures(df, study / "figures", overlay=published)
     sheets = write_sheets(df, study, study / "figures")
-    page = write_html(df, problems, study, figures, sheets)
+    page = write_html(df, problems, study, figures, sheets, page_tables(panels(df)))
     return Report(
         study / "table.csv",
         study / "table.md",
@@ -85,13 +89,43 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     )
 
 
-def finish_sweep(study: Path, invocation: str) -> int:
+def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tuple[str, list[Path]]:
+    """Write a comparison of two studies into a folder; the outcome in a sentence, and the files.
+
+    folder: `<second>/compare/<first>` where None. Raises StudyError where either holds no readable row.
+    """
+    if first.resolve() == second.resolve():
+        raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
+    rows, problems = zip(*(_rows_of(study) for study in (first, second)), strict=True)
+    names = names_of(first, second)
+    found = compare(rows[0], rows[1], names)
+    told = [
+        Problem(f"{name}: {problem.file}", problem.why)
+        for name, theirs in zip(names, problems, strict=True)
+        for problem in theirs
+    ]
+    folder = second / "compare" / first.resolve().name if folder is None else folder
+    written = write_comparison(found, told, folder)
+    return "\n".join([f"{names[1]} compared with {names[0]}: {outcome(found)}", *found.notes]), written
+
+
+def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows of a study and what is wrong with them; StudyError where there are none."""
+    _check_folder(study)
+    df, problems = read_rows(study)
+    if df.empty:
+        told = f": {problems[0].file} is {problems[0].why}" if problems else ""
+        raise StudyError(f"no readable row among {len(problems)} files in {study / 'rows'}{told}")
+    return df, [*problems, *doubled(df)]
+
+
+def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> int:
     """Report on a study whose sweep has ended: print what became of it; 1 if a cell of `invocation` failed.
 
     A report that cannot be made is said and costs no row; it can be made again with seedsbench-report.
     """
     try:
-        report = build_report(study)
+        report = build_report(study, published=published)
     except (StudyError, OSError) as error:
         print(f"seedsbench: no report: {error}", file=sys.stderr)
         return 1
@@ -138,11 +172,27 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, help="study folder, <results_dir>/<study>")
+    parser.add_argument(
+        "study", type=Path, nargs="+", help="study folder, <results_dir>/<study>; two: compare"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the comparison of two studies")
     parser.add_argument("--published", action="store_true", help="overlay published FIDs on the figure")
     arguments = parser.parse_args(argv)
+    studies: list[Path] = arguments.study
     try:
-        report = build_report(arguments.study, published=arguments.published)
+        if len(studies) > 2:
+            raise StudyError(f"{len(studies)} studies: give one to report on it, or two to compare them")
+        if len(studies) == 2:
+            if arguments.published:
+                raise StudyError("--published is for the report of one study, not for two compared")
+            told, written = compare_studies(studies[0], studies[1], arguments.out)
+            print("\n".join([told, *map(str, written)]))
+            return 0
+        if arguments.out is not None:
+            raise StudyError(
+                "--out is for the comparison of two studies; a report lies in its study's folder"
+            )
+        report = build_report(studies[0], published=arguments.published)
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)
         return 2

@@ -1,20 +1,21 @@
-"""What may be compared with what: panels, curves, repeats, the Pareto front. Pure functions on rows.
+"""What may be compared with what: panels and curves. Pure functions on rows.
 
 A *panel* holds rows whose scores are comparable: same model, regime, feature extractor, reference
 statistics, sample count and labels. A *curve* is one solver with one set of parameters within a panel. A
-*point* of a curve is one budget: the mean over seeds.
+*point* of a curve is one budget (`points.py`).
 """
 
 import hashlib
 import json
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
-from seedsbench.report.rows import STATUSES, Problem
-from seedsbench.report.style import REGIME_NAMES, solver_rank
+from seedsbench.report.points import newest, points
+from seedsbench.report.rows import Problem
+from seedsbench.report.style import REGIME_NAMES
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
 # Beside solver and parameters these make a curve of their own; named in its label where they vary.
@@ -25,9 +26,13 @@ SETTINGS: tuple[str, ...] = (
     "model_id",
     "dtype",
     "seeding",
-    "precision",
+    "afs",
+    "network_precision",
+    "compile",
     "numerics_version",
 )
+# What a finished row that does not name a setting was computed with.
+UNSAID = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
 # What the rows of an unaltered regime say, so that a panel on another grid can name it.
 REGIME_DEFAULTS = {
     "vp": {"schedule": "vp", "grid": "vp"},
@@ -35,7 +40,9 @@ REGIME_DEFAULTS = {
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
     "edm": {"schedule": "linear", "grid": "edm"},
 }
+SAID = {"network_precision": "precision"}  # settings under the names that people give them
 MISSING = "?"
+STUDY = "compared_study"  # a column of rows that come from several studies: which one
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,21 @@ class Panel:
         return points(self.rows)
 
 
+_LAST: dict[str, tuple[weakref.ref[pd.DataFrame], list[Panel]]] = {}
+"""The panels of the table asked for last: every writer of a report asks for those of the same one."""
+
+
 def panels(df: pd.DataFrame) -> list[Panel]:
-    """Split rows into panels, in a fixed order, with titles that tell them apart."""
-    if df.empty:
-        return []
+    """Split rows into panels, in a fixed order, with titles that tell them apart.
+
+    df is not to be changed in place afterwards.
+    """
+    if "last" not in _LAST or _LAST["last"][0]() is not df:
+        _LAST["last"] = (weakref.ref(df), _split(df) if len(df) else [])
+    return list(_LAST["last"][1])
+
+
+def _split(df: pd.DataFrame) -> list[Panel]:
     keys = _panel_keys(df)
     groups: list[tuple[dict[str, str], pd.DataFrame]] = []
     for values, index in keys.groupby(list(PANEL), sort=True).groups.items():
@@ -93,9 +111,13 @@ def _text(df: pd.DataFrame, name: str) -> pd.Series:
     """A column as text; whole numbers without a point, missing values as MISSING."""
     if name not in df:
         return pd.Series(MISSING, index=df.index)
-    return df[name].map(
-        lambda value: MISSING if pd.isna(value) else f"{value:g}" if _is_float(value) else str(value)
-    )
+    # Each distinct value once; the type is part of the key, since in Python 1, 1.0 and True are one.
+    told: dict[tuple[type, object], str] = {}
+    values = df[name].tolist()
+    for value in values:
+        if (key := (type(value), value)) not in told:
+            told[key] = MISSING if pd.isna(value) else f"{value:g}" if _is_float(value) else str(value)
+    return pd.Series([told[type(value), value] for value in values], index=df.index, dtype="object")
 
 
 def _is_float(value: object) -> bool:
@@ -163,8 +185,10 @@ def overrides(rows: pd.DataFrame) -> list[str]:
 
 def curve_labels(rows: pd.DataFrame) -> pd.Series:
     """A label for each row: the solver, and only those parameters and settings in which curves differ."""
-    told = [name for name in SETTINGS if len(set(_text(rows, name)) - {MISSING}) > 1]
-    settings = pd.DataFrame({name: _text(rows, name) for name in told}, index=rows.index)
+    settings = settings_of(rows)
+    # A setting in which studies differ, each having one value of it, is said once and makes no other curve.
+    parts = [part for _, part in settings.groupby(rows[STUDY])] if STUDY in rows else [settings]
+    told = [name for name in SETTINGS if any(len(set(part[name]) - {MISSING}) > 1 for part in parts)]
     params = {text: _params(text) for text in rows["solver_params"].unique()}
     varying = {
         solver: _varying([params[text] for text in group["solver_params"].unique()])
@@ -185,6 +209,14 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(labels, index=rows.index, dtype="object")
 
 
+def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """SETTINGS as text, what finished rows leave unsaid being its default."""
+    settings = pd.DataFrame({name: _text(rows, name) for name in SETTINGS}, index=rows.index)
+    for name, value in UNSAID.items():
+        settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
+    return settings
+
+
 def _params(text: str) -> dict:
     value = json.loads(text)
     return value if isinstance(value, dict) else {"params": value}
@@ -201,60 +233,8 @@ def _short(value: object) -> str:
 
 
 def _setting(name: str, value: str) -> str:
-    return f"{name.removesuffix('_id')}={value[:8] if name.endswith('_id') else value}"
-
-
-def points(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
-
-    Columns: curve solver solver_family nfe_budget n_steps nfe seconds (for one image) fid fid_std n
-    fid_floor is_mean is_std (over the splits of one run) is_mean_std images_per_second, and the number of
-    rows of each status.
-    """
-    keys = ["curve", "nfe_budget", "n_steps"]
-    rows = newest(rows.assign(n_steps=_asked_steps(rows)))
-    done = rows["status"] == "done"
-    means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
-    rows = rows.assign(seconds=1 / rows["images_per_second"])
-    rows = rows.assign(
-        **{name: rows[name].where(done) for name in means},
-        **{status: (rows["status"] == status).astype(int) for status in STATUSES},
-    )
-    grouped = rows.groupby(keys, dropna=False, sort=False)
-    parts = [
-        grouped[means].mean(),
-        grouped["fid"].std(ddof=1).to_frame("fid_std"),
-        grouped["is_mean"].std(ddof=1).to_frame("is_mean_std"),
-        grouped["fid"].count().to_frame("n"),
-        grouped[list(STATUSES)].sum(),
-        grouped[["solver", "solver_family"]].first(),
-    ]
-    out = pd.concat(parts, axis=1).reset_index()
-    who = zip(out["solver"], out["solver_family"], strict=True)
-    out["rank"] = pd.Series([solver_rank(name, family) for name, family in who], dtype="object")
-    return out.sort_values(["rank", *keys], kind="stable").drop(columns="rank").reset_index(drop=True)
-
-
-def _asked_steps(rows: pd.DataFrame) -> pd.Series:
-    """Step counts where a row has no budget: a budget alone says which point a row belongs to, since an
-    adaptive solver takes another number of steps for each seed and a skipped row took none."""
-    return rows["n_steps"].where(rows["nfe_budget"].isna())
-
-
-def newest(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each curve, budget, seed and repeat: a done one before others, then the newest.
-
-    Rows of equal settings and seed are the same experiment done twice, not a repeat: counting both
-    would shrink the error bars.
-    """
-    same = ["curve", "nfe_budget", "_steps", "seed", "repeat"]
-    ranked = rows.assign(
-        _steps=_asked_steps(rows),
-        _done=rows["status"] == "done",
-        _time=rows["time_utc"].fillna("").astype(str),
-    )
-    ranked = ranked.sort_values(["_done", "_time", "run_key"], kind="stable")
-    return rows.loc[ranked.drop_duplicates(same, keep="last").index].sort_index()
+    said = SAID.get(name, name.removesuffix("_id"))
+    return f"{said}={value[:8] if name.endswith('_id') else value}"
 
 
 def doubled(df: pd.DataFrame) -> list[Problem]:
@@ -262,11 +242,3 @@ def doubled(df: pd.DataFrame) -> list[Problem]:
     why = "same settings, budget, seed and repeat as another row; the newest finished one counts"
     found = [set(panel.rows["run_key"]) - set(newest(panel.rows)["run_key"]) for panel in panels(df)]
     return sorted(Problem(f"{key}.json", why) for keys in found for key in keys)
-
-
-def front(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Mask of the points no other point beats: none is as low in both and lower in one. NaN never is."""
-    cost, score = np.asarray(cost, float), np.asarray(score, float)
-    no_worse = (cost[:, None] <= cost) & (score[:, None] <= score)
-    better = (cost[:, None] < cost) | (score[:, None] < score)
-    return ~(no_worse & better).any(axis=0) & np.isfinite(cost) & np.isfinite(score)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from seedsbench.report.rows import take
+from seedsbench.report.rows import records, take
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class Winner:
 
 def winners(found: pd.DataFrame) -> list[Winner]:
     """The winner at every budget of a panel's `points`, lowest budget first."""
-    made = []
-    scored = take(found, found["fid"].notna() & found["nfe_budget"].notna())
-    for budget, group in scored.groupby("nfe_budget", sort=True):
-        ranked = group.sort_values("fid", kind="stable").to_dict("records")
+    made: list[Winner] = []
+    at: dict[float, list[dict]] = {}
+    for point in records(take(found, found["fid"].notna() & found["nfe_budget"].notna())):
+        at.setdefault(float(point["nfe_budget"]), []).append(point)
+    for budget in sorted(at):
+        ranked = sorted(at[budget], key=lambda point: point["fid"])
         best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
         if second is None:
-            made.append(Winner(float(budget), best["curve"], best["fid"], None, math.nan, math.nan, None))  # type: ignore[arg-type]
+            made.append(Winner(budget, best["curve"], best["fid"], None, math.nan, math.nan, None))
             continue
         margin = second["fid"] - best["fid"]
         error = math.sqrt(sum(one["fid_std"] ** 2 / one["n"] for one in (best, second)))
         clear = None if math.isnan(error) else bool(margin > 2 * error)
-        made.append(
-            Winner(float(budget), best["curve"], best["fid"], second["curve"], margin, error, clear)  # type: ignore[arg-type]
-        )
+        made.append(Winner(budget, best["curve"], best["fid"], second["curve"], margin, error, clear))
     return made
 
 

@@ -26,12 +26,15 @@ WHOLE = ["nfe_budget", "nfe_max", "n_steps", "samples", "seed", "repeat", "batch
 REAL = [
     "nfe", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling", "seconds_features",
     "seconds_scoring", "images_per_second",
+    "kid_mean", "kid_std", "precision", "recall", "density", "coverage",
 ]
 SORT = [
     "model", "regime", "solver", "solver_params", "schedule", "grid", "final", "labels", "samples",
     "extractor", "reference_id", "nfe_budget", "n_steps", "seed", "repeat", "run_key",
 ]
 # fmt: on
+# Names of the network's arithmetic that a row may hold under the name of a score (precision and recall).
+ARITHMETIC = ("fp32", "tf32", "bf16", "fp16")
 TEXT = set(COLUMNS) - {*WHOLE, *REAL, "order", "stochastic"}
 
 
@@ -60,6 +63,12 @@ def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(df.loc[mask])
 
 
+def records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dict a row, by columns: pandas' own way goes through its general iterator and is slow."""
+    names = list(map(str, df.columns))
+    return [dict(zip(names, line, strict=True)) for line in zip(*(df[n].tolist() for n in df), strict=True)]
+
+
 def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     """One row with plain values, or None and a problem."""
     try:
@@ -75,6 +84,8 @@ def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(path.name, f"not a row ({what}; status is one of {STATUSES}); left out"))
         return None
     record["run_key"] = str(record.get("run_key") or path.stem)
+    if record.get("precision") in ARITHMETIC:
+        record["network_precision"] = record.pop("precision")
     return {_text(name): _plain(name, value, path, problems) for name, value in record.items()}
 
 

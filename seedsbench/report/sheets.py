@@ -12,8 +12,9 @@ import matplotlib as mpl
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from seedsbench.report.pareto import Panel, newest, panels, title_parts
-from seedsbench.report.rows import take
+from seedsbench.report.pareto import Panel, panels, title_parts
+from seedsbench.report.points import newest
+from seedsbench.report.rows import records, take
 from seedsbench.report.style import GREY, INK, look, solver_rank
 
 PER_ROW, MOST = 5, 10  # images beside each other in a cell, images a cell
@@ -55,7 +56,7 @@ def lay_out(panel: Panel, samples: Path) -> Sheet | None:
     rows = newest(rows).sort_values(["nfe_budget", "nfe"], kind="stable")
     rows = rows.assign(_done=rows["status"] != "done").sort_values("_done", kind="stable")
     cells: dict[tuple[str, str], dict] = {}
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         cells.setdefault((str(row["curve"]), _budget(row)), row)
     done = [row["run_key"] for row in cells.values() if row["status"] == "done"]
     sizes = [size for key in done if (size := _strip_size(samples / f"{key}.png"))]

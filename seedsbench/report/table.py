@@ -1,17 +1,25 @@
 """The tables: every row as CSV, one line a point as Markdown, and a small matrix for the terminal."""
 
-import math
 from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import MISSING, Panel, panels, split_titles, title_parts
-from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.rows import WHOLE, Problem, take
+from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.rows import WHOLE, Problem, records, take
 from seedsbench.report.style import feature_name
+from seedsbench.report.summary import (
+    best_at_each,
+    best_points,
+    features_note,
+    fid,
+    minimum,
+    number,
+    other_scores,
+    plus_minus,
+    rank_by_area,
+)
 
-STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
-HEADER = ["solver", "NFE budget", "NFE", "FID", "floor", "IS", "images/s", "status"]
+HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
 
 
 def write_csv(df: pd.DataFrame, path: Path) -> None:
@@ -39,95 +47,32 @@ def _counts(df: pd.DataFrame) -> str:
 
 
 def _section(panel: Panel) -> list[str]:
-    """One panel's points under a heading; the best FID at each budget in bold."""
+    """One panel's points under a heading, the best FID at each budget in bold; then the tables that judge."""
     found = panel.points
-    best = _best(found)
+    best = best_points(found)
     lines = [
         [
             str(point["curve"]),
-            _number(point["nfe_budget"], ".0f"),
-            _number(point["nfe"], ".4g"),
-            f"**{_fid(point)}**" if i in best else _fid(point),
-            _number(point["fid_floor"], ".3g"),
-            _spread(point["is_mean"], point["is_std"]),
-            _number(point["images_per_second"], ".3g"),
+            number(point["nfe_budget"], ".0f"),
+            number(point["nfe"], ".4g"),
+            f"**{fid(point)}**" if i in best else fid(point),
+            minimum(point),
+            number(point["fid_floor"], ".3g"),
+            plus_minus(point["is_mean"], point["is_std"]),
+            number(point["images_per_second"], ".3g"),
             _status(point),
         ]
-        for i, point in enumerate(found.to_dict("records"))
+        for i, point in enumerate(records(found))
     ]
-    extractor = feature_name(panel.key["extractor"])
-    note = f"FID on {extractor}. ± is one standard deviation over seeds; bold is best at its budget."
-    note += _bias(panel)
     title = f"## {' · '.join(title_parts(panel))}"
-    return [title, "", note, "", *markdown_table(HEADER, lines), "", *_winners(found), *_ranking(found)]
-
-
-def _winners(found: pd.DataFrame) -> list[str]:
-    """The best solver at each budget; nothing where there is no second one to beat."""
-    told = [winner for winner in winners(found) if winner.second is not None]
-    if not told:
-        return []
-    verdicts = {True: "yes", False: "no", None: "one seed: cannot be said"}
-    lines = [
-        [
-            _number(one.budget, ".0f"),
-            one.best,
-            f"{one.fid:.4g}",
-            one.second,
-            f"{one.margin:.2g}",
-            _number(one.error, ".1g"),
-            verdicts[one.clear],
-        ]
-        for one in told
-    ]
-    header = ["NFE budget", "best", "FID", "second", "margin", "its error", "beyond 2 errors"]
-    return ["Best at each budget:", "", *markdown_table(header, lines), ""]
-
-
-def _ranking(found: pd.DataFrame) -> list[str]:
-    """Solvers by the area under their curve."""
-    (low, high), ranked, left = ranking(found)
-    if len(ranked) < 2:
-        return []
-    lines = [[str(i + 1), one.curve, f"{one.mean_fid:.4g}"] for i, one in enumerate(ranked)]
-    note = f"Geometric mean FID over NFE {low:.4g} to {high:.4g} (area under the curve on log axes)"
-    note += f"; not ranked, for want of that range: {', '.join(left)}." if left else "."
-    return [note, "", *markdown_table(["rank", "solver", "mean FID"], lines), ""]
-
-
-def _bias(panel: Panel) -> str:
-    """What must be said of a standard extractor's FID at few samples, where readers know it at 50,000."""
-    extractor, samples = panel.key["extractor"], panel.key["samples"]
-    if not extractor.startswith(STANDARD) or samples == MISSING or float(samples) >= ENOUGH:
-        return ""
-    return (
-        f" FID is biased upwards by few samples: at {int(float(samples)):,} compare it with FIDs of as many "
-        "samples only (papers use 50,000)."
-    )
-
-
-def _best(found: pd.DataFrame) -> set[int]:
-    """Positions of the lowest mean FID at each budget."""
-    return {int(i) for i in found.dropna(subset=["fid"]).groupby("nfe_budget", dropna=False)["fid"].idxmin()}
-
-
-def _number(value: object, spec: str) -> str:
-    return "-" if pd.isna(value) else format(value, spec)  # type: ignore[call-overload]
-
-
-def _spread(mean: object, std: object) -> str:
-    return _number(mean, ".4g") if pd.isna(std) else f"{_number(mean, '.4g')} ± {_number(std, '.1g')}"  # type: ignore[call-overload]
-
-
-def _fid(point: dict) -> str:
-    """Mean and spread with digits that the spread warrants: 0.231 ± 0.012."""
-    mean, std = point["fid"], point["fid_std"]
-    if pd.isna(mean):
-        return "-"
-    if pd.isna(std) or not std > 0:
-        return f"{mean:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(std)))
-    return f"{mean:.{digits}f} ± {std:.{digits}f}"
+    told = [title, "", features_note(panel), "", *markdown_table(HEADER, lines), ""]
+    for name, (header, lines) in (
+        ("Best at each budget", best_at_each(found)),
+        ("Geometric mean FID over a range of NFE (area under the curve on log axes)", rank_by_area(found)),
+        ("Other scores, means over seeds (KID ± over its subsets)", other_scores(found)),
+    ):
+        told += [f"{name}:", "", *markdown_table(header, lines), ""] if lines else []
+    return told
 
 
 def _status(point: dict) -> str:
@@ -143,9 +88,9 @@ def _reasons(df: pd.DataFrame, status: str) -> list[str]:
     """The cells of one status and their reasons."""
     lines = []
     for panel in panels(df):
-        for row in take(panel.rows, panel.rows["status"] == status).to_dict("records"):
+        for row in records(take(panel.rows, panel.rows["status"] == status)):
             where = f"{row['model']} {row['regime']}"
-            budget, seed = _number(row["nfe_budget"], ".0f"), _number(row["seed"], ".0f")
+            budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], ".0f")
             lines.append(
                 [where, row["curve"], budget, seed, row["reason"] or "no reason recorded", row["run_key"]]
             )
@@ -161,8 +106,8 @@ def _no_score(df: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     lines = [
-        [r["solver"], _number(r["nfe_budget"], ".0f"), _number(r["fid"], ".4g"), r["run_key"]]
-        for r in rows.to_dict("records")
+        [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
+        for r in records(rows)
     ]
     title = "## Finished without a positive FID (in no figure)"
     return [title, "", *markdown_table(["solver", "NFE budget", "FID", "run_key"], lines), ""]
@@ -196,9 +141,9 @@ def _matrix(found: pd.DataFrame) -> list[str]:
     budgets = sorted(found["nfe_budget"].dropna().unique()) + (
         [float("nan")] if found["nfe_budget"].isna().any() else []
     )
-    best = _best(found)
+    best = best_points(found)
     cells = {}
-    for i, point in enumerate(found.to_dict("records")):
+    for i, point in enumerate(records(found)):
         column = next(
             j
             for j, b in enumerate(budgets)
@@ -208,7 +153,7 @@ def _matrix(found: pd.DataFrame) -> list[str]:
         text = missing if pd.isna(point["fid"]) else f"{point['fid']:#.3g}"
         mark = "*" if i in best else " "
         cells.setdefault(point["curve"], {}).setdefault(column, text.rstrip(".") + mark)
-    head = ["NFE budget", *[_number(b, ".0f") + " " for b in budgets]]
+    head = ["NFE budget", *[number(b, ".0f") + " " for b in budgets]]
     body = [[curve, *[row.get(j, ". ") for j in range(len(budgets))]] for curve, row in cells.items()]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     return [

@@ -1,6 +1,6 @@
 // The interactive Pareto plot: panels of curves, log or linear axes, hover and arrow keys, a legend that hides curves.
 // Fields of a point, in the order of html_data.POINT.
-const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11;
+const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11, FID_MIN = 12;
 const COSTS = {
   nfe: { name: "NFE per sample, measured", of: (p) => p[NFE] },
   seconds: { name: "sampling seconds per image", of: (p) => p[SECONDS] },
@@ -155,6 +155,7 @@ function showTip(view, mark) {
   const lines = [
     `FID ${withSpread(p[FID], p[FID_SD])}`,
     `NFE ${number(p[NFE])} (budget ${number(p[BUDGET])})`,
+    ...(p[N] > 1 ? [`lowest FID of ${p[N]}: ${number(p[FID_MIN])}`] : []),
     ...(p[IS] === null ? [] : [`IS ${withSpread(p[IS], p[IS_SD])}`]),
     ...(p[SPEED] === null ? [] : [`${number(p[SPEED], 3)} images/s`]),
     `${p[DONE]} done${p[SKIPPED] ? `, ${p[SKIPPED]} skipped` : ""}${p[FAILED] ? `, ${p[FAILED]} failed` : ""}${mark.front ? ", on the front" : ""}`,
