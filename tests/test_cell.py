@@ -69,10 +69,13 @@ def test_rows_that_came_to_nothing_have_the_same_fields(tmp_path):
 
 
 @pytest.mark.parametrize("solver", seedsbench.solver_names())
-@pytest.mark.parametrize("final", ["denoise", "stop"])
-def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final):
+@pytest.mark.parametrize(
+    ("final", "budgets"),
+    [("denoise", (9, 10)), ("stop", (9,)), pytest.param("stop", (10,), marks=pytest.mark.slow)],
+)
+def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final, budgets):
     method = seedsbench.solver(solver)
-    for nfe in (9, 10):
+    for nfe in budgets:
         row = run(tmp_path, f"solver={solver}", f"nfe={nfe}", f"final={final}", "samples=4")
         if nfe < method.total_nfe(1, final):
             assert row["status"] == "skipped"
