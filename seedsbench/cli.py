@@ -7,28 +7,26 @@ says what and what would work; nothing has been computed).
 """
 
 import os
-import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NoReturn
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
 
 import seedsbench
+from seedsbench.job import SWEEP, Job
+from seedsbench.launchers import HERE, told
 from seedsbench.preflight import Checked, Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
 from seedsbench.tracking import Tracker, harmless
 
-if TYPE_CHECKING:
-    from seedsbench.bench.progress import SweepLine
-
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
-_SWEEP: "list[SweepLine]" = []
-"""The line of the sweep this process runs; a launcher's workers have none."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,11 +40,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         options = parse(arguments)
-        _importable(options.config_dirs)
+        modules = _importable(options.config_dirs)
         options = with_experiment(options)
         sys.argv = ["seedsbench", *options.flags, *options.overrides]
         if options.informational:
-            _hydra()
+            _hydra(modules)
             return
         checked = preflight(options)
     except Usage as error:
@@ -55,54 +53,67 @@ def main(argv: list[str] | None = None) -> None:
     if checked.plan:
         print(checked.plan)
         return
-    from seedsbench.bench.progress import SweepLine
+    with _ended_by_signals():
+        code = _sweep(checked, modules)
+    raise SystemExit(_finish(checked) or code)
 
-    _SWEEP.append(SweepLine(checked.weights))
+
+def _sweep(checked: Checked, modules: tuple[str, ...]) -> int:
+    """Run the cells; 1 if a launcher lost a worker, whose rows are then missing but no others."""
+    if checked.launcher == HERE:
+        from seedsbench.bench.progress import SweepLine
+
+        SWEEP.append(SweepLine(checked.weights))
+        try:
+            _hydra(modules)
+        finally:
+            SWEEP.pop().close()
+        return 0
+    sys.argv.append(
+        "study='" + checked.study.name.replace("'", r"\'") + "'"
+    )  # workers may lack our environment
     try:
-        _hydra()
+        with told(checked.launcher, len(checked.weights), checked.study):
+            _hydra(modules)
+    except SystemExit as stopped:  # said by Hydra; a signal's own code is above 128
+        if stopped.code != 1:
+            raise
+        print("seedsbench: a worker was lost; run the command again for what is missing", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A scheduler's warning (SIGTERM, SIGUSR2) ends the command in order, with 128 + the signal.
+
+    Finished rows are on disk by then, so the same command with the same study goes on from there.
+    """
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
     finally:
-        _SWEEP.pop().close()
-    raise SystemExit(_finish(checked))
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _importable(config_dirs: list[str]) -> None:
-    """Let YAMLs of --config-dir name modules beside them, or in the current directory."""
-    for folder in (*config_dirs, "."):
-        path = str(Path(folder).resolve())
-        if path not in sys.path:
-            sys.path.append(path)
+def _importable(config_dirs: list[str]) -> tuple[str, ...]:
+    """Let YAMLs of --config-dir name modules beside them, or in the current directory; returns them."""
+    folders = tuple(str(Path(folder).resolve()) for folder in (*config_dirs, "."))
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
     known = [p for p in os.environ.get("SEEDSBENCH_CONF", "").split(os.pathsep) if p]
-    added = [str(Path(folder).resolve()) for folder in config_dirs]
-    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(dict.fromkeys([*known, *added]))
+    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(dict.fromkeys([*known, *folders[:-1]]))
+    return folders
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _hydra(cfg: DictConfig) -> float | None:
-    """One Hydra job: `repeats` cells. Returns their mean FID, for optimising sweepers; None if one failed."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from seedsbench.bench.cell import run_cell
-    from seedsbench.registry import build
-
-    hydra_config = HydraConfig.get()
-    folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
-    flags = [part for folder in folders for part in ("--config-dir", folder)]
-    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "force=", "offline=", "debug=")
-    overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
-    study = Path(cfg.results_dir) / cfg.study
-    tracker: Tracker = build(cfg.tracker)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    scores: list[float] = []
-    for seed in range(cfg.seed, cfg.seed + cfg.repeats):
-        command = shlex.join(["seedsbench", *flags, *overrides, f"seed={seed}"])
-        invocation, sweep = os.environ[INVOCATION], _SWEEP[-1] if _SWEEP else None
-        row = run_cell(cfg, seed, command=command, invocation=invocation, sweep=sweep)
-        if sweep is not None:
-            sweep.cell_done(row, computed=row.get("invocation") == invocation)
-        harmless("tracking", partial(tracker.log_row, study, row, resolved))
-        if row["status"] == "done":
-            scores.append(row["fid"])
-    return sum(scores) / len(scores) if len(scores) == cfg.repeats else None
+def _hydra(modules: tuple[str, ...]) -> None:
+    """Run the command's cells through Hydra, here or wherever its launcher takes them."""
+    job = Job(os.environ[INVOCATION], str(Path.cwd()), modules, os.environ["SEEDSBENCH_CONF"])
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
 
 
 def _finish(checked: Checked) -> int:

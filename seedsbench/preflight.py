@@ -30,6 +30,7 @@ from seedsbench import registry
 from seedsbench.bench.dry_run import dry_run_text
 from seedsbench.checks import nearest
 from seedsbench.config import Config, check_config
+from seedsbench.launchers import check_launcher, missing_plugin
 
 ConfigStore.instance().store(name="schema", node=Config)
 GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
@@ -56,12 +57,14 @@ class Checked:
     """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker.
 
     weights: evaluations each cell may cost, in the order in which they run; a guide for progress only.
+    launcher: name of what starts the cells.
     """
 
     study: Path
     plan: str | None
     tracker: dict[str, Any]
     weights: list[int]
+    launcher: str
 
 
 def parse(arguments: list[str]) -> Options:
@@ -124,14 +127,16 @@ def preflight(options: Options) -> Checked:
                     registry.build(cfg[group])
             cfg = _compose(first)
             _check_sweeper(cfg.hydra.runtime.choices["hydra/sweeper"], parsed)
+            launcher = str(cfg.hydra.runtime.choices["hydra/launcher"])
             study = Path(cfg.results_dir) / cfg.study
             tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
             if cfg.dry_run:
                 shown = dry_run_text(_compose(list(v)) for v in itertools.product(*choices))
-                return Checked(study, shown, tracker, [])
+                return Checked(study, shown, tracker, [], launcher)
             _check_device(cfg.device)
             if cfg.plan:
-                return Checked(study, _plan(choices), tracker, [])
+                return Checked(study, _plan(choices), tracker, [], launcher)
+            check_launcher(launcher, cfg.hydra.launcher, options.multirun)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
     from seedsbench.bench.progress import weights_of
@@ -141,7 +146,7 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker, weights_of(choices, cfg))
+    return Checked(study, None, tracker, weights_of(choices, cfg), launcher)
 
 
 def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
@@ -298,6 +303,8 @@ def _one_line(error: Exception) -> str:
         return "hydra/sweeper=optuna is not installed: pip install 'seedsbench[optuna]'"
     if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
         return f"{str(error).split('override ')[-1].strip()}: {_one_line(error.__cause__)}"  # type: ignore[arg-type]
+    if (line := missing_plugin(str(error))) is not None:
+        return line
     lines = [line.strip() for line in str(error).splitlines()]
     said = [
         line
