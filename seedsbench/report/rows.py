@@ -95,29 +95,27 @@ def _brief(error: Exception) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
-def _column(name: str, records: list[tuple[str, dict]], problems: list[Problem]) -> pd.Series:
+def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list[Problem]) -> pd.Series:
     """Values a table can hold: numbers where numbers belong, text elsewhere, JSON for nested values.
 
-    A column at a time, since a study may hold 100,000 rows, and most columns few different values.
+    A column at a time, since a study may hold 100,000 rows, and most columns hold few different values.
     """
-    values = [record.get(name) for _, record in records]
     if name in NUMBERS:
         try:
             numbers = np.array(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
-            files = (file for file, _ in records)
-            numbers = np.array(
-                [_number(name, value, file, problems) for file, value in zip(files, values, strict=True)]
-            )
+            read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
+            numbers = np.fromiter(read, np.float64)
         return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
-    if name == "solver_params":
-        values = [None if value is None else canonical_params(value) for value in values]
-    elif {type(value) for value in values} <= {str, type(None)}:
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {str} and name != "solver_params":
         plain = {value: value if value is None else _text(value) for value in set(values)}
-        values = [plain[value] for value in values]
-    else:
-        values = [_plain(name, value) for value in values]
-    return pd.Series(values, dtype="object")
+        return pd.Series([plain[value] for value in values], dtype="object")
+    if kinds <= {int, float, bool} and name not in TEXT:
+        return pd.Series(values, dtype="object")
+    keys = [repr(value) for value in values]
+    plain = {key: _plain(name, value) for key, value in dict(zip(keys, values, strict=True)).items()}
+    return pd.Series([plain[key] for key in keys], dtype="object")
 
 
 def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
@@ -130,6 +128,8 @@ def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if name == "solver_params":
+        return None if value is None else canonical_params(value)
     if isinstance(value, dict | list):
         return _ENCODE(value)
     return _text(str(value)) if value is not None and (isinstance(value, str) or name in TEXT) else value
@@ -175,7 +175,15 @@ def _frame(records: list[tuple[str, dict]], problems: list[Problem]) -> pd.DataF
     """A sorted table with the known columns first, whatever the rows held."""
     names: set[str] = set().union(*(record for _, record in records))
     columns = [*COLUMNS, *sorted(names - set(COLUMNS))]
-    frame = pd.DataFrame({_text(name): _column(name, records, problems) for name in columns})
+    files = [file for file, _ in records]
+    table = zip(*(tuple(map(record.get, columns)) for _, record in records), strict=True)
+    values = list(table) or [()] * len(columns)
+    frame = pd.DataFrame(
+        {
+            _text(name): _column(name, column, files, problems)
+            for name, column in zip(columns, values, strict=True)
+        }
+    )
     for name in ("model", "regime", "solver", "solver_params"):
         frame[name] = frame[name].fillna({"solver_params": "{}"}.get(name, "unnamed"))
     by = {name: frame[name] if name in WHOLE else frame[name].fillna("") for name in SORT}
