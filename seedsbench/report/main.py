@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
@@ -62,6 +63,11 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     """
     study = Path(study)
     _check_folder(study)
+    with FileLock(study / ".report.lock"):  # of two sweeps into one study, the last to end reports on both
+        return _build(study, published)
+
+
+def _build(study: Path, published: bool) -> Report:
     df, problems = read_rows(study)
     if df.empty:
         told = f": {problems[0].file} is {problems[0].why}" if problems else ""
