@@ -109,8 +109,8 @@ def main() -> None:
     command = "python scripts/bench_store.py" + (" --quick" if options.quick else "") + " --write"
     note = (
         f"`{command}`: CPU seconds, {platform.machine()}, Python {platform.python_version()}, load "
-        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (other work slows these seconds too). The target is "
-        "100,000 rows read in 10 s."
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (other work slows these seconds too). "
+        "The target is 100,000 rows read in 10 s."
     )
     section = "\n".join([HEADING, "", note, "", *markdown_table(["what", "CPU", "ratio"], lines), ""])
     print(section)
