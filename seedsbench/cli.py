@@ -3,18 +3,14 @@
     seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50
 
 Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itself was wrong (one line
-says what and what would work; nothing has been computed).
+says what and what would work; nothing has been computed), 143 stopped by SIGTERM (the same command goes on).
 """
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 
@@ -27,11 +23,46 @@ from seedsbench.tracking import Tracker, harmless
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
+STOPPED = 128 + 15
+"""The exit code after SIGTERM, as of a process that did not handle it."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `seedsbench`; exits the process."""
+    """Entry point of `seedsbench`; exits the process. Under torchrun rank 0 does it all, the others help."""
+    from seedsbench.bench.stopping import stops_on_sigterm
+
     arguments = sys.argv[1:] if argv is None else argv
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _together(arguments)
+        return
+    with stops_on_sigterm():
+        _main(arguments)
+
+
+def _together(arguments: list[str]) -> None:
+    """This process as one of the ranks that torchrun started."""
+    from seedsbench.bench.follow import follow
+    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.stopping import Stopped, stops_on_sigterm
+
+    ranks = joined()
+    with stops_on_sigterm(partial(say_stopped, ranks)):
+        if ranks.rank == 0:
+            try:
+                _main(arguments)
+            finally:
+                tell(ranks, lambda: None)
+            return
+        try:
+            _importable(parse(arguments).config_dirs)
+            follow(ranks)
+        except Usage:  # rank 0 says it
+            return
+        except Stopped:
+            raise SystemExit(STOPPED) from None
+
+
+def _main(arguments: list[str]) -> None:
     now = datetime.now()
     os.environ.setdefault(STUDY, now.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault(INVOCATION, f"{now.isoformat()}-{os.getpid()}")
@@ -53,8 +84,13 @@ def main(argv: list[str] | None = None) -> None:
     if checked.plan:
         print(checked.plan)
         return
-    with _ended_by_signals():
+    from seedsbench.bench.stopping import Stopped
+
+    try:
         code = _sweep(checked, modules)
+    except Stopped:
+        print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     raise SystemExit(_finish(checked) or code)
 
 
@@ -69,36 +105,15 @@ def _sweep(checked: Checked, modules: tuple[str, ...]) -> int:
         finally:
             SWEEP.pop().close()
         return 0
-    sys.argv.append(
-        "study='" + checked.study.name.replace("'", r"\'") + "'"
-    )  # workers may lack our environment
+    name = checked.study.name.replace("'", r"\'")
+    sys.argv.append(f"study='{name}'")  # workers may lack our environment
     try:
         with told(checked.launcher, len(checked.weights), checked.study):
             _hydra(modules)
-    except SystemExit as stopped:  # said by Hydra; a signal's own code is above 128
-        if stopped.code != 1:
-            raise
+    except SystemExit:  # Hydra has said why
         print("seedsbench: a worker was lost; run the command again for what is missing", file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A scheduler's warning (SIGTERM, SIGUSR2) ends the command in order, with 128 + the signal.
-
-    Finished rows are on disk by then, so the same command with the same study goes on from there.
-    """
-
-    def end(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _importable(config_dirs: list[str]) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class Config:
     plan: bool = False
     dry_run: bool = False
     debug: bool = False
+    save_every: float = 60.0
     choices: Any = field(default_factory=dict)
 
 
@@ -62,6 +63,8 @@ def check_config(cfg: Any) -> None:
         raise ValueError(f"samples={cfg.samples}: the noise is numbered for at most 2**32 samples")
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size} must be at least 1")
+    if not cfg.save_every >= 0:
+        raise ValueError(f"save_every={cfg.save_every} must be a number of seconds from 0 up, or .inf")
     if cfg.repeats < 1:
         raise ValueError(f"repeats={cfg.repeats} must be at least 1")
     if not 0 <= cfg.seed <= 2**64 - cfg.repeats:

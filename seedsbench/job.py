@@ -6,7 +6,9 @@ it along: the folder that relative paths mean, where the user's own modules lie,
 
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,8 +43,8 @@ class Job:
         os.chdir(self.cwd)
         sys.path.extend(folder for folder in self.modules if folder not in sys.path)
         os.environ["SEEDSBENCH_CONF"] = self.conf
-        _ranks_of_submitit()
-        return _run(cfg, self.invocation)
+        run = partial(_run, cfg, self.invocation)
+        return _as_submitit_task(run) if "SUBMITIT_EXECUTOR" in os.environ else run()
 
 
 def _run(cfg: DictConfig, invocation: str) -> float | None:
@@ -71,15 +73,38 @@ def _run(cfg: DictConfig, invocation: str) -> float | None:
     return sum(scores) / len(scores) if len(scores) == cfg.repeats else None
 
 
-def _ranks_of_submitit() -> None:
-    """The tasks of a submitit job are the ranks of one cell: say so in torchrun's words.
+def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
+    """Run as one task of a submitit job: its tasks are the ranks of a cell, and SIGUSR2 sends it back.
 
-    Every task sees all of its node's GPUs and takes the one of its LOCAL_RANK, as under torchrun.
+    submitit queues a job again and ends it from the signal handler, wherever the cell is; so the cell is
+    asked to save and end first. Every task sees all GPUs of its node and takes that of its LOCAL_RANK.
     """
-    if "SUBMITIT_EXECUTOR" not in os.environ or "RANK" in os.environ:
-        return
     from submitit import JobEnvironment  # type: ignore[import-not-found]
     from submitit.helpers import TorchDistributedEnvironment  # type: ignore[import-not-found]
 
-    if JobEnvironment().num_tasks > 1:
+    from seedsbench.bench.follow import follow
+    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.stopping import Stopped, request_stop
+
+    if JobEnvironment().num_tasks > 1 and "RANK" not in os.environ:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    ranks = joined()
+    queue_again = signal.getsignal(signal.SIGUSR2)
+
+    def stop(*_: Any) -> None:
+        request_stop()
+        say_stopped(ranks)
+
+    signal.signal(signal.SIGUSR2, stop)
+    try:
+        if ranks.rank:
+            follow(ranks)
+            return None
+        try:
+            return run()
+        finally:
+            tell(ranks, lambda: None)
+    except Stopped:
+        if callable(queue_again):
+            queue_again(signal.SIGUSR2, None)  # rank 0's ends the process
+        raise

@@ -6,6 +6,7 @@ of the others, so that the cost is the sum of the choices and not their product.
 """
 
 import itertools
+import os
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
@@ -128,6 +129,7 @@ def preflight(options: Options) -> Checked:
             cfg = _compose(first)
             _check_sweeper(cfg.hydra.runtime.choices["hydra/sweeper"], parsed)
             launcher = str(cfg.hydra.runtime.choices["hydra/launcher"])
+            _check_launcher(cfg.hydra.runtime.choices["hydra/launcher"])
             study = Path(cfg.results_dir) / cfg.study
             tracker: Any = OmegaConf.to_container(cfg.tracker, resolve=True)
             if cfg.dry_run:
@@ -158,6 +160,12 @@ def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
                 f"{override.input_line}: an interval needs a sweeper that searches, as hydra/sweeper=optuna, "
                 f"or write {key}=a,b"
             )
+
+
+def _check_launcher(name: str | None) -> None:
+    """Refuse to start further processes from each of the ranks that share a cell."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name != "basic":
+        raise ValueError(f"hydra/launcher={name} cannot be used under torchrun: drop one of the two")
 
 
 def compositions(options: Options) -> list[DictConfig]:

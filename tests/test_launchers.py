@@ -176,3 +176,12 @@ def test_a_job_that_is_told_to_go_is_queued_again_and_ends_its_cells(tmp_path, c
     assert sorted((row["nfe_budget"], row["seed"], row["status"]) for row in rows.values()) == [
         *[(6, 0, "done"), (6, 1, "done"), (8, 0, "done"), (8, 1, "done")]
     ]
+
+
+@needs_submitit
+def test_the_tasks_of_a_job_share_its_cells(tmp_path, monkeypatch):
+    fake_slurm.install(tmp_path / "slurm", monkeypatch)
+    two = ["hydra/launcher=slurm_8gpu", "hydra.launcher.tasks_per_node=2"]
+    assert sweep(*two, *CELLS) == 0
+    rows = rows_of(tmp_path / "results" / "s").values()
+    assert [(row["status"], row["world_size"]) for row in rows] == [("done", 2)] * 2

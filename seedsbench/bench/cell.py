@@ -10,11 +10,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
-from seedsbench.api import noise_levels, steps_of
-from seedsbench.bench import previews
 from seedsbench.bench.model_files import CIRCUMSTANCES
+from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
-from seedsbench.bench.progress import CellLine, SweepLine
+from seedsbench.bench.progress import SweepLine
+from seedsbench.bench.ranks import ALONE, Ranks, blamed, joined, let_go, tell
 from seedsbench.bench.row_facts import (
     choices_of,
     describe,
@@ -23,10 +23,12 @@ from seedsbench.bench.row_facts import (
     labels_of,
     options_of,
     outcome,
+    reason_of,
     solver_facts,
 )
-from seedsbench.bench.sampling import Plan, classes_of, generate
-from seedsbench.bench.scoring import Scorer, floor, prepared
+from seedsbench.bench.scoring import floor
+from seedsbench.bench.share import Job, lead, plan_of
+from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import PLACES, measured
 from seedsbench.config import NUMERICS_VERSION
@@ -69,13 +71,18 @@ def _once(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
     return _LOADED[key]
 
 
-def device_of(name: str) -> str:
-    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def device_of(name: str, ranks: Ranks = ALONE) -> str:
+    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error.
+
+    Of several ranks on a machine each has a GPU of its own, as long as there are enough.
+    """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={name}, but torch sees no CUDA device here: use device=cpu or auto")
-    return name
+    if name not in ("auto", "cuda"):
+        return name
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if ranks is ALONE else f"cuda:{ranks.local_rank % torch.cuda.device_count()}"
 
 
 def scientific(cfg: DictConfig, problem: Problem | None, seed: int) -> dict[str, Any]:
@@ -116,14 +123,36 @@ def run_cell(
     command reproduces the cell; invocation names the run it was computed in; sweep is told of
     progress. A budget that fits no step
     gives status "skipped"; any error gives "failed" with its message. Only
-    KeyboardInterrupt (and, with debug=true, the error itself) escapes.
+    KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
+    Of several ranks, rank 0 calls it and the others do their share in `follow`.
     """
-    store = ResultStore(Path(cfg.results_dir) / cfg.study)
+    store, ranks = ResultStore(Path(cfg.results_dir) / cfg.study), joined()
     row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
-    problem, device = None, str(cfg.device)
+    number = tell(ranks, lambda: {"cfg": OmegaConf.to_yaml(cfg, resolve=True), "seed": seed})
     try:
-        device = device_of(device)
+        return _run(cfg, seed, store, row, sweep, ranks, number)
+    except Stopped:
+        failed = blamed(ranks, row)
+        if failed is not None:
+            _stored(store, {"run_key": run_key(scientific(cfg, None, seed)), **failed})
+        raise
+    finally:
+        let_go(ranks, number, None)
+
+
+def _run(
+    cfg: DictConfig,
+    seed: int,
+    store: ResultStore,
+    row: Row,
+    sweep: SweepLine | None,
+    ranks: Ranks,
+    number: int,
+) -> Row:
+    device = str(cfg.device)
+    try:
+        device = device_of(device, ranks)
         problem = problem_of(cfg, device)
     except Exception as error:
         return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
@@ -131,27 +160,28 @@ def run_cell(
     finished = None if cfg.force else store.finished(row["run_key"])
     if finished is not None:
         log.info("%s is already done: %s", describe(row), outcome(finished))
+        forget(store, row["run_key"])
         return finished
+    if stop_requested():
+        raise Stopped
     try:
-        preview = store.sample_path(row["run_key"])
-        row.update(_execute(cfg, problem, device, seed, preview, describe(row), sweep))
+        plan = plan_of(cfg, problem, seed)
+        row.update(_execute(Job(cfg, problem, plan, device, store, dict(row), ranks, number), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
     except Exception as error:
         return _failed(cfg, store, row, error)
-    return _stored(store, row)
+    _stored(store, row)
+    forget(store, row["run_key"])
+    return row
 
 
 def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> Row:
     if cfg.debug:
         raise error
     log.debug("cell failed", exc_info=error)
-    message = " ".join(str(error).split())
-    expected = isinstance(error, ValueError | ArithmeticError)
-    row.update(
-        status="failed", reason=message if expected and message else f"{type(error).__name__}: {message}"
-    )
+    row.update(status="failed", reason=reason_of(error))
     return _stored(store, row)
 
 
@@ -161,72 +191,22 @@ def _stored(store: ResultStore, row: Row) -> Row:
     return row
 
 
-def _execute(
-    cfg: DictConfig,
-    problem: Problem,
-    device: str,
-    seed: int,
-    preview: Path,
-    title: str,
-    sweep: SweepLine | None,
-) -> Row:
-    solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
-    labels = labels_of(cfg.labels)
-    classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
-    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
-    dtype = getattr(torch, cfg.dtype)
-    plan = Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
-    row = _sample_and_score(cfg, problem, plan, device, preview, title, sweep)
+def _execute(job: Job, sweep: SweepLine | None) -> Row:
+    """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
+    cfg, problem, plan = job.cfg, job.problem, job.plan
+    scorer = lead(job, sweep)
     started = time.perf_counter()
-    row["fid_floor"] = floor(problem, cfg.samples, labels, cfg.metrics.splits, cfg.metrics.floor_sets)
-    row["seconds_floor"] = time.perf_counter() - started
-    return {**row, **solver_facts(solver), "n_steps": len(sigmas) - 1, **environment_of(cfg, device)}
-
-
-def _sample_and_score(
-    cfg: DictConfig,
-    problem: Problem,
-    plan: Plan,
-    device: str,
-    preview: Path,
-    title: str,
-    sweep: SweepLine | None,
-) -> Row:
-    scorer = Scorer(problem, cfg.samples, min(cfg.metrics.splits, cfg.samples))
-    total, most = 0, 0
-    shown = previews.Strip()
-    seconds = {"sampling": 0.0, "features": 0.0, "scoring": 0.0}
-    with CellLine(title, cfg.samples, cfg.samples * cfg.nfe, sweep) as line:
-        batches = generate(
-            problem.denoiser,
-            plan,
-            torch.arange(cfg.samples),
-            batch_size=cfg.batch_size,
-            device=device,
-            progress=line.advance,
-        )
-        while True:
-            started = time.perf_counter()
-            batch = next(batches, None)
-            if batch is None:
-                break
-            images = prepared(problem, batch)
-            sampled = time.perf_counter()
-            scorer.update(batch.indices, images)
-            seconds["sampling"] += sampled - started
-            seconds["features"] += time.perf_counter() - sampled
-            line.finished(len(batch.indices))
-            total, most = total + int(batch.nfe.sum()), max(most, int(batch.nfe.max()))
-            shown.add(batch.indices, images)
-    started = time.perf_counter()
-    scores = scorer.compute()
-    seconds["scoring"] = time.perf_counter() - started
-    shown.write(preview)
-    return {
-        **scores,
-        "nfe": total / cfg.samples,
-        "nfe_max": most,
-        **{f"seconds_{part}": value for part, value in seconds.items()},
-        "images_per_second": cfg.samples / seconds["sampling"],
-    }
+    row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
+    scored = time.perf_counter()
+    row["fid_floor"] = floor(problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
+    sampling, features = scorer.seconds.tolist()
+    row.update(
+        seconds_sampling=sampling,
+        seconds_features=features,
+        seconds_scoring=scored - started,
+        seconds_floor=time.perf_counter() - scored,
+        images_per_second=plan.samples / sampling,
+    )
+    scorer.shown.write(job.store.sample_path(job.row["run_key"]))
+    environment = environment_of(cfg, job.device, job.ranks.world_size)
+    return {**row, **solver_facts(plan.solver), "n_steps": len(plan.sigmas) - 1, **environment}

@@ -1,13 +1,16 @@
 """The first few samples of a cell as one strip of images, for the report's sheets."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from seedsbench.bench.store import write_atomic
+from seedsbench.metrics.base import State
 
 N_SHOWN = 10
 
@@ -25,6 +28,18 @@ class Strip:
         """indices (B,); images (B, C, H, W)."""
         for i in (indices < N_SHOWN).nonzero().flatten().tolist():
             self._images[int(indices[i])] = images[i]
+
+    def state(self) -> State:
+        """The images kept, and their sample indices; nothing where there is none."""
+        if not self._images:
+            return {}
+        images = torch.stack(list(self._images.values()))
+        return {"indices": np.array(list(self._images), dtype=np.int64), "images": images.numpy()}
+
+    def merge(self, state: Mapping[str, np.ndarray]) -> None:
+        """Keep the images of another strip's state() too."""
+        if state:
+            self.add(torch.from_numpy(state["indices"]), torch.from_numpy(state["images"]))
 
     def write(self, path: Path) -> None:
         """Write the strip; nothing if there is no picture."""

@@ -71,7 +71,7 @@ def solver_facts(solver: Solver) -> Row:
     }
 
 
-def environment_of(cfg: DictConfig, device: str) -> Row:
+def environment_of(cfg: DictConfig, device: str, world_size: int = 1) -> Row:
     """Where it ran, and with which versions."""
     name = (
         torch.cuda.get_device_name(device)
@@ -84,12 +84,19 @@ def environment_of(cfg: DictConfig, device: str) -> Row:
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "batch_size": cfg.batch_size,
-        "world_size": 1,
+        "world_size": world_size,
         "version_seedsbench": seedsbench.__version__,
         "version_torch": torch.__version__,
         "version_numpy": metadata.version("numpy"),
         "version_python": platform.python_version(),
     }
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line; with its type unless it is one that we raise to be read."""
+    message = " ".join(str(error).split())
+    expected = isinstance(error, ValueError | ArithmeticError)
+    return message if expected and message else f"{type(error).__name__}: {message}"
 
 
 def describe(row: Row) -> str:

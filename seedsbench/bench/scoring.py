@@ -4,16 +4,19 @@ A network may round differently for another batch shape, so features are never c
 batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from seedsbench.bench.previews import Strip
 from seedsbench.bench.problems import Pairs, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
 from seedsbench.data.images import quantise
-from seedsbench.metrics.base import FeatureTable
+from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
@@ -30,6 +33,13 @@ class Scorer:
     fid, is_mean, is_std, and what real features allow (kid_mean, kid_std, precision, recall, density,
     coverage). Raises ValueError for a non-finite sample, naming its index: it must never
     become a black image.
+
+    A block of samples counts once it is whole, for the scores as for the evaluations. So state() is
+    exact at any time: what was seen of another run of the same cell, or by another rank, is added with
+    add(), and the scores are those of one run, to the bit.
+
+    done: (blocks,) which have gone through. nfe, nfe_max: their samples' evaluations. seconds: spent on
+    sampling and on features; told, not measured here.
     """
 
     def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
@@ -38,32 +48,108 @@ class Scorer:
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
-        self._waiting: dict[int, dict[int, Tensor]] = {}
+        self._waiting: dict[int, dict[int, tuple[Tensor, int]]] = {}
+        self.done = np.zeros(-(-n_total // features.block), dtype=bool)
+        self.nfe, self.nfe_max = 0, 0
+        self.seconds = np.zeros(2)
+        self.shown = Strip()
 
-    def update(self, indices: Tensor, images: Tensor) -> int:
+    def update(self, indices: Tensor, images: Tensor, nfe: Tensor | None = None) -> int:
+        """indices (B,), images (B, C, H, W) as prepared(), nfe (B,) evaluations each of them cost."""
         size = self._problem.features.block
         before = sum(map(len, self._waiting.values())) + len(indices)
-        for index, image in zip(indices.tolist(), images, strict=True):
-            self._waiting.setdefault(index // size, {})[index] = image
+        costs = [0] * len(indices) if nfe is None else nfe.tolist()
+        for index, image, cost in zip(indices.tolist(), images, costs, strict=True):
+            self._waiting.setdefault(index // size, {})[index] = image, cost
         for block in sorted(self._waiting):
-            wanted = min(size, self._n - block * size)
-            if len(self._waiting[block]) == wanted:
-                self._score(self._waiting.pop(block))
+            if len(self._waiting[block]) == len(self.indices(block)):
+                self._score(block, self._waiting.pop(block))
         return before - sum(map(len, self._waiting.values()))
 
-    def _score(self, images: dict[int, Tensor]) -> None:
-        indices = torch.tensor(sorted(images))
-        features, logits = self._problem.features.padded(torch.stack([images[int(i)] for i in indices]))
+    def indices(self, block: int) -> range:
+        """Sample indices of a block."""
+        size = self._problem.features.block
+        return range(block * size, min((block + 1) * size, self._n))
+
+    @property
+    def n_done(self) -> int:
+        """Samples in the blocks that have gone through."""
+        return sum(len(self.indices(block)) for block in self.done.nonzero()[0].tolist())
+
+    def _score(self, block: int, samples: dict[int, tuple[Tensor, int]]) -> None:
+        indices = torch.tensor(sorted(samples))
+        images = torch.stack([samples[int(i)][0] for i in indices])
+        features, logits = self._problem.features.padded(images)
         self._fid.update(features, None, indices)
         if self._table is not None:
             self._table.update(features, None, indices)
         if self._is is not None:
             assert logits is not None, "an extractor with classes must give logits"
             self._is.update(features, logits.double().cpu(), indices)
+        self.shown.add(indices, images)
+        costs = [cost for _, cost in samples.values()]
+        self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
+        self.done[block] = True
+
+    def state(self) -> State:
+        """All that add() needs of the blocks done; arrays may change with the next update."""
+        parts = {"fid": self._fid.sums, "is": self._is, "table": self._table, "shown": self.shown}
+        state = {
+            f"{name}.{key}": array
+            for name, part in parts.items()
+            if part is not None
+            for key, array in part.state().items()
+        }
+        counts = {"nfe": np.array([self.nfe, self.nfe_max]), "seconds": self.seconds}
+        return {**state, **counts, "done": np.packbits(self.done)}
+
+    def add(self, state: Mapping[str, np.ndarray], *, alongside: bool = False) -> None:
+        """Add what another Scorer of the same problem and samples has seen: other blocks than this one's.
+
+        alongside: they ran at the same time, so that the longer seconds count and not their sum.
+        ValueError, with nothing changed, if that is not what it is.
+        """
+        done = self._blocks_of(state)
+        self._fid.sums.add(_part(state, "fid"))
+        if self._is is not None:
+            self._is.add(_part(state, "is"))
+        if self._table is not None:
+            self._table.add(_part(state, "table"))
+        self.shown.merge(_part(state, "shown"))
+        total, most = state["nfe"].tolist()
+        self.nfe, self.nfe_max = self.nfe + total, max(self.nfe_max, most)
+        theirs = state["seconds"]
+        self.seconds = np.maximum(self.seconds, theirs) if alongside else self.seconds + theirs
+        self.done |= done
+
+    def _blocks_of(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The blocks of a state() that fits and overlaps with nothing here."""
+        mine = self.state()
+        for name in mine.keys() | {key for key in state if not key.startswith("shown.")}:
+            if name.startswith("shown."):
+                continue
+            if name not in state or name not in mine:
+                raise ValueError(f"its {name} is {'there' if name in state else 'missing'}")
+            rows = 1 if name.startswith("table.") else 0
+            expected, found = mine[name], state[name]
+            if (expected.dtype, expected.shape[rows:]) != (found.dtype, found.shape[rows:]):
+                raise ValueError(f"its {name} is {found.dtype} {found.shape}, not {expected.shape}")
+        done = np.unpackbits(state["done"], count=len(self.done)).astype(bool)
+        samples = sum(len(self.indices(block)) for block in done.nonzero()[0].tolist())
+        if int(state["fid.n"]) != samples:
+            raise ValueError(f"its sums are of {int(state['fid.n'])} samples, its blocks of {samples}")
+        if (self.done & done).any():
+            raise ValueError(f"block {int((self.done & done).nonzero()[0][0])} is in both")
+        return done
+
+    def overlaps(self, state: Mapping[str, np.ndarray]) -> bool:
+        """Whether a state() has blocks that are done here too."""
+        return bool((np.packbits(self.done) & state["done"]).any())
 
     def compute(self) -> dict[str, float | None]:
-        if self._waiting:
-            raise RuntimeError(f"{sum(map(len, self._waiting.values()))} samples still wait for their block")
+        """All scores; RuntimeError unless every sample has been seen."""
+        if not self.done.all():
+            raise RuntimeError(f"{self._n - self.n_done} samples still wait for their block")
         scores: dict[str, float | None] = {"is_mean": None, "is_std": None}
         scores.update(self._fid.compute(self._problem.reference))
         if self._is is not None:
@@ -71,6 +157,10 @@ class Scorer:
         if self._table is not None and self._problem.pairs is not None:
             scores.update(pair_scores(self._table.complete(), self._problem.pairs))
         return scores
+
+
+def _part(state: Mapping[str, np.ndarray], name: str) -> State:
+    return {key.removeprefix(f"{name}."): array for key, array in state.items() if key.startswith(f"{name}.")}
 
 
 def pair_scores(features: Tensor, pairs: Pairs) -> dict[str, float]:

@@ -5,7 +5,7 @@ ways lead there: sums of integers (moments, Inception score), which are exact in
 table filled by sample index (KID, precision and recall), whose scoring sees one fixed layout.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+State = dict[str, np.ndarray]
+"""What an accumulator has seen, as plain arrays: to be saved, sent, and added to another's, exactly."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,21 @@ class FeatureTable:
         self.rows[where] = features.detach().to("cpu", torch.float32)
         self.seen[where] = True
 
+    def state(self) -> State:
+        """The rows seen, and their sample indices."""
+        return {"indices": self.seen.nonzero().flatten().numpy(), "rows": self.rows[self.seen].numpy()}
+
+    def add(self, state: Mapping[str, np.ndarray]) -> None:
+        """Store the rows of another table's state()."""
+        where = torch.from_numpy(state["indices"])
+        self.rows[where] = torch.from_numpy(state["rows"])
+        self.seen[where] = True
+
     def merge(self, other: "FeatureTable") -> None:
         if other.rows.shape != self.rows.shape:
             mine, theirs = tuple(self.rows.shape), tuple(other.rows.shape)
             raise ValueError(f"cannot merge feature tables of shapes {mine} and {theirs}")
-        self.rows[other.seen] = other.rows[other.seen]
-        self.seen |= other.seen
+        self.add(other.state())
 
     def complete(self) -> Tensor:
         """All rows (n_total, D); ValueError that names the first missing sample index."""

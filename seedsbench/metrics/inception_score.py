@@ -6,6 +6,7 @@ on the CPU: on a contiguous array its exp gives one value the same bits at every
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 from torch import Tensor
 
-from seedsbench.metrics.base import as_matrix, check_indices
+from seedsbench.metrics.base import State, as_matrix, check_indices
 
 BITS = 40
 # exp(-60) < 2^-86: such a class counts as impossible, before and after rounding.
@@ -69,9 +70,17 @@ class InceptionScore:
         theirs = (other.n_total, other.n_classes, other.splits)
         if mine != theirs:
             raise ValueError(f"cannot merge scores with (n_total, n_classes, splits) {mine} and {theirs}")
-        self.counts += other.counts
-        self.probabilities += other.probabilities
-        self.negentropy += other.negentropy
+        self.add(other.state())
+
+    def state(self) -> State:
+        """Sums over each split, as integers: counts and negentropy (splits,), probabilities (splits, K)."""
+        return {"counts": self.counts, "probabilities": self.probabilities, "negentropy": self.negentropy}
+
+    def add(self, state: Mapping[str, np.ndarray]) -> None:
+        """Add the state() of a score with the same n_total, n_classes and splits."""
+        self.counts += state["counts"]
+        self.probabilities += state["probabilities"]
+        self.negentropy += state["negentropy"]
 
     def compute(self, reference: object = None) -> dict[str, float]:
         """{"is_mean", "is_std"}; no reference is needed. ValueError unless n_total samples were seen."""

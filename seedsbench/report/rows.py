@@ -119,13 +119,13 @@ def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list
             read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
             numbers = np.fromiter(read, np.float64)
         return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
-    kinds = {type(value) for value in values} - {type(None)}
+    kinds = set(map(type, values)) - {type(None)}
     if kinds <= {str} and name != "solver_params":
         plain = {value: value if value is None else _text(value) for value in set(values)}
-        return pd.Series([plain[value] for value in values], dtype="object")
+        return pd.Series(list(map(plain.__getitem__, values)), dtype="object")
     if kinds <= {int, float, bool} and name not in TEXT:
         return pd.Series(values, dtype="object")
-    keys = [repr(value) for value in values]
+    keys = list(map(repr, values))
     plain = {key: _plain(name, value) for key, value in dict(zip(keys, values, strict=True)).items()}
     return pd.Series([plain[key] for key in keys], dtype="object")
 

@@ -1,0 +1,131 @@
+"""The samples of a cell, drawn and scored: one rank's share of what earlier runs have left to do.
+
+What is shared out is blocks of samples, as the extractor sees them: their sums are exact, so that the scores
+are the same to the bit however many ranks and runs made them.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from seedsbench import registry
+from seedsbench.api import noise_levels, steps_of
+from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
+from seedsbench.bench.problems import Problem
+from seedsbench.bench.progress import CellLine, SweepLine
+from seedsbench.bench.ranks import Ranks, in_step, let_go, merged, watch
+from seedsbench.bench.row_facts import describe, labels_of
+from seedsbench.bench.sampling import Plan, classes_of, generate
+from seedsbench.bench.scoring import Scorer, prepared
+from seedsbench.bench.stopping import Stopped
+from seedsbench.bench.store import ResultStore, Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell as its ranks see it: what to draw, what to score it with, and where its sums are saved.
+
+    row: what is known of the cell before it has run, with its run_key. ranks: who share it, under `number`.
+    """
+
+    cfg: DictConfig
+    problem: Problem
+    plan: Plan
+    device: str
+    store: ResultStore
+    row: Row
+    ranks: Ranks
+    number: int
+
+    @property
+    def of(self) -> dict[str, Any]:
+        """What its files of sums say they are of."""
+        block = self.problem.features.block
+        return about(self.row["run_key"], self.plan.samples, block, self.row["invocation"])
+
+    def scorer(self) -> Scorer:
+        """An empty one."""
+        return Scorer(self.problem, self.plan.samples, min(self.cfg.metrics.splits, self.plan.samples))
+
+
+def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
+    """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
+    solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
+    labels = labels_of(cfg.labels)
+    classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
+    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
+    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
+    dtype = getattr(torch, cfg.dtype)
+    return Plan(*(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs), cfg.seeding, cfg.samples)
+
+
+def lead(job: Job, sweep: SweepLine | None) -> Scorer:
+    """Rank 0's part of a cell: its share, then everyone's sums in one Scorer, ready to compute()."""
+    earlier, mine = job.scorer(), job.scorer()
+    restore(job.store, job.of, earlier, mine, job.cfg.force)
+    if earlier.n_done:
+        mine = job.scorer()
+        log.info("%s: goes on at %d of %d samples", describe(job.row), earlier.n_done, job.plan.samples)
+    let_go(job.ranks, job.number, {"row": job.row, "done": np.packbits(earlier.done).tobytes().hex()})
+    left = job.plan.samples - earlier.n_done
+    with CellLine(describe(job.row), left, left * job.cfg.nfe, sweep) as line:
+        in_step(job.ranks, job.number, lambda: draw(job, earlier.done, mine, line))
+    gather(job, mine)
+    if earlier.n_done:
+        mine.add(earlier.state())
+    return mine
+
+
+def gather(job: Job, mine: Scorer) -> None:
+    """Bring the sums of all ranks together on rank 0."""
+    merged(
+        job.ranks,
+        send=lambda: packed(mine.state(), job.of),
+        receive=lambda data: mine.add(unpacked(data)[0], alongside=True),
+    )
+
+
+def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
+    """Draw and score this rank's share of the blocks that are not done, saving the sums now and then."""
+    ranks = job.ranks
+    blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
+    indices = torch.tensor([i for block in blocks for i in scorer.indices(block)], dtype=torch.int64)
+    if not len(indices):
+        return
+    look = watch(ranks, job.number)
+    saver = Saver(job.store, job.of, ranks.rank, job.cfg.save_every, len(indices))
+
+    def advance(evaluations: int) -> None:
+        look()
+        if line is not None:
+            line.advance(evaluations * ranks.world_size)
+
+    batches = generate(
+        *(job.problem.denoiser, job.plan, indices),
+        batch_size=job.cfg.batch_size,
+        device=job.device,
+        progress=advance,
+    )
+    try:
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            images = prepared(job.problem, batch)
+            sampled = time.perf_counter()
+            scorer.update(batch.indices, images, batch.nfe)
+            scorer.seconds += sampled - started, time.perf_counter() - sampled
+            if line is not None:
+                line.finished(len(batch.indices) * ranks.world_size)
+            saver.offer(scorer)
+    except Stopped:
+        saver.save(scorer)
+        raise
