@@ -7,30 +7,24 @@ says what and what would work; nothing has been computed), 143 stopped by SIGTER
 """
 
 import os
-import shlex
 import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
 
 import seedsbench
+from seedsbench.job import SWEEP, Job
+from seedsbench.launchers import HERE, told
 from seedsbench.preflight import Checked, Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
 from seedsbench.tracking import Tracker, harmless
-
-if TYPE_CHECKING:
-    from seedsbench.bench.progress import SweepLine
 
 STUDY = "SEEDSBENCH_STUDY"
 INVOCATION = "SEEDSBENCH_INVOCATION"
 STOPPED = 128 + 15
 """The exit code after SIGTERM, as of a process that did not handle it."""
-_SWEEP: "list[SweepLine]" = []
-"""The line of the sweep this process runs; a launcher's workers have none."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,11 +71,11 @@ def _main(arguments: list[str]) -> None:
         return
     try:
         options = parse(arguments)
-        _importable(options.config_dirs)
+        modules = _importable(options.config_dirs)
         options = with_experiment(options)
         sys.argv = ["seedsbench", *options.flags, *options.overrides]
         if options.informational:
-            _hydra()
+            _hydra(modules)
             return
         checked = preflight(options)
     except Usage as error:
@@ -90,23 +84,14 @@ def _main(arguments: list[str]) -> None:
     if checked.plan:
         print(checked.plan)
         return
-    _run(checked)
-
-
-def _run(checked: Checked) -> NoReturn:
-    from seedsbench.bench.progress import SweepLine
     from seedsbench.bench.stopping import Stopped
 
-    _SWEEP.append(SweepLine(checked.weights))
-    _compose_each_cell_once()
     try:
-        _hydra()
+        code = _sweep(checked, modules)
     except Stopped:
         print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
         raise SystemExit(STOPPED) from None
-    finally:
-        _SWEEP.pop().close()
-    raise SystemExit(_finish(checked))
+    raise SystemExit(_finish(checked) or code)
 
 
 def _compose_each_cell_once() -> None:
@@ -116,44 +101,42 @@ def _compose_each_cell_once() -> None:
     BasicSweeper.validate_batch_is_legal = lambda self, batch: None
 
 
-def _importable(config_dirs: list[str]) -> None:
-    """Let YAMLs of --config-dir name modules beside them, or in the current directory."""
-    for folder in (*config_dirs, "."):
-        path = str(Path(folder).resolve())
-        if path not in sys.path:
-            sys.path.append(path)
+def _sweep(checked: Checked, modules: tuple[str, ...]) -> int:
+    """Run the cells; 1 if a launcher lost a worker, whose rows are then missing but no others."""
+    _compose_each_cell_once()
+    if checked.launcher == HERE:
+        from seedsbench.bench.progress import SweepLine
+
+        SWEEP.append(SweepLine(checked.weights))
+        try:
+            _hydra(modules)
+        finally:
+            SWEEP.pop().close()
+        return 0
+    name = checked.study.name.replace("'", r"\'")
+    sys.argv.append(f"study='{name}'")  # workers may lack our environment
+    try:
+        with told(checked.launcher, len(checked.weights), checked.study):
+            _hydra(modules)
+    except SystemExit:  # Hydra has said why
+        print("seedsbench: a worker was lost; run the command again for what is missing", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _importable(config_dirs: list[str]) -> tuple[str, ...]:
+    """Let YAMLs of --config-dir name modules beside them, or in the current directory; returns them."""
+    folders = tuple(str(Path(folder).resolve()) for folder in (*config_dirs, "."))
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
     known = [p for p in os.environ.get("SEEDSBENCH_CONF", "").split(os.pathsep) if p]
-    added = [str(Path(folder).resolve()) for folder in config_dirs]
-    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(dict.fromkeys([*known, *added]))
+    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(dict.fromkeys([*known, *folders[:-1]]))
+    return folders
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _hydra(cfg: DictConfig) -> float | None:
-    """One Hydra job: `repeats` cells. Returns their mean FID, for optimising sweepers; None if one failed."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from seedsbench.bench.cell import run_cell
-    from seedsbench.registry import build
-
-    hydra_config = HydraConfig.get()
-    folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
-    flags = [part for folder in folders for part in ("--config-dir", folder)]
-    elsewhere = ("study=", "results_dir=", "seed=", "repeats=", "published=", "force=", "offline=", "debug=")
-    overrides = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
-    study = Path(cfg.results_dir) / cfg.study
-    tracker: Tracker = build(cfg.tracker)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    scores: list[float] = []
-    for seed in range(cfg.seed, cfg.seed + cfg.repeats):
-        command = shlex.join(["seedsbench", *flags, *overrides, f"seed={seed}"])
-        invocation, sweep = os.environ[INVOCATION], _SWEEP[-1] if _SWEEP else None
-        row = run_cell(cfg, seed, command=command, invocation=invocation, sweep=sweep)
-        if sweep is not None:
-            sweep.cell_done(row, computed=row.get("invocation") == invocation)
-        harmless("tracking", partial(tracker.log_row, study, row, resolved))
-        if row["status"] == "done":
-            scores.append(row["fid"])
-    return sum(scores) / len(scores) if len(scores) == cfg.repeats else None
+def _hydra(modules: tuple[str, ...]) -> None:
+    """Run the command's cells through Hydra, here or wherever its launcher takes them."""
+    job = Job(os.environ[INVOCATION], str(Path.cwd()), modules, os.environ["SEEDSBENCH_CONF"])
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
 
 
 def _finish(checked: Checked) -> int:

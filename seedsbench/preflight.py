@@ -6,7 +6,6 @@ of the others, so that the cost is the sum of the choices and not their product.
 """
 
 import itertools
-import os
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +23,7 @@ from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
 from seedsbench.config import check_config
+from seedsbench.launchers import check_launcher, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch
 
@@ -50,13 +50,14 @@ class Checked:
     """A command that can run: its study folder, the text of plan or dry_run if asked for, and its tracker.
 
     weights: evaluations each cell may cost, in the order in which they run; a guide for progress only.
-    published: whether the report's figures show published numbers.
+    launcher: name of what starts the cells. published: whether the figures show published numbers.
     """
 
     study: Path
     plan: str | None
     tracker: dict[str, Any]
     weights: list[int]
+    launcher: str
     published: bool = False
 
 
@@ -120,12 +121,13 @@ def preflight(options: Options) -> Checked:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
-            _check_launcher(first.hydra.runtime.choices["hydra/launcher"])
+            launcher = str(first.hydra.runtime.choices["hydra/launcher"])
             study = Path(first.results_dir) / first.study
             tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
             if first.plan or first.dry_run:
                 cells = compose_each(map(list, itertools.product(*choices)), bases)
-                return Checked(study, without_torch(partial(_told, checked, cells)), tracker, [])
+                return Checked(study, without_torch(partial(_told, checked, cells)), tracker, [], launcher)
+            check_launcher(launcher, first.hydra.launcher, options.multirun)
             _build(checked)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(_one_line(error)) from error
@@ -138,7 +140,7 @@ def preflight(options: Options) -> Checked:
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error
-    return Checked(study, None, tracker, weights_of(choices, first), published=first.published)
+    return Checked(study, None, tracker, weights_of(choices, first), launcher, first.published)
 
 
 def _build(cells: list[DictConfig]) -> None:
@@ -172,12 +174,6 @@ def _check_sweeper(name: str | None, overrides: list[Override]) -> None:
             )
 
 
-def _check_launcher(name: str | None) -> None:
-    """Refuse to start further processes from each of the ranks that share a cell."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name != "basic":
-        raise ValueError(f"hydra/launcher={name} cannot be used under torchrun: drop one of the two")
-
-
 def compositions(options: Options) -> list[DictConfig]:
     """The configuration of every cell of the command, composed but not built; raises Usage."""
     try:
@@ -195,6 +191,8 @@ def _one_line(error: Exception) -> str:
         return "hydra/sweeper=optuna is not installed: pip install 'seedsbench[optuna]'"
     if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
         return f"{str(error).split('override ')[-1].strip()}: {_one_line(error.__cause__)}"  # type: ignore[arg-type]
+    if (line := missing_plugin(str(error))) is not None:
+        return line
     lines = [line.strip() for line in str(error).splitlines()]
     said = [
         line

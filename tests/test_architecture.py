@@ -37,10 +37,23 @@ ALLOWED = {
     "without_torch": set(),
     "overrides": {"checks", "registry"},
     "composing": {"checks", "config", "overrides", "registry"},
-    "preflight": {"bench", "checks", "composing", "config", "overrides", "registry", "without_torch"},
+    "launchers": set(),
+    "job": {"bench", "registry", "tracking"},
+    # fmt: off
+    "preflight": {
+        "bench",
+        "checks",
+        "composing",
+        "config",
+        "launchers",
+        "overrides",
+        "registry",
+        "without_torch",
+    },
+    # fmt: on
     "convert_main": {"denoisers"},
     "fetch_main": {"bench", "preflight"},
-    "cli": {"bench", "preflight", "registry", "report", "tracking"},
+    "cli": {"bench", "job", "launchers", "preflight", "registry", "report", "tracking"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise"},
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import told as outcome
@@ -70,6 +71,12 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     Raises StudyError where there is no readable row at all; every lesser fault is in `problems`.
     """
     study = Path(study)
+    _check_folder(study)
+    with FileLock(study / ".report.lock"):  # of two sweeps into one study, the last to end reports on both
+        return _build(study, published)
+
+
+def _build(study: Path, published: bool) -> Report:
     df, problems = _rows_of(study)
     write_csv(df, study / "table.csv")
     write_markdown(df, problems, study / "table.md")

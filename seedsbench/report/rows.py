@@ -4,8 +4,10 @@ Nothing in a results folder makes this raise: what cannot be read is returned as
 that a half-written or foreign file costs one line in the report and not the report.
 """
 
+import gc
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,9 +35,9 @@ SORT = [
     "extractor", "reference_id", "nfe_budget", "n_steps", "seed", "repeat", "run_key",
 ]
 # fmt: on
-# Names of the network's arithmetic that a row may hold under the name of a score (precision and recall).
-ARITHMETIC = ("fp32", "tf32", "bf16", "fp16")
-TEXT = set(COLUMNS) - {*WHOLE, *REAL, "order", "stochastic"}
+NUMBERS = {*WHOLE, *REAL}
+TEXT = set(COLUMNS) - {*NUMBERS, "order", "stochastic"}
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # json.dumps makes one each time
 
 
 class Problem(NamedTuple):
@@ -47,15 +49,28 @@ class Problem(NamedTuple):
 
 def read_rows(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
     """All rows of a study, sorted, with every known column present, and what could not be read."""
-    records, problems = [], []
-    for path in sorted((study / "rows").glob("*.json")):
-        if path.name.startswith("."):  # what editors and archivers leave behind
+    collecting = gc.isenabled()
+    gc.disable()  # all records live until the end: to look for garbage among them takes a third of the time
+    try:
+        return _read(study)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    records: list[tuple[str, dict]] = []
+    problems: list[Problem] = []
+    folder = study / "rows"
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for name in names:  # names, not paths: a study may hold 100,000
+        if not name.endswith(".json") or name.startswith("."):  # what editors and archivers leave behind
             continue
-        record = _read_one(path, problems)
+        record = _read_one(f"{folder}/{name}", name, problems)
         if record is not None:
-            records.append((path, record))
+            records.append((name, record))
     kept = _one_per_key(records, problems)
-    return _frame(kept), sorted(problems)
+    return _frame(kept, problems), sorted(problems)
 
 
 def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
@@ -69,28 +84,29 @@ def records(df: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, line, strict=True)) for line in zip(*(df[n].tolist() for n in df), strict=True)]
 
 
-def _read_one(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
-    """One row with plain values, or None and a problem."""
+def _read_one(path: str, name: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """One row as it was written, or None and a problem."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb", buffering=0) as file:
+            record = json.loads(file.read().decode())
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(Problem(path.name, f"not readable as JSON ({_brief(error)}); left out"))
+        problems.append(Problem(name, f"not readable as JSON ({_brief(error)}); left out"))
         return None
     if not isinstance(record, dict):
-        problems.append(Problem(path.name, f"a {type(record).__name__}, not a row object; left out"))
+        problems.append(Problem(name, f"a {type(record).__name__}, not a row object; left out"))
         return None
     if record.get("status") not in STATUSES or not record.get("solver"):
         what = f"status {record.get('status')!r}, solver {record.get('solver')!r}"
-        problems.append(Problem(path.name, f"not a row ({what}; status is one of {STATUSES}); left out"))
+        problems.append(Problem(name, f"not a row ({what}; status is one of {STATUSES}); left out"))
         return None
-    record["run_key"] = str(record.get("run_key") or path.stem)
-    if record.get("precision") in ARITHMETIC:
-        record["network_precision"] = record.pop("precision")
-    return {_text(name): _plain(name, value, path, problems) for name, value in record.items()}
+    record["run_key"] = str(record.get("run_key") or name.removesuffix(".json"))
+    return record
 
 
 def _text(text: str) -> str:
     """Text that can be written and drawn: JSON may hold NUL and half a surrogate pair, files may not."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -98,22 +114,44 @@ def _brief(error: Exception) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
-def _plain(name: str, value: Any, path: Path, problems: list[Problem]) -> Any:
-    """A value a table can hold: numbers where numbers belong, text elsewhere, JSON for nested values."""
-    if value is None:
-        return None
-    if name in WHOLE or name in REAL:
+def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list[Problem]) -> pd.Series:
+    """Values a table can hold: numbers where numbers belong, text elsewhere, JSON for nested values.
+
+    A column at a time, since a study may hold 100,000 rows, and most columns hold few different values.
+    """
+    if name in NUMBERS:
         try:
-            number = float(value)
+            numbers = np.array(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
-            problems.append(Problem(path.name, f"{name} is {value!r}, not a number; read as missing"))
-            return None
-        return number if math.isfinite(number) else None
+            read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
+            numbers = np.fromiter(read, np.float64)
+        return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {str} and name != "solver_params":
+        plain = {value: value if value is None else _text(value) for value in set(values)}
+        return pd.Series(list(map(plain.__getitem__, values)), dtype="object")
+    if kinds <= {int, float, bool} and name not in TEXT:
+        return pd.Series(values, dtype="object")
+    keys = list(map(repr, values))
+    plain = {key: _plain(name, value) for key, value in dict(zip(keys, values, strict=True)).items()}
+    return pd.Series([plain[key] for key in keys], dtype="object")
+
+
+def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
+    """A value as a number; NaN, and a problem, where it is none."""
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        problems.append(Problem(file, f"{name} is {value!r}, not a number; read as missing"))
+        return math.nan
+
+
+def _plain(name: str, value: Any) -> Any:
     if name == "solver_params":
-        return canonical_params(value)
+        return None if value is None else canonical_params(value)
     if isinstance(value, dict | list):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return _text(str(value)) if name in TEXT or isinstance(value, str) else value
+        return _ENCODE(value)
+    return _text(str(value)) if value is not None and (isinstance(value, str) or name in TEXT) else value
 
 
 def canonical_params(value: Any) -> str:
@@ -131,35 +169,40 @@ def canonical_params(value: Any) -> str:
         value = {"params": value}
     # Hydra's own keys (_target_ and the like) say where the code lies, not what the solver does.
     named = {str(key): item for key, item in value.items() if not str(key).startswith("_")}
-    return json.dumps(named, sort_keys=True, separators=(",", ":"))
+    return _ENCODE(named)
 
 
-def _one_per_key(records: list[tuple[Path, dict]], problems: list[Problem]) -> list[dict]:
+def _one_per_key(records: list[tuple[str, dict]], problems: list[Problem]) -> list[tuple[str, dict]]:
     """The file named after its key wins over copies; among copies the newest, then the last by name."""
-    best: dict[str, tuple[tuple, Path, dict]] = {}
-    for path, record in records:
+
+    def rank(name: str, record: dict) -> tuple:
+        return (name == f"{record['run_key']}.json", str(record.get("time_utc") or ""), name)
+
+    best: dict[str, tuple[str, dict]] = {}
+    for name, record in records:
         key = record["run_key"]
-        rank = (path.stem == key, str(record.get("time_utc") or ""), path.name)
-        if key in best and rank < best[key][0]:
-            problems.append(Problem(path.name, f"repeats run_key {key} of {best[key][1].name}; left out"))
+        kept = best.setdefault(key, (name, record))
+        if kept[1] is record:
             continue
-        if key in best:
-            problems.append(Problem(best[key][1].name, f"repeats run_key {key} of {path.name}; left out"))
-        best[key] = (rank, path, record)
-    return [record for _, _, record in best.values()]
+        older, newer = sorted((kept, (name, record)), key=lambda one: rank(*one))
+        problems.append(Problem(older[0], f"repeats run_key {key} of {newer[0]}; left out"))
+        best[key] = newer
+    return list(best.values())
 
 
-def _frame(records: list[dict]) -> pd.DataFrame:
+def _frame(records: list[tuple[str, dict]], problems: list[Problem]) -> pd.DataFrame:
     """A sorted table with the known columns first, whatever the rows held."""
-    names = {name for record in records for name in record}
+    names: set[str] = set().union(*(record for _, record in records))
     columns = [*COLUMNS, *sorted(names - set(COLUMNS))]
-    data = {name: [record.get(name) for record in records] for name in columns}
-    for name in columns:
-        if name in WHOLE or name in REAL:
-            data[name] = pd.Series(data[name], dtype="float64")  # type: ignore[assignment]
-        else:
-            data[name] = pd.Series(data[name], dtype="object")  # type: ignore[assignment]
-    frame = pd.DataFrame(data)
+    files = [file for file, _ in records]
+    table = zip(*(tuple(map(record.get, columns)) for _, record in records), strict=True)
+    values = list(table) or [()] * len(columns)
+    frame = pd.DataFrame(
+        {
+            _text(name): _column(name, column, files, problems)
+            for name, column in zip(columns, values, strict=True)
+        }
+    )
     for name in ("model", "regime", "solver", "solver_params"):
         frame[name] = frame[name].fillna({"solver_params": "{}"}.get(name, "unnamed"))
     by = {name: frame[name] if name in WHOLE else frame[name].fillna("") for name in SORT}

@@ -1,0 +1,92 @@
+"""Slurm as far as a sweep sees it: sbatch, srun, sacct and scontrol as one script, jobs run one by one here.
+
+Jobs get the environment of a cluster that hands nothing of the submitter's SEEDSBENCH_* on.
+"""
+
+import os
+import sys
+
+SCRIPT = """\
+#!{python}
+import os, re, shlex, signal, subprocess, sys, time
+from pathlib import Path
+
+HOME = Path({home!r})
+program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+
+
+def flag(text, name, default):
+    found = re.search(rf"--{{name}}=(\\\\S+)", text)
+    return shlex.split(found.group(1))[0] if found else default
+
+
+def sbatch():
+    text = Path(arguments[-1]).read_text()
+    (HOME / "submitted.sh").write_text(text)
+    print("Submitted batch job 7")
+    if {record_only}:
+        return
+    last = int(re.match(r"0-(\\\\d+)", flag(text, "array", "0-0")).group(1))
+    if os.fork():
+        return
+    os.setsid()
+    for stream in (0, 1, 2):
+        os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    for index in range(last + 1):
+        job = {{"SLURM_JOB_ID": f"{{70 + index}}", "SLURM_NTASKS": flag(text, "ntasks-per-node", "1")}}
+        job |= {{"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}}
+        if "--array=" in text:
+            job |= {{"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(index)}}
+        kept = {{k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}}
+        name = f"7_{{index}}" if "--array=" in text else "70"
+        requeued, runs = HOME / f"requeue-{{name}}", 0
+        while runs == 0 or requeued.exists():
+            requeued.unlink(missing_ok=True)
+            subprocess.run(["bash", "-c", text], env=kept | job)
+            runs += 1
+        (HOME / f"runs-{{name}}").write_text(str(runs))
+    os._exit(0)
+
+
+def srun():
+    streams, command = {{}}, list(arguments)
+    while command[0].startswith("--"):
+        name = command.pop(0)
+        if name in ("--output", "--error"):
+            streams[name] = command.pop(0)
+    job = f"{{os.environ['SLURM_ARRAY_JOB_ID']}}_{{os.environ['SLURM_ARRAY_TASK_ID']}}"
+    tasks = []
+    for rank in range(int(os.environ["SLURM_NTASKS"])):
+        names = [streams[n].replace("%A_%a", job).replace("%t", str(rank)) for n in ("--output", "--error")]
+        out, err = (open(name, "a") for name in names)
+        environment = os.environ | {{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}}
+        tasks.append(subprocess.Popen(command, stdout=out, stderr=err, env=environment))
+        (HOME / f"pid-{{job}}-{{rank}}").write_text(str(tasks[-1].pid))
+    sys.exit(max(abs(task.wait()) for task in tasks))
+
+
+def scontrol():
+    assert arguments[0] == "requeue"
+    (HOME / f"requeue-{{arguments[1]}}").touch()
+
+
+def sacct():
+    print("JobID|State|NodeList")
+    print("7_[0-99]|RUNNING|localhost")
+
+
+globals()[program]()
+"""
+
+
+def install(folder, monkeypatch, *, record_only=False):
+    """Put the commands on PATH; `folder` then holds submitted.sh, runs-<job> and pid-<job>-<rank>."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir(parents=True)
+    text = SCRIPT.format(python=sys.executable, home=str(folder), record_only=record_only).replace(
+        "\\\\", "\\"
+    )
+    for name in ("sbatch", "srun", "sacct", "scontrol"):
+        (bin_folder / name).write_text(text)
+        (bin_folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
