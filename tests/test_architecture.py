@@ -39,18 +39,8 @@ ALLOWED = {
     "composing": {"checks", "config", "overrides", "registry"},
     "launchers": set(),
     "job": {"bench", "registry", "tracking"},
-    # fmt: off
-    "preflight": {
-        "bench",
-        "checks",
-        "composing",
-        "config",
-        "launchers",
-        "overrides",
-        "registry",
-        "without_torch",
-    },
-    # fmt: on
+    "preflight": {"bench", "checks", "composing", "config", "launchers", "overrides", "registry"}
+    | {"without_torch"},
     "convert_main": {"denoisers"},
     "fetch_main": {"bench", "preflight"},
     "cli": {"bench", "job", "launchers", "preflight", "registry", "report", "tracking"},
