@@ -82,6 +82,18 @@ def test_joblib_runs_the_sweep_into_one_study(tmp_path, capfd, monkeypatch):
 
 
 @needs_submitit
+def test_submitit_runs_the_sweep_on_this_machine(tmp_path, capfd):
+    assert sweep("hydra/launcher=submitit_local", *CELLS) == 0
+    rows = rows_of(tmp_path / "results" / "s")
+    assert sorted((row["nfe_budget"], row["status"]) for row in rows.values()) == [(6, "done"), (8, "done")]
+    assert capfd.readouterr().out.count("2 cells: 2 done, 0 skipped, 0 failed.") == 1
+    # In this process they give the same, bit for bit.
+    assert sweep(*CELLS[:-1], "study=here") == 0
+    here = rows_of(tmp_path / "results" / "here")
+    assert {key: told(row) for key, row in here.items()} == {key: told(row) for key, row in rows.items()}
+
+
+@needs_submitit
 @pytest.mark.parametrize("name", ["slurm_1gpu", "slurm_8gpu"])
 def test_the_configurations_for_slurm_submit_what_they_say(name, tmp_path, monkeypatch):
     fake_slurm.install(tmp_path / "slurm", monkeypatch, record_only=True)
@@ -123,7 +135,7 @@ def test_a_sweep_over_slurm_fills_one_study_and_is_told_of(tmp_path, capfd, monk
 
 
 SLOW_MODULE = '''
-"""A mixture whose network takes its time, in the first process that asks for it only."""
+"""A mixture whose network, the first time it is called, waits until its process has been told to go."""
 
 import os
 import time
@@ -140,6 +152,8 @@ class Slow(FixedBatch):
         if not mine.exists():
             mine.touch()
             for _ in range(600):
+                if mine.with_name("told").exists():
+                    break
                 time.sleep(0.1)
         return super().__call__(x, sigma, labels)
 
@@ -166,6 +180,7 @@ def test_a_job_that_is_told_to_go_is_queued_again_and_ends_its_cells(tmp_path, c
         os.kill(pid, signal.SIGTERM)  # Slurm sends both; the first alone ends nothing
         os.kill(pid, signal.SIGUSR2)
         told_to_go.append(pid)
+        mark.with_name("told").touch()
 
     threading.Thread(target=preempt, daemon=True).start()
     there = ["--config-dir", "mine", "hydra/launcher=slurm_1gpu"]
