@@ -65,7 +65,7 @@ def test_what_may_not_be_compared_is_not_and_says_why(tmp_path, change, told):
 
 
 def test_a_setting_that_is_one_in_each_study_is_said_and_bridged(tmp_path):
-    found = compared(tmp_path, [make_row("heun", 20)], [make_row("heun", 20, precision="bf16")])
+    found = compared(tmp_path, [make_row("heun", 20)], [make_row("heun", 20, network_precision="bf16")])
     assert [pair.curve for pair in found.both] == ["heun"]
     assert found.notes == ["The studies differ in precision: fp32 in before, bf16 in after."]
 

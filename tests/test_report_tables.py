@@ -102,7 +102,6 @@ def test_the_bias_of_few_samples_is_said(tmp_path, samples, said, extractor):
 @pytest.mark.parametrize(
     ("change", "label"),
     [
-        ({"precision": "bf16"}, "precision=bf16"),
         ({"network_precision": "bf16"}, "precision=bf16"),
         ({"compile": True}, "compile=True"),
         ({"afs": True}, "afs=True"),
@@ -117,7 +116,7 @@ def test_rows_of_another_arithmetic_have_curves_of_their_own(tmp_path, change, l
     assert panel.rows["curve"].nunique() == 2
     # Said or left unsaid, a default is one.
     name = next(iter(change))
-    default = {"precision": "fp32", "network_precision": "fp32", "seeding": "philox"}.get(name, False)
+    default = {"network_precision": "fp32", "seeding": "philox"}.get(name, False)
     (panel,) = panels_of(tmp_path / "same", [make_row("heun", 20), make_row("heun", 50, **{name: default})])
     assert set(panel.rows["curve"]) == {"heun"}
 
