@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from sections import publish
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,7 +29,6 @@ from seedsbench.metrics.inception import BLOCK, BOUND, FEATURES, empty_network
 from seedsbench.report.table import markdown_table
 
 HEADING = "## Metrics at 2048 features"
-FILE = Path(__file__).resolve().parents[1] / "results" / "benchmarks.md"
 
 
 def features(n: int, seed: int) -> Tensor:
@@ -114,12 +114,7 @@ def main() -> None:
         f"medians of {arguments.rounds} rounds in turn. Ratios hold on a busy machine, seconds do not."
     )
     section = "\n".join([HEADING, "", told, "", *markdown_table(head, lines), ""])
-    print(section)
-    if arguments.write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n"
-        before, _, rest = text.partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before.rstrip("\n") + "\n\n" + section + (mark and "\n## " + after))
+    publish(section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ On a CPU it is processor time on one thread that counts, which holds on a busy m
 """
 
 import argparse
+import platform
 import statistics
 import sys
 import time
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as nnf
+from sections import publish
 from torch import Tensor, nn
 
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
@@ -35,6 +37,7 @@ from seedsbench.denoisers.networks.unet_blocks import (
 from seedsbench.diffusion.noise import Philox
 from seedsbench.report.table import markdown_table
 
+HEADING = "## Networks"
 NETWORKS: dict[str, Callable[[], SongUNet | DhariwalUNet]] = {
     "ddpmpp": lambda: SongUNet(SongUNetConfig(32, 3, 3, channel_mult=(2, 2, 2))),
     "ncsnpp": lambda: SongUNet(
@@ -175,7 +178,7 @@ def measure(name: str, batch: int, rounds: int, device: str, half: bool) -> list
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure and print; with --write put the section into results/benchmarks.md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -184,6 +187,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
     parser.add_argument("--half", action="store_true", help="float16 weights and activations")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -192,7 +196,13 @@ def main() -> None:
         for name in arguments.networks or NETWORKS
         for batch in arguments.batch
     ]
-    print("\n".join(markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)))
+    table = markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)
+    told = (
+        f"`python scripts/bench_networks.py --write`: a forward pass beside a plain form of the same "
+        f"network, medians of {arguments.rounds} rounds in turn, {arguments.device}, {arguments.threads} "
+        f"thread(s), {platform.machine()}, torch {torch.__version__}. Target: a ratio of at most 1."
+    )
+    publish("\n".join([HEADING, "", told, "", *table]), write=arguments.write)
 
 
 if __name__ == "__main__":

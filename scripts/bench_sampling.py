@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from sections import publish
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -58,7 +59,6 @@ MODES: dict[str, dict[str, Any]] = {
 ON_CPU = ("fp32", "dtype=float32", "bf16", "compile")
 MODE_SOLVER = "dpmpp_2m"
 HEADING = "## Cost of sampling"
-FILE = Path(__file__).resolve().parents[1] / "results" / "benchmarks.md"
 
 
 @dataclass(frozen=True)
@@ -235,13 +235,7 @@ def main() -> None:
     rounds = arguments.rounds or (3 if arguments.quick else 5)
     command = " ".join(["python", f"scripts/{Path(__file__).name}", *sys.argv[1:]])
     section = report(Bench(denoiser, arguments.device, batch, nfe, rounds), names, command)
-    print(section)
-    if arguments.write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n"
-        before, _, rest = text.partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        separated = before if before.endswith("\n\n") else before.rstrip("\n") + "\n\n"
-        FILE.write_text(separated + section + (mark and "\n## " + after))
+    publish(section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from sections import publish
 from tqdm import tqdm
 
 from seedsbench.bench import ranks
@@ -44,7 +45,6 @@ from seedsbench.report.table import markdown_table
 
 HEADING = "## Many devices"
 ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "results" / "benchmarks.md"
 ROWS = 300
 GPUS = (1, 8, 64, 1024)
 N, NFE = 50_000, 35
@@ -251,11 +251,7 @@ def main() -> None:
     rows = measure_ranks(samples, nfe, rounds)
     costs = measure_costs(rows[1][0], arguments.net_ms / 1000, arguments.features_ms / 1000)
     text = section(rows, costs, arguments)
-    print(text)
-    if arguments.write:
-        before, _, rest = (FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n").partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before + text + (mark and "\n## " + after))
+    publish(text, write=arguments.write)
 
 
 if __name__ == "__main__":

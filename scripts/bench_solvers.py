@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from sections import publish
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,7 +37,6 @@ from seedsbench.report.table import markdown_table
 SHAPE = (64, 3, 32, 32)
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 HEADING = "## Arithmetic of a step"
-FILE = Path(__file__).resolve().parents[1] / "results" / "benchmarks.md"
 
 
 class Stored:
@@ -126,12 +126,7 @@ def main() -> None:
         "stored tensor. Adaptive solvers: one trial step."
     )
     section = "\n".join([HEADING, "", told, "", *lines, ""])
-    print(section)
-    if arguments.write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n"
-        before, _, rest = text.partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before + section + (mark and "\n## " + after))
+    publish(section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sections import publish
+
 from seedsbench.bench.store import ResultStore
 from seedsbench.report.rows import read_rows
 from seedsbench.report.table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = "## A large study"
-FILE = ROOT / "results" / "benchmarks.md"
 NAMES = ("2025-01-01_00-00-00", "2025-01-02_00-00-00")
 LOOKED_UP = 1000
 
@@ -101,7 +102,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="10,000 rows instead of 100,000")
-    parser.add_argument("--write", action="store_true", help=f"write the table into {FILE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
     options = parser.parse_args()
     count = 10_000 if options.quick else 100_000
     with tempfile.TemporaryDirectory() as folder:
@@ -113,12 +114,7 @@ def main() -> None:
         "The target is 100,000 rows read in 10 s."
     )
     section = "\n".join([HEADING, "", note, "", *markdown_table(["what", "CPU", "ratio"], lines), ""])
-    print(section)
-    if options.write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n"
-        before, _, rest = text.partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before.rstrip("\n") + "\n\n" + section + (mark and "\n## " + after))
+    publish(section, write=options.write)
 
 
 if __name__ == "__main__":

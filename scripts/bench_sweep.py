@@ -21,11 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sections import publish
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 HEADING = "## A sweep loads once"
-FILE = ROOT / "results" / "benchmarks.md"
 SWEEP = ("-m", "solver=seeds1,seeds3,heun", "nfe=10,20,50", "study=bench")
 SECONDS: dict[str, float] = {}
 QUICK = 500
@@ -56,7 +57,7 @@ def child(overrides: list[str]) -> None:
     SECONDS["imports"] = time.time() - float(os.environ[CLOCK])
     clocked(cli, "preflight", "checking the command")
     clocked(cell, "problem_of", "loading models")
-    clocked(cell, "_sample_and_score", "sampling and scoring")
+    clocked(cell, "lead", "sampling and features")
     clocked(cell, "floor", "floors")
     clocked(cell.ResultStore, "write", "writing rows")
     clocked(cell.ResultStore, "finished", "looking for finished rows")
@@ -123,11 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     samples = QUICK if arguments.quick else 2000
     text = section(*measure(samples, arguments.threads), samples, arguments.threads)
-    print(text)
-    if arguments.write:
-        before, _, rest = (FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n").partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before.rstrip() + "\n\n" + text + (mark and "\n## " + after))
+    publish(text, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from extractors import (  # pyright: ignore[reportMissingImports]
     write_inception,
 )
 from PIL import Image
+from sections import publish
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -64,7 +65,6 @@ MODES = {
     "fp16+compile": ("precision=fp16", "compile=true"),
 }
 HEADING = "## Against EDM's scripts"
-FILE = ROOT / "results" / "benchmarks.md"
 
 
 class TodaysSampler:
@@ -238,11 +238,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="default: what the device is good for")
-    parser.add_argument("--quick", action="store_true", help="8 samples of 3 steps")
+    parser.add_argument("--quick", action="store_true", help="16 samples of 2 steps")
     parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.samples, arguments.steps = 8, 3
+        arguments.samples, arguments.steps = 16, 2
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         rows, gap, extractor = measure(arguments, Path(folder))
@@ -258,12 +258,7 @@ def main() -> None:
     )
     header = ["way", *PARTS, "in all", "sampling, ms per evaluation", "ratio"]
     section = "\n".join([HEADING, "", told, "", *markdown_table(header, rows), ""])
-    print(section)
-    if arguments.write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n\n"
-        before, _, rest = text.partition(HEADING)
-        _, mark, after = rest.partition("\n## ")
-        FILE.write_text(before + section + (mark and "\n## " + after))
+    publish(section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,8 @@ class Scorer:
         costs = [0] * len(indices) if nfe is None else nfe.tolist()
         for index, image, cost in zip(indices.tolist(), images, costs, strict=True):
             self._waiting.setdefault(index // size, {})[index] = image, cost
-        for block in sorted(self._waiting):
-            if len(self._waiting[block]) == len(self.indices(block)):
-                self._score(block, self._waiting.pop(block))
+        whole = [block for block, held in self._waiting.items() if len(held) == len(self.indices(block))]
+        self._score({block: self._waiting.pop(block) for block in sorted(whole)})
         return before - sum(map(len, self._waiting.values()))
 
     def indices(self, block: int) -> range:
@@ -79,10 +78,17 @@ class Scorer:
         """Samples in the blocks that have gone through."""
         return sum(len(self.indices(block)) for block in self.done.nonzero()[0].tolist())
 
-    def _score(self, block: int, samples: dict[int, tuple[Tensor, int]]) -> None:
-        indices = torch.tensor(sorted(samples))
-        images = torch.stack([samples[int(i)][0] for i in indices])
-        features, logits = self._problem.features.padded(images)
+    def _score(self, blocks: dict[int, dict[int, tuple[Tensor, int]]]) -> None:
+        images = [torch.stack([samples[i][0] for i in sorted(samples)]) for samples in blocks.values()]
+        found = self._problem.features.each(images)
+        for (block, samples), shown, (features, logits) in zip(blocks.items(), images, found, strict=True):
+            self._count(block, shown, features, logits)
+            costs = [cost for _, cost in samples.values()]
+            self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
+            self.done[block] = True
+
+    def _count(self, block: int, images: Tensor, features: Tensor, logits: Tensor | None) -> None:
+        indices = torch.tensor(self.indices(block))
         self._fid.update(features, None, indices)
         if self._table is not None:
             self._table.update(features, None, indices)
@@ -90,9 +96,6 @@ class Scorer:
             assert logits is not None, "an extractor with classes must give logits"
             self._is.update(features, logits.double().cpu(), indices)
         self.shown.add(indices, images)
-        costs = [cost for _, cost in samples.values()]
-        self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
-        self.done[block] = True
 
     def state(self) -> State:
         """All that add() needs of the blocks done; arrays may change with the next update."""

@@ -3,10 +3,11 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
+
+from seedsbench.side_by_side import side_by_side
 
 
 class Denoiser(ABC):
@@ -78,8 +79,7 @@ class FixedBatch(Denoiser):
     Matrix and convolution kernels may sum in another order for another batch size or number of
     threads, so the same sample can differ in its last bits when its batch does. Handing the network
     one fixed shape on one thread takes that freedom away: samples do not depend on the caller's batch
-    size or on the machine's cores at all. The batches of one call run side by side, as many as torch
-    has threads, which for small networks is also faster than splitting each operation.
+    size or on the machine's cores at all.
     """
 
     def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
@@ -88,9 +88,6 @@ class FixedBatch(Denoiser):
         self.label_dim, self.evaluations = denoiser.label_dim, denoiser.evaluations
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.sigma_data = denoiser.sigma_data
-        self._workers = ThreadPoolExecutor(
-            torch.get_num_threads(), "denoiser", initializer=torch.set_num_threads, initargs=(1,)
-        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -117,7 +114,7 @@ class FixedBatch(Denoiser):
             return denoised[: len(part)]
 
         chunks = [slice(start, start + self.size) for start in range(0, x.shape[0], self.size)]
-        return torch.cat(list(self._workers.map(evaluate, chunks)))
+        return torch.cat(side_by_side(evaluate, chunks))
 
     def _padded(self, value: Tensor) -> Tensor:
         missing = self.size - value.shape[0]

@@ -42,11 +42,11 @@ def dinov2_extractor(
             raise ValueError(
                 f"images are {images.dtype} {tuple(images.shape)}; DINOv2 needs uint8 (n, 3 or 1, H, W)"
             )
-        with torch.inference_mode(), full_precision():
+        with torch.inference_mode(), full_precision(device):
             return network(prepared(images.expand(-1, 3, -1, -1).to(device))), None
 
     identity = digest({"extractor": "dinov2", "weights": weights_id})
-    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block)
+    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))
 
 
 def prepared(images: Tensor) -> Tensor:

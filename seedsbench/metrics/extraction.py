@@ -1,6 +1,6 @@
 """What feature extractors share: one shape, an identity by content, the same arithmetic everywhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seedsbench.data.digests import digest, file_sha256
 from seedsbench.metrics.base import one_thread
+from seedsbench.side_by_side import side_by_side
 
 __all__ = ["BLOCK", "Extractor", "digest", "file_sha256", "full_precision"]
 BLOCK = 128
@@ -21,7 +22,7 @@ class Extractor:
 
     name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
     quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples. weights_id: of its
-    weights file. block: images it sees at a time, always exactly so many.
+    weights file. block: images it sees at a time, always exactly so many. device: where it runs.
     """
 
     name: str
@@ -33,6 +34,13 @@ class Extractor:
     extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     weights_id: str | None = None
     block: int = BLOCK
+    device: str = "cpu"
+
+    def each(self, blocks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+        """padded() of each block of images; on a CPU as many at a time as torch has threads."""
+        if self.device != "cpu":
+            return list(map(self.padded, blocks))
+        return side_by_side(self.padded, blocks)
 
     def padded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features (float64) and logits of at most `block` images, computed as a whole block.
@@ -49,11 +57,14 @@ class Extractor:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(device: torch.device | str) -> Iterator[None]:
     """float32 convolutions and products as such, not TF32, and by algorithms that do not depend on luck.
 
-    TF32 keeps 10 bits of a feature: enough to move a small FID, and only on some devices.
+    TF32 keeps 10 bits of a feature: enough to move a small FID, and only on some devices. A CPU has none.
     """
+    if torch.device(device).type == "cpu":
+        yield
+        return
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -20,7 +20,7 @@ FEATURES, CLASSES = 2048, 1008
 BOUND = 64.0
 """No pooled feature of an image is nearly as large; a bound four times as large costs two bits."""
 BLOCK = 16
-"""Images at a time: a larger block costs memory (20 MB an image) and gains nothing on a CPU."""
+"""Images at a time: a larger block costs memory (20 MB an image and thread) and gains nothing on a CPU."""
 NAME = "inception-v3"
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The name under which torch-fidelity publishes the weights (release v0.2.0 on its GitHub page)."""
@@ -36,7 +36,8 @@ def inception_extractor(
     """The extractor that "FID" and "Inception score" mean in papers. weights: see `find_weights`."""
     network = InceptionFeatures(find_weights(weights), device)
     identity = digest({"extractor": NAME, "weights": network.weights_id})
-    return Extractor(NAME, identity, FEATURES, CLASSES, bound, True, network, network.weights_id, block)
+    made_of = (NAME, identity, FEATURES, CLASSES, bound, True, network, network.weights_id)
+    return Extractor(*made_of, block, str(device))
 
 
 class InceptionFeatures:
@@ -60,7 +61,7 @@ class InceptionFeatures:
                 f"images are {images.dtype} {tuple(images.shape)}; Inception needs uint8 (n, 3 or 1, H, W)"
             )
         colour = images.expand(-1, 3, -1, -1)
-        with torch.inference_mode(), full_precision():
+        with torch.inference_mode(), full_precision(self.device):
             features, logits = self._network(colour.to(self.device))
         return features, logits
 

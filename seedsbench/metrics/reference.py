@@ -6,6 +6,7 @@ Identities are of contents: packing, names and order of the images do not matter
 """
 
 import hashlib
+import itertools
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -178,15 +179,16 @@ def of_images(
     names = image_names(path)
     sums = MomentSum(extractor.dim, len(names), extractor.bound)
     kept, hashes = [], []
-    for block in _blocks(path, names, extractor.block):
-        hashes += [
-            hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in block
-        ]
-        rows, _ = extractor.padded(torch.stack(block))
-        sums.update(rows)
-        if features:
-            kept.append(rows.float().cpu())
-        progress(len(block))
+    blocks = _blocks(path, names, extractor.block)
+    while some := [torch.stack(block) for block in itertools.islice(blocks, torch.get_num_threads())]:
+        for images, (rows, _) in zip(some, extractor.each(some), strict=True):
+            hashes += [
+                hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in images
+            ]
+            sums.update(rows)
+            if features:
+                kept.append(rows.float().cpu())
+            progress(len(images))
     identity = digest(extractor.id, b"".join(sorted(hashes)))
     return Reference(sums.moments(), identity, path.name, torch.cat(kept) if features else None)
 
