@@ -8,6 +8,7 @@ import gc
 import json
 import math
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,9 +133,21 @@ def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list
         return pd.Series(list(map(plain.__getitem__, values)), dtype="object")
     if kinds <= {int, float, bool} and name not in TEXT:
         return pd.Series(values, dtype="object")
-    keys = list(map(repr, values))
+    keys = list(map(_key, values))
     plain = {key: _plain(name, value) for key, value in dict(zip(keys, values, strict=True)).items()}
     return pd.Series([plain[key] for key in keys], dtype="object")
+
+
+def _key(value: Any) -> Hashable:
+    """The same for values that read the same; quick for the options of a solver."""
+    if type(value) is dict:
+        found = (*value.items(), *map(type, value.values()))  # 1 and 1.0 are equal, but not written alike
+        try:
+            hash(found)
+            return found
+        except TypeError:  # something nested
+            pass
+    return repr(value)
 
 
 def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
