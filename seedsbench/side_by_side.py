@@ -5,6 +5,7 @@ on one thread each give the same bits on any machine, and for small networks thi
 split each operation.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -16,11 +17,21 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
+_THIS_THREAD = threading.local()
+
+
 def side_by_side(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-    """[work(item) for item in items], as many at a time as torch has threads."""
+    """[work(item) for item in items], as many at a time as torch has threads; work may call this too."""
+    if hasattr(_THIS_THREAD, "is_worker"):  # which must not wait for another to be free
+        return [work(item) for item in items]
     return list(_workers(torch.get_num_threads()).map(work, items))
 
 
 @lru_cache(maxsize=4)
 def _workers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "seedsbench", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(threads, "seedsbench", initializer=_begin)
+
+
+def _begin() -> None:
+    _THIS_THREAD.is_worker = True
+    torch.set_num_threads(1)
