@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pandas as pd
 
 STATUSES = ("done", "skipped", "failed")
@@ -89,7 +90,7 @@ def _read_one(path: str, name: str, problems: list[Problem]) -> dict[str, Any] |
     """One row as it was written, or None and a problem."""
     try:
         with open(path, "rb", buffering=0) as file:
-            record = json.loads(file.read().decode())
+            record = _parsed(file.read())
     except (OSError, ValueError, RecursionError) as error:
         problems.append(Problem(name, f"not readable as JSON ({_brief(error)}); left out"))
         return None
@@ -102,6 +103,16 @@ def _read_one(path: str, name: str, problems: list[Problem]) -> dict[str, Any] |
         return None
     record["run_key"] = str(record.get("run_key") or name.removesuffix(".json"))
     return record
+
+
+def _parsed(data: bytes) -> Any:
+    """JSON as Python reads it, most of it three times as fast: a study may hold 100,000 rows."""
+    try:
+        return orjson.loads(data)
+    except (
+        orjson.JSONDecodeError
+    ):  # NaN, half a surrogate pair, large whole numbers: Python's own
+        return json.loads(data.decode())
 
 
 def _text(text: str) -> str:
@@ -127,10 +138,14 @@ def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list
             read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
             numbers = np.fromiter(read, np.float64)
         return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
-    kinds = set(map(type, values)) - {type(None)}
+    try:
+        kinds = set(map(type, set(values))) - {type(None)}
+    except TypeError:  # something nested
+        kinds = set(map(type, values))
     if kinds <= {str} and name != "solver_params":
-        plain = {value: value if value is None else _text(value) for value in set(values)}
-        return pd.Series(list(map(plain.__getitem__, values)), dtype="object")
+        odd = {value: text for value in set(values) - {None} if (text := _text(value)) is not value}
+        plain = [odd.get(value, value) for value in values] if odd else values
+        return pd.Series(plain, dtype="object")
     if kinds <= {int, float, bool} and name not in TEXT:
         return pd.Series(values, dtype="object")
     keys = list(map(_key, values))
