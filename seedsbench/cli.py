@@ -6,6 +6,7 @@ Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itsel
 says what and what would work; nothing has been computed), 143 stopped by SIGTERM (the same command goes on).
 """
 
+import copy
 import os
 import sys
 from datetime import datetime
@@ -69,6 +70,7 @@ def _main(arguments: list[str]) -> None:
     if "--version" in arguments:
         print(f"seedsbench {seedsbench.__version__}")
         return
+    _copy_configurations_lightly()
     try:
         options = parse(arguments)
         modules = _importable(options.config_dirs)
@@ -92,6 +94,16 @@ def _main(arguments: list[str]) -> None:
         print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
         raise SystemExit(STOPPED) from None
     raise SystemExit(_finish(checked) or code)
+
+
+def _copy_configurations_lightly() -> None:
+    """Hydra copies what all plugins have to give the copy other sources, for --help a hundred times.
+
+    A shallow copy takes other sources just as well, and its own stay the original's.
+    """
+    from hydra._internal.config_repository import ConfigRepository
+
+    ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]
 
 
 def _compose_each_cell_once() -> None:
