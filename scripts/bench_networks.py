@@ -198,7 +198,7 @@ def main() -> None:
     ]
     table = markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)
     told = (
-        f"`python scripts/bench_networks.py --write`: a forward pass beside a plain form of the same "
+        f"`python scripts/bench_networks.py {' '.join(sys.argv[1:])}`: a forward pass beside a plain form of the same "
         f"network, medians of {arguments.rounds} rounds in turn, {arguments.device}, {arguments.threads} "
         f"thread(s), {platform.machine()}, torch {torch.__version__}. Target: a ratio of at most 1."
     )
