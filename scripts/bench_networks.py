@@ -198,9 +198,10 @@ def main() -> None:
     ]
     table = markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)
     told = (
-        f"`python scripts/bench_networks.py {' '.join(sys.argv[1:])}`: a forward pass beside a plain form of the same "
-        f"network, medians of {arguments.rounds} rounds in turn, {arguments.device}, {arguments.threads} "
-        f"thread(s), {platform.machine()}, torch {torch.__version__}. Target: a ratio of at most 1."
+        f"`python scripts/bench_networks.py {' '.join(sys.argv[1:])}`: a forward pass beside a plain form of "
+        f"the same network, medians of {arguments.rounds} rounds in turn, {arguments.device}, "
+        f"{arguments.threads} thread(s), {platform.machine()}, torch {torch.__version__}. "
+        "Target: a ratio of at most 1."
     )
     publish("\n".join([HEADING, "", told, "", *table]), write=arguments.write)
 
