@@ -4,7 +4,7 @@ Weights are kept as whole multiples of 1/128 in a byte each, those of norms as w
 """
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -191,12 +191,10 @@ def test_what_does_not_fit_is_refused_in_one_line(what):
     assert len(str(caught.value)) < 500
 
 
-def bench():
-    path = Path(__file__).parents[1] / "scripts" / "bench_networks.py"
-    spec = importlib.util.spec_from_file_location("bench_networks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    return importlib.import_module("bench_networks")
 
 
 @pytest.mark.parametrize(
@@ -212,25 +210,24 @@ def bench():
     ],
     ids=["two and three heads", "labels, 2x2 mean", "another filter"],
 )
-def test_the_plain_implementation_computes_the_same(network):
-    module = bench()
+def test_the_plain_implementation_computes_the_same(bench, network):
     config = network.config
     network.requires_grad_(False)
-    module.fill(network)
+    bench.fill(network)
     x = torch.linspace(-2, 2, 2 * config.in_channels * config.img_resolution**2).sin()
     x = x.reshape(2, config.in_channels, config.img_resolution, config.img_resolution)
     labels = torch.eye(config.label_dim)[:2] if config.label_dim else None
-    expected = module.plain(network, x, torch.tensor([0.3, 40.0]), labels)
+    expected = bench.plain(network, x, torch.tensor([0.3, 40.0]), labels)
     assert relative_error(network(x, torch.tensor([0.3, 40.0]), labels), expected) < 1e-5
     assert expected.std() > 0.1
 
 
-def test_sizes_of_the_published_networks():
+def test_sizes_of_the_published_networks(bench):
     def parameters(make):
         with torch.device("meta"):
             return sum(value.numel() for value in make().parameters())
 
-    published = bench().NETWORKS
+    published = bench.NETWORKS
     assert round(parameters(published["ddpmpp"]) / 1e6, 1) == 55.7
     assert round(parameters(published["adm"]) / 1e6, 1) == 295.9
     assert (

@@ -163,6 +163,11 @@ def _levels(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
     return iddpm_table(c_1, c_2, m, dtype=torch.float32).to(device)
 
 
+@torch.compiler.assume_constant_result  # or torch.compile would follow the recursion, a thousand steps deep
+def _constant_levels(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
+    return _levels(c_1, c_2, m, device)
+
+
 @dataclass(frozen=True)
 class IDDPMPreconditioner(NoisePrediction):
     """Improved DDPM (Nichol and Dhariwal 2021): noise prediction at M discrete levels, cosine schedule.
@@ -184,7 +189,7 @@ class IDDPMPreconditioner(NoisePrediction):
 
     def table(self, device: torch.device | str) -> Tensor:
         """All levels, decreasing, (M + 1,) float32; the last one is 0."""
-        return _levels(self.C_1, self.C_2, self.M, torch.device(device))
+        return _constant_levels(self.C_1, self.C_2, self.M, torch.device(device))
 
     def index(self, sigma: Tensor) -> Tensor:
         """Index into `table` of the nearest level, int64, shaped like sigma."""
