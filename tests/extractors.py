@@ -6,9 +6,10 @@ import math
 import torch
 from PIL import Image
 
+from seedsbench.data.digests import digest
 from seedsbench.metrics import inception
 from seedsbench.metrics.dinov2 import VisionTransformer
-from seedsbench.metrics.extraction import Extractor, digest
+from seedsbench.metrics.extraction import Extractor
 
 HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None
 DIM = 6

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedsbench.metrics.extraction import Extractor, digest, file_sha256, full_precision
+from seedsbench.data.digests import digest, file_sha256
+from seedsbench.metrics.extraction import Extractor, full_precision
 
 SIZE, PATCH, HEAD = 224, 14, 64
 BOUND = 256.0

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedsbench.data.digests import digest, file_sha256
 from seedsbench.metrics.base import one_thread
 from seedsbench.side_by_side import side_by_side
 
-__all__ = ["BLOCK", "Extractor", "digest", "file_sha256", "full_precision"]
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seedsbench.data.digests import digest, file_sha256
 from seedsbench.data.torchvision_operators import declare_torchvision_operators
-from seedsbench.metrics.extraction import Extractor, digest, file_sha256, full_precision
+from seedsbench.metrics.extraction import Extractor, full_precision
 
 FEATURES, CLASSES = 2048, 1008
 BOUND = 64.0

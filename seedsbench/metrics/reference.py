@@ -18,7 +18,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from seedsbench.metrics.extraction import Extractor, digest
+from seedsbench.data.digests import digest
+from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments, MomentSum
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
