@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
@@ -49,10 +49,11 @@ def composing(config_dirs: list[str]) -> Iterator[None]:
 
 
 def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
-    """The configuration of each list of overrides.
+    """The configuration of each list of overrides; of `hydra` only launcher, sweeper and choices are right.
 
-    Hydra composes once for each choice of groups (0.1 s); plain values are then set on copies, by Hydra's
-    own function. bases: what has been composed already, added to.
+    Hydra composes once for each choice of groups but solvers (0.1 s): a solver's file takes the place of
+    another's. Plain values are then set on copies, by Hydra's own function. bases: what has been composed
+    already, added to.
     """
     found = []
     for overrides in cells:
@@ -60,7 +61,7 @@ def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
         rest = tuple(override for override in overrides if override not in plain)
         try:
             if rest not in bases:
-                bases[rest] = compose(list(rest))
+                bases[rest] = _with_solver(rest, bases) or compose(list(rest))
             cfg = copy.deepcopy(bases[rest])
             parsed = OverridesParser.create().parse_overrides(plain)
             ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
@@ -68,6 +69,29 @@ def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
             cfg = compose(overrides)  # and says what is wrong
         found.append(cfg)
     return found
+
+
+def _with_solver(overrides: tuple[str, ...], bases: Bases) -> DictConfig | None:
+    """A composed configuration with another solver in place of its own; None if it takes more than that.
+
+    The file is found and read by Hydra, which has to compose where it says more than options.
+    """
+    chosen = [override for override in overrides if override.startswith("solver=")]
+    others = [override for override in overrides if override not in chosen]
+    if len(chosen) != 1 or any(override.startswith("hydra.searchpath") for override in others):
+        return None
+    for known, base in bases.items():
+        if [override for override in known if not override.startswith("solver=")] == others:
+            name = chosen[0].removeprefix("solver=")
+            loaded = GlobalHydra.instance().config_loader().repository.load_config(f"solver/{name}")  # type: ignore[attr-defined]
+            if loaded is None or loaded.defaults_list or loaded.header["package"] is not None:
+                return None
+            cfg = copy.deepcopy(base)
+            with open_dict(cfg):
+                cfg.solver = loaded.config
+                cfg.hydra.runtime.choices.solver = name
+            return cfg
+    return None
 
 
 def _is_plain(override: str) -> bool:

@@ -1,5 +1,6 @@
 """plan=true and the lines of a running sweep: what is left, how long it takes, and quiet in logs."""
 
+import itertools
 import json
 import os
 import struct
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from cells import compose, run
 
+from seedsbench import registry
 from seedsbench.bench import estimate, progress
-from seedsbench.bench.estimate import Speed, from_rows
+from seedsbench.bench.estimate import Speed, from_products, from_rows
+from seedsbench.bench.identity import identity_of
 from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.plan import plan_text
 from seedsbench.bench.progress import SweepLine
@@ -88,13 +91,52 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
     assert "estimated time" in planned(tmp_path, monkeypatch, "force=true")
 
 
+def test_short_runs_tell_no_speed():
+    assert from_rows(compose("solver=euler"), [row_of(seconds_sampling=0.1)]) is None
+
+
 def test_a_measurement_is_within_a_factor_of_the_truth(tmp_path):
     overrides = ["samples=2000", "solver=heun", f"results_dir={tmp_path}"]
-    speed = estimate.speed_of(compose(*overrides), [])
+    changed = compose(*overrides, "model.std=0.2")
+    speed = estimate.speed_of(changed, [])
     assert speed.source == "a short measurement"
-    row = run(tmp_path, *overrides, "nfe=41")
+    row = run(tmp_path, *overrides, "nfe=41", "model.std=0.2")
     ratio = speed.evaluation * row["nfe"] * 2000 / row["seconds_sampling"]
     assert 1 / 5 < ratio < 5  # machines that run tests do other things too; by hand it is within 1.5
+
+
+def test_the_cost_of_the_embedded_network_is_within_a_factor_of_the_truth(tmp_path):
+    overrides = ["model=glyphs", "solver=heun", "samples=256"]
+    speed = estimate.speed_of(compose(*overrides), [])
+    assert speed.source == "the time of a product of matrices"
+    row = run(tmp_path, *overrides, "nfe=5")
+    ratio = speed.evaluation * row["nfe"] * 256 / row["seconds_sampling"]
+    assert 1 / 8 < ratio < 8  # as above; here two libraries share the machine differently
+
+
+def test_the_cost_of_every_embedded_model_is_known():
+    for model, regime in itertools.product(registry.names("model"), registry.names("regime")):
+        cfg = compose(f"model={model}", f"regime={regime}")
+        assert (from_products(cfg) is None) == (identity_of(cfg) is None), (model, regime)
+
+
+@pytest.mark.parametrize("override", ["precision=bf16", "compile=true", "model.std=0.2"])
+def test_other_numbers_are_not_known_by_products(override):
+    assert from_products(compose("solver=euler", override)) is None
+
+
+def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cells = [f"results_dir={tmp_path}/results", "study=s", "metrics=inception", "nfe=35", "solver=heun"]
+    chosen = ["model=cifar10_cond", "regime=vp", "samples=50000"]
+    text = plan_text([compose(*cells, *chosen), compose("study=s", f"results_dir={tmp_path}/results")])
+    assert "cifar10_cond/vp heun nfe=35 seed=0: 17 steps, NFE 35, 1,750,000 evaluations to do" in text
+    assert "estimated time" in text  # of the other cell
+    assert "time not known of model=cifar10_cond: the files are not here yet" in text
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"model\.path=.*no such file"):
+        plan_text([compose(*cells, "model=file", f"model.path={tmp_path}/none.pkl")])
 
 
 def test_weights_follow_the_order_of_the_cells(tmp_path, monkeypatch):

@@ -65,11 +65,30 @@ def test_a_plan_of_every_solver_is_the_same_without_torch(tmp_path):
         "solver=glob(*)",
     )
     assert lines[-1] == "not loaded"
-    assert "speed from earlier rows" in lines[-3]
+    assert "speed from the time of a product of matrices" in lines[-3]
     assert sum("done, FID" in line for line in lines) == 1
     told = plan_text([compose(*place, f"solver={name}") for name in registry.names("solver")])
     assert lines[:-3] == told.splitlines()[:-2]
     assert any(f"heun nfe=15 seed=0: 7 steps, NFE 15, done, FID {row['fid']:.3f}" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("solver=seeds1,seeds3,heun", "nfe=10,20,50"),
+        ("regime=vp,ve,iddpm", "solver=seeds3"),
+        ("model=glyphs_finite,gaussian", "samples=50000", "batch_size=auto"),
+        ("model=cifar10_cond", "metrics=inception", "regime=vp,edm", "nfe=35"),
+    ],
+    ids=" ".join,
+)
+def test_a_plan_where_nothing_has_run_yet_needs_no_torch(tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    lines = without(tmp_path, "-m", "device=cpu", "plan=true", *arguments)
+    assert lines[-1] == "not loaded"
+    assert "product of matrices" in lines[-3] or "model=cifar10_cond: the files are not here" in lines[-3]
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_only_torch_can_tell_is_told_by_torch(tmp_path):

@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from seedsbench.bench.extractor_files import compared, extractor_files
-from seedsbench.bench.model_files import Wanted, listing, wanted_files
+from seedsbench.bench.fetch import cached_path
+from seedsbench.bench.model_files import Wanted, listing, resolve, wanted_files
 
 UNSCORED = "a network from a file brings no features to be scored on: to run, add metrics=inception"
 
@@ -18,18 +19,31 @@ def files_of(configurations: Iterable[DictConfig]) -> dict[str, list[Wanted] | V
     """
     found: dict[str, list[Wanted] | ValueError] = {}
     for cfg in configurations:
-        model, metrics = (_plain(cfg[group]) for group in ("model", "metrics"))
         chosen = cfg.hydra.runtime.choices
         title = f"model={chosen.model} regime={cfg.regime.name}"
         title += "" if chosen.metrics == "default" else f" metrics={chosen.metrics}"
         try:
-            found[title] = [
-                *compared(metrics, wanted_files(model, cfg.regime.name)),
-                *extractor_files(metrics),
-            ]
+            found[title] = files_of_cell(cfg)
         except ValueError as error:
             found[title] = error
     return found
+
+
+def files_of_cell(cfg: DictConfig) -> list[Wanted]:
+    """The files that a cell's model and metrics group ask for; ValueError for what has none."""
+    model, metrics = (_plain(cfg[group]) for group in ("model", "metrics"))
+    return [*compared(metrics, wanted_files(model, cfg.regime.name)), *extractor_files(metrics)]
+
+
+def still_to_fetch(cfg: DictConfig) -> bool:
+    """Whether a cell would first have to download something; FetchError for a path that is not there."""
+    missing = False
+    for wanted in files_of_cell(cfg):
+        if wanted.remote is not None:
+            missing |= not cached_path(wanted.remote).is_file()
+        elif not (wanted.path and wanted.path.exists()):
+            resolve(wanted, offline=True)
+    return missing
 
 
 def dry_run_text(configurations: Iterable[DictConfig]) -> str:

@@ -14,6 +14,7 @@ from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench.batching import CPU_SIZE
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.machine import device_of
+from seedsbench.bench.precision import tensor_cores, variant
 from seedsbench.bench.problems import Problem, one_hot
 from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.data.images import quantise
@@ -26,38 +27,49 @@ QUICK = 1.0
 
 
 def measured(cfg: DictConfig) -> tuple[float, float, float]:
-    """Seconds an evaluation of one sample, an image's features, and a whole floor take for a cell."""
+    """Seconds an evaluation of one sample, an image's features, and drawing a real image take for a cell.
+
+    The network runs in the cell's precision, but not compiled: that alone takes minutes.
+    """
     device = device_of(cfg.device)
     problem = problem_of(cfg, device)
     count = min(CPU_SIZE if cfg.batch_size == "auto" else cfg.batch_size, cfg.samples)
-    network = _network_seconds(problem, device, cfg.dtype)
+    network = _network_seconds(problem, device, cfg.dtype, cfg.precision)
     evaluation = network
     if network * count < QUICK:
         solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
-        evaluation = _sampling_seconds(problem, solver, schedule, grid, cfg.dtype, count, device)
+        evaluation = _sampling_seconds(
+            problem, solver, schedule, grid, cfg.dtype, cfg.precision, count, device
+        )
     drawn, extracted = _image_seconds(problem)
-    floor = cfg.metrics.floor_sets * cfg.samples * (drawn + extracted)
-    return evaluation, extracted, floor
+    return evaluation, extracted, drawn
 
 
 @lru_cache(maxsize=64)
-def _network_seconds(problem: Problem, device: str, dtype: str) -> float:
+def _network_seconds(problem: Problem, device: str, dtype: str, precision: str) -> float:
     """Seconds an evaluation of one sample, the network alone: from eight, and a block unless that is slow.
 
     Some networks are evaluated in blocks of fixed size, where eight samples cost what a block does.
     """
-    denoiser = problem.denoiser
+    denoiser = variant(problem.denoiser, device, precision=precision)
     found = []
     for count in (8, problem.features.block):
         x = torch.zeros(count, *denoiser.image_shape, dtype=getattr(torch, dtype), device=device)
         sigma = denoiser.round_sigma(torch.ones(count, dtype=x.dtype, device=device))
         classes = torch.zeros(count, dtype=torch.long, device=device)
         labels = one_hot(classes, denoiser.label_dim) if denoiser.label_dim else None
-        seconds = _timed(partial(_evaluated, denoiser, x, sigma, labels))
+        with torch.inference_mode(), tensor_cores(precision == "tf32"):
+            seconds = _timed(partial(_evaluated, denoiser, x, sigma, labels))
         found.append(seconds / count)
         if seconds > QUICK / 2:
             break
     return min(found)
+
+
+def forget() -> None:
+    """Measure anew from here on: what has been measured is otherwise remembered."""
+    for known in (_network_seconds, _sampling_seconds, _image_seconds):
+        known.cache_clear()
 
 
 def _evaluated(denoiser: Denoiser, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
@@ -66,7 +78,14 @@ def _evaluated(denoiser: Denoiser, x: Tensor, sigma: Tensor, labels: Tensor | No
 
 @lru_cache(maxsize=64)
 def _sampling_seconds(
-    problem: Problem, solver: Solver, schedule: Schedule, grid: Any, dtype: str, count: int, device: str
+    problem: Problem,
+    solver: Solver,
+    schedule: Schedule,
+    grid: Any,
+    dtype: str,
+    precision: str,
+    count: int,
+    device: str,
 ) -> float:
     """Seconds an evaluation of one sample, network and solver, from a few steps of one batch."""
     try:
@@ -74,7 +93,7 @@ def _sampling_seconds(
     except ValueError:
         n_steps = 1
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
-    plan = Plan(solver, fitted, sigmas, dtype=getattr(torch, dtype))
+    plan = Plan(solver, fitted, sigmas, dtype=getattr(torch, dtype), precision=precision)
     spent = 0
 
     def sample() -> None:

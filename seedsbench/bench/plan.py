@@ -1,4 +1,4 @@
-"""What cells would cost and which are done: the lines of plan=true. Writes nothing.
+"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing.
 
 Needs no torch where identities and speeds are known without it (see `seedsbench.without_torch`).
 """
@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.api import steps_of
+from seedsbench.bench.dry_run import still_to_fetch
 from seedsbench.bench.estimate import estimate, estimate_lines
 from seedsbench.bench.identity import Identity, identity_of
 from seedsbench.bench.machine import device_of
@@ -38,17 +39,18 @@ def plan_text(cells: list[DictConfig]) -> str:
     return "\n".join([f"{len(lines)} cells", *lines, *told])
 
 
-def _identity(cfg: DictConfig) -> Identity:
+def _identity(cfg: DictConfig) -> Identity | None:
+    """Who the cell's problem is; None if its files are not here, so that no row of it can be known."""
     device = device_of(cfg.device)
     known = identity_of(cfg)
-    if known is None:
+    if known is None and not still_to_fetch(cfg):
         from seedsbench.bench.cell import problem_of
 
         known = problem_of(cfg, device).identity
     return known
 
 
-def _lines(cfg: DictConfig, who: Identity) -> tuple[list[str], int, int]:
+def _lines(cfg: DictConfig, who: Identity | None) -> tuple[list[str], int, int]:
     """The lines of a cell, its evaluations a sample, and how many of its seeds are left to do."""
     chosen = cfg.hydra.runtime.choices
     solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
@@ -62,7 +64,9 @@ def _lines(cfg: DictConfig, who: Identity) -> tuple[list[str], int, int]:
             lines.append(f"  {title}: will be skipped, {error}")
             continue
         nfe = solver.total_nfe(steps, cfg.final, afs=cfg.afs)
-        row = None if cfg.force else store.finished(run_key(scientific(cfg, who, seed)), adopt=False)
+        row = None
+        if who is not None and not cfg.force:
+            row = store.finished(run_key(scientific(cfg, who, seed)), adopt=False)
         left += row is None
         state = f"done, FID {row['fid']:.3f}" if row else f"{cfg.samples * nfe:,} evaluations to do"
         lines.append(f"  {title}: {steps} steps, NFE {nfe}, {state}")
