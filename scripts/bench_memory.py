@@ -1,0 +1,65 @@
+"""Whether memory grows with the number of samples: the largest resident size for 1,000 and for 50,000.
+
+    python scripts/bench_memory.py                # minutes
+    python scripts/bench_memory.py --quick        # 10,000 in place of 50,000
+    python scripts/bench_memory.py --write        # ... and in results/benchmarks.md
+
+Each cell (`solver=euler nfe=2`, saved every ten seconds, with its floor and report) is a command of its own,
+on one thread. The target is 300 MB more at the most. Other work on the machine changes nothing.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sections import publish
+
+from seedsbench.report.table import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADING = "## Memory"
+CELL = ("solver=euler", "nfe=2", "device=cpu", "save_every=10")
+FEW, MANY, QUICK = 1_000, 50_000, 10_000
+MOST = 300
+
+
+def largest(samples: int, model: str, folder: str) -> float:
+    """MB that a cell's process held at its largest; RuntimeError if the cell failed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "seedsbench", f"model={model}", f"samples={samples}", *CELL]
+    process = subprocess.Popen(
+        [*command, f"study={model}{samples}"], cwd=folder, env=environment, stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command[1:])} failed")
+    return used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere
+
+
+def main() -> None:
+    """Run the cells and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} samples in place of {MANY:,}")
+    parser.add_argument("--write", action="store_true", help="replace the section in results/benchmarks.md")
+    arguments = parser.parse_args()
+    many = QUICK if arguments.quick else MANY
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        for model in ("gaussian", "glyphs"):
+            few, grown = (largest(samples, model, folder) for samples in (FEW, many))
+            lines.append([f"`{model}`", f"{few:.0f}", f"{grown:.0f}", f"{grown - few:+.0f}"])
+    table = markdown_table(["model", f"{FEW:,} samples, MB", f"{many:,} samples, MB", "difference"], lines)
+    options = " --quick" * arguments.quick
+    said = f"`python scripts/bench_memory.py{options} --write`: largest resident size of a whole command, "
+    said += f"{platform.machine()}, one thread. At most {MOST} MB more is the target."
+    publish("\n".join([HEADING, "", said, "", *table]), write=arguments.write)
+
+
+if __name__ == "__main__":
+    main()
