@@ -248,8 +248,13 @@ def test_an_interrupt_waits_for_the_batch_under_way(tmp_path, beside, monkeypatc
     def interrupt():
         raise KeyboardInterrupt
 
+    def work(number):
+        midway.hold(number)
+        time.sleep(0.2 * (number == 4))  # the interrupt is by then on its way
+        scored.append(number)
+
     midway, scored = Midway(monkeypatch, interrupt), []
-    watched(monkeypatch, lambda number: (midway.hold(number), scored.append(number)))
+    watched(monkeypatch, work)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, *CELL)
     assert scored == [0, 1, 2, 3, 4]
