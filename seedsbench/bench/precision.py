@@ -20,6 +20,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.metrics.extraction import FLAGS
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 GRAPHS = 64
@@ -61,13 +62,17 @@ def _kept(denoiser: Denoiser, key: tuple[Any, ...], change: Callable[[nn.Module]
 
 @contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
-    """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not.
+
+    For an evaluation at a time: while it holds, no other thread gets to one that wants it otherwise.
+    """
+    with FLAGS:
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Lowered(nn.Module):

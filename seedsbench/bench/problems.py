@@ -26,7 +26,7 @@ from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
-from seedsbench.metrics.extraction import Extractor
+from seedsbench.metrics.extraction import Extractor, full_precision
 from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_reference
 from seedsbench.metrics.moments import Moments
 
@@ -92,13 +92,14 @@ def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
     reference = load_glyph_reference()
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor | None]:
-        with torch.inference_mode():
-            return network(images.to(device))
+        images = images.to(device)
+        with torch.inference_mode(), full_precision(device):
+            return network(images)
 
     return Problem(
         name="glyphs",
         denoiser=embedded.load_glyphs(regime, device=device),
-        features=Extractor("glyphs-64d", who.features_id, 64, 10, 128.0, True, extract),
+        features=Extractor("glyphs-64d", who.features_id, 64, 10, 128.0, True, extract, device=device),
         reference=Moments(n=reference.n, mu=reference.mu, sigma=reference.sigma),
         model_id=who.model_id,
         reference_id=who.reference_id,

@@ -114,10 +114,11 @@ def _finished(
     denoiser: Denoiser, plan: Plan, batch: Tensor, device: str, progress: Callable[[int], object]
 ) -> SampleBatch:
     """The samples with these indices."""
-    with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
+    with torch.inference_mode():
         start, classes, noise = _start(plan, batch, denoiser.image_shape, denoiser.label_dim, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        process = Process(denoiser, plan.schedule, len(batch), labels, afs=plan.afs)
+        network = _Evaluated(denoiser, tf32=plan.precision == "tf32")
+        process = Process(network, plan.schedule, len(batch), labels, afs=plan.afs)
         times = plan.schedule.sigma_inv(plan.sigmas)
         x, spent = start, 0
         for state in integrate(process, plan.solver, start, times, noise, plan.final):
@@ -127,6 +128,18 @@ def _finished(
             spent = total
     # A clone made here is an ordinary tensor again.
     return SampleBatch(batch, x.clone(), process.nfe.clone())
+
+
+class _Evaluated:
+    """A denoiser as Process needs it, each evaluation with the flags of its precision and no longer."""
+
+    def __init__(self, denoiser: Denoiser, *, tf32: bool) -> None:
+        self._denoiser, self._tf32 = denoiser, tf32
+        self.evaluations, self.round_sigma = denoiser.evaluations, denoiser.round_sigma
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        with tensor_cores(self._tf32):
+            return self._denoiser(x, sigma, labels)
 
 
 def _start(

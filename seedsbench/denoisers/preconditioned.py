@@ -66,8 +66,8 @@ class Preconditioned(Denoiser):
         """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
         dtype = self._network_dtype()
         x_in = (expand(self.preconditioner.c_in(sigma), x) * x).to(dtype)
-        # Noise levels that all samples share are numbers of the host.
-        c_noise = self.preconditioner.c_noise(sigma).to(x.device, dtype)
+        # Noise levels that all samples share are numbers of the host; no need to wait until a GPU has them.
+        c_noise = self.preconditioner.c_noise(sigma).to(x.device, dtype, non_blocking=x.is_cuda)
         labels = None if labels is None else labels.to(dtype)
         return self.network(x_in, c_noise, labels)[:, : self.img_channels]
 

@@ -43,8 +43,9 @@ def dinov2_extractor(
             raise ValueError(
                 f"images are {images.dtype} {tuple(images.shape)}; DINOv2 needs uint8 (n, 3 or 1, H, W)"
             )
+        colour = images.expand(-1, 3, -1, -1).to(device)
         with torch.inference_mode(), full_precision(device):
-            return network(prepared(images.expand(-1, 3, -1, -1).to(device))), None
+            return network(prepared(colour)), None
 
     identity = digest({"extractor": "dinov2", "weights": weights_id})
     return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))

@@ -61,9 +61,9 @@ class InceptionFeatures:
             raise ValueError(
                 f"images are {images.dtype} {tuple(images.shape)}; Inception needs uint8 (n, 3 or 1, H, W)"
             )
-        colour = images.expand(-1, 3, -1, -1)
+        colour = images.expand(-1, 3, -1, -1).to(self.device)
         with torch.inference_mode(), full_precision(self.device):
-            features, logits = self._network(colour.to(self.device))
+            features, logits = self._network(colour)
         return features, logits
 
 
