@@ -3,6 +3,8 @@
 import gc
 import math
 import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -287,6 +289,41 @@ def test_what_cannot_be_compiled_whole_is_an_error_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+class Layered(Sized):
+    """Differs from others of its class in an attribute, as networks of several regimes do."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x, c_noise, labels=None):
+        return self.factor * x + (c_noise if labels is None else labels.sum(1))[:, None, None, None]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_many_networks_are_compiled_by_threads_each_once(monkeypatch, guarded):
+    # torch's own limits are eight graphs a code object, and its checks are not safe among threads.
+    if guarded:
+        monkeypatch.setattr(precision, "UNGUARDED", False)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, options, **more: real(call, backend=backend, **more))
+    networks = [Compiled(Layered(float(factor)), None, graphs=False) for factor in range(10)]
+    x, levels, labels = torch.ones(2, 3, 4, 4), torch.ones(2), torch.ones(2, 5)
+    with ThreadPoolExecutor(4) as pool:
+        for factor, network in enumerate(networks):
+            plain = pool.map(lambda _, network=network: network(x, levels), range(20))
+            assert all(torch.equal(found, factor * x + 1) for found in plain)
+            labelled = pool.map(lambda _, network=network: network(x, levels, labels), range(20))
+            assert all(torch.equal(found, factor * x + 5) for found in labelled)
+    assert len(graphs) == 20
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("regime", ["edm", "vp", "ve", "iddpm"])
@@ -302,25 +339,46 @@ def test_compiled_rows_are_the_eager_ones_up_to_rounding(tmp_path, regime, kind)
 # --- batches that fit -----------------------------------------------------------------------------
 
 
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 class Cramped(FixedBatch):
     """Has memory for so many samples at a time."""
 
-    def __init__(self, denoiser, room):
+    def __init__(self, denoiser, room, error=FULL):
         super().__init__(denoiser, 4)
-        self.room, self.asked = room, []
+        self.room, self.asked, self.error = room, [], error
 
     def __call__(self, x, sigma, labels=None):
         self.asked.append(len(x))
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self.error
         return super().__call__(x, sigma, labels)
 
 
-def test_an_out_of_memory_halves_the_batch_with_the_same_samples_and_one_warning(caplog):
+def allocation_failure():
+    """torch's own error for more than there is, on the CPU."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL,
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+        allocation_failure(),
+    ],
+    ids=str,
+)
+def test_an_out_of_memory_halves_the_batch_with_the_same_samples_and_one_warning(caplog, error):
     inner = tiny("glyphs", "edm")
     plan = plan_for(inner, "seeds2")
     expected = samples(FixedBatch(inner, 4), plan, 21, 4)
-    cramped = Cramped(inner, room=5)
+    cramped = Cramped(inner, room=5, error=error)
     assert torch.equal(samples(cramped, plan, 21, 20), expected)
     assert {size for size in cramped.asked if size <= 5} == {5, 1}
     halvings = [record.getMessage() for record in caplog.records]
@@ -330,6 +388,56 @@ def test_an_out_of_memory_halves_the_batch_with_the_same_samples_and_one_warning
     samples(cramped, plan, 21, 20)  # the next cell knows
     assert max(cramped.asked) == 5
     assert not caplog.records
+
+
+def test_other_errors_do_not_halve_the_batch():
+    cramped = Cramped(tiny("glyphs", "edm"), room=5, error=RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        samples(cramped, plan_for(cramped, "euler"), 21, 20)
+    assert cramped.asked == [20]
+
+
+def test_evaluations_of_a_batch_given_up_are_taken_back():
+    class Later(Cramped):
+        def __call__(self, x, sigma, labels=None):
+            self.room = 5 if len(self.asked) > 2 else 99
+            return super().__call__(x, sigma, labels)
+
+    later, told = Later(tiny("glyphs", "edm"), room=99), []
+    plan = plan_for(later, "heun", 7)
+    for _ in generate(later, plan, torch.arange(8), batch_size=8, progress=told.append):
+        pass
+    assert min(told) < 0
+    assert sum(told) == 7 * 8
+
+
+def test_what_was_compiled_for_a_batch_too_large_is_let_go(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    for kind in ("fp32", "bf16"):
+        denoiser = tiny("glyphs", "edm")
+        made = [weakref.ref(variant(denoiser, "cpu", precision=kind, compiled=True, size=n)) for n in (8, 4)]
+        lowered = variant(denoiser, "cpu", precision=kind)
+        precision.release(denoiser, "cpu")
+        gc.collect()
+        assert [ref() for ref in made] == [None, None]
+        assert variant(denoiser, "cpu", precision=kind) is lowered
+
+
+def test_only_so_many_sizes_stay_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    denoiser = tiny("glyphs", "edm")
+    made = [weakref.ref(variant(denoiser, "cpu", compiled=True, size=size)) for size in range(1, 8)]
+    gc.collect()
+    assert [ref() is not None for ref in made] == [False] * 3 + [True] * 4
+    assert variant(denoiser, "cpu", compiled=True, size=7) is made[-1]()
+
+
+def test_part_of_a_cell_is_drawn_by_the_graph_of_the_whole(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    network = Sized()
+    denoiser = Preconditioned(network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=4)
+    samples(denoiser, plan_for(denoiser, "euler", compile=True, samples=20), 3, 8)
+    assert network.shapes == {((8, 3, 4, 4), (8,), None)}
 
 
 def test_memory_for_no_sample_at_all_is_an_error():

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from seedsbench.bench.precision import tensor_cores
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 
@@ -22,6 +23,8 @@ CPU_VALUES = 2**25
 MOST = 4096
 GAIN = 0.95
 """A batch of twice the size must take less than this share of the time a sample to be worth it."""
+NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "not enough memory")
+"""In messages of torch's allocator on the CPU, of CUDA itself, and of cuBLAS and cuDNN."""
 
 _FOUND: WeakKeyDictionary[Denoiser, dict[int | str, int]] = WeakKeyDictionary()
 
@@ -29,14 +32,15 @@ _FOUND: WeakKeyDictionary[Denoiser, dict[int | str, int]] = WeakKeyDictionary()
 class BatchSize:
     """Samples at a time for one denoiser: what was asked for, a number or "auto", until memory says less.
 
-    What was learnt about a denoiser holds for all later objects in this process.
+    tf32: whether the denoiser runs in it. What was learnt about one holds for all later objects in this
+    process. "auto" tries networks as they are, for to compile one for every size would take hours.
     """
 
-    def __init__(self, asked: int | str, denoiser: Denoiser, device: str) -> None:
+    def __init__(self, asked: int | str, denoiser: Denoiser, device: str, *, tf32: bool = False) -> None:
         self._asked = asked
         self._known = _FOUND.setdefault(denoiser, {})
         if asked not in self._known:
-            self._known[asked] = _auto(denoiser, device) if asked == "auto" else int(asked)
+            self._known[asked] = _auto(denoiser, device, tf32) if asked == "auto" else int(asked)
 
     @property
     def now(self) -> int:
@@ -52,23 +56,34 @@ class BatchSize:
         return True
 
 
-def _auto(denoiser: Denoiser, device: str) -> int:
+def out_of_memory(error: Exception) -> bool:
+    """Whether less at a time may help: torch has a class for some of these errors, and words for the rest."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
+    )
+
+
+def _auto(denoiser: Denoiser, device: str, tf32: bool) -> int:
     values = math.prod(denoiser.image_shape)
     if device.startswith("cuda"):
-        return fastest(lambda size: _seconds(denoiser, size, device))
+        with torch.inference_mode(), tensor_cores(tf32):
+            return fastest(lambda size: _seconds(denoiser, size, device))
     return max(1, min(CPU_SIZE, 2 ** int(math.log2(CPU_VALUES / values))))
 
 
 def fastest(seconds: Callable[[int], float], most: int = MOST) -> int:
     """The power of two from which doubling the batch no longer pays, or no longer fits.
 
-    seconds: what an evaluation of so many samples takes; raises torch.OutOfMemoryError for too many.
+    seconds: what an evaluation of so many samples takes; for too many it runs out of memory.
     """
     best, rate = 1, math.inf
     for size in (2**power for power in range(most.bit_length())):
         try:
             found = seconds(size) / size
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             break
         if found > GAIN * rate:
             break

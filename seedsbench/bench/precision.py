@@ -9,9 +9,11 @@ import copy
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,14 +21,19 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from seedsbench.bench.kept import kept
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.metrics.extraction import FLAGS
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-GRAPHS = 64
-"""Graphs that torch.compile may keep of one class of network (its own limit is 8): models x sizes."""
+MOST_MADE = 4
+"""Variants kept of a denoiser, and sizes compiled of each: they hold weights, and graphs on a GPU memory."""
+UNGUARDED = hasattr(torch.compiler, "skip_all_guards_unsafe")
+"""Whether torch can leave out the check that a graph still fits its arguments (from 2.8). There is one graph
+for each kind of argument here, and the check fails by chance where several threads make it: torch would then
+compile again and, after eight times, give up. Without this, threads take turns."""
 
-_MADE: WeakKeyDictionary[Denoiser, dict[tuple[Any, ...], Denoiser]] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[Denoiser, dict[Hashable, Denoiser]] = WeakKeyDictionary()
 
 
 def variant(
@@ -44,7 +51,7 @@ def variant(
         _check_device(precision, device)
         low = LOW.get(precision)
         change = (lambda network: network) if low is None else functools.partial(Lowered, dtype=low)
-        denoiser = _kept(denoiser, (precision,), change)
+        denoiser = _kept(denoiser, precision, change)
     if compiled:
         _check_compiler(device)
         padded = None if isinstance(denoiser, FixedBatch) else size
@@ -53,11 +60,19 @@ def variant(
     return denoiser
 
 
-def _kept(denoiser: Denoiser, key: tuple[Any, ...], change: Callable[[nn.Module], nn.Module]) -> Denoiser:
+def release(denoiser: Denoiser, device: str) -> None:
+    """Give back what compiled variants hold of a device's memory; they are made anew when next asked for."""
+    for made in [denoiser, *_MADE.get(denoiser, {}).values()]:
+        known = _MADE.get(made, {})
+        for key in [key for key in known if isinstance(key, tuple)]:
+            del known[key]
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def _kept(denoiser: Denoiser, key: Hashable, change: Callable[[nn.Module], nn.Module]) -> Denoiser:
     made = _MADE.setdefault(denoiser, {})
-    if key not in made:
-        made[key] = denoiser.with_network(change)
-    return made[key]
+    return kept(made, key, lambda: denoiser.with_network(change), MOST_MADE)
 
 
 @contextmanager
@@ -119,17 +134,15 @@ class Compiled(nn.Module):
 
     graphs: with CUDA graphs, whose results the next call overwrites: a preconditioner has made another
     tensor of them by then. A network that cannot be compiled whole is an error: part of it would else
-    run as before, and nobody would know which.
+    run as before, and nobody would know which. Threads may call it together.
     """
 
     def __init__(self, network: nn.Module, size: int | None, *, graphs: bool) -> None:
-        from torch._dynamo import config
-
         super().__init__()
         self.network, self.size = network, size
-        config.cache_size_limit = max(config.cache_size_limit, GRAPHS)
-        mode = "reduce-overhead" if graphs else None
-        self._run: Callable[..., Any] = torch.compile(network, fullgraph=True, dynamic=False, mode=mode)
+        self._runs = {labelled: _compiled(network, graphs) for labelled in (False, True)}
+        self._ready: set[bool] = set()
+        self._compiling = threading.Lock()
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """As the network's own. Raises ValueError, in one line, if it cannot be compiled."""
@@ -138,8 +151,14 @@ class Compiled(nn.Module):
         # One noise level for each sample, also where all have the same: one graph for both.
         c_noise = c_noise.expand(len(x)).contiguous()
         given = [value if value is None else self._padded(value) for value in (x, c_noise, labels)]
+        labelled = labels is not None
         try:
-            return self._run(*given)[: len(x)]
+            if labelled in self._ready and UNGUARDED:
+                return self._runs[labelled](*given)[: len(x)]
+            with self._compiling:  # one thread compiles, the others wait
+                found = self._runs[labelled](*given)[: len(x)]
+                self._ready.add(labelled)
+                return found
         except exc.TorchDynamoException as error:
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ValueError(f"compile=true: {said.strip()[:300]}: use compile=false") from error
@@ -147,6 +166,20 @@ class Compiled(nn.Module):
     def _padded(self, value: Tensor) -> Tensor:
         missing = 0 if self.size is None else self.size - len(value)
         return value if missing == 0 else torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
+
+
+def _compiled(network: nn.Module, graphs: bool) -> Callable[..., Any]:
+    """The network, compiled at its first call for arguments like that call's; others are not asked for."""
+
+    def evaluated(x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        return network(x, c_noise, labels)
+
+    # torch counts graphs by code object, and allows eight: so each network has its own, not its class's.
+    own = FunctionType(evaluated.__code__.replace(), globals(), "evaluated", None, evaluated.__closure__)
+    options: dict[str, Any] = {"triton.cudagraphs": graphs}
+    if UNGUARDED:
+        options["guard_filter_fn"] = lambda guards: [False for _ in guards]
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
 def _check_device(precision: str, device: str) -> None:

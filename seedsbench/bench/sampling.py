@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.precision import tensor_cores, variant
+from seedsbench.bench.batching import BatchSize, out_of_memory
+from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
@@ -87,19 +87,29 @@ def generate(
     """Yield finished samples of the given indices, `batch_size` at a time, in their order.
 
     A batch that runs out of memory is drawn again in halves, and later ones are no larger. progress is
-    called with the network evaluations spent since its last call.
+    called with the network evaluations spent since its last call, less those of a batch given up.
     """
     size = batch_size_for(denoiser, plan, batch_size, device) if isinstance(batch_size, int) else batch_size
-    whole = len(indices)
+    whole = plan.samples or len(indices)  # a part of a cell is drawn by the graph of the whole
     while len(indices):
         batch = indices[: size.now]
         padded = min(size.now, whole)
         network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
+        spent: list[int] = []
+
+        def advance(evaluations: int, spent: list[int] = spent) -> None:
+            spent.append(evaluations)
+            progress(evaluations)
+
         try:
-            finished = _finished(network, plan, batch, device, progress)
-        except torch.OutOfMemoryError:
-            if not size.halve(len(batch)):
+            finished = _finished(network, plan, batch, device, advance)
+        except Exception as error:
+            if not out_of_memory(error) or not size.halve(len(batch)):
                 raise
+            progress(-sum(spent))
+            finished = None
+        if finished is None:  # out of the handler, where the error still holds the batch's tensors
+            release(denoiser, device)
             continue
         yield finished
         indices = indices[len(batch) :]
@@ -107,7 +117,8 @@ def generate(
 
 def batch_size_for(denoiser: Denoiser, plan: Plan, asked: int | str, device: str) -> BatchSize:
     """What `generate` takes: `asked` samples at a time, or as many as "auto" finds best, or fewer in need."""
-    return BatchSize(asked, variant(denoiser, device, precision=plan.precision), device)
+    network = variant(denoiser, device, precision=plan.precision)
+    return BatchSize(asked, network, device, tf32=plan.precision == "tf32")
 
 
 def _finished(
