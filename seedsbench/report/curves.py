@@ -95,7 +95,7 @@ def _differs(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
     by = [whose(rows, name)]
     if values.str.startswith("[").any():
         by += [rows["solver"], rows["nfe_budget"], asked_steps(rows)]
-    known = values[values != MISSING]
+    known = pd.Series(values.loc[values.ne(MISSING)])
     return bool((known.groupby([one.loc[known.index] for one in by], dropna=False).nunique() > 1).any())
 
 
