@@ -98,7 +98,8 @@ class WandB:
     def _log_study(self, study: Path) -> None:
         import wandb
 
-        from seedsbench.report.pareto import panels, points
+        from seedsbench.report.pareto import panels
+        from seedsbench.report.points import points
         from seedsbench.report.rows import read_rows
 
         df, _ = read_rows(study)

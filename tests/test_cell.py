@@ -10,8 +10,10 @@ from cells import compose, rows_of, run, same, write_broken_model
 
 import seedsbench
 from seedsbench.bench import science, scoring
-from seedsbench.bench.cell import device_of, problem_of, scientific
+from seedsbench.bench.cell import problem_of
+from seedsbench.bench.machine import device_of
 from seedsbench.bench.plan import plan_lines
+from seedsbench.bench.science import scientific
 from seedsbench.bench.store import run_key
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.base import BudgetError

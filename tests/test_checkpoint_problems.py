@@ -10,12 +10,13 @@ from omegaconf import OmegaConf
 
 from seedsbench import registry
 from seedsbench.bench import cell, fetch, yardsticks
-from seedsbench.bench.cell import problem_of, scientific
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.checkpoint_problems import CPU_BATCH, Checkpoint, placed
 from seedsbench.bench.dry_run import dry_run_text
 from seedsbench.bench.extractor_files import weights_of
 from seedsbench.bench.model_files import wanted_files
 from seedsbench.bench.problems import glyphs_problem
+from seedsbench.bench.science import scientific
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.metrics import dinov2, inception

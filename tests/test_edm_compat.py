@@ -5,8 +5,9 @@ import torch
 from cells import compose, run, same
 from conftest import golden
 
-from seedsbench.bench.cell import problem_of, scientific
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.science import scientific
 from seedsbench.bench.store import run_key
 from seedsbench.data.images import quantise
 from seedsbench.diffusion.grid import EDM

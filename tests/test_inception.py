@@ -24,15 +24,17 @@ from torch import nn
 
 from seedsbench import metrics, registry
 from seedsbench.bench import cell, yardsticks
-from seedsbench.bench.cell import problem_of, scientific
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.problems import Model
+from seedsbench.bench.science import scientific
 from seedsbench.bench.scoring import Scorer, floor, pair_scores
 from seedsbench.bench.store import run_key
 from seedsbench.data.images import QUANTISER, quantise
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
-from seedsbench.report.pareto import MISSING, Panel
+from seedsbench.report.curves import MISSING
+from seedsbench.report.pareto import Panel
 
 needs_torch_fidelity = pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity")
 GLYPHS = ("model=glyphs", "solver=euler", "nfe=3", "samples=8")

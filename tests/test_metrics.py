@@ -63,6 +63,43 @@ def test_large_problems_agree_with_small_ones_whichever_factor_exists(monkeypatc
         assert metrics.frechet_distance(*gaussians(case)) == pytest.approx(value, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("n", [2, 20, 63, 64, 65])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_few_samples_of_a_large_problem_are_scored_to_rounding(monkeypatch, n, copies):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", 1)
+    spread = torch.logspace(0, -3, 64, dtype=torch.float64)
+    rows = (normal(n, 64) * spread).repeat(copies, 1)
+    mu, cov = plain_moments(normal(500, 64, seed=1) * spread)
+    # The eigenvalues of the product, of a root never multiplied out, less the zero that centring leaves.
+    root = (rows - rows.mean(0)) / (len(rows) - 1) ** 0.5
+    inner = torch.linalg.eigvalsh(root @ torch.as_tensor(cov) @ root.T).sort().values[-min(64, n - 1) :]
+    wanted = float((rows.mean(0) - torch.as_tensor(mu)).square().sum() + root.square().sum())
+    wanted += float(np.trace(cov)) - 2 * float(inner.sqrt().sum())
+    few = plain_moments(rows)
+    assert metrics.frechet_distance(*few, mu, cov) == pytest.approx(wanted, rel=1e-8)
+    assert metrics.frechet_distance(mu, cov, *few) == pytest.approx(wanted, rel=1e-8)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 63, 64, 65, 130, 190])
+def test_a_covariance_of_low_rank_has_a_factor_of_as_many_columns(rank):
+    module = import_module("seedsbench.metrics.fid")
+    root = normal(200, rank)
+    matrix = root @ root.T
+    factor = module._factor(matrix)
+    assert factor.shape == (200, rank)
+    assert float((factor @ factor.T - matrix).abs().max()) <= 1e-12 * float(matrix.abs().max())
+
+
+def test_singular_covariances_stored_in_float32_are_scored_to_its_rounding(monkeypatch):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", 1)
+    first, second = (plain_moments(normal(n, 64, seed=n)) for n in (20, 30))
+    exact = metrics.frechet_distance(*first, *second)
+    rounded, other = ((mu, cov.astype(np.float32)) for mu, cov in (first, second))
+    assert metrics.frechet_distance(*rounded, *second) == pytest.approx(exact, rel=1e-4)
+    assert metrics.frechet_distance(*rounded, *other) == pytest.approx(exact, rel=1e-4)
+    assert metrics.frechet_distance(*rounded, *rounded) == pytest.approx(0.0, abs=1e-3)
+
+
 def test_frechet_distance_of_scalars_is_the_known_formula():
     assert metrics.frechet_distance(1.0, 4.0, 3.0, 9.0) == pytest.approx(4.0 + 1.0)
 
@@ -88,7 +125,9 @@ def test_frechet_distance_is_symmetric_and_zero_for_equal_gaussians():
         (([0.0, 0.0], [[1, 0], [0, -1]], [0.0, 0.0], np.eye(2)), "eigenvalue -1"),
     ],
 )
-def test_frechet_distance_refuses_what_is_no_gaussian(gaussians, message):
+@pytest.mark.parametrize("large", [1, 1024])
+def test_frechet_distance_refuses_what_is_no_gaussian(monkeypatch, gaussians, message, large):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", large)
     with pytest.raises(ValueError, match=message):
         metrics.frechet_distance(*gaussians)
 

@@ -16,10 +16,11 @@ from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench import batching, precision
 from seedsbench.bench.batching import BatchSize, fastest
-from seedsbench.bench.cell import problem_of, scientific
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.precision import Compiled, Lowered, variant
 from seedsbench.bench.problems import glyphs_problem
 from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.science import scientific
 from seedsbench.bench.store import run_key
 from seedsbench.config import check_config
 from seedsbench.denoisers.base import Denoiser, FixedBatch

@@ -165,7 +165,8 @@ def test_front_keeps_what_nothing_beats():
 
 
 def test_repeats_become_mean_and_sample_spread(tmp_path):
-    from seedsbench.report.pareto import panels, points
+    from seedsbench.report.pareto import panels
+    from seedsbench.report.points import points
 
     rows = [make_row("heun", 20, seed=k, fid=f) for k, f in enumerate([1.0, 2.0, 4.5])]
     rows.append(make_row("heun", 20, seed=3, status="failed", reason="killed"))
@@ -177,7 +178,8 @@ def test_repeats_become_mean_and_sample_spread(tmp_path):
 
 
 def test_the_same_cell_run_twice_is_no_repeat_and_is_named(tmp_path):
-    from seedsbench.report.pareto import doubled, panels, points
+    from seedsbench.report.pareto import doubled, panels
+    from seedsbench.report.points import points
 
     old = make_row("heun", 20, fid=1.0)
     new = make_row("heun", 20, fid=2.0, time_utc="2025-06-01T00:00:00Z")
@@ -445,7 +447,8 @@ def test_report_imports_no_torch_and_no_hydra():
 
 
 def test_winners_have_a_margin_and_an_error(tmp_path):
-    from seedsbench.report.pareto import panels, points
+    from seedsbench.report.pareto import panels
+    from seedsbench.report.points import points
     from seedsbench.report.ranking import winners
 
     rows = [make_row("heun", 20, seed=s, fid=1.0 + 0.01 * s) for s in range(3)]
@@ -461,7 +464,8 @@ def test_winners_have_a_margin_and_an_error(tmp_path):
 
 
 def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
-    from seedsbench.report.pareto import panels, points
+    from seedsbench.report.pareto import panels
+    from seedsbench.report.points import points
     from seedsbench.report.ranking import ranking
 
     rows = [make_row("ddim", n, nfe=float(n), fid=100 / n) for n in (10, 20, 50)]

@@ -70,9 +70,8 @@ def run_cell(
 ) -> Row:
     """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
 
-    command reproduces the cell; invocation names the run it was computed in; sweep is told of
-    progress. A budget that fits no step
-    gives status "skipped"; any error gives "failed" with its message. Only
+    command reproduces the cell; invocation names the run it was computed in; sweep is told of progress.
+    A budget that fits no step gives status "skipped"; any error gives "failed" with its message. Only
     KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
     Of several ranks, rank 0 calls it and the others do their share in `follow`.
     """

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 import seedsbench
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems import Problem
-from seedsbench.bench.science import labels_of, options_of
+from seedsbench.bench.science import PLACES, labels_of, options_of
 from seedsbench.bench.store import Row
 from seedsbench.config import NUMERICS_VERSION
 from seedsbench.data.images import QUANTISER
@@ -22,6 +22,7 @@ def choices_of(cfg: DictConfig) -> Row:
     return {
         **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
         **{f"{group}_params": options_of(cfg[group]) for group in ("schedule", "grid", "solver")},
+        "metrics_params": options_of(cfg.metrics, without=("_target_", *PLACES)),
         "nfe_budget": cfg.nfe,
         "samples": cfg.samples,
         "labels": str(labels_of(cfg.labels)),
@@ -44,6 +45,7 @@ def identity_of(problem: Problem) -> Row:
         "extractor_weights": problem.features.weights_id,
         "reference": problem.reference_name,
         "reference_id": problem.reference_id,
+        "real_id": problem.identity.real_id,
         "quantiser": QUANTISER if problem.features.quantised else "none",
         "numerics_version": NUMERICS_VERSION,
     }

@@ -13,19 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from seedsbench.report.pareto import (
-    MISSING,
-    PANEL,
-    SAID,
-    SETTINGS,
-    STUDY,
-    Panel,
-    describe,
-    panels,
-    settings_of,
-    split_titles,
-    title_parts,
-)
+from seedsbench.report.curves import MISSING, NONE, SAID, STUDY, settings_of, whose
+from seedsbench.report.pareto import PANEL, Panel, describe, panels, split_titles, title_parts
 from seedsbench.report.points import newest, points
 from seedsbench.report.rows import records, take
 
@@ -155,9 +144,11 @@ def _differences(shown: list[Panel], names: tuple[str, str]) -> list[str]:
     told: dict[str, list[str]] = {}
     for panel in shown:
         settings = settings_of(panel.rows)
-        for name in SETTINGS:
+        for name in settings:
+            if "." in name and whose(panel.rows, name).nunique() > 1:
+                continue  # the options of another schedule or grid are others anyway
             values = [
-                set(settings.loc[(panel.rows[STUDY] == study).to_numpy(), name]) - {MISSING}
+                set(settings.loc[(panel.rows[STUDY] == study).to_numpy(), name]) - {MISSING, NONE}
                 for study in (0, 1)
             ]
             if all(len(one) == 1 for one in values) and values[0] != values[1]:

@@ -1,38 +1,22 @@
 """What may be compared with what: panels and curves. Pure functions on rows.
 
 A *panel* holds rows whose scores are comparable: same model, regime, feature extractor, reference
-statistics, sample count and labels. A *curve* is one solver with one set of parameters within a panel. A
-*point* of a curve is one budget (`points.py`).
+statistics, sample count and labels. A *curve* is one configuration of the rest within a panel (`curves.py`),
+a *point* of it one budget (`points.py`).
 """
 
-import hashlib
-import json
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
+from seedsbench.report.curves import MISSING, as_text, curve_labels
 from seedsbench.report.points import newest, points
 from seedsbench.report.rows import Problem
 from seedsbench.report.style import REGIME_NAMES
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
-# Beside solver and parameters these make a curve of their own; named in its label where they vary.
-SETTINGS: tuple[str, ...] = (
-    "schedule",
-    "grid",
-    "final",
-    "model_id",
-    "dtype",
-    "seeding",
-    "afs",
-    "network_precision",
-    "compile",
-    "numerics_version",
-)
-# What a finished row that does not name a setting was computed with.
-UNSAID = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
 # What the rows of an unaltered regime say, so that a panel on another grid can name it.
 REGIME_DEFAULTS = {
     "vp": {"schedule": "vp", "grid": "vp"},
@@ -40,9 +24,6 @@ REGIME_DEFAULTS = {
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
     "edm": {"schedule": "linear", "grid": "edm"},
 }
-SAID = {"network_precision": "precision"}  # settings under the names that people give them
-MISSING = "?"
-STUDY = "compared_study"  # a column of rows that come from several studies: which one
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ def _split(df: pd.DataFrame) -> list[Panel]:
 
 def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
     """The PANEL columns as text. Skipped and failed rows may know no extractor: they join a scored panel."""
-    keys = pd.DataFrame({name: _text(df, name) for name in PANEL}, index=df.index)
+    keys = pd.DataFrame({name: as_text(df, name) for name in PANEL}, index=df.index)
     done = (df["status"] == "done").to_numpy()
     scored = [tuple(row) for row in keys[done].drop_duplicates().itertuples(index=False)]
     for _, group in keys[~done].groupby(list(PANEL)):
@@ -105,23 +86,6 @@ def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
         if near:
             keys.loc[group.index, list(PANEL)] = [near[0]] * len(group)
     return keys
-
-
-def _text(df: pd.DataFrame, name: str) -> pd.Series:
-    """A column as text; whole numbers without a point, missing values as MISSING."""
-    if name not in df:
-        return pd.Series(MISSING, index=df.index)
-    # Each distinct value once; the type is part of the key, since in Python 1, 1.0 and True are one.
-    told: dict[tuple[type, object], str] = {}
-    values = df[name].tolist()
-    for value in values:
-        if (key := (type(value), value)) not in told:
-            told[key] = MISSING if pd.isna(value) else f"{value:g}" if _is_float(value) else str(value)
-    return pd.Series([told[type(value), value] for value in values], index=df.index, dtype="object")
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, float) and abs(value) < 1e6
 
 
 def _regime_order(regime: str) -> tuple[int, str]:
@@ -177,64 +141,10 @@ def overrides(rows: pd.DataFrame) -> list[str]:
     defaults = REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
     found = []
     for name, usual in defaults.items():
-        values = set(_text(rows, name)) - {MISSING}
+        values = set(as_text(rows, name)) - {MISSING}
         if len(values) == 1 and values != {usual}:
             found.append(f"{name} {values.pop()}")
     return found
-
-
-def curve_labels(rows: pd.DataFrame) -> pd.Series:
-    """A label for each row: the solver, and only those parameters and settings in which curves differ."""
-    settings = settings_of(rows)
-    # A setting in which studies differ, each having one value of it, is said once and makes no other curve.
-    parts = [part for _, part in settings.groupby(rows[STUDY])] if STUDY in rows else [settings]
-    told = [name for name in SETTINGS if any(len(set(part[name]) - {MISSING}) > 1 for part in parts)]
-    params = {text: _params(text) for text in rows["solver_params"].unique()}
-    varying = {
-        solver: _varying([params[text] for text in group["solver_params"].unique()])
-        for solver, group in rows.groupby("solver", sort=False)
-    }
-    labels, owner = [], {}
-    for index, solver, text in zip(rows.index, rows["solver"], rows["solver_params"], strict=True):
-        told_params = [
-            f"{n}={_short(params[text][n])}" for n in varying[solver] if params[text].get(n) is not None
-        ]
-        told_settings = [_setting(name, settings.at[index, name]) for name in told]
-        label = " ".join([solver, *told_params, *told_settings])
-        identity = (text, *told_settings)
-        # Null against a value that happens to print alike: rare, but two curves must never become one.
-        if owner.setdefault(label, identity) != identity:
-            label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:4]
-        labels.append(label)
-    return pd.Series(labels, index=rows.index, dtype="object")
-
-
-def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """SETTINGS as text, what finished rows leave unsaid being its default."""
-    settings = pd.DataFrame({name: _text(rows, name) for name in SETTINGS}, index=rows.index)
-    for name, value in UNSAID.items():
-        settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
-    return settings
-
-
-def _params(text: str) -> dict:
-    value = json.loads(text)
-    return value if isinstance(value, dict) else {"params": value}
-
-
-def _varying(params: list[dict]) -> list[str]:
-    names = sorted({name for one in params for name in one})
-    return [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in params}) > 1]
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return f"{value:.4g}" if isinstance(value, float) else text[:24]
-
-
-def _setting(name: str, value: str) -> str:
-    said = SAID.get(name, name.removesuffix("_id"))
-    return f"{said}={value[:8] if name.endswith('_id') else value}"
 
 
 def doubled(df: pd.DataFrame) -> list[Problem]:

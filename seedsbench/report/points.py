@@ -18,7 +18,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     rows have, and the number of rows of each status.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
-    rows = newest(rows.assign(n_steps=_asked_steps(rows)))
+    rows = newest(rows.assign(n_steps=asked_steps(rows)))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
     means += [name for name in OTHERS if name in rows]
@@ -43,7 +43,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     return out.sort_values(["rank", *keys], kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
-def _asked_steps(rows: pd.DataFrame) -> pd.Series:
+def asked_steps(rows: pd.DataFrame) -> pd.Series:
     """Step counts where a row has no budget: a budget alone says which point a row belongs to, since an
     adaptive solver takes another number of steps for each seed and a skipped row took none."""
     return rows["n_steps"].where(rows["nfe_budget"].isna())
@@ -57,7 +57,7 @@ def newest(rows: pd.DataFrame) -> pd.DataFrame:
     """
     same = ["curve", "nfe_budget", "_steps", "seed", "repeat"]
     ranked = rows.assign(
-        _steps=_asked_steps(rows),
+        _steps=asked_steps(rows),
         _done=rows["status"] == "done",
         _time=rows["time_utc"].fillna("").astype(str),
     )

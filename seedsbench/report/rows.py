@@ -38,7 +38,8 @@ SORT = [
 ]
 # fmt: on
 NUMBERS = {*WHOLE, *REAL}
-TEXT = set(COLUMNS) - {*NUMBERS, "order", "stochastic"}
+PARAMS = {"solver_params", "schedule_params", "grid_params", "metrics_params"}
+TEXT = (set(COLUMNS) | PARAMS) - {*NUMBERS, "order", "stochastic"}
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # json.dumps makes one each time
 
 
@@ -140,7 +141,7 @@ def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list
         kinds = set(map(type, set(values))) - {type(None)}
     except TypeError:  # something nested
         kinds = set(map(type, values))
-    if kinds <= {str} and name != "solver_params":
+    if kinds <= {str} and name not in PARAMS:
         odd = {value: text for value in set(values) - {None} if (text := _text(value)) is not value}
         plain = [odd.get(value, value) for value in values] if odd else values
         return pd.Series(plain, dtype="object")
@@ -173,7 +174,7 @@ def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if name == "solver_params":
+    if name in PARAMS:
         return None if value is None else canonical_params(value)
     if isinstance(value, dict | list):
         return _ENCODE(value)
@@ -181,7 +182,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def canonical_params(value: Any) -> str:
-    """Solver parameters (dict, or JSON text of one) as compact JSON with sorted keys.
+    """Options of a group (dict, or JSON text of one) as compact JSON with sorted keys.
 
     >>> canonical_params({"eta": 1, "c2": 0.4})
     '{"c2":0.4,"eta":1}'
@@ -193,7 +194,7 @@ def canonical_params(value: Any) -> str:
             value = {"params": value}
     if not isinstance(value, dict):
         value = {"params": value}
-    # Hydra's own keys (_target_ and the like) say where the code lies, not what the solver does.
+    # Hydra's own keys (_target_ and the like) say where the code lies, not what it does.
     named = {str(key): item for key, item in value.items() if not str(key).startswith("_")}
     return _ENCODE(named)
 

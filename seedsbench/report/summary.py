@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from seedsbench.report.pareto import MISSING, Panel, split_titles, title_parts
+from seedsbench.report.curves import MISSING
+from seedsbench.report.pareto import Panel, split_titles, title_parts
 from seedsbench.report.points import OTHERS
 from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.rows import records

@@ -1,0 +1,147 @@
+"""What makes a curve: the solver with its parameters, and everything else that may change numbers but seed
+and budget. A curve's label says what it differs in from others; two configurations never share one.
+"""
+
+import hashlib
+import json
+
+import pandas as pd
+
+from seedsbench.report.points import asked_steps
+
+# Beside solver and parameters these make a curve of their own; named in its label where they vary.
+SETTINGS: tuple[str, ...] = (
+    "schedule",
+    "grid",
+    "final",
+    "model_id",
+    "real_id",
+    "dtype",
+    "seeding",
+    "afs",
+    "network_precision",
+    "compile",
+    "numerics_version",
+)
+# So do the options of these: column of the options, and the column that says whose they are.
+OPTIONS = {"schedule_params": "schedule", "grid_params": "grid", "metrics_params": "extractor"}
+# What a finished row that does not name a setting was computed with.
+UNSAID = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
+SAID = {"network_precision": "precision"}  # settings under the names that people give them
+MISSING = "?"  # a row does not say
+NONE = ""  # a row's schedule or grid has no such option
+STUDY = "compared_study"  # a column of rows that come from several studies: which one
+
+
+def curve_labels(rows: pd.DataFrame) -> pd.Series:
+    """A label for each row: the solver, and only those parameters and settings in which curves differ."""
+    settings = settings_of(rows)
+    told = differing(rows, settings)
+    params = {text: _params(text) for text in rows["solver_params"].unique()}
+    varying = {
+        solver: _varying([params[text] for text in group["solver_params"].unique()])
+        for solver, group in rows.groupby("solver", sort=False)
+    }
+    labels, owner = [], {}
+    values = zip(*(settings[name] for name in told), strict=True) if told else [()] * len(rows)
+    for solver, text, said in zip(rows["solver"], rows["solver_params"], values, strict=True):
+        told_params = [
+            f"{n}={_short(params[text][n])}" for n in varying[solver] if params[text].get(n) is not None
+        ]
+        told_settings = [_setting(*one) for one in zip(told, said, strict=True) if one[1] != NONE]
+        label = " ".join([solver, *told_params, *told_settings])
+        identity = (text, *said)
+        # Values that print alike, or null against one that is left out: two curves must never become one.
+        if owner.setdefault(label, identity) != identity:
+            label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:4]
+        labels.append(label)
+    return pd.Series(labels, index=rows.index, dtype="object")
+
+
+def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """SETTINGS as text, what finished rows leave unsaid being its default; OPTIONS ('grid.rho') as JSON."""
+    settings = pd.DataFrame({name: as_text(rows, name) for name in SETTINGS}, index=rows.index)
+    for name, value in UNSAID.items():
+        settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
+    for column in OPTIONS:
+        texts = as_text(rows, column)
+        params = {text: _params(text) for text in texts.unique() if text != MISSING}
+        for option in sorted({name for one in params.values() for name in one}):
+            told = {text: _json(one[option]) if option in one else NONE for text, one in params.items()}
+            settings[f"{column.removesuffix('_params')}.{option}"] = texts.map({**told, MISSING: MISSING})
+    return settings
+
+
+def differing(rows: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
+    """The settings in which rows differ. One in which studies differ, each having one value of it, is said
+    once (`compare`) and makes no other curve."""
+    parts = list(rows.groupby(STUDY).groups.values()) if STUDY in rows else [rows.index]
+    return [
+        name for name in settings if any(_differs(rows.loc[part], settings.loc[part], name) for part in parts)
+    ]
+
+
+def _differs(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
+    """Whether rows have two values of a setting; of an option, rows of the same schedule, grid or extractor.
+
+    A list, such as the levels of an explicit grid, belongs to a number of steps: it differs where rows of a
+    solver at one budget have two.
+    """
+    values = settings[name]
+    if len(set(values) - {MISSING}) < 2:
+        return False
+    if "." not in name:
+        return True
+    by = [whose(rows, name)]
+    if values.str.startswith("[").any():
+        by += [rows["solver"], rows["nfe_budget"], asked_steps(rows)]
+    known = pd.Series(values.loc[values.ne(MISSING)])
+    return bool((known.groupby([one.loc[known.index] for one in by], dropna=False).nunique() > 1).any())
+
+
+def whose(rows: pd.DataFrame, option: str) -> pd.Series:
+    """Whose option it is in each row: of 'grid.rho' the grid."""
+    return as_text(rows, OPTIONS[f"{option.partition('.')[0]}_params"])
+
+
+def as_text(df: pd.DataFrame, name: str) -> pd.Series:
+    """A column as text; whole numbers without a point, missing values as MISSING."""
+    if name not in df:
+        return pd.Series(MISSING, index=df.index)
+    # Each distinct value once; the type is part of the key, since in Python 1, 1.0 and True are one.
+    told: dict[tuple[type, object], str] = {}
+    values = df[name].tolist()
+    for value in values:
+        if (key := (type(value), value)) not in told:
+            told[key] = MISSING if pd.isna(value) else f"{value:g}" if _is_float(value) else str(value)
+    return pd.Series([told[type(value), value] for value in values], index=df.index, dtype="object")
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float) and abs(value) < 1e6
+
+
+def _params(text: str) -> dict:
+    value = json.loads(text)
+    return value if isinstance(value, dict) else {"params": value}
+
+
+def _varying(params: list[dict]) -> list[str]:
+    names = sorted({name for one in params for name in one})
+    return [name for name in names if len({_json(one.get(name)) for one in params}) > 1]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return f"{value:.4g}" if isinstance(value, float) else text[:24]
+
+
+def _setting(name: str, value: str) -> str:
+    if "." in name and value != MISSING:
+        return f"{name}={_short(json.loads(value))}"
+    said = SAID.get(name, name.removesuffix("_id"))
+    return f"{said}={value[:8] if name.endswith('_id') else value}"
