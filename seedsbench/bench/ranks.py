@@ -65,11 +65,17 @@ def joined() -> Ranks:
 
 
 def tell(ranks: Ranks, message: Callable[[], dict[str, Any] | None]) -> int:
-    """Rank 0: announce a cell, or the end with None, if there are others to hear it; returns its number."""
+    """Rank 0: announce a cell, or the end with None, if there are others to hear it; returns its number.
+
+    After the end it waits a little for the others to hear of it, as the store may go with this process.
+    """
     if ranks.store is None:
         return 0
-    number = ranks.store.add("messages", 1)
-    ranks.store.set(f"{number}/message", json.dumps(message()))
+    number, content = ranks.store.add("messages", 1), message()
+    ranks.store.set(f"{number}/message", json.dumps(content))
+    if content is None and not stop_requested():
+        ranks.store.set("ended/0", "")
+        _without(ranks, "ended")
     return number
 
 
@@ -79,6 +85,7 @@ def messages(ranks: Ranks) -> Iterator[tuple[int, dict[str, Any]]]:
     while (message := json.loads(waited(ranks, f"{number}/message"))) is not None:
         yield number, message
         number += 1
+    ranks.store.set(f"ended/{ranks.rank}", "")
 
 
 def let_go(ranks: Ranks, number: int, task: dict[str, Any] | None) -> None:
@@ -179,11 +186,7 @@ def lost(ranks: Ranks) -> list[int]:
         return []
     try:
         say_stopped(ranks)
-        missing, until = list(range(ranks.world_size)), time.monotonic() + GRACE
-        while missing and time.monotonic() < until:
-            missing = [rank for rank in missing if not ranks.store.check([f"stopped/{rank}"])]
-            time.sleep(0.02)
-        return missing
+        return _without(ranks, "stopped")
     except RuntimeError:  # the store went with the process that held it, which is rank 0 or torchrun
         return [0] if ranks.rank else []
 
@@ -207,6 +210,15 @@ def waited(ranks: Ranks, key: str) -> bytes:
         time.sleep(pause)
         pause = min(1.5 * pause, 0.1)
     return ranks.store.get(key)
+
+
+def _without(ranks: Ranks, word: str) -> list[int]:
+    """The ranks that have not said `word` within the time of grace."""
+    missing, until = list(range(ranks.world_size)), time.monotonic() + GRACE
+    while missing and time.monotonic() < until:
+        missing = [rank for rank in missing if not ranks.store.check([f"{word}/{rank}"])]
+        time.sleep(0.02)
+    return missing
 
 
 def _is_there(ranks: Ranks, key: str) -> bool:
