@@ -313,6 +313,37 @@ def test_a_worker_that_dies_costs_its_own_cell_only(tmp_path, capfd, launcher):
     assert sorted(row["model"] for row in again.values()) == ["dies", "gaussian_mixture", "waits"]
 
 
+FATAL_MODULE = """
+import os
+import signal
+
+from seedsbench.bench.problems import mixture_problem
+
+
+def problem(regime, device="cpu"):
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mixture_problem(regime, "fatal", [[0.3, -0.2]], [1.0], 0.5)
+"""
+
+
+@needs_submitit
+@pytest.mark.slow
+def test_a_task_of_a_job_that_dies_ends_the_job_though_slurm_lets_the_others_live(
+    tmp_path, monkeypatch, capfd
+):
+    fake_slurm.install(tmp_path / "slurm", monkeypatch)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "fatal.py").write_text(FATAL_MODULE)
+    (tmp_path / "mine" / "model" / "fatal.yaml").write_text("_target_: fatal.problem\n")
+    two = ["--config-dir", "mine", "hydra/launcher=slurm_8gpu", "hydra.launcher.tasks_per_node=2"]
+    assert sweep(*two, "model=fatal", *CELLS[1:2], "nfe=6", *CELLS[3:]) == 1
+    (row,) = rows_of(tmp_path / "results" / "s").values()
+    assert (row["status"], row["reason"][:11]) == ("failed", "rank 1 died")
+    assert (tmp_path / "slurm" / "runs-7").read_text() == "1"
+    assert "a worker was lost" in capfd.readouterr().err
+
+
 @needs_submitit
 def test_submitits_other_jobs_are_waited_for_when_one_is_lost(monkeypatch):
     from submitit import Job

@@ -246,6 +246,31 @@ def test_a_rank_that_does_not_answer_is_named_by_the_first_that_lives(monkeypatc
     assert second is None
 
 
+def test_a_rank_without_a_sign_of_life_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(ranks, "BEAT", 0.05)
+    monkeypatch.setattr(ranks, "SILENCE", 0.5)
+    monkeypatch.setattr(ranks, "GRACE", 0.5)
+    working = threading.Event()
+
+    def living(of):
+        threading.Thread(target=ranks.beat, args=(of,), daemon=True).start()
+        look = ranks.watch(of, 1)
+
+        def draws():  # longer than a silence
+            while of.rank == 1 and not working.wait(0.01):
+                look()
+
+        try:
+            ranks.in_step(of, 1, draws)
+        except Stopped:
+            return ranks.blamed(of, {})
+
+    first, second, _ = together(living, living, lambda of: None)
+    working.set()
+    assert first["reason"][:11] == "rank 2 died"
+    assert second is None
+
+
 def test_rank_0_does_not_leave_before_the_others_have_heard_the_end():
     heard = []
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cells import rows_of, run, same
 
 ROOT = Path(__file__).parents[1]
 CELLS = ["model=gaussian_mixture", "solver=euler", "samples=300", "device=cpu"]
 
 
+@pytest.mark.slow
 def test_both_end_well_and_the_last_report_is_of_all(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
     sweeps = [
