@@ -84,7 +84,7 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
 
     from seedsbench.bench.follow import follow
     from seedsbench.bench.ranks import joined, say_stopped, tell
-    from seedsbench.bench.stopping import Stopped, request_stop
+    from seedsbench.bench.stopping import Stopped, request_stop, stop_requested
 
     if JobEnvironment().num_tasks > 1 and "RANK" not in os.environ:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
@@ -105,6 +105,6 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
         finally:
             tell(ranks, lambda: None)
     except Stopped:
-        if callable(queue_again):
+        if stop_requested() and callable(queue_again):  # and not for another rank's death, again and again
             queue_again(signal.SIGUSR2, None)  # rank 0's ends the process
         raise

@@ -10,8 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from seedsbench.bench.stopping import Stopped, stops_on_sigterm
+from seedsbench.lost_workers import surviving
 
 HERE = "basic"
 """The launcher that runs the cells one after another in this process."""
@@ -47,7 +51,11 @@ def check_launcher(name: str, config: Any, multirun: bool) -> None:
 
 @contextmanager
 def told(name: str, cells: int, study: Path) -> Iterator[None]:
-    """While the cells run elsewhere: say where, and repeat what submitit's workers log as it comes."""
+    """While the cells run elsewhere: say where, and repeat what submitit's workers log as it comes.
+
+    Raises SystemExit at the end if a worker was lost, and Stopped as soon as SIGTERM comes: here are no steps
+    to wait for.
+    """
     logs = study / ".submitit" / "*" / "*_log.*"
     shown = name == "joblib"  # its workers write to this terminal themselves
     where = "" if shown else f"; whole logs: {logs}"
@@ -57,11 +65,22 @@ def told(name: str, cells: int, study: Path) -> Iterator[None]:
     if not shown:
         follower.start()
     try:
-        yield
+        with surviving(name) as lost, stops_on_sigterm(partial(_stop, shown)):
+            yield
     finally:
         ended.set()
         if not shown:
             follower.join()
+    for known in lost:
+        print(known, file=sys.stderr)
+    if lost:
+        raise SystemExit(1)
+
+
+def _stop(ends_workers: bool) -> None:
+    if not ends_workers:
+        print("seedsbench: the jobs that were submitted go on, and leave their rows", file=sys.stderr)
+    raise Stopped
 
 
 def _follow(log: Path, ended: threading.Event) -> None:

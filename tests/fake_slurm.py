@@ -33,18 +33,20 @@ def sbatch():
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
     for index in range(last + 1):
-        job = {{"SLURM_JOB_ID": f"{{70 + index}}", "SLURM_NTASKS": flag(text, "ntasks-per-node", "1")}}
+        number = str(70 + index) if "--array=" in text else "7"
+        job = {{"SLURM_JOB_ID": number, "SLURM_NTASKS": flag(text, "ntasks-per-node", "1")}}
         job |= {{"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}}
         if "--array=" in text:
             job |= {{"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(index)}}
         kept = {{k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}}
-        name = f"7_{{index}}" if "--array=" in text else "70"
+        name = f"7_{{index}}" if "--array=" in text else "7"
         requeued, runs = HOME / f"requeue-{{name}}", 0
         while runs == 0 or requeued.exists():
             requeued.unlink(missing_ok=True)
             subprocess.run(["bash", "-c", text], env=kept | job)
             runs += 1
         (HOME / f"runs-{{name}}").write_text(str(runs))
+    (HOME / "ended").touch()
     os._exit(0)
 
 
@@ -54,10 +56,13 @@ def srun():
         name = command.pop(0)
         if name in ("--output", "--error"):
             streams[name] = command.pop(0)
-    job = f"{{os.environ['SLURM_ARRAY_JOB_ID']}}_{{os.environ['SLURM_ARRAY_TASK_ID']}}"
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{{os.environ['SLURM_ARRAY_JOB_ID']}}_{{os.environ['SLURM_ARRAY_TASK_ID']}}"
     tasks = []
     for rank in range(int(os.environ["SLURM_NTASKS"])):
-        names = [streams[n].replace("%A_%a", job).replace("%t", str(rank)) for n in ("--output", "--error")]
+        places = {{"%A_%a": job, "%j": job, "%t": str(rank)}}
+        names = [re.sub("%A_%a|%j|%t", lambda m: places[m[0]], streams[n]) for n in ("--output", "--error")]
         out, err = (open(name, "a") for name in names)
         environment = os.environ | {{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}}
         tasks.append(subprocess.Popen(command, stdout=out, stderr=err, env=environment))
@@ -72,7 +77,8 @@ def scontrol():
 
 def sacct():
     print("JobID|State|NodeList")
-    print("7_[0-99]|RUNNING|localhost")
+    state = "COMPLETED" if (HOME / "ended").exists() else "RUNNING"
+    print(f"7|{{state}}|localhost\\n7_[0-99]|{{state}}|localhost")
 
 
 globals()[program]()

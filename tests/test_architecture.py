@@ -38,7 +38,8 @@ ALLOWED = {
     "side_by_side": set(),
     "overrides": {"checks", "registry"},
     "composing": {"checks", "config", "overrides", "registry"},
-    "launchers": set(),
+    "launchers": {"bench", "lost_workers"},
+    "lost_workers": set(),
     "job": {"bench", "registry", "tracking"},
     "preflight": {"bench", "checks", "composing", "config", "launchers", "overrides", "registry"}
     | {"without_torch"},

@@ -10,9 +10,13 @@ import time
 import fake_slurm
 import pytest
 from cells import CIRCUMSTANCES, compose, rows_of
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.utils import instantiate
 
 from seedsbench import cli
+from seedsbench.bench.stopping import Stopped
+from seedsbench.launchers import told as in_progress
+from seedsbench.lost_workers import surviving
 
 CELLS = ["model=gaussian_mixture", "solver=seeds1", "nfe=6,8", "samples=20", "device=cpu", "study=s"]
 
@@ -191,6 +195,209 @@ def test_a_job_that_is_told_to_go_is_queued_again_and_ends_its_cells(tmp_path, c
     assert sorted((row["nfe_budget"], row["seed"], row["status"]) for row in rows.values()) == [
         *[(6, 0, "done"), (6, 1, "done"), (8, 0, "done"), (8, 1, "done")]
     ]
+
+
+@needs_submitit
+def test_a_sweep_of_one_cell_is_one_job_and_no_array(tmp_path, monkeypatch):
+    fake_slurm.install(tmp_path / "slurm", monkeypatch, record_only=True)
+    from submitit.slurm.slurm import SlurmJob
+
+    done = JobReturn(status=JobStatus.COMPLETED)
+    monkeypatch.setattr(SlurmJob, "results", lambda self: [done] if self.job_id == "7" else None)
+    assert (
+        sweep("hydra/launcher=slurm_1gpu", *CELLS[:2], "nfe=6", *CELLS[3:]) == 1
+    )  # nobody ran it: no report
+    script = (tmp_path / "slurm" / "submitted.sh").read_text()
+    assert "--array" not in script
+    assert f"#SBATCH --output={tmp_path}/results/s/.submitit/%j/%j_0_log.out\n" in script
+    assert "#SBATCH --signal=USR2@120\n" in script
+
+
+@needs_submitit
+@pytest.mark.slow
+def test_a_single_job_that_is_queued_again_goes_on_in_the_middle_of_its_cell(tmp_path, capfd, monkeypatch):
+    fake_slurm.install(tmp_path / "slurm", monkeypatch)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    late = SLOW_MODULE.replace("def __call__", "calls = 0\n\n    def __call__")
+    late = late.replace(
+        "if not mine.exists():", "self.calls += 1\n        if self.calls > 20 and not mine.exists():"
+    )
+    (tmp_path / "mine" / "slow_network.py").write_text(late)
+    (tmp_path / "mine" / "model" / "slow.yaml").write_text("_target_: slow_network.slow_problem\n")
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("SLOW_MARK", str(mark))
+
+    def preempt():
+        while not mark.exists():
+            time.sleep(0.05)
+        os.kill(int((tmp_path / "slurm" / "pid-7-0").read_text()), signal.SIGUSR2)
+        mark.with_name("told").touch()
+
+    threading.Thread(target=preempt, daemon=True).start()
+    cell = [*CELLS[1:2], "model=slow", "nfe=6", "samples=700", "batch_size=50", "device=cpu"]
+    assert sweep("--config-dir", "mine", "hydra/launcher=slurm_1gpu", *cell, "study=s") == 0
+    assert (tmp_path / "slurm" / "runs-7").read_text() == "2"
+    assert "slow/edm seeds1 nfe=6 seed=0: goes on at" in capfd.readouterr().out
+    # Unbroken and in this process it is the same, bit for bit.
+    assert sweep("--config-dir", "mine", *cell, "study=here") == 0
+    there, here = (rows_of(tmp_path / "results" / study) for study in ("s", "here"))
+    assert {key: told(row) for key, row in here.items()} == {key: told(row) for key, row in there.items()}
+
+
+LOST_MODULE = '''
+"""A mixture whose network kills its process while a file says so; one that waits until that has happened."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from seedsbench.bench.problems import mixture_problem
+from seedsbench.denoisers.base import FixedBatch
+
+
+class Lost(FixedBatch):
+    dies = False
+
+    def __call__(self, x, sigma, labels=None):
+        if self.dies and Path("fatal").exists():
+            Path("dead").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        for _ in range(600):
+            if self.dies or Path("dead").exists():
+                break
+            time.sleep(0.1)
+        return super().__call__(x, sigma, labels)
+
+
+def problem(regime, dies, device="cpu"):
+    found = mixture_problem(regime, f"lost {dies}", [[0.3, -0.2]], [1.0], 0.5)
+    denoiser = Lost(found.denoiser)
+    denoiser.dies = dies
+    return replace(found, denoiser=denoiser)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["submitit_local"], marks=needs_submitit),
+        pytest.param(["joblib", "hydra.launcher.n_jobs=2"], marks=needs_joblib),
+    ],
+    ids=lambda launcher: launcher[0],
+)
+def test_a_worker_that_dies_costs_its_own_cell_only(tmp_path, capfd, launcher):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "lost_network.py").write_text(LOST_MODULE)
+    for name, dies in (("dies", True), ("waits", False)):
+        text = f"_target_: lost_network.problem\ndies: {dies}\n"
+        (tmp_path / "mine" / "model" / f"{name}.yaml").write_text(text)
+    (tmp_path / "fatal").touch()
+    there = ["--config-dir", "mine", f"hydra/launcher={launcher[0]}", *launcher[1:]]
+    command = [*there, "model=dies,waits,gaussian_mixture", *CELLS[1:2], "nfe=6", *CELLS[3:]]
+    assert sweep(*command) == 1
+    rows = rows_of(tmp_path / "results" / "s")
+    assert sorted((row["model"], row["status"]) for row in rows.values()) == [
+        *[("gaussian_mixture", "done"), ("waits", "done")]
+    ]
+    shown = capfd.readouterr()
+    assert shown.out.count("2 cells: 2 done, 0 skipped, 0 failed.") == 1
+    assert shown.err.count("a worker was lost; run the command again for what is missing") == 1
+    assert "Traceback" not in shown.err
+    (tmp_path / "fatal").unlink()
+    assert sweep(*command) == 0
+    again = rows_of(tmp_path / "results" / "s")
+    assert {key: again[key] for key in rows} == rows
+    assert sorted(row["model"] for row in again.values()) == ["dies", "gaussian_mixture", "waits"]
+
+
+FATAL_MODULE = """
+import os
+import signal
+
+from seedsbench.bench.problems import mixture_problem
+
+
+def problem(regime, device="cpu"):
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mixture_problem(regime, "fatal", [[0.3, -0.2]], [1.0], 0.5)
+"""
+
+
+@needs_submitit
+@pytest.mark.slow
+def test_a_task_of_a_job_that_dies_ends_the_job_though_slurm_lets_the_others_live(
+    tmp_path, monkeypatch, capfd
+):
+    fake_slurm.install(tmp_path / "slurm", monkeypatch)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "fatal.py").write_text(FATAL_MODULE)
+    (tmp_path / "mine" / "model" / "fatal.yaml").write_text("_target_: fatal.problem\n")
+    two = ["--config-dir", "mine", "hydra/launcher=slurm_8gpu", "hydra.launcher.tasks_per_node=2"]
+    assert sweep(*two, "model=fatal", *CELLS[1:2], "nfe=6", *CELLS[3:]) == 1
+    (row,) = rows_of(tmp_path / "results" / "s").values()
+    assert (row["status"], row["reason"][:11]) == ("failed", "rank 1 died")
+    assert (tmp_path / "slurm" / "runs-7").read_text() == "1"
+    assert "a worker was lost" in capfd.readouterr().err
+
+
+@needs_submitit
+def test_submitits_other_jobs_are_waited_for_when_one_is_lost(monkeypatch):
+    from submitit import Job
+    from submitit.core.utils import UncompletedJobError
+
+    class Lost(Job):
+        _cancel_at_deletion = False
+
+        def __init__(self):
+            pass
+
+        def wait(self):
+            raise UncompletedJobError("job 3 has not produced any output")
+
+        @property
+        def _sub_jobs(self):
+            return []
+
+    with surviving("submitit_local") as lost:
+        (nothing,) = Lost().results()
+    assert nothing.return_value is None
+    assert lost == ["job 3 has not produced any output"]
+    with pytest.raises(UncompletedJobError):
+        Lost().results()
+
+
+@needs_joblib
+def test_what_is_left_when_a_worker_of_joblib_died_runs_one_by_one(monkeypatch, capsys):
+    from hydra_plugins.hydra_joblib_launcher import _core
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    asked = []
+
+    def launch(launcher, cells, first):
+        asked.append((cells, first))
+        if ["nfe=2"] in cells:
+            raise TerminatedWorkerError
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=1.0) for _ in cells]
+
+    monkeypatch.setattr(_core, "launch", launch)
+    cells = [["nfe=1"], ["nfe=2"], ["nfe=3"]]
+    with surviving("joblib") as lost:
+        results = _core.launch(None, cells, 5)
+    assert [result.return_value for result in results] == [1.0, None, 1.0]
+    assert asked == [(cells, 5), *[([cell], 5 + i) for i, cell in enumerate(cells)]]
+    assert lost == ["nfe=2: its worker died (killed, or out of memory?)"]
+    assert capsys.readouterr().err.count("a worker was lost") == 1
+
+
+@pytest.mark.parametrize("name", ["joblib", "submitit_slurm"])
+def test_a_command_that_waits_for_others_stops_when_told_to(name, tmp_path, capsys):
+    with pytest.raises(Stopped), in_progress(name, 1, tmp_path):
+        signal.raise_signal(signal.SIGTERM)
+    assert ("submitted go on" in capsys.readouterr().err) == (name != "joblib")
 
 
 @needs_submitit

@@ -207,6 +207,20 @@ def test_saving_waits_for_time_for_news_and_for_its_own_cost(tmp_path, monkeypat
     assert path.exists(), "a thirtieth of the time, and much is new"
 
 
+def test_sums_that_cannot_be_saved_cost_no_row(tmp_path, whole, caplog):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "partial").write_text("in the way, as a full disk would be")
+    row = run(tmp_path, *CELL)
+    assert same(row) == same(whole)
+    assert "cannot be saved" in caplog.text
+
+
+def test_a_cell_that_ends_takes_no_other_cells_sums_with_it(tmp_path, evaluations):
+    path = cut_off(tmp_path, evaluations)
+    run(tmp_path, *CELL, "seed=1")
+    assert path.exists()
+
+
 def problem():
     """The mixture's, with real features, so that all accumulators take part."""
     found = problem_of(compose(), "cpu")

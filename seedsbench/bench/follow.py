@@ -3,6 +3,7 @@
 They read no command, run no Hydra and write nothing but their own sums.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ def follow(ranks: Ranks) -> None:
                 _take_part(ranks, number, cfg, message["seed"], task)
                 row = None
     except Stopped:
-        failed = None if row is None else blamed(ranks, row)
+        failed = blamed(ranks, row or {})
         if failed is not None:
+            print(f"seedsbench: {failed['reason']}", file=sys.stderr)
+        if failed is not None and row is not None:
             ResultStore(Path(cfg.results_dir) / cfg.study).write(failed)
         raise
 

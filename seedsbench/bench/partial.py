@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Saver:
         """Save now what is not saved yet."""
         if scorer.n_done > self._n and self._every < float("inf"):
             started = time.monotonic()
-            write_atomic(self._path, packed(scorer.state(), self._of))
+            _written(self._path, packed(scorer.state(), self._of))
             self._n, self._last = scorer.n_done, time.monotonic()
             self._took = self._last - started
 
@@ -109,7 +110,8 @@ def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: S
     folder = _folder(store, of["run_key"])
     if used:
         earlier.add(blank.state())
-        write_atomic(folder / BASE, packed(earlier.state(), of))
+        if not _written(folder / BASE, packed(earlier.state(), of)):
+            return
     for path in folder.glob("rank-*.npz" if used else "*.npz"):
         path.unlink(missing_ok=True)
 
@@ -118,8 +120,18 @@ def forget(store: ResultStore, run_key: str) -> None:
     """Delete what was saved of a cell, here and where restore() may have found it."""
     for folder in (_folder(store, run_key), *_siblings(store, run_key)):
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.is_dir() and not any(folder.parent.iterdir()):
-            shutil.rmtree(folder.parent, ignore_errors=True)
+        with suppress(OSError):  # others' sums are in it
+            folder.parent.rmdir()
+
+
+def _written(path: Path, data: bytes) -> bool:
+    """Write sums, if it can be done: a full disk, or another job that ends the same cell, costs only time."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        log.warning("%s cannot be saved (%s): a run that is cut off now begins further back", path, error)
+        return False
+    return True
 
 
 def _folder(store: ResultStore, run_key: str) -> Path:

@@ -3,12 +3,15 @@
 Rank 0 leads: it alone reads the command, runs Hydra and writes rows; the others are told each cell by it.
 Whoever waits polls, so that no signal is lost in a blocked call. torchrun sends SIGTERM to all ranks when
 one dies: each then says that it was told to stop, and the one that cannot say so is the one that died.
+Where nobody sends it, as under Slurm, the ranks that wait notice one that shows no sign of life any more.
 """
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +24,10 @@ from seedsbench.bench.stopping import Stopped, stop_requested
 
 GRACE = 5.0
 """Seconds that a rank may take to say that it was told to stop; torchrun kills after 30."""
+BEAT = 2.0
+"""Seconds between two signs of life of a rank, ..."""
+SILENCE = 30.0
+"""... and without one after which it is dead to those that wait for it."""
 LOOK = 0.2
 """Seconds between two looks at whether another rank has failed."""
 
@@ -58,18 +65,34 @@ def joined() -> Ranks:
     # Sums are merged on the CPU, whatever device they are of: gloo serves all, two ranks on one GPU too.
     dist.init_process_group("gloo", store=PrefixStore("gloo", store), rank=rank, world_size=world_size)
     local = int(os.environ.get("LOCAL_RANK", rank))
-    return Ranks(rank, world_size, local, PrefixStore("seedsbench", store))
+    ranks = Ranks(rank, world_size, local, PrefixStore("seedsbench", store))
+    threading.Thread(target=beat, args=(ranks,), daemon=True).start()
+    return ranks
+
+
+def beat(ranks: Ranks) -> None:
+    """Give signs of life, until the store is gone."""
+    with suppress(RuntimeError):
+        while True:
+            ranks.store.add(f"beats/{ranks.rank}", 1)
+            time.sleep(BEAT)
 
 
 # --- what rank 0 tells the others -----------------------------------------------------------------
 
 
 def tell(ranks: Ranks, message: Callable[[], dict[str, Any] | None]) -> int:
-    """Rank 0: announce a cell, or the end with None, if there are others to hear it; returns its number."""
+    """Rank 0: announce a cell, or the end with None, if there are others to hear it; returns its number.
+
+    After the end it waits a little for the others to hear of it, as the store may go with this process.
+    """
     if ranks.store is None:
         return 0
-    number = ranks.store.add("messages", 1)
-    ranks.store.set(f"{number}/message", json.dumps(message()))
+    number, content = ranks.store.add("messages", 1), message()
+    ranks.store.set(f"{number}/message", json.dumps(content))
+    if content is None and not stop_requested():
+        ranks.store.set("ended/0", "")
+        _without(ranks, "ended")
     return number
 
 
@@ -79,6 +102,7 @@ def messages(ranks: Ranks) -> Iterator[tuple[int, dict[str, Any]]]:
     while (message := json.loads(waited(ranks, f"{number}/message"))) is not None:
         yield number, message
         number += 1
+    ranks.store.set(f"ended/{ranks.rank}", "")
 
 
 def let_go(ranks: Ranks, number: int, task: dict[str, Any] | None) -> None:
@@ -133,6 +157,8 @@ def watch(ranks: Ranks, number: int) -> Callable[[], None]:
             raise Stopped
         if ranks.store is not None and time.monotonic() - looked >= LOOK:
             looked = time.monotonic()
+            if _is_there(ranks, "stop"):
+                raise Stopped
             if _is_there(ranks, f"{number}/failed"):
                 raise OtherFailed("another rank failed")
 
@@ -179,11 +205,7 @@ def lost(ranks: Ranks) -> list[int]:
         return []
     try:
         say_stopped(ranks)
-        missing, until = list(range(ranks.world_size)), time.monotonic() + GRACE
-        while missing and time.monotonic() < until:
-            missing = [rank for rank in missing if not ranks.store.check([f"stopped/{rank}"])]
-            time.sleep(0.02)
-        return missing
+        return _without(ranks, "stopped")
     except RuntimeError:  # the store went with the process that held it, which is rank 0 or torchrun
         return [0] if ranks.rank else []
 
@@ -199,14 +221,45 @@ def blamed(ranks: Ranks, row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def waited(ranks: Ranks, key: str) -> bytes:
-    """The value of a key of the store, once it is there; raises Stopped when asked to stop."""
-    pause = 0.001
+    """The value of a key of the store, once it is there; raises Stopped when asked to, or a rank is dead."""
+    pause, listen = 0.001, _listening(ranks)
     while not _is_there(ranks, key):
-        if stop_requested():
+        if stop_requested() or _is_there(ranks, "stop"):
             raise Stopped
+        listen()
         time.sleep(pause)
         pause = min(1.5 * pause, 0.1)
     return ranks.store.get(key)
+
+
+def _without(ranks: Ranks, word: str) -> list[int]:
+    """The ranks that have not said `word` within the time of grace."""
+    missing, until = list(range(ranks.world_size)), time.monotonic() + GRACE
+    while missing and time.monotonic() < until:
+        missing = [rank for rank in missing if not ranks.store.check([f"{word}/{rank}"])]
+        time.sleep(0.02)
+    return missing
+
+
+def _listening(ranks: Ranks) -> Callable[[], None]:
+    """For a loop that waits: asks all ranks to stop when one has given no sign of life for long."""
+    heard, silent, looked = [0] * ranks.world_size, [0.0] * ranks.world_size, time.monotonic()
+
+    def listen() -> None:
+        nonlocal looked
+        waited_for = time.monotonic() - looked
+        if waited_for < BEAT:
+            return
+        looked += waited_for
+        for rank in range(ranks.world_size):
+            beats = ranks.store.add(f"beats/{rank}", 0)
+            # A process that was suspended has itself heard nothing meanwhile.
+            silent[rank] = 0.0 if beats != heard[rank] else silent[rank] + min(waited_for, 2 * BEAT)
+            heard[rank] = beats
+            if silent[rank] > SILENCE:
+                ranks.store.set("stop", "")
+
+    return listen
 
 
 def _is_there(ranks: Ranks, key: str) -> bool:
