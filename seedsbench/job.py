@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SWEEP: "list[SweepLine]" = []
 """The line of the sweep this process runs; a launcher's workers have none."""
+BOTH = 2.0
+"""Seconds within which SIGUSR2 may follow SIGTERM."""
 ELSEWHERE = ("study=", "results_dir=", "seed=", "repeats=", "published=", "force=", "offline=", "debug=")
 
 
@@ -76,8 +79,9 @@ def _run(cfg: DictConfig, invocation: str) -> float | None:
 def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
     """Run as one task of a submitit job: its tasks are the ranks of a cell, and SIGUSR2 sends it back.
 
-    submitit queues a job again and ends it from the signal handler, wherever the cell is; so the cell is
-    asked to save and end first. Every task sees all GPUs of its node and takes that of its LOCAL_RANK.
+    submitit queues a job again and ends it from the signal handler, wherever the cell is, and takes no notice
+    of SIGTERM, which is all that some preemptions send; so at either the cell is asked to save and end
+    first. Every task sees all GPUs of its node and takes that of its LOCAL_RANK.
     """
     from submitit import JobEnvironment  # type: ignore[import-not-found]
     from submitit.helpers import TorchDistributedEnvironment  # type: ignore[import-not-found]
@@ -89,13 +93,15 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
     if JobEnvironment().num_tasks > 1 and "RANK" not in os.environ:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     ranks = joined()
-    queue_again = signal.getsignal(signal.SIGUSR2)
+    queue_again, received = signal.getsignal(signal.SIGUSR2), set[int]()
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
+        received.add(number)
         request_stop()
         say_stopped(ranks)
 
-    signal.signal(signal.SIGUSR2, stop)
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         if ranks.rank:
             follow(ranks)
@@ -105,6 +111,11 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
         finally:
             tell(ranks, lambda: None)
     except Stopped:
-        if stop_requested() and callable(queue_again):  # and not for another rank's death, again and again
+        if not stop_requested():  # another rank has died: not queued for that, again and again
+            raise
+        until = time.monotonic() + BOTH
+        while signal.SIGUSR2 not in received and time.monotonic() < until:
+            time.sleep(0.05)
+        if signal.SIGUSR2 in received and callable(queue_again):
             queue_again(signal.SIGUSR2, None)  # rank 0's ends the process
         raise

@@ -26,6 +26,7 @@ def sbatch():
     print("Submitted batch job 7")
     if {record_only}:
         return
+    (HOME / "ended").unlink(missing_ok=True)
     last = int(re.match(r"0-(\\\\d+)", flag(text, "array", "0-0")).group(1))
     if os.fork():
         return
@@ -43,9 +44,9 @@ def sbatch():
         requeued, runs = HOME / f"requeue-{{name}}", 0
         while runs == 0 or requeued.exists():
             requeued.unlink(missing_ok=True)
-            subprocess.run(["bash", "-c", text], env=kept | job)
             runs += 1
-        (HOME / f"runs-{{name}}").write_text(str(runs))
+            (HOME / f"runs-{{name}}").write_text(str(runs))
+            subprocess.run(["bash", "-c", text], env=kept | job)
     (HOME / "ended").touch()
     os._exit(0)
 

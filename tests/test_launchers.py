@@ -181,7 +181,7 @@ def test_a_job_that_is_told_to_go_is_queued_again_and_ends_its_cells(tmp_path, c
         while not mark.exists():
             time.sleep(0.05)
         pid = int((tmp_path / "slurm" / "pid-7_0-0").read_text())
-        os.kill(pid, signal.SIGTERM)  # Slurm sends both; the first alone ends nothing
+        os.kill(pid, signal.SIGTERM)  # Slurm sends both; the first alone queues nothing again
         os.kill(pid, signal.SIGUSR2)
         told_to_go.append(pid)
         mark.with_name("told").touch()
@@ -215,7 +215,10 @@ def test_a_sweep_of_one_cell_is_one_job_and_no_array(tmp_path, monkeypatch):
 
 @needs_submitit
 @pytest.mark.slow
-def test_a_single_job_that_is_queued_again_goes_on_in_the_middle_of_its_cell(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("signalled", [signal.SIGUSR2, signal.SIGTERM], ids=["SIGUSR2", "SIGTERM"])
+def test_a_single_job_that_is_told_to_go_goes_on_in_the_middle_of_its_cell(
+    tmp_path, capfd, monkeypatch, signalled
+):
     fake_slurm.install(tmp_path / "slurm", monkeypatch)
     (tmp_path / "mine" / "model").mkdir(parents=True)
     late = SLOW_MODULE.replace("def __call__", "calls = 0\n\n    def __call__")
@@ -230,13 +233,18 @@ def test_a_single_job_that_is_queued_again_goes_on_in_the_middle_of_its_cell(tmp
     def preempt():
         while not mark.exists():
             time.sleep(0.05)
-        os.kill(int((tmp_path / "slurm" / "pid-7-0").read_text()), signal.SIGUSR2)
+        os.kill(int((tmp_path / "slurm" / "pid-7-0").read_text()), signalled)
         mark.with_name("told").touch()
 
     threading.Thread(target=preempt, daemon=True).start()
     cell = [*CELLS[1:2], "model=slow", "nfe=6", "samples=700", "batch_size=50", "device=cpu"]
-    assert sweep("--config-dir", "mine", "hydra/launcher=slurm_1gpu", *cell, "study=s") == 0
-    assert (tmp_path / "slurm" / "runs-7").read_text() == "2"
+    command = ["--config-dir", "mine", "hydra/launcher=slurm_1gpu", *cell, "study=s"]
+    if signalled == signal.SIGTERM:  # saves, and leaves it to Slurm or to the user to run it again
+        assert sweep(*command) == 1
+        assert not rows_of(tmp_path / "results" / "s")
+        assert list((tmp_path / "results" / "s" / "partial").glob("*/*.npz"))
+    assert sweep(*command) == 0
+    assert (tmp_path / "slurm" / "runs-7").read_text() == ("1" if signalled == signal.SIGTERM else "2")
     assert "slow/edm seeds1 nfe=6 seed=0: goes on at" in capfd.readouterr().out
     # Unbroken and in this process it is the same, bit for bit.
     assert sweep("--config-dir", "mine", *cell, "study=here") == 0
