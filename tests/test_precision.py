@@ -20,6 +20,7 @@ from seedsbench.bench.problems import glyphs_problem
 from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.store import run_key
 from seedsbench.config import check_config
+from seedsbench.denoisers import precond
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
@@ -285,6 +286,13 @@ def test_what_cannot_be_compiled_whole_is_an_error_in_one_line():
     with pytest.raises(ValueError, match=r"^compile=true: .*: use compile=false$") as caught:
         compiled(draw(2, 3, 4, 4).float(), torch.ones(2))
     assert "\n" not in str(caught.value)
+
+
+def test_iddpms_levels_are_marked_as_the_compiler_marks_constants():
+    def marked():
+        pass
+
+    assert vars(torch.compiler.assume_constant_result(marked)) == vars(precond._constant_levels) != {}
 
 
 @pytest.mark.slow

@@ -167,8 +167,8 @@ def _constant_levels(c_1: float, c_2: float, m: int, device: torch.device) -> Te
     return _levels(c_1, c_2, m, device)
 
 
-# Or torch.compile would follow the recursion, a thousand steps deep. This is torch.compiler.assume_constant_result
-# but for its import of the whole compiler, which takes every process as long as torch itself.
+# Or torch.compile would follow the recursion, a thousand steps deep. All that torch.compiler's own
+# assume_constant_result does, but for importing the whole compiler, which takes as long as torch itself.
 _constant_levels._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
