@@ -4,14 +4,15 @@ import copy
 import dataclasses
 import json
 import os
-from functools import lru_cache
+from collections import defaultdict
+from functools import cache
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from seedsbench import registry
 from seedsbench.bench.cell import run_cell
-from seedsbench.composing import compose as _compose
+from seedsbench.composing import Bases, compose_each
 from seedsbench.composing import composing as _composing
 from seedsbench.config import Config
 
@@ -25,6 +26,7 @@ CIRCUMSTANCES = {
 
 # Keys with a type in the schema, which converts their text as Hydra's own overrides would.
 TYPED = {field.name for field in dataclasses.fields(Config) if field.type is not Any}
+_BASES: dict[tuple[str, ...], Bases] = defaultdict(dict)  # what was composed with these folders beside ours
 
 
 def compose(*overrides, config_dirs=()):
@@ -39,10 +41,10 @@ def compose(*overrides, config_dirs=()):
     return cfg
 
 
-@lru_cache(maxsize=128)
+@cache
 def _composed(overrides, config_dirs):
     with _composing([*config_dirs, *map(str, registry.conf_dirs()[1:])]):  # and those of --solver-dir
-        return _compose(list(overrides))
+        return compose_each([list(overrides)], _BASES[config_dirs])[0]
 
 
 def run(folder, *overrides, config_dirs=(), invocation="test"):

@@ -1,5 +1,6 @@
 """Shared fixtures: golden reference data, the golden mixture as a denoiser, solvers from outside."""
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -33,6 +34,10 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if "solver_name" in metafunc.fixturenames:
         metafunc.parametrize("solver_name", registry.names("solver"))
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # thousands of tests and all their modules, which live to the end, need not be walked again
 
 
 class Golden:

@@ -23,6 +23,7 @@ from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.science import scientific
 from seedsbench.bench.store import run_key
 from seedsbench.config import check_config
+from seedsbench.denoisers import precond
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
@@ -313,7 +314,12 @@ def test_many_networks_are_compiled_by_threads_each_once(monkeypatch, guarded):
         return graph.forward
 
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda call, options, **more: real(call, backend=backend, **more))
+
+    def compiled(call, options, **more):
+        options.pop("triton.cudagraphs")
+        return real(call, backend=backend, options=options, **more)
+
+    monkeypatch.setattr(torch, "compile", compiled)
     networks = [Compiled(Layered(float(factor)), None, graphs=False) for factor in range(10)]
     x, levels, labels = torch.ones(2, 3, 4, 4), torch.ones(2), torch.ones(2, 5)
     with ThreadPoolExecutor(4) as pool:
@@ -323,6 +329,13 @@ def test_many_networks_are_compiled_by_threads_each_once(monkeypatch, guarded):
             labelled = pool.map(lambda _, network=network: network(x, levels, labels), range(20))
             assert all(torch.equal(found, factor * x + 5) for found in labelled)
     assert len(graphs) == 20
+
+
+def test_iddpms_levels_are_marked_as_the_compiler_marks_constants():
+    def marked():
+        pass
+
+    assert vars(torch.compiler.assume_constant_result(marked)) == vars(precond._constant_levels) != {}
 
 
 @pytest.mark.slow

@@ -124,6 +124,8 @@ assert not hasattr(seedsbench, "solvers")
 assert without_torch(computed) == 6.0
 assert "torch" in sys.modules
 import torch
+import seedsbench.bench.cell
+assert "torch._dynamo" not in sys.modules, "the compiler takes as long to import as torch itself"
 black, latents = (lambda x, sigma, labels=None: 0 * x), torch.ones(1, 1, 2, 2)
 print(int(seedsbench.sample(black, latents, solver="seeds3", nfe=7).nfe[0]))
 """

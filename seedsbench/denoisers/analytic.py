@@ -172,6 +172,8 @@ class GaussianMixture(Analytic):
 
     def _centre(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         """Posterior mean of the component's centre, sum_k r_k mu_k, (B, d)."""
+        if len(self.means) == 1:  # its share is 1 to the last bit
+            return self.means.to(flat.device).expand(len(flat), -1)
         logits = self._logits(flat, level, labels)
         weight = ieee.exp(logits - logits.max(dim=1, keepdim=True).values)
         share = weight / ieee.tree_sum(weight)[:, None]

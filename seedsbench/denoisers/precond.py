@@ -163,9 +163,13 @@ def _levels(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
     return iddpm_table(c_1, c_2, m, dtype=torch.float32).to(device)
 
 
-@torch.compiler.assume_constant_result  # or torch.compile would follow the recursion, a thousand steps deep
 def _constant_levels(c_1: float, c_2: float, m: int, device: torch.device) -> Tensor:
     return _levels(c_1, c_2, m, device)
+
+
+# Or torch.compile would follow the recursion, a thousand steps deep. All that torch.compiler's own
+# assume_constant_result does, but for importing the whole compiler, which takes as long as torch itself.
+_constant_levels._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,10 @@ def tree_sum(values: Tensor) -> Tensor:
     n = values.shape[-1]
     while n > 1:
         half = (n + 1) // 2
-        head = values[..., :half].clone()
-        head[..., : n - half] += values[..., half:]
+        if n % 2:
+            head = values[..., :half].clone()
+            head[..., : n - half] += values[..., half:]
+        else:
+            head = values[..., :half] + values[..., half:]
         values, n = head, half
     return values[..., 0]

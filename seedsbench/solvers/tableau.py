@@ -11,6 +11,7 @@ so a weight is stored as (coef, k, node) terms and evaluated by one routine.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -36,10 +37,17 @@ def phi(k: int, z: Tensor) -> Tensor:
 
 def _series(k: int, z: Number) -> Number:
     """Horner's rule; the same bits for a float and for a float64 tensor."""
-    value = z * 0 + 1 / math.factorial(SERIES_TERMS + k)
-    for n in reversed(range(SERIES_TERMS)):
-        value = value * z + 1 / math.factorial(n + k)
+    last, *terms = _series_terms(k)
+    value = z * 0 + last
+    for term in terms:
+        value = value * z + term
     return value
+
+
+@cache
+def _series_terms(k: int) -> tuple[float, ...]:
+    """1 / (n + k)!, the highest n first."""
+    return tuple(1 / math.factorial(n + k) for n in reversed(range(SERIES_TERMS + 1)))
 
 
 def _recursion(k: int, z: Tensor) -> Tensor:
