@@ -7,7 +7,6 @@ from cells import compose, run
 from seedsbench import preflight
 from seedsbench.bench import cell, machine
 from seedsbench.bench.machine import make_current
-from seedsbench.bench.overlap import Beside
 from seedsbench.denoisers import embedded
 from seedsbench.diffusion import fused
 
@@ -38,18 +37,6 @@ def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(current, mo
     monkeypatch.setattr(cell, "_LOADED", {})
     cell.problem_of(compose(), machine.device_of("auto", local_rank))
     assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
-
-
-def test_the_thread_that_scores_keeps_to_the_gpu_of_its_stream(monkeypatch):
-    class Stream:
-        device = torch.device("cuda:3")
-
-    begun = []
-    monkeypatch.setattr(torch.cuda, "set_device", begun.append)
-    with Beside(threaded=True, stream=Stream()) as beside:
-        assert beside._pool is not None
-        beside._pool.submit(lambda: None).result()
-    assert begun == [torch.device("cuda:3")]
 
 
 def test_normals_are_tried_on_the_very_device(monkeypatch):
