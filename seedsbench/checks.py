@@ -7,6 +7,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+NO_NETWORK = "has no network to run another way: use precision=fp32 and compile=false"
+"""What is said of a model that is a formula, after its name."""
+
 
 def nearest(name: str, known: Iterable[str], *, what: str) -> str:
     """One line that says `name` is unknown and what comes nearest."""

@@ -42,11 +42,16 @@ def check_launcher(name: str, config: Any, multirun: bool) -> None:
         raise ValueError(f"hydra/launcher={name} cannot be used under torchrun: drop one of the two")
     if not multirun:
         raise ValueError(f"hydra/launcher={name} starts the cells of a sweep: add -m before the overrides")
-    if config.get("_target_", "").endswith(".SlurmLauncher") and shutil.which("srun") is None:
+    if elsewhere(config) and shutil.which("srun") is None:
         raise ValueError(
             f"hydra/launcher={name} needs Slurm, and srun is not on PATH: run this on a login node, or take "
             "hydra/launcher=joblib"
         )
+
+
+def elsewhere(config: Any) -> bool:
+    """Whether a launcher's configuration names one whose cells run on other machines than this."""
+    return str(config.get("_target_", "")).endswith(".SlurmLauncher")
 
 
 @contextmanager

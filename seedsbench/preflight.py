@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
+from seedsbench.bench.arithmetic import check_network, check_precision
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
 from seedsbench.config import check_config
-from seedsbench.launchers import check_launcher, missing_plugin
+from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch
 
@@ -117,6 +118,7 @@ def preflight(options: Options) -> Checked:
             checked = compose_each(variants(choices), bases)
             for cfg in checked:
                 check_config(cfg)
+                check_network(cfg)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
             first = checked[0]
@@ -136,7 +138,9 @@ def preflight(options: Options) -> Checked:
     from seedsbench.bench.store import ResultStore
 
     try:
-        device_of(first.device)
+        if not elsewhere(first.hydra.launcher):  # the machine that submits need not have a GPU
+            for cfg in checked:
+                check_precision(cfg.precision, device_of(cfg.device))
         ResultStore(study).prepare()
     except ValueError as error:
         raise Usage(str(error)) from error

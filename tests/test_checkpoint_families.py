@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import golden
-from families import NAME, cases, content, denoised, distance, load, weights
+from families import NAME, cases, content, denoised, distance, images, load, weights
 
 import seedsbench
 from seedsbench.denoisers.checkpoints.ddim import ddim_config, load_ddim
@@ -63,6 +63,23 @@ def test_a_loaded_file_samples(tmp_path):
     drawn = seedsbench.sample(denoiser, latents, solver="seeds1", nfe=4)
     assert bool(torch.isfinite(drawn.x).all())
     assert not any(p.requires_grad for p in denoiser.network.parameters())
+
+
+def channels_last(network):
+    images = [value for value in network.parameters() if value.ndim == 4]
+    return all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_beside_the_cpu_weights_are_channels_last(name, tmp_path):
+    denoiser = load(name, tmp_path / "file")
+    x = images(name)[0][0]
+    assert not channels_last(denoiser.to("cpu").network)
+    moved = denoiser.to("meta")
+    assert channels_last(moved.network)
+    # A view that this layout cannot have would raise.
+    labels = torch.ones(len(x), denoiser.label_dim, device="meta") if denoiser.label_dim else None
+    assert moved(x.to("meta"), torch.tensor(1.0), labels).shape == x.shape
 
 
 # --- published sizes ------------------------------------------------------------------------------

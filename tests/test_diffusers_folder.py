@@ -97,6 +97,14 @@ def test_a_folder_of_the_model_alone(tmp_path, layout):
     assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
+def test_beside_the_cpu_weights_are_channels_last(tmp_path):
+    write(tmp_path)
+    unet = load_diffusers(tmp_path).to("meta").unet
+    weights = [value for value in unet.parameters() if value.ndim == 4]
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
+    assert {value.device.type for value in weights} == {"meta"}
+
+
 def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):
     write(tmp_path)
     denoiser = load_diffusers(tmp_path)

@@ -402,6 +402,7 @@ def stream(monkeypatch):
         calls.append("left")
 
     monkeypatch.setattr(overlap.torch.cuda, "stream", entered)
+    monkeypatch.setattr(overlap.torch.cuda, "set_device", lambda device: calls.append(f"keeps to {device}"))
     monkeypatch.setattr(overlap.torch.cuda, "current_stream", lambda device: f"main of {device}")
     return FakeStream(calls)
 
@@ -412,7 +413,8 @@ def test_a_piece_waits_for_what_was_asked_before_it_and_ends_with_its_stream(str
         beside.hand_over(lambda: stream.calls.append("work"))
         beside.wait()
         stream.calls.append("back")
-    expected = ["drawn", "waits for main of cuda:0", "entered", "work", "synchronised", "left", "back"]
+    expected = ["drawn", "waits for main of cuda:0", "keeps to cuda:0"]
+    expected += ["entered", "work", "synchronised", "left", "back"]
     assert stream.calls == expected
 
 

@@ -528,6 +528,8 @@ def test_a_noise_level_of_the_host_reaches_a_network_elsewhere(name, kind):
     denoiser.to("meta")
     x = torch.empty(2, 3, 16, 16, dtype=torch.float64, device="meta")
     assert denoiser(x, torch.tensor(1.0, dtype=torch.float64)).device.type == "meta"
+    # Adaptive solvers have a level for each sample, and it is where the samples are.
+    assert denoiser(x, torch.empty(2, dtype=torch.float64, device="meta")).device.type == "meta"
 
 
 # --- on a GPU -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
 from seedsbench.bench.kept import kept
-from seedsbench.bench.machine import device_of
+from seedsbench.bench.machine import device_of, make_current
 from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import SweepLine
@@ -51,7 +51,11 @@ networks (300 million parameters) these are 10 GB."""
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
-    """The model's problem; loaded once for all cells of this process that share it."""
+    """The model's problem; loaded once for all cells of this process that share it.
+
+    The first that a process asks of its GPU, which it then makes its own.
+    """
+    make_current(device)
     keep = partial(kept, _LOADED, most=MOST_LOADED)
     model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
     options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)

@@ -34,6 +34,18 @@ def device_of(name: str, local_rank: int | None = None) -> str:
     return f"cuda:{local_rank % torch.cuda.device_count()}"
 
 
+def make_current(device: str) -> None:
+    """Have this thread mean this GPU by "cuda": else what names none opens a context on the first one too.
+
+    Of ranks that share a machine each would do so, and the first GPU hold memory of all. device: as
+    `device_of` says; one without a number is no choice, and the CPU is none either.
+    """
+    if device.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(device)
+
+
 def has_cuda() -> bool:
     """Whether torch sees a CUDA device; while torch is not loaded, judged by its build and device files."""
     if "torch" in sys.modules or sys.platform != "linux":

@@ -9,6 +9,7 @@ of precision are not (see `seedsbench.metrics.extraction.FLAGS`).
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -21,7 +22,9 @@ class Beside:
     """
 
     def __init__(self, *, threaded: bool, stream: torch.cuda.Stream | None = None) -> None:
-        self._pool = ThreadPoolExecutor(1, "seedsbench-beside") if threaded else None
+        # A new thread's current device is the first GPU: it would return to it from each use of the stream.
+        own = None if stream is None else partial(torch.cuda.set_device, stream.device)
+        self._pool = ThreadPoolExecutor(1, "seedsbench-beside", own) if threaded else None
         self._stream = stream
         self._piece: Future[None] | None = None
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from seedsbench.bench.arithmetic import check_precision
 from seedsbench.bench.kept import kept
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.metrics.extraction import FLAGS
@@ -184,8 +185,7 @@ def _compiled(network: nn.Module, graphs: bool) -> Callable[..., Any]:
 
 def _check_device(precision: str, device: str) -> None:
     if not device.startswith("cuda"):
-        if precision in ("tf32", "fp16"):
-            raise ValueError(f"precision={precision} needs device=cuda: on {device} use fp32 or bf16")
+        check_precision(precision, device)
         return
     major, minor = torch.cuda.get_device_capability(device)
     if precision in ("tf32", "bf16") and major < 8:

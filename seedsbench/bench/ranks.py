@@ -1,9 +1,10 @@
 """The processes that share a cell: what torchrun started, told apart by rank, in step through its store.
 
 Rank 0 leads: it alone reads the command, runs Hydra and writes rows; the others are told each cell by it.
-Whoever waits polls, so that no signal is lost in a blocked call. torchrun sends SIGTERM to all ranks when
-one dies: each then says that it was told to stop, and the one that cannot say so is the one that died.
-Where nobody sends it, as under Slurm, the ranks that wait notice one that shows no sign of life any more.
+Whoever waits for another's share polls, so that a signal is heard at once; only `merged` blocks, until the
+sums are there or the other is gone. torchrun sends SIGTERM to all ranks when one dies: each then says that it
+was told to stop, and the one that cannot say so is the one that died. Where nobody sends it, as under Slurm,
+the ranks that wait notice one that shows no sign of life any more.
 """
 
 import json

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from seedsbench.checks import NO_NETWORK
 from seedsbench.side_by_side import side_by_side
 
 
@@ -56,9 +57,17 @@ class Denoiser(ABC):
         The network's arguments are tensors (or None), its result is one tensor. Raises ValueError for a
         denoiser without a network.
         """
-        raise ValueError(
-            f"{type(self).__name__} has no network to run another way: use precision=fp32 and compile=false"
-        )
+        raise ValueError(f"{type(self).__name__} {NO_NETWORK}")
+
+
+def move(network: nn.Module, device: torch.device | str) -> None:
+    """Move a network's weights, in place; beside the CPU into channels_last, which tensor cores want.
+
+    On the CPU the layout stays what the loader chose: another one may round differently.
+    """
+    network.to(device)
+    if torch.device(device).type != "cpu":
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:

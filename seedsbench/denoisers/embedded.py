@@ -69,17 +69,15 @@ def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoi
     On a CPU the result for a sample does not depend in any bit on the batch it is in (FixedBatch).
     """
     config = network.config
-    if torch.device(device).type == "cpu":
-        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     denoiser = Preconditioned(
-        network.to(device),
+        network.to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
         PRECONDITIONERS[config.regime],
         img_channels=config.img_channels,
         img_resolution=config.img_resolution,
         label_dim=config.label_dim,
     )
     if torch.device(device).type != "cpu":
-        return denoiser
+        return denoiser.to(device)
     return FixedBatch(denoiser, CPU_BATCH)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.base import Denoiser, check_labels
+from seedsbench.denoisers.base import Denoiser, check_labels, move
 from seedsbench.denoisers.precond import EDMPreconditioner, Preconditioner
 from seedsbench.diffusion.process import expand
 
@@ -35,8 +35,8 @@ class Preconditioned(Denoiser):
         self._dtype: torch.dtype | None = None
 
     def to(self, device: torch.device | str) -> "Preconditioned":
-        """Move the network's weights, in place; returns self."""
-        self.network.to(device)
+        """Move the network's weights, in place, as `move` does; returns self."""
+        move(self.network, device)
         return self
 
     def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Preconditioned":

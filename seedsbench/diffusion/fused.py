@@ -22,15 +22,15 @@ Kernel = Callable[[Tensor, int, Tensor], Tensor]
 
 def normals(indices: Tensor, n_values: int, *, seed: int, stream: int, draw: int) -> Tensor:
     """`philox_normal`, and on a GPU by one kernel where torch can make it: the same numbers."""
-    kernel = fused(indices.device.type) if indices.is_cuda else None
+    kernel = fused(indices.device) if indices.is_cuda else None
     if kernel is None:
         return philox_normal(indices, n_values, seed=seed, stream=stream, draw=draw)
     return _drawn(kernel, indices, n_values, seed, stream, draw)
 
 
-@lru_cache(maxsize=4)
-def fused(device: str) -> Kernel | None:
-    """`each_value` compiled for a kind of device, or None where that fails or changes a bit."""
+@lru_cache(maxsize=16)
+def fused(device: torch.device) -> Kernel | None:
+    """`each_value` compiled for a device, or None where that fails or changes a bit."""
     indices = torch.arange(5, 16, device=device)
     try:
         kernel = compiled()

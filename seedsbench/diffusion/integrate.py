@@ -62,23 +62,25 @@ def integrate(
     the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
     ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
     States are in the schedule's scaled coordinates. Raises NonFiniteError naming step and sigma, and
-    RuntimeError if the evaluations counted are not those the solver promised.
+    RuntimeError if the evaluations counted are not those the solver promised. Beside the host, on a GPU,
+    the former comes in place of the finished sample, whichever the step.
     """
-    n_steps = len(times) - 1
+    n_steps, checks = len(times) - 1, _Checks(process)
     x = starting_point(process, latents, times[0])
     state = solver.init(process, x, times)
     if isinstance(solver, Adaptive):
         for result in solver.solve(process, x, times, noise):
             yield x
             x = result
-            _check_finite(x, process, "an adaptive step", times[0])
+            checks.add(x, "an adaptive step", times[0])
+            checks.settle()  # its solver waits for the device in each trial anyway
         yield x
     else:
         for i in range(n_steps):
             yield x
             result = solver.step(process, x, times[i], times[i + 1], state, noise)
             x, state = result.x, result.state
-            _check_finite(x, process, f"step {i + 1} of {n_steps}", times[i])
+            checks.add(x, f"step {i + 1} of {n_steps}", times[i])
         yield x
     if final != "stop":
         x, t = solver.finish(process, x, times[-1], state, noise)
@@ -86,20 +88,42 @@ def integrate(
             x = x - expand(t, x) * process.drift(x, t)
         else:
             x = solver.land(process, x, t, process.denoise(x, t), state, noise)
-        _check_finite(x, process, f"the final step ({final})", times[-1])
+        checks.add(x, f"the final step ({final})", times[-1])
+    checks.settle()
     _check_promise(solver, n_steps, process, final)
     yield x
 
 
-def _check_finite(x: Tensor, process: Process, where: str, t: Tensor) -> None:
-    if bool(x.isfinite().all()):
-        return
-    bad = int((~x.isfinite()).flatten(1).any(1).sum())
-    sigma = float(process.schedule.sigma(t).max())
-    raise NonFiniteError(
-        f"{bad} of {len(x)} samples became non-finite in {where}, leaving sigma={sigma:.6g}: "
-        "the network or the solver returned NaN or infinity there"
-    )
+class _Checks:
+    """Whether the states of a path are finite: asked at once on the CPU, and elsewhere at `settle`.
+
+    To ask a GPU is to wait until it has nothing left to do, and the next step would then start from rest.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._asked: list[tuple[Tensor, str, Tensor]] = []
+
+    def add(self, x: Tensor, where: str, t: Tensor) -> None:
+        """The state x (B, ...) after the step that `where` names, which left time t."""
+        self._asked.append((x.isfinite().flatten(1).all(1), where, t))
+        if x.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Raise NonFiniteError for the first of the states added since the last call that is not finite."""
+        asked, self._asked = self._asked, []
+        if not asked:
+            return
+        finite = torch.stack([samples for samples, _, _ in asked]).cpu()
+        if bool(finite.all()):
+            return
+        samples, (_, where, t) = next(pair for pair in zip(finite, asked, strict=True) if not pair[0].all())
+        sigma = float(self._process.schedule.sigma(t).max())
+        raise NonFiniteError(
+            f"{int((~samples).sum())} of {len(samples)} samples became non-finite in {where}, leaving "
+            f"sigma={sigma:.6g}: the network or the solver returned NaN or infinity there"
+        )
 
 
 def _check_promise(solver: Method, n_steps: int, process: Process, final: str) -> None:

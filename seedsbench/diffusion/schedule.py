@@ -172,6 +172,7 @@ class Discrete(Schedule):
     rescale_betas_zero_snr: bool = False
     terminal_alpha_cumprod: float = 1e-30
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # log_sigmas is derived, so it must exist before the field types are checked.
@@ -203,24 +204,34 @@ class Discrete(Schedule):
             raise ValueError(f"{what}: betas must lie in (0, 1)")
         return betas
 
-    def _cell(self, position: Tensor, table: Tensor) -> Tensor:
-        return (torch.searchsorted(table, position.contiguous()) - 1).clamp(0, len(self.log_sigmas) - 2)
+    def _table(self, device: torch.device) -> Tensor:
+        """log_sigmas on a device: adaptive solvers keep their clocks where the samples are."""
+        if device == self.log_sigmas.device:
+            return self.log_sigmas
+        if device not in self._copies:
+            self._copies[device] = self.log_sigmas.to(device)
+        return self._copies[device]
 
-    def _slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        i = t.floor().long().clamp(0, len(self.log_sigmas) - 2)
-        return i, self.log_sigmas[i + 1] - self.log_sigmas[i]
+    def _cell(self, position: Tensor, table: Tensor) -> Tensor:
+        return (torch.searchsorted(table, position.contiguous()) - 1).clamp(0, len(table) - 2)
+
+    def _interval(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Index of the entry at or before time t, its log sigma, and how much larger the next one's is."""
+        table = self._table(t.device)
+        i = t.floor().long().clamp(0, len(table) - 2)
+        return i, table[i], table[i + 1] - table[i]
 
     def sigma(self, t: Tensor) -> Tensor:
-        i, slope = self._slope(t)
-        return (self.log_sigmas[i] + slope * (t - i)).exp()
+        i, start, slope = self._interval(t)
+        return (start + slope * (t - i)).exp()
 
     def dsigma(self, t: Tensor) -> Tensor:
-        return self.sigma(t) * self._slope(t)[1]
+        return self.sigma(t) * self._interval(t)[2]
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        log_sigma = sigma.log()
-        i = self._cell(log_sigma, self.log_sigmas)
-        return i + (log_sigma - self.log_sigmas[i]) / (self.log_sigmas[i + 1] - self.log_sigmas[i])
+        log_sigma, table = sigma.log(), self._table(sigma.device)
+        i = self._cell(log_sigma, table)
+        return i + (log_sigma - table[i]) / (table[i + 1] - table[i])
 
 
 def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench.data.torchvision_operators import declare_torchvision_operators
+from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.prediction import Predicted, Prediction
 from seedsbench.diffusion.schedule import Discrete
@@ -59,8 +60,8 @@ class DiffusersDenoiser(Predicted):
         self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
 
     def to(self, device: torch.device | str) -> "DiffusersDenoiser":
-        """Move the network's weights, in place; returns self."""
-        self.unet.to(device)
+        """Move the network's weights, in place, as `move` does; returns self."""
+        move(self.unet, device)
         return self
 
     def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "DiffusersDenoiser":

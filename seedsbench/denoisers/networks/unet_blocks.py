@@ -4,8 +4,9 @@ Both are residual blocks of two 3x3 convolutions, told the noise level by an emb
 self-attention at some resolutions; Karras et al. 2022 (App. F.4) train them under one set of names.
 Names of submodules are those of EDM's published files. Inference only: no dropout.
 
-Every operation keeps the memory format of its input, so that a network moved to channels_last runs
-in it from end to end: attention then reads the image as a row of tokens without a copy.
+Nothing here asks for a memory format, so that a network moved to channels_last runs in it as far as torch's
+operations keep it: attention then reads the image as a row of tokens without a copy. On the CPU they do; on
+CUDA the group norms of most versions of torch do not, and the next convolution converts what they return.
 """
 
 import math
