@@ -262,12 +262,13 @@ def report(bench: Bench, names: list[str], ran: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """The script's options."""
     made = options(__file__, __doc__, quick="on a CPU one sample of 4 evaluations; 4 rounds; no compilation")
-    made.add_argument(
-        "modes", nargs="*", metavar="MODE", help=f"beside fp32, of {', '.join(MODES)}; all that suit"
-    )
+    told = f"beside fp32, of {', '.join(MODES)}; default: all that suit the device"
+    made.add_argument("modes", nargs="*", metavar="MODE", help=told)
     made.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     made.add_argument("--batch", type=int, help="samples at a time; the fastest if not given")
-    made.add_argument("--nfe", type=int, help="evaluations at most: 10 on a CPU (--quick: 4), 18 on a GPU")
+    made.add_argument(
+        "--nfe", type=int, help="evaluations at most: 10 on a CPU (--quick: 4, the least), 18 on a GPU"
+    )
     made.add_argument("--rounds", type=int, help="of measuring: 8 (--quick: 4)")
     return made
 
@@ -279,6 +280,8 @@ def main() -> None:
     unknown = [name for name in arguments.modes if name not in MODES]
     if unknown:
         made.error(f"no mode {unknown[0]!r}: choose from {', '.join(MODES)}")
+    if arguments.nfe is not None and arguments.nfe < 4:
+        made.error(f"--nfe {arguments.nfe}: seeds3 needs 4 at least")
     device, quick = arguments.device, arguments.quick
     on_cpu = device == "cpu"
     if on_cpu:

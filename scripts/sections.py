@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, the command that they print, their sections of results/benchmarks.md."""
+"""What the benchmarks share: options, the command they print, their sections of results/benchmarks.md."""
 
 import argparse
 import shlex
@@ -23,16 +23,16 @@ def options(script: str, told: str | None, *, quick: str | None = None) -> argpa
 
 def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
     """The command that gives these arguments again: all of them that are not their defaults."""
-    first, last = [], []
+    positional, named = [], []
     for action in parser._actions:
         value = getattr(arguments, action.dest, action.default)
         if value == action.default:
             continue
         values = value if isinstance(value, list) else [] if action.nargs == 0 else [value]
         # Positional ones come first: after an option of many values they would be taken for its own.
-        part = last if action.option_strings else first
-        part += [*action.option_strings[-1:], *map(str, values)]
-    return shlex.join(["python", f"scripts/{parser.prog}", *first, *last])
+        words = named if action.option_strings else positional
+        words += [*action.option_strings[-1:], *map(str, values)]
+    return shlex.join(["python", f"scripts/{parser.prog}", *positional, *named])
 
 
 def publish(section: str, *, write: bool, device: str = "cpu") -> None:
