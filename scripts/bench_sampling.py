@@ -32,7 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from sections import command, options, publish
+from sections import command, foretell, options, publish
 from torch import Tensor, nn
 from turns import between, spread
 
@@ -225,11 +225,6 @@ def modes(bench: Bench, names: list[str]) -> tuple[list[list[str]], str]:
         costs[name].append(cost)
     lines = [[name, spread(speeds[name]), spread(costs[name]), *deviations[name]] for name in plans]
     return lines, spread(speeds["fp32"])
-
-
-def foretell(what: str, seconds: float) -> None:
-    """Say how long something will take."""
-    print(f"{what}: about {math.ceil(seconds / 60)} minutes", file=sys.stderr, flush=True)
 
 
 def report(bench: Bench, names: list[str], ran: str) -> str:

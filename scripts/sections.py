@@ -1,7 +1,9 @@
 """What the benchmarks share: options, the command they print, their sections of results/benchmarks.md."""
 
 import argparse
+import math
 import shlex
+import sys
 from pathlib import Path
 
 FILE = Path(__file__).resolve().parents[1] / "results" / "benchmarks.md"
@@ -33,6 +35,11 @@ def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> s
         words = named if action.option_strings else positional
         words += [*action.option_strings[-1:], *map(str, values)]
     return shlex.join(["python", f"scripts/{parser.prog}", *positional, *named])
+
+
+def foretell(what: str, seconds: float) -> None:
+    """Say how long something will take."""
+    print(f"{what}: about {math.ceil(seconds / 60)} minute(s)", file=sys.stderr, flush=True)
 
 
 def publish(section: str, *, write: bool, device: str = "cpu") -> None:
