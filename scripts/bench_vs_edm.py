@@ -248,7 +248,10 @@ def verdict(found: Found) -> str:
     """Which modes are accurate enough, and the fastest of them."""
     modes = list(found.samples)
     if "tf32" not in modes:
-        return "tf32 is not among the modes, so its deviation judges no other; fp32 is strict."
+        return (
+            "Without tf32 among the modes (it needs a GPU) there is no bound for the deviations of others; "
+            "strict fp32 is eligible as it is."
+        )
     bound = ENOUGH * found.deviation("tf32")
     fit = {mode: statistics.median(found.ratios(mode)) for mode in modes if found.deviation(mode) <= bound}
     best = max(fit, key=lambda mode: fit[mode])
