@@ -108,7 +108,12 @@ class Bench:
         x = torch.zeros(self.batch, *self.denoiser.image_shape, device=self.device)
         c_noise = torch.zeros((), device=self.device)
         with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
-            return timed(lambda: [network(x, c_noise, None) for _ in range(times)], self.device) / times
+
+            def passes() -> None:
+                for _ in range(times):
+                    network(x, c_noise, None)
+
+            return timed(passes, self.device) / times
 
 
 class Nothing(nn.Module):
@@ -227,8 +232,8 @@ def modes(bench: Bench, names: list[str]) -> tuple[list[list[str]], str]:
     return lines, spread(speeds["fp32"])
 
 
-def report(bench: Bench, names: list[str], ran: str) -> str:
-    """The section of results/benchmarks.md."""
+def report(bench: Bench, names: list[str], ran: str, why: str) -> str:
+    """The section of results/benchmarks.md. why: that batch."""
     where = torch.cuda.get_device_name() if bench.device != "cpu" else f"{platform.machine()}, one thread"
     costs, noise = overheads(bench)
     solvers = markdown_table(["solver", "NFE", "cost", "ours"], costs)
@@ -236,7 +241,7 @@ def report(bench: Bench, names: list[str], ran: str) -> str:
     ways = markdown_table(["mode", "speed", "cost", "deviation", "grey levels"], gains)
     told = (
         f"`{ran}`: DDPM++ for CIFAR-10 (55.7M parameters, random weights), {bench.batch} sample(s) at a "
-        f"time, at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
+        f"time ({why}), at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
         f"{bench.rounds} rounds and their range. Cost: of a cell's sampling, noise included, over its "
         "evaluations times a bare forward pass, the mean of just before and just after (target: 1.03 on a "
         "CPU, 1.05 on a GPU). Ours: the same cell with a network that does nothing, over the same. **Noise: "
@@ -288,7 +293,9 @@ def main() -> None:
     denoiser = FixedBatch(network, batch) if on_cpu else network
     nfe = arguments.nfe or ((4 if quick else 10) if on_cpu else 18)
     rounds = arguments.rounds or (4 if quick else 8)
-    section = report(Bench(denoiser, device, batch, nfe, rounds), names, command(made, arguments))
+    bench = Bench(denoiser, device, batch, nfe, rounds)
+    why = "as asked" if arguments.batch else f"the fastest a sample, of 1 to {most}"
+    section = report(bench, names, command(made, arguments), why)
     publish(section, write=arguments.write, device=device)
 
 
