@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sections import publish
+from sections import command, options, publish
 
 from seedsbench.report.table import markdown_table
 
@@ -32,22 +32,25 @@ MOST = 300
 def largest(samples: int, model: str, folder: str) -> float:
     """MB that a cell's process held at its largest; RuntimeError if the cell failed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "seedsbench", f"model={model}", f"samples={samples}", *CELL]
+    words = [sys.executable, "-m", "seedsbench", f"model={model}", f"samples={samples}", *CELL]
     process = subprocess.Popen(
-        [*command, f"study={model}{samples}"], cwd=folder, env=environment, stdout=subprocess.DEVNULL
+        [*words, f"study={model}{samples}"], cwd=folder, env=environment, stdout=subprocess.DEVNULL
     )
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{' '.join(command[1:])} failed")
+        raise RuntimeError(f"{' '.join(words[1:])} failed")
     return used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere
+
+
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return options(__file__, __doc__, quick=f"{QUICK:,} samples in place of {MANY:,}")
 
 
 def main() -> None:
     """Run the cells and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} samples in place of {MANY:,}")
-    parser.add_argument("--write", action="store_true", help="replace the section in results/benchmarks.md")
-    arguments = parser.parse_args()
+    made = parser()
+    arguments = made.parse_args()
     many = QUICK if arguments.quick else MANY
     lines = []
     with tempfile.TemporaryDirectory() as folder:
@@ -55,8 +58,7 @@ def main() -> None:
             few, grown = (largest(samples, model, folder) for samples in (FEW, many))
             lines.append([f"`{model}`", f"{few:.0f}", f"{grown:.0f}", f"{grown - few:+.0f}"])
     table = markdown_table(["model", f"{FEW:,} samples, MB", f"{many:,} samples, MB", "difference"], lines)
-    options = " --quick" * arguments.quick
-    said = f"`python scripts/bench_memory.py{options} --write`: largest resident size of a whole command, "
+    said = f"`{command(made, arguments)}`: largest resident size of a whole command, "
     said += f"{platform.machine()}, one thread. At most {MOST} MB more is the target."
     publish("\n".join([HEADING, "", said, "", *table]), write=arguments.write)
 

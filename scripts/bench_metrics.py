@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from sections import publish
+from sections import command, options, publish
 from torch import Tensor
 from tqdm import tqdm
 
@@ -90,15 +90,18 @@ def accumulate(rows: Tensor) -> list[str]:
     return [f"moments of 50,000, {BLOCK} at a time", f"{seconds:.0f}", "-", "-", "-"]
 
 
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = options(__file__, __doc__)
+    made.add_argument("--rounds", type=int, default=3, help="of both in turn: 3")
+    made.add_argument("--threads", type=int, default=2, help="of torch-fidelity, ours uses one: 2")
+    return made
+
+
 def main() -> None:
     """Measure and print; with --write put the section into results/benchmarks.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    arguments = parser.parse_args()
+    made = parser()
+    arguments = made.parse_args()
     torch.set_num_threads(arguments.threads)
     many = features(2500, 1)
     full, second = moments(many), moments(features(2500, 2))
@@ -112,7 +115,7 @@ def main() -> None:
     ]
     head = ["what", "seconds", "torch-fidelity", "ratio", "relative difference"]
     told = (
-        f"`python scripts/{Path(__file__).name} --write`: {platform.machine()}, {arguments.threads} threads "
+        f"`{command(made, arguments)}`: {platform.machine()}, {arguments.threads} threads "
         f"(ours uses one), torch {torch.__version__}, torch-fidelity {metadata.version('torch-fidelity')}; "
         f"medians of {arguments.rounds} rounds in turn. Ratios hold on a busy machine, seconds do not."
     )

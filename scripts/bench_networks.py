@@ -1,14 +1,18 @@
 """Time of one forward pass of our networks, as a ratio to a plain implementation of the same network.
 
     python scripts/bench_networks.py                       # CIFAR-10's DDPM++ and NCSN++, ImageNet-64's ADM
+    python scripts/bench_networks.py --quick               # CIFAR-10's two, one sample at a time
+    python scripts/bench_networks.py --write               # ... and in results/benchmarks.md
     python scripts/bench_networks.py ddpmpp --batch 1 8 --rounds 9
     python scripts/bench_networks.py --device cuda --batch 64 --half
 
 Plain means: the papers' formulas with torch's operations as they come, in NCHW: attention by two matrix
 products and a softmax, resampling by grouped convolutions, one new tensor an operation. It reads the
 weights of our module, so the two compute the same numbers (the last column says how nearly). They take
-turns, round after round, and the median of the rounds' ratios is reported: below 1 is faster than plain.
-On a CPU it is processor time on one thread that counts, which holds on a busy machine too.
+turns, in another order each round: ours, and plain itself once more, between two runs of plain, whose mean
+is the measure. Medians of the rounds' ratios and their ranges are printed: below 1 is faster than plain, and
+what plain is off 1 against itself is noise. On one thread of a CPU it is processor time that counts, which
+holds on a busy machine too.
 """
 
 import argparse
@@ -24,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as nnf
-from sections import publish
+from sections import command, options, publish
 from torch import Tensor, nn
+from turns import between, spread
 
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
@@ -141,18 +146,19 @@ def fill(network: nn.Module) -> None:
         value.copy_(16 * noise if name.endswith("freqs") else norm + noise * fan_in**-0.5)
 
 
-def seconds(forward: Callable[[], Tensor]) -> float:
-    """Time of one call: of the processor, or by the clock if a GPU does the work."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+def seconds(forward: Callable[[], Tensor], device: str) -> float:
+    """Time of one call: of the processor where one thread of a CPU does the work, else by the clock."""
+    processor = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if processor else time.perf_counter
     start = clock()
     forward()
-    if torch.cuda.is_available():
+    if device != "cpu":
         torch.cuda.synchronize()
     return clock() - start
 
 
 def measure(name: str, batch: int, rounds: int, device: str, half: bool) -> list[str]:
-    """A row of the table: network, batch, milliseconds of both, median ratio, largest relative difference."""
+    """A row of the table: network, batch, milliseconds, ratios of ours and of plain, largest difference."""
     dtype = torch.float16 if half else torch.float32
     ours = NETWORKS[name]().eval().requires_grad_(False)
     fill(ours)
@@ -165,45 +171,67 @@ def measure(name: str, batch: int, rounds: int, device: str, half: bool) -> list
     shape = (config.in_channels, config.img_resolution, config.img_resolution)
     x = Philox(torch.arange(batch), shape, dtype=torch.float32).normal().to(device, dtype)
     c_noise = torch.linspace(-1.5, 1.0, batch, device=device, dtype=dtype)
+    ways = {"ours": lambda: ours(x, c_noise), "plain": lambda: plain(reference, x, c_noise)}
+    ratios: dict[str, list[float]] = {way: [] for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in ways}
     with torch.inference_mode():
-        first, second = ours(x, c_noise), plain(reference, x, c_noise)
+        first, second = ways["ours"](), ways["plain"]()  # and warms up
         difference = float((first - second).abs().max() / second.abs().max())
-        times = [
-            (seconds(lambda: ours(x, c_noise)), seconds(lambda: plain(reference, x, c_noise)))
-            for _ in range(rounds + 1)
-        ][1:]  # the first round warms up
-    ratio = statistics.median(own / other for own, other in times)
-    own, other = (1000 * statistics.median(column) for column in zip(*times, strict=True))
-    return [name, str(batch), f"{own:.1f}", f"{other:.1f}", f"{ratio:.2f}", f"{difference:.0e}"]
+        turns = between(
+            list(ways),
+            lambda way: seconds(ways[way], device),
+            lambda: seconds(ways["plain"], device),
+            rounds,
+        )
+        for way, taken, base in turns:
+            ratios[way].append(taken / base)
+            times[way].append(1000 * taken)
+    own, other = (f"{statistics.median(times[way]):.1f}" for way in ("ours", "plain"))
+    both = [spread(ratios[way]) for way in ("ours", "plain")]
+    return [name, str(batch), own, other, *both, f"{difference:.0e}"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = options(__file__, __doc__, quick="ddpmpp and ncsnpp at batch 1")
+    made.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; default: all"
+    )
+    made.add_argument("--batch", type=int, nargs="+", help="samples at a time: 1 and 4 (--quick: 1)")
+    made.add_argument("--rounds", type=int, default=9, help="9")
+    made.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    made.add_argument("--threads", type=int, default=1, help="of a CPU: 1")
+    made.add_argument("--half", action="store_true", help="float16 weights and activations")
+    return made
 
 
 def main() -> None:
     """Measure and print; with --write put the section into results/benchmarks.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; all if none is given")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    parser.add_argument("--half", action="store_true", help="float16 weights and activations")
-    arguments = parser.parse_args()
+    made = parser()
+    arguments = made.parse_args()
+    quick, device = arguments.quick, arguments.device
+    networks = arguments.networks or (["ddpmpp", "ncsnpp"] if quick else list(NETWORKS))
+    unknown = [name for name in networks if name not in NETWORKS]
+    if unknown:
+        made.error(f"no network {unknown[0]!r}: choose from {', '.join(NETWORKS)}")
     torch.set_num_threads(arguments.threads)
     rows = [
-        measure(name, batch, arguments.rounds, arguments.device, arguments.half)
-        for name in arguments.networks or NETWORKS
-        for batch in arguments.batch
+        measure(name, batch, arguments.rounds, device, arguments.half)
+        for name in networks
+        for batch in arguments.batch or ([1] if quick else [1, 4])
     ]
-    table = markdown_table(["network", "batch", "ms", "plain ms", "ratio", "difference"], rows)
+    header = ["network", "batch", "ms", "plain ms", "ours/plain", "plain/plain", "difference"]
+    machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     told = (
-        f"`python scripts/bench_networks.py {' '.join(sys.argv[1:])}`: a forward pass beside a plain form of "
-        f"the same network, medians of {arguments.rounds} rounds in turn, {arguments.device}, "
-        f"{arguments.threads} thread(s), {platform.machine()}, torch {torch.__version__}. "
-        "Target: a ratio of at most 1."
+        f"`{command(made, arguments)}`: a forward pass between two of a plain form of the same network, "
+        "medians "
+        f"and ranges of {arguments.rounds} rounds, {machine}, {arguments.threads} thread(s), torch "
+        f"{torch.__version__}. Target: a ratio of at most 1. **Noise is what `plain/plain` shows**, the "
+        "plain "
+        "form measured against itself in the same way: a ratio of ours within its range is not told from 1."
     )
-    publish("\n".join([HEADING, "", told, "", *table]), write=arguments.write)
+    section = "\n".join([HEADING, "", told, "", *markdown_table(header, rows)])
+    publish(section, write=arguments.write, device=device)
 
 
 if __name__ == "__main__":

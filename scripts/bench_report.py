@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sections import publish
+from sections import command, options, publish
 
 from seedsbench.report.main import build_report
 
@@ -56,14 +56,17 @@ def write_rows(folder: Path, n: int) -> None:
     (folder / "half.json").write_text('{"status": "do')
 
 
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = options(__file__, __doc__)
+    made.add_argument("--rows", type=int, default=1000, help="of the study: 1000")
+    return made
+
+
 def main() -> None:
     """Build it twice; the second time has the imports behind it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    arguments = parser.parse_args()
+    made = parser()
+    arguments = made.parse_args()
     rows, taken = arguments.rows, []
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"
@@ -73,7 +76,7 @@ def main() -> None:
             build_report(study)
             taken.append(time.process_time() - start)
     told = (
-        f"`python scripts/bench_report.py --rows {rows} --write`: {rows:,} rows with failures, missing "
+        f"`{command(made, arguments)}`: {rows:,} rows with failures, missing "
         f"values, copies and a half-written file take {taken[0]:.2f} s of processor time, the second time "
         f"{taken[1]:.2f} s ({platform.machine()}; target for 1,000: 5 s)."
     )

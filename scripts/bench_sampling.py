@@ -1,20 +1,25 @@
 """What sampling costs beside the network, and what each way of running the network gains and changes.
 
-    python scripts/bench_sampling.py                  # tables on the terminal
+    python scripts/bench_sampling.py                  # tables on the terminal; it says how long it takes
     python scripts/bench_sampling.py --quick          # ... within five minutes on two cores
     python scripts/bench_sampling.py --write          # ... and in results/benchmarks.md
     python scripts/bench_sampling.py --device cuda
 
 The network is CIFAR-10's DDPM++ of Karras et al. 2022 (55.7M parameters) with random weights; a cell's
 sampling (`seedsbench.bench.sampling.generate`: start, noise, preconditioning, solver, checks) is compared
-with its evaluations times a bare forward pass of the same batch, precision and layout. Forward passes before
-and after each cell are its measure, round after round, and medians are reported: ratios within one run hold
-on a busy machine too. What of the cost is ours is measured more finely with a network that does nothing. On
-a CPU it is processor time on one thread that counts. The second table runs one
-solver in every mode, in turn with strict fp32.
+with its evaluations times a bare forward pass of the same batch, precision and layout. Every cell lies
+between two measurements of the forward pass, and their mean is its measure; the order changes from round to
+round. Medians and ranges are printed. In each table one line compares a thing with itself, in just the same
+way: what it is off 1 is noise. What of the cost is ours is measured more finely with a network that does
+nothing. On a CPU it is processor time on one thread that counts. The second table runs one solver in every
+mode, between runs in strict fp32.
+
+The batch is the fastest one a sample, found by trying, unless --batch is given. Modes that go through
+torch.compile take minutes each before anything is measured; --quick leaves them out unless they are named.
 """
 
 import argparse
+import math
 import platform
 import statistics
 import sys
@@ -27,9 +32,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from sections import publish
+from sections import command, foretell, options, publish
 from torch import Tensor, nn
-from tqdm import tqdm
+from turns import between, spread
 
 import seedsbench
 from seedsbench.api import noise_levels
@@ -48,16 +53,18 @@ SOLVERS = ("euler", "heun", "seeds1", "seeds3", "dpmpp_2m")
 MODES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "dtype=float32": {"dtype": torch.float32},
+    "fp32+compile": {"compile": True},
     "tf32": {"precision": "tf32"},
+    "tf32+compile": {"precision": "tf32", "compile": True},
     "bf16": {"precision": "bf16"},
+    "bf16+compile": {"precision": "bf16", "compile": True},
     "fp16": {"precision": "fp16"},
-    "compile": {"compile": True},
-    "tf32 compile": {"precision": "tf32", "compile": True},
-    "bf16 compile": {"precision": "bf16", "compile": True},
-    "fp16 compile": {"precision": "fp16", "compile": True},
+    "fp16+compile": {"precision": "fp16", "compile": True},
 }
-ON_CPU = ("fp32", "dtype=float32", "bf16", "compile")
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""What /proc/cpuinfo calls a CPU's units for products of bfloat16."""
 MODE_SOLVER = "dpmpp_2m"
+ITSELF = "(the network alone)"
 HEADING = "## Cost of sampling"
 
 
@@ -90,8 +97,9 @@ class Bench:
         seconds = timed(draw, self.device)
         return seconds, int(found[0].nfe.max()), found[0].x
 
-    def forward(self, plan: Plan) -> float:
-        """Seconds of a bare forward pass of the plan's network."""
+    def forward(self, plan: Plan, times: int = 0) -> float:
+        """Seconds of a bare forward pass of the plan's network: the mean of so many, or of a measure's."""
+        times = times or max(1, self.nfe // 4)
         run = variant(
             self.denoiser, self.device, precision=plan.precision, compiled=plan.compile, size=self.batch
         )
@@ -100,7 +108,12 @@ class Bench:
         x = torch.zeros(self.batch, *self.denoiser.image_shape, device=self.device)
         c_noise = torch.zeros((), device=self.device)
         with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
-            return timed(lambda: network(x, c_noise, None), self.device)
+
+            def passes() -> None:
+                for _ in range(times):
+                    network(x, c_noise, None)
+
+            return timed(passes, self.device) / times
 
 
 class Nothing(nn.Module):
@@ -138,104 +151,152 @@ def best_batch(denoiser: Preconditioned, device: str, most: int) -> int:
     """The batch of the fastest forward pass a sample."""
     bench = Bench(denoiser, device, batch=1, nfe=2, rounds=1)
     plan = bench.plan("euler")
-    return fastest(lambda size: min(replace(bench, batch=size).forward(plan) for _ in range(3)), most)
+    return fastest(lambda size: min(replace(bench, batch=size).forward(plan, 1) for _ in range(3)), most)
 
 
-def overheads(bench: Bench) -> list[list[str]]:
-    """Of each solver: evaluations, what a cell costs over them, and our share in per cent of them."""
+def bf16_units() -> list[str]:
+    """This CPU's units for bfloat16, by their flags; none where nothing tells."""
+    told = Path("/proc/cpuinfo")
+    flags = told.read_text() if told.is_file() else ""
+    return [flag for flag in BF16_FLAGS if flag in flags]
+
+
+def default_modes(device: str, *, quick: bool) -> list[str]:
+    """All on a GPU; on a CPU those it can run, bf16 compiled only with units for it. Quick: none compiled."""
+    names = list(MODES)
+    if device == "cpu":
+        names = ["fp32", "dtype=float32", "fp32+compile", "bf16"] + ["bf16+compile"] * bool(bf16_units())
+    return [name for name in names if not (quick and "compile" in name)]
+
+
+def overheads(bench: Bench) -> tuple[list[list[str]], str]:
+    """Of each solver: evaluations, what a cell costs over them, our share in per cent; and the noise."""
     plans = {name: bench.plan(name) for name in SOLVERS}
-    ratios: dict[str, list[float]] = {name: [] for name in SOLVERS}
-    ours: dict[str, list[float]] = {name: [] for name in SOLVERS}
-    nfes: dict[str, int] = {}
+    network = bench.plan("euler")
     idle = replace(bench, denoiser=bench.denoiser.with_network(lambda network: Nothing()))
-    idle.cell(plans["euler"])
-    bench.forward(plans["euler"])
-    for _ in tqdm(range(bench.rounds), unit="round", disable=None):
-        before = bench.forward(plans["euler"])
-        for name, plan in plans.items():
-            seconds, nfes[name], _ = bench.cell(plan)
-            after = bench.forward(plan)
-            evaluations = nfes[name] * (before + after) / 2
-            ratios[name].append(seconds / evaluations)
-            ours[name].append(100 * idle.cell(plan)[0] / evaluations)
-            before = after
-    return [
-        [name, str(nfes[name]), spread(ratios[name]), f"{statistics.median(ours[name]):.2f} %"]
-        for name in SOLVERS
-    ]
+    for plan in plans.values():
+        idle.cell(plan)
+    seconds = min(bench.forward(network) for _ in range(2))
+    foretell("solvers", bench.rounds * seconds * (len(plans) + 1) * (bench.nfe + max(1, bench.nfe // 4)))
+
+    def measure(name: str) -> tuple[int, float, float]:
+        """Evaluations, seconds of the cell, and with a network that does nothing."""
+        if name == ITSELF:
+            return bench.nfe, bench.nfe * bench.forward(network, bench.nfe), math.nan
+        taken, nfe, _ = bench.cell(plans[name])
+        return nfe, taken, idle.cell(plans[name])[0]
+
+    nfes: dict[str, int] = {}
+    ratios: dict[str, list[float]] = {name: [] for name in (*SOLVERS, ITSELF)}
+    ours: dict[str, list[float]] = {name: [] for name in (*SOLVERS, ITSELF)}
+    for name, (nfe, taken, own), forward in between(
+        list(ratios), measure, lambda: bench.forward(network), bench.rounds
+    ):
+        nfes[name] = nfe
+        ratios[name].append(taken / (nfe * forward))
+        ours[name].append(100 * own / (nfe * forward))
+    shares = {name: f"{statistics.median(ours[name]):.2f} %" for name in SOLVERS} | {ITSELF: ""}
+    lines = [[name, str(nfes[name]), spread(ratios[name]), shares[name]] for name in ratios]
+    return lines, spread(ratios[ITSELF])
 
 
-def modes(bench: Bench, names: list[str]) -> list[list[str]]:
-    """Of each mode: speed over strict fp32, cost over its own forward pass, deviation of the samples."""
-    strict, lines = bench.plan(MODE_SOLVER), []
+def modes(bench: Bench, names: list[str]) -> tuple[list[list[str]], str]:
+    """Of each mode: speed over strict fp32, cost over its own forward pass, deviation; and the noise."""
+    plans = {name: bench.plan(MODE_SOLVER, name) for name in dict.fromkeys(["fp32", *names])}
+    strict = plans["fp32"]
     reference = bench.cell(strict)[2].double()
-    for name in tqdm(names, unit="mode", disable=None):
-        plan = bench.plan(MODE_SOLVER, name)
-        x = bench.cell(plan)[2].double()  # and compiles
-        speeds, costs = [], []
-        for _ in range(bench.rounds):
-            plain, own, forward = bench.cell(strict)[0], bench.cell(plan), bench.forward(plan)
-            speeds.append(plain / own[0])
-            costs.append(own[0] / own[1] / forward)
+    deviations, seconds = {}, {}
+    for name, plan in plans.items():
+        bench.cell(plan)  # and compiles
+        seconds[name], _, x = bench.cell(plan)
+        bench.forward(plan)
         rms = float((x - reference).square().mean().sqrt() / reference.square().mean().sqrt())
-        most = float((x - reference).abs().max() * 127.5)
-        lines.append([name, spread(speeds), spread(costs), f"{rms:.1e}", f"{most:.2g}"])
-    return lines
+        deviations[name] = [f"{rms:.1e}", f"{float((x - reference).abs().max() * 127.5):.2g}"]
+    whole = 1.5 * sum(seconds.values()) + (len(seconds) + 1) * seconds["fp32"]
+    foretell("modes", bench.rounds * whole)
+
+    def measure(name: str) -> tuple[float, float]:
+        """Seconds of the mode's cell, and its cost over its own forward passes, before and after."""
+        before = bench.forward(plans[name])
+        taken, nfe, _ = bench.cell(plans[name])
+        return taken, taken / nfe * 2 / (before + bench.forward(plans[name]))
+
+    speeds: dict[str, list[float]] = {name: [] for name in plans}
+    costs: dict[str, list[float]] = {name: [] for name in plans}
+    for name, (taken, cost), plain in between(
+        list(plans), measure, lambda: bench.cell(strict)[0], bench.rounds
+    ):
+        speeds[name].append(plain / taken)
+        costs[name].append(cost)
+    lines = [[name, spread(speeds[name]), spread(costs[name]), *deviations[name]] for name in plans]
+    return lines, spread(speeds["fp32"])
 
 
-def spread(values: list[float]) -> str:
-    """Median and, in brackets, the ends."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})"
-
-
-def report(bench: Bench, names: list[str], command: str) -> str:
-    """The section of results/benchmarks.md."""
+def report(bench: Bench, names: list[str], ran: str, why: str) -> str:
+    """The section of results/benchmarks.md. why: that batch."""
     where = torch.cuda.get_device_name() if bench.device != "cpu" else f"{platform.machine()}, one thread"
+    costs, noise = overheads(bench)
+    solvers = markdown_table(["solver", "NFE", "cost", "ours"], costs)
+    gains, itself = modes(bench, names)
+    ways = markdown_table(["mode", "speed", "cost", "deviation", "grey levels"], gains)
     told = (
-        f"`{command}`: DDPM++ for CIFAR-10 (55.7M parameters, random weights), {bench.batch} samples at a "
-        f"time, at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
+        f"`{ran}`: DDPM++ for CIFAR-10 (55.7M parameters, random weights), {bench.batch} sample(s) at a "
+        f"time ({why}), at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
         f"{bench.rounds} rounds and their range. Cost: of a cell's sampling, noise included, over its "
-        "evaluations times a bare forward pass (target: 1.03 on a CPU, 1.05 on a GPU). Ours: the same cell "
-        "with a network that does nothing, over the same."
+        "evaluations times a bare forward pass, the mean of just before and just after (target: 1.03 on a "
+        "CPU, 1.05 on a GPU). Ours: the same cell with a network that does nothing, over the same. **Noise: "
+        f"the network alone, measured like a cell, costs {noise} times itself;** a cost within that range of "
+        "1 is not told from 1 by this column, and one below 1 is nothing but noise."
     )
     second = (
-        f"Modes, {MODE_SOLVER}: speed over strict fp32 in turn with it; cost as above, of the mode's own "
-        "forward pass; deviation of the samples from strict fp32's, rms over rms, and the largest in grey "
-        "levels of 255."
+        f"Modes, {MODE_SOLVER}: speed over strict fp32, the mean of just before and just after; cost as "
+        "above, of the mode's own forward pass; deviation of the samples from strict fp32's, rms over rms, "
+        f"and the largest in grey levels of 255. **Noise: fp32 has {itself} times its own speed.**"
     )
-    solvers = markdown_table(["solver", "NFE", "cost", "ours"], overheads(bench))
-    ways = markdown_table(["mode", "speed", "cost", "deviation", "grey levels"], modes(bench, names))
+    if bench.device == "cpu":
+        units = " and ".join(bf16_units())
+        second += f" This CPU has units for bf16 ({units})." if units else " This CPU has no units for bf16."
     return "\n".join([HEADING, "", told, "", *solvers, "", second, "", *ways, ""])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = options(__file__, __doc__, quick="on a CPU one sample of 4 evaluations; 4 rounds; no compilation")
+    told = f"beside fp32, of {', '.join(MODES)}; default: all that suit the device"
+    made.add_argument("modes", nargs="*", metavar="MODE", help=told)
+    made.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    made.add_argument("--batch", type=int, help="samples at a time; the fastest if not given")
+    made.add_argument(
+        "--nfe", type=int, help="evaluations at most: 10 on a CPU (--quick: 4, the least), 18 on a GPU"
+    )
+    made.add_argument("--rounds", type=int, help="of measuring: 8 (--quick: 4)")
+    return made
 
 
 def main() -> None:
     """Measure and print; with --write put the section into results/benchmarks.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("modes", nargs="*", help=f"of {', '.join(MODES)}; all, if none is given")
-    parser.add_argument("--quick", action="store_true", help="small batches and few rounds; no compilation")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=None, help="samples at a time; the fastest if not given")
-    parser.add_argument("--nfe", type=int, default=None)
-    parser.add_argument("--rounds", type=int, default=None)
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    arguments = parser.parse_args()
-    on_cpu = arguments.device == "cpu"
+    made = parser()
+    arguments = made.parse_args()
+    unknown = [name for name in arguments.modes if name not in MODES]
+    if unknown:
+        made.error(f"no mode {unknown[0]!r}: choose from {', '.join(MODES)}")
+    if arguments.nfe is not None and arguments.nfe < 4:
+        made.error(f"--nfe {arguments.nfe}: seeds3 needs 4 at least")
+    device, quick = arguments.device, arguments.quick
+    on_cpu = device == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-    names = arguments.modes or list(ON_CPU if on_cpu else MODES)
-    if arguments.quick and not arguments.modes:
-        names = [name for name in names if "compile" not in name]
-    network = ddpmpp(arguments.device)
-    most = (1 if arguments.quick else 8) if on_cpu else 1024
-    batch = arguments.batch or best_batch(network, arguments.device, most)
+    names = arguments.modes or default_modes(device, quick=quick)
+    network = ddpmpp(device)
+    most = (1 if quick else 8) if on_cpu else 1024
+    batch = arguments.batch or best_batch(network, device, most)
     denoiser = FixedBatch(network, batch) if on_cpu else network
-    nfe = arguments.nfe or (4 if arguments.quick and on_cpu else 18)
-    rounds = arguments.rounds or (3 if arguments.quick else 5)
-    command = " ".join(["python", f"scripts/{Path(__file__).name}", *sys.argv[1:]])
-    section = report(Bench(denoiser, arguments.device, batch, nfe, rounds), names, command)
-    publish(section, write=arguments.write)
+    nfe = arguments.nfe or ((4 if quick else 10) if on_cpu else 18)
+    rounds = arguments.rounds or (4 if quick else 8)
+    bench = Bench(denoiser, device, batch, nfe, rounds)
+    why = "as asked" if arguments.batch else f"the fastest a sample, of 1 to {most}"
+    section = report(bench, names, command(made, arguments), why)
+    publish(section, write=arguments.write, device=device)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sections import publish
+from sections import command, options, publish
 
 from seedsbench.bench.store import ResultStore
 from seedsbench.report.rows import read_rows
@@ -96,25 +96,26 @@ def measure(folder: Path, count: int) -> list[list[str]]:
     return lines + [[what, f"{seconds(run) / of_one:.3f} ms", ""] for what, run in each.items()]
 
 
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return options(__file__, __doc__, quick="10,000 rows instead of 100,000")
+
+
 def main() -> None:
     """Measure, print the table and, with --write, put it in place of the section's last one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="10,000 rows instead of 100,000")
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    options = parser.parse_args()
-    count = 10_000 if options.quick else 100_000
+    made = parser()
+    arguments = made.parse_args()
+    count = 10_000 if arguments.quick else 100_000
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(Path(folder), count)
-    command = "python scripts/bench_store.py" + (" --quick" if options.quick else "") + " --write"
     note = (
-        f"`{command}`: CPU seconds, {platform.machine()}, Python {platform.python_version()}, load "
+        f"`{command(made, arguments)}`: CPU seconds, {platform.machine()}, Python "
+        f"{platform.python_version()}, load "
         f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (other work slows these seconds too). "
         "The target is 100,000 rows read in 10 s."
     )
     section = "\n".join([HEADING, "", note, "", *markdown_table(["what", "CPU", "ratio"], lines), ""])
-    publish(section, write=options.write)
+    publish(section, write=arguments.write)
 
 
 if __name__ == "__main__":

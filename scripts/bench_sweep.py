@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sections import publish
+from sections import command, options, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 HEADING = "## A sweep loads once"
 SWEEP = ("-m", "solver=seeds1,seeds3,heun", "nfe=10,20,50", "study=bench")
 SECONDS: dict[str, float] = {}
-QUICK = 500
+SAMPLES, QUICK = 2000, 500
 CLOCK = "SEEDSBENCH_BENCH_STARTED"
 
 
@@ -76,17 +76,17 @@ def child(overrides: list[str]) -> None:
 def measure(samples: int, threads: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Seconds of each part of the sweep, and its rows."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--child", *SWEEP, f"samples={samples}"]
+        words = [sys.executable, __file__, "--child", *SWEEP, f"samples={samples}"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SEEDSBENCH_")}
         environment |= {CLOCK: str(time.time()), "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             raise SystemExit(f"the sweep failed:\n{done.stdout}")
         rows = [json.loads(path.read_text()) for path in Path(folder).glob("results/bench/rows/*.json")]
     return json.loads(done.stdout.splitlines()[-1]), rows
 
 
-def section(seconds: dict[str, float], rows: list[dict[str, Any]], samples: int, threads: int) -> str:
+def section(seconds: dict[str, float], rows: list[dict[str, Any]], threads: int, ran: str) -> str:
     """The Markdown of results/benchmarks.md."""
     from seedsbench.report.table import markdown_table
 
@@ -100,9 +100,8 @@ def section(seconds: dict[str, float], rows: list[dict[str, Any]], samples: int,
         for part, value in sorted(named.items(), key=lambda item: -item[1])
     ]
     told = (
-        f"`python scripts/bench_sweep.py {'--quick ' if samples == QUICK else ''}--write`: the README's "
-        f"first command ({len(rows)} cells, "
-        f"{samples} samples), {platform.machine()}, {threads} thread(s), torch {rows[0]['version_torch']}. "
+        f"`{ran}`: the README's first command ({len(rows)} cells, {rows[0]['samples']} samples), "
+        f"{platform.machine()}, {threads} thread(s), torch {rows[0]['version_torch']}. "
         f"**The cells take {cells / said:.3f} times the sampling, features and scores in their rows** "
         f"({said:.1f} s), the whole command with imports, checks and report {seconds['total'] / said:.3f}."
     )
@@ -110,20 +109,22 @@ def section(seconds: dict[str, float], rows: list[dict[str, Any]], samples: int,
     return "\n".join([HEADING, "", told, "", *table, ""])
 
 
+def parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    made = options(__file__, __doc__, quick=f"{QUICK} samples a cell instead of {SAMPLES}")
+    made.add_argument("--threads", type=int, default=1, help="of the sweep: 1")
+    return made
+
+
 def main() -> None:
     """Measure and print; with --write put the section into results/benchmarks.md."""
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="500 samples a cell instead of 2000")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks.md")
-    arguments = parser.parse_args()
-    samples = QUICK if arguments.quick else 2000
-    text = section(*measure(samples, arguments.threads), samples, arguments.threads)
+    made = parser()
+    arguments = made.parse_args()
+    seconds, rows = measure(QUICK if arguments.quick else SAMPLES, arguments.threads)
+    text = section(seconds, rows, arguments.threads, command(made, arguments))
     publish(text, write=arguments.write)
 
 
