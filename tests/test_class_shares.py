@@ -20,10 +20,16 @@ WEIGHTS = [
 ]
 
 
+def drawn(*arguments):
+    classes = classes_of(*arguments)
+    assert classes is not None
+    return classes
+
+
 @pytest.mark.parametrize("weights", WEIGHTS, ids=len)
 def test_balanced_classes_have_their_shares_among_the_first_n_for_every_n(weights):
     n = 5000
-    classes = classes_of(torch.arange(n), "balanced", len(weights), 0, weights)
+    classes = drawn(torch.arange(n), "balanced", len(weights), 0, weights)
     counts = torch.nn.functional.one_hot(classes, len(weights)).cumsum(0)
     wanted = torch.arange(1, n + 1)[:, None] * torch.tensor(weights, dtype=torch.float64)
     assert float((counts - wanted).abs().max()) < 2.5
@@ -32,34 +38,34 @@ def test_balanced_classes_have_their_shares_among_the_first_n_for_every_n(weight
 
 def test_shares_are_right_far_out_too():
     far = torch.arange(2**32 - 10_000, 2**32)
-    classes = classes_of(far, "balanced", 3, 0, (0.5, 0.3, 0.2))
+    classes = drawn(far, "balanced", 3, 0, (0.5, 0.3, 0.2))
     assert torch.bincount(classes).tolist() == [5000, 3000, 2000]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=len)
 def test_random_classes_have_their_shares_on_average(weights):
     n = 20_000
-    classes = classes_of(torch.arange(n), "random", len(weights), 1, weights)
+    classes = drawn(torch.arange(n), "random", len(weights), 1, weights)
     share = torch.tensor(weights)
     found = torch.bincount(classes, minlength=len(weights)) / n
     assert bool(((found - share).abs() < 5 * (share * (1 - share) / n).sqrt()).all())
-    assert not torch.equal(classes, classes_of(torch.arange(n), "random", len(weights), 2, weights))
+    assert not torch.equal(classes, drawn(torch.arange(n), "random", len(weights), 2, weights))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 7, 10, 49, 1000])
 @pytest.mark.parametrize("labels", ["balanced", "random"])
 def test_equal_weights_are_no_weights(n_classes, labels):
     indices = torch.cat([torch.arange(3000), torch.arange(2**32 - 3000, 2**32)])
-    plain = classes_of(indices, labels, n_classes, 3)
-    assert torch.equal(classes_of(indices, labels, n_classes, 3, (1 / n_classes,) * n_classes), plain)
+    plain = drawn(indices, labels, n_classes, 3)
+    assert torch.equal(drawn(indices, labels, n_classes, 3, (1 / n_classes,) * n_classes), plain)
 
 
 @pytest.mark.parametrize("labels", ["balanced", "random"])
 def test_a_class_depends_on_its_index_alone(labels):
     indices = torch.arange(500)
-    whole = classes_of(indices, labels, 3, 4, WEIGHTS[0])
+    whole = drawn(indices, labels, 3, 4, WEIGHTS[0])
     order = torch.arange(499, -1, -3)
-    assert torch.equal(classes_of(indices[order], labels, 3, 4, WEIGHTS[0]), whole[order])
+    assert torch.equal(drawn(indices[order], labels, 3, 4, WEIGHTS[0]), whole[order])
 
 
 @pytest.mark.parametrize("labels", ["balanced", "random", "none"])
