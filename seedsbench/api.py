@@ -1,5 +1,7 @@
 """The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
 
+import inspect
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +111,20 @@ def sample(
     final: Final = "denoise",
     afs: bool = False,
     noise: Noise | None = None,
+    seed: int = 0,
+    indices: Tensor | Sequence[int] | None = None,
     labels: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     return_trajectory: bool = False,
 ) -> Samples:
     """Draw samples: one solver, one path of noise levels, from given standard normal latents.
+
+    A stochastic solver draws sample i's noise from (seed, indices[i]). Left at their defaults these are the
+    same in every call, and so is the noise: in a loop, number the samples, as the latents' own counter does.
+
+        for indices in torch.arange(50_000).split(256):
+            z = seedsbench.noise.latents(indices, (3, 32, 32), seed=0)
+            x = seedsbench.sample(denoiser, z, solver="seeds3", nfe=20, indices=indices).x
 
     denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
         `round_sigma` are used where it has them.
@@ -125,25 +136,23 @@ def sample(
     final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
         coordinates, "stop" leaves the (scaled) state there.
     afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.
-    noise: object with normal() and increment(q0, q1); None is counter-based noise of seed 0, one
-        stream for each position in the batch.
+    noise: object with normal() and increment(q0, q1), in place of seed and indices; None is counter-based.
+    seed, indices: of that noise: in [0, 2**64), and (B,) sample numbers in [0, 2**32), 0 .. B - 1 if None.
     labels: (B, K) one-hot or None. dtype: of the state (the network's own dtype is the denoiser's).
 
-    Raises ValueError for unusable input before any evaluation, NonFiniteError naming step and sigma.
+    Raises ValueError for unusable input before any evaluation, and for a denoiser whose answer has not the
+    shape of x; NonFiniteError naming step and sigma.
     """
-    if latents.ndim != 4:
-        raise ValueError(f"latents must have shape (B, C, H, W), got {tuple(latents.shape)}")
+    _check_inputs(denoiser, latents, labels)
+    step_noise = _noise(noise, seed, indices, latents, dtype)
     method = _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
     levels, fitted = noise_levels(denoiser, _object("schedule", schedule, Schedule), rule, n_steps)
-    batch = latents.shape[0]
-    process = Process(denoiser, fitted, batch, labels, afs=afs)
-    if noise is None:
-        noise = Philox(torch.arange(batch), latents.shape[1:], dtype=dtype, device=latents.device)
+    process = Process(denoiser, fitted, len(latents), labels, afs=afs)
     states = []
     x = latents
-    for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), noise, final):
+    for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
         if return_trajectory:
             states.append(x)
     return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
@@ -154,8 +163,60 @@ def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
     return choice if isinstance(choice, kind) else registry.build(registry.configured(group, choice))
 
 
+def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None) -> None:
+    """Raise ValueError unless latents are images and the denoiser's signature takes (x, sigma, labels)."""
+    if not isinstance(latents, Tensor) or latents.ndim != 4:
+        got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise ValueError(f"latents must be a tensor of shape (B, C, H, W), got {got}")
+    called = denoiser.forward if isinstance(denoiser, torch.nn.Module) else denoiser
+    if not callable(called):
+        raise ValueError(f"denoiser is no function D(x, sigma, labels) but {type(denoiser).__name__}")
+    try:
+        signature = inspect.signature(called)
+    except ValueError:  # written in C
+        return
+    try:
+        signature.bind(latents, latents, labels)
+    except TypeError as error:
+        raise ValueError(f"denoiser must be callable as D(x, sigma, labels): {error}") from None
+
+
+def _noise(
+    given: Noise | None,
+    seed: int,
+    indices: Tensor | Sequence[int] | None,
+    latents: Tensor,
+    dtype: torch.dtype,
+) -> Noise:
+    """What the steps draw from; ValueError for numbers that are none, or that a given noise would ignore."""
+    if given is not None:
+        if seed != 0 or indices is not None:
+            raise ValueError("seed and indices number the default noise: give either these or noise")
+        return given
+    batch = len(latents)
+    numbered = torch.as_tensor(range(batch) if indices is None else indices)
+    if tuple(numbered.shape) != (batch,) or numbered.is_floating_point() or numbered.dtype == torch.bool:
+        found = f"shape {tuple(numbered.shape)} and dtype {numbered.dtype}"
+        raise ValueError(f"indices have {found}: expected ({batch},) integers")
+    numbered = numbered.long()
+    if bool(((numbered < 0) | (numbered >= 2**32)).any()):
+        raise ValueError("indices must lie in [0, 2**32): give each sample a number of its own")
+    _check_whole("seed", seed)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed} must lie in [0, 2**64)")
+    return Philox(numbered, latents.shape[1:], seed=int(seed), dtype=dtype, device=latents.device)
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}={value!r} must be an integer")
+
+
 def _explicit(sigmas: Sequence[float] | Tensor) -> Explicit:
-    return Explicit(sigmas=tuple(torch.as_tensor(sigmas, dtype=torch.float64).tolist()))
+    levels = torch.as_tensor(sigmas, dtype=torch.float64)
+    if levels.ndim != 1:
+        raise ValueError(f"sigmas have shape {tuple(levels.shape)}: expected a list of noise levels")
+    return Explicit(sigmas=tuple(levels.tolist()))
 
 
 def _count(
@@ -174,10 +235,12 @@ def _count(
         )
     check_final(final)
     if nfe is not None:
+        _check_whole("nfe", nfe)
         return steps_of(solver, grid, nfe, final, afs=afs)
     if sigmas is not None:
         return len(sigmas) - 1
     assert steps is not None
+    _check_whole("steps", steps)
     if steps < 1:
         raise ValueError(f"steps={steps}: a run needs at least one step")
     return steps

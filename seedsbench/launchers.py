@@ -64,7 +64,7 @@ def told(name: str, cells: int, study: Path) -> Iterator[None]:
     logs = study / ".submitit" / "*" / "*_log.*"
     shown = name == "joblib"  # its workers write to this terminal themselves
     where = "" if shown else f"; whole logs: {logs}"
-    print(f"{cells} cells by hydra/launcher={name}{where}", file=sys.stderr)
+    print(f"{cells} cell{'s' * (cells != 1)} by hydra/launcher={name}{where}", file=sys.stderr)
     ended = threading.Event()
     follower = threading.Thread(target=_follow, args=(study / LOG, ended), daemon=True)
     if not shown:

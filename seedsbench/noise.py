@@ -1,5 +1,5 @@
 """Public name of the noise sources: `seedsbench.noise.Recorded(z)` and friends."""
 
-from seedsbench.diffusion.noise import Noise, PerImage, Philox, Recorded, Silent, edm_start
+from seedsbench.diffusion.noise import Noise, PerImage, Philox, Recorded, Silent, edm_start, latents
 
-__all__ = ["Noise", "PerImage", "Philox", "Recorded", "Silent", "edm_start"]
+__all__ = ["Noise", "PerImage", "Philox", "Recorded", "Silent", "edm_start", "latents"]

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
 from seedsbench.bench.arithmetic import check_network, check_precision
+from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
@@ -121,6 +122,7 @@ def preflight(options: Options) -> Checked:
                 check_network(cfg)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
+            check_classes(checked)
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
             launcher = str(first.hydra.runtime.choices["hydra/launcher"])

@@ -12,7 +12,7 @@ import seedsbench
 from seedsbench.bench import science, scoring
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.machine import device_of
-from seedsbench.bench.plan import plan_lines
+from seedsbench.bench.plan import plan_text
 from seedsbench.bench.science import scientific
 from seedsbench.bench.store import run_key
 from seedsbench.diffusion.process import Process
@@ -255,20 +255,21 @@ def test_the_floor_does_not_depend_on_the_solver(tmp_path):
     assert len({row["fid"] for row in rows}) == 3
 
 
-def test_plan_lines_say_steps_and_evaluations_and_compute_nothing(tmp_path, no_evaluation):
+def test_a_plan_says_steps_and_evaluations_and_compute_nothing(tmp_path, no_evaluation):
     overrides = ["repeats=2", "solver=heun", "nfe=10", f"results_dir={tmp_path}", "study=study"]
-    lines = plan_lines(compose(*overrides))
-    assert len(lines) == 2
-    assert "gaussian_mixture/edm heun nfe=10 seed=1: 4 steps, NFE 9, 180 evaluations to do" in lines[1]
-    assert "will be skipped" in plan_lines(compose("nfe=1"))[0]
+    lines = plan_text([compose(*overrides), compose("nfe=1")]).splitlines()
+    assert lines[0] == "3 cells"
+    assert "gaussian_mixture/edm heun nfe=10 seed=1: 4 steps, NFE 9, 180 evaluations to do" in lines[2]
+    assert "will be skipped" in lines[3]
+    assert plan_text([compose(*overrides, "repeats=1")]).splitlines()[0] == "1 cell"
     assert not (tmp_path / "study").exists()
 
 
-def test_plan_lines_know_what_is_done(tmp_path):
+def test_a_plan_knows_what_is_done(tmp_path):
     row = run(tmp_path)
-    lines = plan_lines(compose("repeats=2", f"results_dir={tmp_path}", "study=study"))
-    assert f"done, FID {row['fid']:.3f}" in lines[0]
-    assert "to do" in lines[1]
+    lines = plan_text([compose("repeats=2", f"results_dir={tmp_path}", "study=study")]).splitlines()
+    assert f"done, FID {row['fid']:.3f}" in lines[1]
+    assert "to do" in lines[2]
 
 
 def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):

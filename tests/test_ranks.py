@@ -137,7 +137,7 @@ def test_a_sweep_on_three_ranks_ends_with_its_report_and_exit_code(tmp_path, fat
     refused = torchrun(2, "solver=elur", cwd=tmp_path)
     assert refused.stderr.count("seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?") == 1
     planned = torchrun(2, *CELL, "plan=true", cwd=tmp_path).stdout
-    assert planned.count("1 cells") == 1
+    assert planned.count("1 cell\n") == 1
 
 
 @pytest.mark.slow

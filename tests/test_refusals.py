@@ -1,9 +1,14 @@
 """Commands that cannot run: each is refused in one line that says what would work, before anything runs."""
 
+import re
+
 import pytest
 import torch
+from cells import compose
 
 from seedsbench import registry
+from seedsbench.bench.cell import problem_of
+from seedsbench.bench.class_numbers import _classes
 from seedsbench.preflight import Usage, parse, preflight
 
 FIRST = registry.names("solver")[0]
@@ -132,3 +137,34 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     expected = f"cannot write to {tmp_path}/file/results/s (Not a directory): choose another place"
     assert expected in refusal(f"results_dir={tmp_path}/file/results", "study=s")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("model=glyphs labels=12", "labels=12: the model has classes 0..9"),
+        ("model=glyphs labels=-1", "labels=-1: the model has classes 0..9"),
+        ("model=gaussian_mixture labels=3", "labels=3: the model has classes 0..2"),
+        ("model=gaussian labels=0", "labels=0 on an unconditional model: use labels=none"),
+        ("model=glyphs_finite labels=random", "labels=random on an unconditional model"),
+        ("model=imagenet64 metrics=inception labels=1000", "labels=1000: the model has classes 0..999"),
+        ("-m model=glyphs,gaussian_mixture labels=1,10", "labels=10: the model has classes 0..9"),
+    ],
+)
+def test_a_class_that_no_model_of_the_command_has(arguments, expected):
+    with pytest.raises(Usage, match=rf"^{re.escape(expected)}"):
+        preflight(parse(arguments.split()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["model=gaussian_mixture labels=2", "model=gaussian labels=none", "-m model=gaussian,glyphs labels=9"],
+)
+def test_a_class_that_some_model_has_may_run(arguments):
+    preflight(parse(arguments.split()))
+
+
+@pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])
+def test_the_classes_known_unloaded_are_the_models_own(model):
+    cfg = compose(f"model={model}")
+    assert _classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim

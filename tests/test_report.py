@@ -277,6 +277,26 @@ def test_ticks_are_round_numbers(low, high, want):
 # --- figures, tables, sheets ---------------------------------------------------------------------
 
 
+@pytest.fixture
+def pareto(monkeypatch):
+    """Writes the figures of a frame and returns the Pareto figure as it was saved."""
+    from seedsbench.report import figures
+
+    def written(df, folder):
+        saved, save = {}, figures.save
+
+        def kept(figure, path, kinds):
+            saved[path.name] = figure
+            return save(figure, path, kinds)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(figures, "save", kept)
+            assert folder / "pareto.png" in figures.write_figures(df, folder)
+        return saved["pareto"]
+
+    return written
+
+
 def overlaps(figure):
     """Pairs of curve labels in one figure whose boxes cover each other, and labels off the page."""
     renderer = figure.canvas.get_renderer()
@@ -292,9 +312,7 @@ def overlaps(figure):
     return len(texts), pairs, off
 
 
-def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path):
-    from seedsbench.report.figures import pareto_figure
-
+def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path, pareto):
     solvers = ["seeds1", "seeds2", "seeds3", "seeds3_asreleased", "heun", "euler", "ddim", "ddpm", "dpmpp_2m"]
     solvers += [f"mine_{i}" for i in range(16)]
     rows = [
@@ -303,27 +321,23 @@ def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path):
         for i, s in enumerate(solvers)
         for b in (10, 50)
     ]
-    figure = pareto_figure(frame(tmp_path, rows))
+    figure = pareto(frame(tmp_path, rows), tmp_path / "figures")
     assert overlaps(figure) == (2 * len(solvers), [], [])
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["VP", "EDM"]
 
 
-def test_axes_name_the_extractor_and_never_inception_for_another(tmp_path):
-    from seedsbench.report.figures import pareto_figure
-
+def test_axes_name_the_extractor_and_never_inception_for_another(tmp_path, pareto):
     rows = [
         make_row("heun", b, extractor=e) for b in (10, 20) for e in ("glyphs-64d", "inception-v3", "pixels")
     ]
-    named = {ax.get_ylabel() for ax in pareto_figure(frame(tmp_path, rows)).axes}
+    named = {ax.get_ylabel() for ax in pareto(frame(tmp_path, rows), tmp_path / "figures").axes}
     assert named == {"FID, glyphs 64-d features", "FID, Inception-v3", "FID, raw pixels"}
 
 
-def test_floor_is_drawn_and_named_where_known(tmp_path):
-    from seedsbench.report.figures import pareto_figure
-
-    floored = pareto_figure(frame(tmp_path / "a", [make_row("heun", 20, fid_floor=0.213)]))
+def test_floor_is_drawn_and_named_where_known(tmp_path, pareto):
+    floored = pareto(frame(tmp_path / "a", [make_row("heun", 20, fid_floor=0.213)]), tmp_path / "f")
     assert any("real vs real, 0.21" in t.get_text() for t in floored.axes[0].texts)
-    bare = pareto_figure(frame(tmp_path / "b", [make_row("heun", 20, fid_floor=None)]))
+    bare = pareto(frame(tmp_path / "b", [make_row("heun", 20, fid_floor=None)]), tmp_path / "f")
     assert not any("real" in t.get_text() for t in bare.axes[0].texts)
 
 

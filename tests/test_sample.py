@@ -6,6 +6,7 @@ from measure import mixture
 
 import seedsbench
 from seedsbench.diffusion.integrate import NonFiniteError
+from seedsbench.diffusion.noise import Philox, Silent
 from seedsbench.solvers.base import Solver, StepResult
 
 START = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2, 1, 1)
@@ -39,6 +40,85 @@ def test_default_noise_is_seed_zero_by_position():
     assert torch.equal(a[:2], b)
 
 
+def test_numbered_samples_are_the_same_however_they_are_batched():
+    """Seed and index alone decide what a sample is; numbers left at their default repeat in every call."""
+    run = {"solver": "seeds2", "steps": 4}
+    indices = torch.arange(100, 110)
+    start = seedsbench.noise.latents(indices, (2, 1, 1), seed=7)
+    whole = seedsbench.sample(mixture(), start, seed=7, indices=indices, **run).x
+    parts = [
+        seedsbench.sample(mixture(), start[i], seed=7, indices=indices[i].tolist(), **run).x
+        for i in torch.arange(10).split(4)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+    unnumbered = seedsbench.sample(mixture(), start, **run).x
+    assert torch.equal(unnumbered, seedsbench.sample(mixture(), start, seed=0, indices=range(10), **run).x)
+    assert not torch.equal(unnumbered, whole)
+    assert torch.equal(
+        unnumbered, seedsbench.sample(mixture(), start, noise=Philox(torch.arange(10), (2, 1, 1)), **run).x
+    )
+
+
+def test_batches_of_a_numbered_loop_have_noise_of_their_own():
+    same = START[:1].expand(3, 2, 1, 1)
+    first, second = (
+        seedsbench.sample(mixture(), same, solver="seeds1", steps=4, indices=indices).x.flatten(1)
+        for indices in torch.arange(6).split(3)
+    )
+    assert len(torch.cat([first, second]).unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": Silent((4, 2, 1, 1)), "seed": 1}, "either"),
+        ({"noise": Silent((4, 2, 1, 1)), "indices": range(4)}, "either"),
+        ({"indices": range(3)}, r"\(3,\).*\(4,\) integers"),
+        ({"indices": [0.0, 1.0, 2.0, 3.0]}, "integers"),
+        ({"indices": [-1, 0, 1, 2]}, r"2\*\*32"),
+        ({"seed": -1}, r"seed=-1 .*2\*\*64"),
+        ({"seed": 0.5}, "seed=0.5 must be an integer"),
+    ],
+)
+def test_unusable_numbers_of_samples(options, message):
+    with pytest.raises(ValueError, match=message):
+        seedsbench.sample(mixture(), START, solver="heun", steps=2, **options)
+
+
+@pytest.mark.parametrize("solver", ["heun", "seeds3", "rk45"])
+@pytest.mark.parametrize(
+    ("answer", "shape"),
+    [
+        (lambda x: 0 * x[:, :1], r"\(4, 1, 1, 1\)"),
+        (lambda x: torch.cat([x, x], 1), r"\(4, 4, 1, 1\)"),
+        (lambda x: x.mean(), r"\(\)"),
+        (lambda x: (x,), "tuple"),
+    ],
+)
+def test_an_answer_of_another_shape_is_refused(solver, answer, shape):
+    with pytest.raises(ValueError, match=rf"denoiser returned {shape}, expected \(4, 2, 1, 1\): [^\n]*$"):
+        seedsbench.sample(lambda x, sigma, labels: answer(x), START, solver=solver, nfe=9)
+
+
+class TwoArguments(torch.nn.Module):
+    def forward(self, x, sigma):
+        return x
+
+
+@pytest.mark.parametrize("denoiser", [lambda x, sigma: x, TwoArguments(), None])
+def test_a_denoiser_that_cannot_be_called_is_refused_before_it_is(denoiser):
+    with pytest.raises(ValueError, match=r"^denoiser [^\n]*D\(x, sigma, labels\)[^\n]*$"):
+        seedsbench.sample(denoiser, START, solver="heun", steps=2)
+
+
+def test_an_error_inside_a_denoiser_is_its_own():
+    def mistaken(x, sigma, labels=None):
+        return x + "noise"
+
+    with pytest.raises(TypeError, match=r"unsupported operand|must be Tensor"):
+        seedsbench.sample(mistaken, START, solver="heun", steps=2)
+
+
 def test_labels_choose_components():
     from conftest import mixture_parameters
 
@@ -58,6 +138,9 @@ def test_labels_choose_components():
         ({}, "exactly one of"),
         ({"nfe": 10, "steps": 3}, "exactly one of"),
         ({"steps": 0}, "at least one step"),
+        *[({"nfe": value}, "nfe=.* must be an integer") for value in ("20", 20.5, True)],
+        *[({"steps": value}, "steps=.* must be an integer") for value in ("2", 2.5, True)],
+        ({"sigmas": 3.0}, "list of noise levels"),
         ({"nfe": 1}, "smallest budget that works is 2"),
         ({"steps": 2, "final": "round"}, "must be one of denoise, euler, stop"),
         ({"steps": 2, "schedule": "vpp"}, "Did you mean 'vp'"),

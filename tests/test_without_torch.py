@@ -94,7 +94,7 @@ def test_a_plan_where_nothing_has_run_yet_needs_no_torch(tmp_path, monkeypatch, 
 def test_what_only_torch_can_tell_is_told_by_torch(tmp_path):
     lines = without(tmp_path, "model=gaussian_mixture", "samples=20", "schedule=discrete", "plan=true")
     assert lines[-1] == "loaded"
-    assert "1 cells" in lines[0]
+    assert "1 cell" in lines[0]
 
 
 @pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])

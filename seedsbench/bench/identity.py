@@ -4,7 +4,7 @@ The builders in `bench.problems` take their identities from here, and plan=true 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,8 +35,12 @@ def glyphs_identity(regime: str) -> Identity:
 def mixture_identity(
     regime: str, name: str, means: list[list[float]], weights: list[float], std: float
 ) -> Identity:
-    """Of a Gaussian mixture: its parameters."""
-    return _analytic(regime, {"means": means, "weights": weights, "std": std})
+    """Of a Gaussian mixture: its parameters, and that samples' classes follow weights that differ."""
+    parameters = {"means": means, "weights": weights, "std": std}
+    who = _analytic(regime, parameters)
+    if len(set(weights)) == 1:
+        return who
+    return replace(who, model_id=digest({**parameters, "classes": "by weight"}, regime))
 
 
 def finite_glyphs_identity(regime: str, name: str, n_images: int) -> Identity:

@@ -18,13 +18,11 @@ from seedsbench.bench.store import ResultStore, run_key
 from seedsbench.solvers.base import BudgetError
 
 
-def plan_lines(cfg: DictConfig) -> list[str]:
-    """One line for each repeat of a cell: its choices, steps, evaluations, and what is done already."""
-    return _lines(cfg, _identity(cfg))[0]
-
-
 def plan_text(cells: list[DictConfig]) -> str:
-    """A count, one line a cell, then the time and disk that what is not done would take."""
+    """A count, one line a cell, then the time and disk that what is not done would take.
+
+    A cell's line has its choices, steps and evaluations, or what is known of it where it is done.
+    """
     lines, left = [], []
     for cfg in cells:
         who = _identity(cfg)
@@ -36,7 +34,7 @@ def plan_text(cells: list[DictConfig]) -> str:
         return "0 cells"
     results = Path(cells[0].results_dir)
     told = estimate_lines(estimate(left, results), results / cells[0].study)
-    return "\n".join([f"{len(lines)} cells", *lines, *told])
+    return "\n".join([f"{len(lines)} cell{'s' * (len(lines) != 1)}", *lines, *told])
 
 
 def _identity(cfg: DictConfig) -> Identity | None:

@@ -1,12 +1,13 @@
 """Sample indices to batches of finished samples. What sample i is depends on (seed, i) alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from seedsbench.bench.batching import BatchSize, out_of_memory
+from seedsbench.bench.classes import balanced_classes
 from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
@@ -23,12 +24,13 @@ Labels = str | int
 class Plan:
     """How samples are drawn: everything of a cell but the model and the indices.
 
-    sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (class
-    i mod K), "random", "none" or a class number; dtype: of the state; afs: analytic first step.
+    sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (each class
+    its share of the data: class i mod K if all are equal), "random", "none" or a class number; dtype: of
+    the state; afs: analytic first step.
 
     seeding: "philox", or "edm": image i of seed s has the per-image seed s * samples + i of EDM's
     generate script, so that seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then
-    drawn for every image of a conditional model, and used for labels "random".
+    drawn for every image of a conditional model, and used for labels "random" if all are equally likely.
 
     precision, compile: how the network runs (`seedsbench.bench.precision`).
     """
@@ -56,8 +58,10 @@ class SampleBatch:
     nfe: Tensor
 
 
-def classes_of(indices: Tensor, labels: Labels, label_dim: int, seed: int) -> Tensor | None:
-    """(B,) class of each sample, None for unconditional sampling.
+def classes_of(
+    indices: Tensor, labels: Labels, label_dim: int, seed: int, weights: Sequence[float] | None = None
+) -> Tensor | None:
+    """(B,) class of each sample, None for unconditional sampling. weights: `Denoiser.class_weights`.
 
     Raises ValueError for labels an unconditional model cannot honour (its "balanced" is "none": there
     is nothing to balance) and for a class out of range.
@@ -67,9 +71,9 @@ def classes_of(indices: Tensor, labels: Labels, label_dim: int, seed: int) -> Te
     if label_dim == 0:
         raise ValueError(f"labels={labels} on an unconditional model: use labels=none")
     if labels == "balanced":
-        return indices % label_dim
+        return indices % label_dim if weights is None else balanced_classes(indices, weights)
     if labels == "random":
-        return random_classes(indices, label_dim, seed=seed)
+        return random_classes(indices, label_dim, seed=seed, weights=weights)
     if not 0 <= int(labels) < label_dim:
         raise ValueError(f"labels={labels}: the model has classes 0..{label_dim - 1}")
     return torch.full_like(indices, int(labels))
@@ -126,7 +130,7 @@ def _finished(
 ) -> SampleBatch:
     """The samples with these indices."""
     with torch.inference_mode():
-        start, classes, noise = _start(plan, batch, denoiser.image_shape, denoiser.label_dim, device)
+        start, classes, noise = _start(plan, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
         network = _Evaluated(denoiser, tf32=plan.precision == "tf32")
         process = Process(network, plan.schedule, len(batch), labels, afs=plan.afs)
@@ -146,22 +150,22 @@ class _Evaluated:
 
     def __init__(self, denoiser: Denoiser, *, tf32: bool) -> None:
         self._denoiser, self._tf32 = denoiser, tf32
-        self.evaluations, self.round_sigma = denoiser.evaluations, denoiser.round_sigma
+        self.evaluations, self.round_sigma = getattr(denoiser, "evaluations", 1), denoiser.round_sigma
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         with tensor_cores(self._tf32):
             return self._denoiser(x, sigma, labels)
 
 
-def _start(
-    plan: Plan, batch: Tensor, shape: tuple[int, ...], label_dim: int, device: str
-) -> tuple[Tensor, Tensor | None, Noise]:
+def _start(plan: Plan, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:
     """Latents, classes and noise of the samples with these indices."""
-    classes = classes_of(batch, plan.labels, label_dim, plan.seed)
+    shape, label_dim = denoiser.image_shape, denoiser.label_dim
+    weights = getattr(denoiser, "class_weights", None)
+    classes = classes_of(batch, plan.labels, label_dim, plan.seed, weights)
     if plan.seeding == "edm":
         seeds = batch + (plan.seed * plan.samples) % 2**32
         begun = edm_start(seeds, shape, label_dim, dtype=plan.dtype, device=device)
-        drawn = begun.classes if plan.labels == "random" else classes
+        drawn = begun.classes if plan.labels == "random" and weights is None else classes
         return begun.latents.to(plan.dtype), drawn, begun.noise
     start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
     return start, classes, Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)

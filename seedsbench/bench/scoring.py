@@ -216,7 +216,9 @@ def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> 
         seed = FLOOR_SEEDS + k
         scorer = Scorer(replace(problem, pairs=None), n, splits=min(splits, n))
         for indices in torch.arange(n).split(FLOOR_BATCH):
-            classes = classes_of(indices, labels, problem.denoiser.label_dim, seed)
+            denoiser = problem.denoiser
+            weights = getattr(denoiser, "class_weights", None)
+            classes = classes_of(indices, labels, denoiser.label_dim, seed, weights)
             images = problem.real(indices, classes, seed)
             scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
         values.append(scorer.compute()["fid"])

@@ -112,6 +112,7 @@ class GaussianMixture(Analytic):
         self._log_weights = torch.tensor([math.log(w) for w in share.tolist()], dtype=torch.float64)
         label_dim = len(centres) if labelled else 0
         super().__init__((shape[0], shape[1], shape[2]), label_dim, sigma_min, sigma_max, sigma_table)
+        self.class_weights = tuple(share.tolist()) if labelled else None
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """E[data | x] = m + std^2 / (std^2 + sigma^2) (x - m), m the posterior mean of the centre."""

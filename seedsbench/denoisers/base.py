@@ -21,6 +21,7 @@ class Denoiser(ABC):
         img_channels: C of the (B, C, H, W) images.
         img_resolution: height of the images in pixels.
         label_dim: number of classes K; 0 means unconditional.
+        class_weights: share of each class in the data, (K,); None where all are equal.
         sigma_min, sigma_max: range of noise levels (data std units) the denoiser is good for.
         sigma_data: data std the network's own parametrisation assumes (EDM preconditioning), else None.
         evaluations: network evaluations one call costs each sample (2 with guidance).
@@ -30,6 +31,7 @@ class Denoiser(ABC):
     img_channels: int
     img_resolution: int
     label_dim: int = 0
+    class_weights: tuple[float, ...] | None = None
     sigma_min: float = 0.0
     sigma_max: float = float("inf")
     sigma_data: float | None = None
@@ -97,6 +99,7 @@ class FixedBatch(Denoiser):
         self.label_dim, self.evaluations = denoiser.label_dim, denoiser.evaluations
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.sigma_data = denoiser.sigma_data
+        self.class_weights = getattr(denoiser, "class_weights", None)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -115,6 +115,7 @@ class Guided(Denoiser):
         self.prediction_type: Prediction = prediction_type
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         self.label_dim, self.sigma_data = denoiser.label_dim, denoiser.sigma_data
+        self.class_weights = getattr(denoiser, "class_weights", None)
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.guides = scale != 1 and self.label_dim > 0
         self.evaluations = denoiser.evaluations * (2 if self.guides else 1)

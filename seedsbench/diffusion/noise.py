@@ -6,6 +6,9 @@ clock. Stage noises asked for as increments of one path have the right correlati
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +19,8 @@ from seedsbench.diffusion.fused import normals
 from seedsbench.diffusion.philox import philox_words
 
 LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
+EXACT = 2**30
+"""Largest denominator of a class's share: sample numbers and random words times it stay exact in int64."""
 
 
 class Noise(Protocol):
@@ -160,7 +165,16 @@ def latents(
     return Philox(indices, shape, seed=seed, stream=LATENTS, device=device).normal()
 
 
-def random_classes(indices: Tensor, n_classes: int, *, seed: int) -> Tensor:
-    """One class in [0, n_classes) for each sample index, (B,) int64."""
+def random_classes(
+    indices: Tensor, n_classes: int, *, seed: int, weights: Sequence[float] | None = None
+) -> Tensor:
+    """One class in [0, n_classes) for each sample index, (B,) int64.
+
+    weights: (n_classes,) probabilities, all equal if None.
+    """
     words = philox_words(torch.as_tensor(indices, dtype=torch.int64), seed=seed, stream=LABELS, draw=0)
-    return (words * n_classes) >> 32
+    if weights is None:
+        return (words * n_classes) >> 32
+    shares = [Fraction(end).limit_denominator(EXACT) for end in accumulate(weights[:-1])]
+    ends = [-(-share.numerator * 2**32 // share.denominator) for share in shares]
+    return torch.bucketize(words, torch.tensor(ends, dtype=torch.int64, device=words.device), right=True)

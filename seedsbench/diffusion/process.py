@@ -82,7 +82,7 @@ class Process:
         if first and self.afs:
             return analytic(x, sigma)
         self.nfe += self.cost
-        return self._denoiser(x, sigma, self._labels).to(x.dtype)
+        return self._evaluate(x, sigma, self._labels)
 
     def predict_rows(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         """D for some samples of the batch only. x: (n, C, H, W); sigma: (n,); rows: (n,) their places.
@@ -94,7 +94,18 @@ class Process:
             return analytic(x, sigma)
         self.nfe[rows.cpu()] += self.cost
         labels = None if self._labels is None else self._labels[rows]
-        return self._denoiser(x, sigma, labels).to(x.dtype)
+        return self._evaluate(x, sigma, labels)
+
+    def _evaluate(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The network's answer; ValueError unless it has the shape of x (another might broadcast unseen)."""
+        denoised = self._denoiser(x, sigma, labels)
+        found = tuple(denoised.shape) if isinstance(denoised, Tensor) else type(denoised).__name__
+        if found != tuple(x.shape):
+            raise ValueError(
+                f"denoiser returned {found}, expected {tuple(x.shape)}: D(x, sigma, labels) must be a tensor "
+                "of the shape of x (without the variances that some networks add as further channels)"
+            )
+        return denoised.to(x.dtype)
 
     def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
         """D for the scaled state x at time t; costs one evaluation. rows: as in `predict_rows`."""
@@ -127,7 +138,3 @@ class Process:
     def lam(self, t: Tensor) -> Tensor:
         """Half the log signal-to-noise ratio, -log sigma(t)."""
         return -self.schedule.sigma(t).log()
-
-    def t_of_lam(self, lam: Tensor) -> Tensor:
-        """Inverse of `lam`."""
-        return self.schedule.sigma_inv((-lam).exp())

@@ -85,11 +85,6 @@ def _drawn(shown: list[Panel], plot: Plot) -> list[Curves]:
     return [curves for curves in (prepare(panel, plot) for panel in shown) if len(curves.points)]
 
 
-def pareto_figure(df: pd.DataFrame, plot: Plot = PARETO) -> Figure:
-    """One panel for every set of comparable rows that holds a finished cell."""
-    return _figure(df, _drawn(panels(df), plot))
-
-
 def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> Figure:
     with mpl.rc_context(RC):
         if not drawn:

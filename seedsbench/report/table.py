@@ -43,7 +43,7 @@ def write_markdown(df: pd.DataFrame, problems: list[Problem], path: Path) -> Non
 
 def _counts(df: pd.DataFrame) -> str:
     counts = [f"{int((df['status'] == status).sum())} {status}" for status in ("done", "skipped", "failed")]
-    return f"{len(df)} cells: {', '.join(counts)}."
+    return f"{len(df)} cell{'s' * (len(df) != 1)}: {', '.join(counts)}."
 
 
 def _section(panel: Panel) -> list[str]:
