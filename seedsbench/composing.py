@@ -27,6 +27,8 @@ from seedsbench.overrides import GROUPS
 
 ConfigStore.instance().store(name="schema", node=Config)
 Bases = dict[tuple[str, ...], DictConfig]
+EXCHANGED = ("model", "schedule", "grid", "solver", "metrics", "tracker")
+"""Groups whose files hold options of their own; a regime or an experiment says more."""
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
@@ -51,9 +53,9 @@ def composing(config_dirs: list[str]) -> Iterator[None]:
 def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
     """The configuration of each list of overrides; of `hydra` only launcher, sweeper and choices are right.
 
-    Hydra composes once for each choice of groups but solvers (0.1 s): a solver's file takes the place of
-    another's. Plain values are then set on copies, by Hydra's own function. bases: what has been composed
-    already, added to.
+    Hydra composes (0.1 s) once for each regime or experiment; files of other groups take each other's place.
+    Plain values are then set on copies, by Hydra's own function. bases: what has been composed already,
+    added to.
     """
     found = []
     for overrides in cells:
@@ -61,7 +63,7 @@ def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
         rest = tuple(override for override in overrides if override not in plain)
         try:
             if rest not in bases:
-                bases[rest] = _with_solver(rest, bases) or compose(list(rest))
+                bases[rest] = _with_other_choices(rest, bases) or compose(list(rest))
             cfg = copy.deepcopy(bases[rest])
             parsed = OverridesParser.create().parse_overrides(plain)
             ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
@@ -71,27 +73,40 @@ def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
     return found
 
 
-def _with_solver(overrides: tuple[str, ...], bases: Bases) -> DictConfig | None:
-    """A composed configuration with another solver in place of its own; None if it takes more than that.
+def _with_other_choices(overrides: tuple[str, ...], bases: Bases) -> DictConfig | None:
+    """A composed configuration with other files in place of its own; None if it takes more than that.
 
-    The file is found and read by Hydra, which has to compose where it says more than options.
+    The files are found and read by Hydra, which has to compose where one says more than options.
     """
-    chosen = [override for override in overrides if override.startswith("solver=")]
-    others = [override for override in overrides if override not in chosen]
-    if len(chosen) != 1 or any(override.startswith("hydra.searchpath") for override in others):
+    chosen, others = _choices(overrides)
+    if any(override.startswith("hydra.searchpath") for override in others):
         return None
     for known, base in bases.items():
-        if [override for override in known if not override.startswith("solver=")] == others:
-            name = chosen[0].removeprefix("solver=")
-            loaded = GlobalHydra.instance().config_loader().repository.load_config(f"solver/{name}")  # type: ignore[attr-defined]
-            if loaded is None or loaded.defaults_list or loaded.header["package"] is not None:
-                return None
+        had, rest = _choices(known)
+        if rest == others and had.keys() == chosen.keys():
             cfg = copy.deepcopy(base)
-            with open_dict(cfg):
-                cfg.solver = loaded.config
-                cfg.hydra.runtime.choices.solver = name
-            return cfg
+            changed = {group: name for group, name in chosen.items() if had[group] != name}
+            return cfg if all(_put(cfg, group, name) for group, name in changed.items()) else None
     return None
+
+
+def _choices(overrides: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Choices of the groups whose files can be exchanged, and all other overrides."""
+    pairs = [override.partition("=") for override in overrides]
+    chosen = {key: value for key, _, value in pairs if key in EXCHANGED}
+    return chosen, ["".join(pair) for pair in pairs if pair[0] not in EXCHANGED]
+
+
+def _put(cfg: DictConfig, group: str, name: str) -> bool:
+    """Put a file in the place of the one chosen; False, with cfg as it was, if it is not that simple."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    loaded = loader.repository.load_config(f"{group}/{name}")
+    if loaded is None or loaded.defaults_list or loaded.header["package"] is not None:
+        return False
+    with open_dict(cfg):
+        cfg[group] = loaded.config
+        cfg.hydra.runtime.choices[group] = name
+    return True
 
 
 def _is_plain(override: str) -> bool:

@@ -18,12 +18,15 @@ def told(cfg):
     return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
 
 
-@pytest.mark.parametrize("rest", [["regime=vp"], ["model=gaussian", "nfe=7", "samples=10"]], ids=" ".join)
-def test_a_solver_put_in_anothers_place_is_what_hydra_composes(rest):
-    cells = [[*rest, f"solver={name}"] for name in registry.names("solver")]
+@pytest.mark.parametrize("rest", [["regime=vp"], ["schedule=ve", "nfe=7", "samples=10"]], ids=" ".join)
+def test_a_file_put_in_anothers_place_is_what_hydra_composes(rest):
+    solvers = registry.names("solver")[::6]
+    cells = [[f"model={model}", f"solver={name}"] for model in ("glyphs", "file") for name in solvers]
+    cells += [["model=gaussian", f"metrics={name}"] for name in registry.names("metrics")]
+    cells += [["model=gaussian", f"grid={name}"] for name in registry.names("grid")[::3]]
     with composing([]):
-        for quick, cell in zip(compose_each(cells, {}), cells, strict=True):
-            whole = compose(cell)
+        for quick, cell in zip(compose_each([[*rest, *c] for c in cells], {}), cells, strict=True):
+            whole = compose([*rest, *cell])
             assert told(quick) == told(whole)
             assert quick.hydra.runtime.choices == whole.hydra.runtime.choices
             with pytest.raises(ConfigAttributeError):

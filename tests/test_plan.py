@@ -1,6 +1,5 @@
 """plan=true and the lines of a running sweep: what is left, how long it takes, and quiet in logs."""
 
-import itertools
 import json
 import os
 import struct
@@ -114,10 +113,11 @@ def test_the_cost_of_the_embedded_network_is_within_a_factor_of_the_truth(tmp_pa
     assert 1 / 8 < ratio < 8  # as above; here two libraries share the machine differently
 
 
-def test_the_cost_of_every_embedded_model_is_known():
-    for model, regime in itertools.product(registry.names("model"), registry.names("regime")):
-        cfg = compose(f"model={model}", f"regime={regime}")
-        assert (from_products(cfg) is None) == (identity_of(cfg) is None), (model, regime)
+@pytest.mark.parametrize("model", registry.names("model"))
+def test_the_cost_of_every_embedded_model_is_known(model):
+    for regime in registry.names("regime"):
+        cfg = compose(f"regime={regime}", f"model={model}")
+        assert (from_products(cfg) is None) == (identity_of(cfg) is None), regime
 
 
 @pytest.mark.parametrize("override", ["precision=bf16", "compile=true", "model.std=0.2"])
