@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import scipy
 import torch
 from numpy.typing import ArrayLike
+from scipy.special import xlogy
 from torch import Tensor
 
 from seedsbench.metrics.base import State, as_matrix, check_indices
@@ -92,7 +92,7 @@ class InceptionScore:
             )
         unit = self.counts * 2.0**self.bits
         marginal = self.probabilities / unit[:, None]
-        scores = np.exp(self.negentropy / unit - scipy.special.xlogy(marginal, marginal).sum(axis=1))
+        scores = np.exp(self.negentropy / unit - xlogy(marginal, marginal).sum(axis=1))
         return {"is_mean": float(scores.mean()), "is_std": float(scores.std())}
 
 
