@@ -61,7 +61,7 @@ def _joblib(lost: list[str]) -> tuple[Any, str, Any]:
 
     def launching(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         try:
-            return launch(launcher, job_overrides, initial_job_idx)
+            return list(launch(launcher, job_overrides, initial_job_idx))
         except TerminatedWorkerError:  # of which cell, nobody knows; finished ones are found done
             print("seedsbench: a worker was lost; its cell and the others go on one by one", file=sys.stderr)
         results = []
