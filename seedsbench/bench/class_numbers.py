@@ -13,18 +13,18 @@ def check_classes(cells: Iterable[DictConfig]) -> None:
     """
     cells = list(cells)
     for labels in {cfg.labels: None for cfg in cells}:
-        refusals = [_refusal(labels, _classes(cfg.model)) for cfg in cells]
+        refusals = [refusal(labels, _classes(cfg.model)) for cfg in cells]
         if all(refusals):
             raise ValueError(refusals[0])
 
 
-def _refusal(labels: Any, n_classes: int | None) -> str | None:
-    """Why a model of so many classes cannot take the labels."""
+def refusal(labels: Any, n_classes: int | None) -> str | None:
+    """Why a model of so many classes (None: not known) cannot take the labels; None if it can."""
     if labels in ("balanced", "none", None) or n_classes is None:
         return None
     if n_classes == 0:
         return f"labels={labels} on an unconditional model: use labels=none"
-    known = labels == "random" or 0 <= labels < n_classes
+    known = labels == "random" or 0 <= int(labels) < n_classes
     return None if known else f"labels={labels}: the model has classes 0..{n_classes - 1}"
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.bench.batching import BatchSize, out_of_memory
+from seedsbench.bench.class_numbers import refusal
 from seedsbench.bench.classes import balanced_classes
 from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems import one_hot
@@ -68,14 +69,12 @@ def classes_of(
     """
     if labels == "none" or (labels == "balanced" and label_dim == 0):
         return None
-    if label_dim == 0:
-        raise ValueError(f"labels={labels} on an unconditional model: use labels=none")
+    if (refused := refusal(labels, label_dim)) is not None:
+        raise ValueError(refused)
     if labels == "balanced":
         return indices % label_dim if weights is None else balanced_classes(indices, weights)
     if labels == "random":
         return random_classes(indices, label_dim, seed=seed, weights=weights)
-    if not 0 <= int(labels) < label_dim:
-        raise ValueError(f"labels={labels}: the model has classes 0..{label_dim - 1}")
     return torch.full_like(indices, int(labels))
 
 
