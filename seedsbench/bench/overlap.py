@@ -1,7 +1,8 @@
 """Pieces of work one after the other, beside the caller's own where that gains something.
 
-On a GPU the features of a batch are computed while the next one is drawn. A loop that draws waits for the
-device after every step, and features come in small blocks: either alone leaves gaps that the other fills.
+On a GPU the features of a batch are computed while the next one is drawn. Drawing waits for the device at
+the end of a batch (adaptive solvers in every trial), and features come in small blocks that are read back:
+either alone leaves gaps that the other can fill.
 
 torch's current stream and device, and its modes of gradients and inference, are each thread's own; its flags
 of precision are not (see `seedsbench.metrics.extraction.FLAGS`).
