@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 # fmt: off
 MEASURED = (
     "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
-    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second",
+    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "warning",
 )
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key."""
@@ -154,6 +154,7 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
+    row["warning"] = "; ".join((*problem.warnings, *plan.warnings)) or None
     scored = time.perf_counter()
     row["fid_floor"] = floor(problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
     sampling, features = scorer.seconds.tolist()

@@ -60,7 +60,8 @@ class Problem(Model):
 
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
     of the whole distribution for None): the yardstick's own sampling error. None where there are no more
-    real images than the reference's. reference_name: what a reader would call the reference.
+    real images than the reference's. reference_name: what a reader would call the reference. warnings: what a
+    reader of its scores should know, a sentence each.
     """
 
     features: Extractor
@@ -69,6 +70,7 @@ class Problem(Model):
     real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
     reference_name: str = "the model's own"
     pairs: Pairs | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def identity(self) -> Identity:

@@ -34,6 +34,8 @@ class Plan:
     drawn for every image of a conditional model, and used for labels "random" if all are equally likely.
 
     precision, compile: how the network runs (`seedsbench.bench.precision`).
+
+    warnings: what a reader of its scores should know, a sentence each.
     """
 
     solver: Solver
@@ -48,6 +50,7 @@ class Plan:
     samples: int = 0
     precision: str = "fp32"
     compile: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
