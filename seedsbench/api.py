@@ -216,6 +216,7 @@ def _explicit(sigmas: Sequence[float] | Tensor) -> Explicit:
     levels = torch.as_tensor(sigmas, dtype=torch.float64)
     if levels.ndim != 1:
         raise ValueError(f"sigmas have shape {tuple(levels.shape)}: expected a list of noise levels")
+    check_decreasing(levels)
     return Explicit(sigmas=tuple(levels.tolist()))
 
 

@@ -1,14 +1,50 @@
-"""Checks shared by everything a user can configure: field types, ranges, nearest names."""
+"""Checks shared by everything a user can configure: types and ranges of options, nearest names."""
 
 import dataclasses
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 NO_NETWORK = "has no network to run another way: use precision=fp32 and compile=false"
 """What is said of a model that is a formula, after its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers an option may be, as data beside its type: `Annotated[float, Range(0, 1, open_low=True)]`.
+
+    low, high: the ends, which belong to it unless open. infinite: whether infinity does; else all is finite.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    infinite: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open_low else self.low <= value
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and (self.infinite or abs(value) <= sys.float_info.max)
+
+    def __str__(self) -> str:
+        start = "(" if self.open_low or (self.low == -math.inf and not self.infinite) else "["
+        end = ")" if self.open_high or (self.high == math.inf and not self.infinite) else "]"
+        return f"{start}{self.low:g}, {self.high:g}{end}"
+
+
+Positive = Annotated[float, Range(0, open_low=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Node = Annotated[float, Range(1e-3, 1)]
+"""A place in a step, which differences are divided by: nearer to 0 those of float32 networks are noise."""
+Level = Annotated[float, Range(0, 1e8, open_low=True)]
+"""A noise level: far above, the data are lost in the rounding of the state."""
+Count = Annotated[int, Range(1, 10**6)]
 
 
 def nearest(name: str, known: Iterable[str], *, what: str) -> str:
@@ -19,43 +55,68 @@ def nearest(name: str, known: Iterable[str], *, what: str) -> str:
     return f"unknown {what} {name!r}. {hint}"
 
 
-def check_types(obj: Any) -> None:
-    """Raise ValueError if a field of the frozen dataclass `obj` does not have its annotated type.
+def check_fields(obj: Any) -> None:
+    """Raise ValueError if a field of the dataclass `obj` is not what its annotation says (`check_options`).
 
-    Knows float (any finite or infinite real, not NaN), int, bool, str, Literal; other annotations
-    are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
+    Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
     """
-    hints = get_type_hints(type(obj))
-    for field in dataclasses.fields(obj):
-        value, hint = getattr(obj, field.name), hints[field.name]
-        reason = _mismatch(value, hint)
-        if reason:
-            raise ValueError(f"{type(obj).__name__}: {field.name}={value!r} {reason}")
+    values = {field.name: getattr(obj, field.name) for field in dataclasses.fields(obj) if field.init}
+    check_options(type(obj).__name__, get_type_hints(type(obj), include_extras=True), values)
 
 
-def _mismatch(value: Any, hint: Any) -> str | None:
-    if get_origin(hint) is Literal:
-        options = get_args(hint)
-        return None if value in options else f"must be one of {', '.join(map(str, options))}"
-    if hint is bool:
-        return None if isinstance(value, bool) else "must be true or false"
-    if hint is int:
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        return None if whole else "must be an integer"
-    if hint is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return None if real and not math.isnan(float(value)) else "must be a number"
-    if hint is str:
-        return None if isinstance(value, str) else "must be a string"
+def check_options(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming owner, option and value, where a value is not what its annotation says.
+
+    Knows float (any finite real), int (no bool), bool, str, None, Literal (of the same type: true is not 1),
+    unions, lists and tuples, mappings, and a Range beside any of these for the numbers in it; all else is
+    left to the owner.
+    """
+    for name, value in values.items():
+        if name in hints and (fault := _fault(name, value, hints[name])):
+            raise ValueError(f"{owner}: {fault}")
+
+
+_KINDS = {
+    float: (numbers.Real, "a number"),
+    int: (numbers.Integral, "an integer"),
+    bool: (bool, "true or false"),
+    str: (str, "a string"),
+    Mapping: (Mapping, "a mapping"),
+    dict: (Mapping, "a mapping"),
+    types.NoneType: (types.NoneType, "null"),
+}
+
+
+def _fault(name: str, value: Any, hint: Any, limits: Range | None = None) -> str | None:
+    """What is wrong with the value of this name, None if nothing is. limits: of the numbers in it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        found = [extra for extra in hint.__metadata__ if isinstance(extra, Range)]
+        return _fault(name, value, inner[0], found[-1] if found else limits)
+    if origin in (Union, types.UnionType):
+        faults = [_fault(name, value, option, limits) for option in inner]
+        return None if None in faults else f"{faults[0]}{' or null' if types.NoneType in inner else ''}"
+    if origin in (list, tuple):
+        return _fault_in_list(name, value, hint, limits)
+    if origin is Literal:
+        fits = any(type(value) is type(option) and value == option for option in inner)
+        wanted = f"one of {', '.join(map(str, inner))}"
+    else:
+        kind, wanted = _KINDS.get(origin or hint, (object, ""))
+        fits = isinstance(value, kind) and (kind in (bool, object) or not isinstance(value, bool))
+    if not fits or (hint is float and math.isnan(value)):
+        return f"{name}={value!r} must be {wanted}"
+    if hint in (float, int) and value not in (limits or Range()):
+        return f"{name}={value} must lie in {limits or Range()}"
     return None
 
 
-def check_range(
-    obj: Any, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
-) -> None:
-    """Raise ValueError unless `low <= obj.name <= high` (`low <` with open_low, `< high` with open_high)."""
-    value = getattr(obj, name)
-    above, below = low < value if open_low else low <= value, value < high if open_high else value <= high
-    if not (above and below):
-        start, end = "(" if open_low else "[", ")" if open_high else "]"
-        raise ValueError(f"{type(obj).__name__}: {name}={value} must lie in {start}{low:g}, {high:g}{end}")
+def _fault_in_list(name: str, value: Any, hint: Any, limits: Range | None) -> str | None:
+    """What is wrong with a list or tuple, or with the first of its items with which something is."""
+    inner = get_args(hint)
+    fixed = get_origin(hint) is tuple and inner[-1] is not ...
+    if not isinstance(value, list | tuple) or (fixed and len(value) != len(inner)):
+        return f"{name}={value!r} must be a list{f' of {len(inner)}' if fixed else ''}"
+    kinds = inner if fixed else (inner[0],) * len(value)
+    faults = (_fault(f"{name}[{i}]", item, kinds[i], limits) for i, item in enumerate(value))
+    return next((fault for fault in faults if fault), None)

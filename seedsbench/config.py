@@ -1,11 +1,11 @@
 """The top level of the configuration: types, defaults and checks. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from seedsbench.checks import nearest
+from seedsbench.checks import Range, check_options, nearest
 
 NUMERICS_VERSION = 1
 """Bumped by hand when the same configuration legitimately gives other numbers; part of every run_key."""
@@ -14,6 +14,9 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float64", "float32")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 LABELS = ("balanced", "random", "none")
+BOOLEANS = ("afs", "compile", "published", "force", "offline", "plan", "dry_run", "debug")
+OF_CELLS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
+"""Options of the metrics group that say how a cell is scored, whatever the yardstick."""
 
 
 @dataclass
@@ -21,7 +24,8 @@ class Config:
     """Schema of `conf/config.yaml`; Hydra checks names and types of overrides against it.
 
     Groups (model, regime, schedule, grid, solver, metrics, tracker) are checked by the classes they
-    name, so that no central schema grows with each solver.
+    name, so that no central schema grows with each solver. Where a type would turn one value into another
+    (bool takes -5 for true), `check_config` looks at what was given.
     """
 
     model: Any = MISSING
@@ -37,21 +41,21 @@ class Config:
     repeats: int = 1
     labels: Any = "balanced"
     final: str = "denoise"
-    afs: bool = False
+    afs: Any = False
     batch_size: Any = 256
     device: str = "auto"
     dtype: str = "float64"
     precision: str = "fp32"
-    compile: bool = False
+    compile: Any = False
     seeding: str = "philox"
     study: str = "${oc.env:SEEDSBENCH_STUDY}"
     results_dir: str = "results"
-    published: bool = False
-    force: bool = False
-    offline: bool = False
-    plan: bool = False
-    dry_run: bool = False
-    debug: bool = False
+    published: Any = False
+    force: Any = False
+    offline: Any = False
+    plan: Any = False
+    dry_run: Any = False
+    debug: Any = False
     save_every: float = 60.0
     choices: Any = field(default_factory=dict)
 
@@ -80,9 +84,10 @@ def check_config(cfg: Any) -> None:
     _one_of("device", str(cfg.device).split(":")[0], DEVICES)
     if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):
         _one_of("labels", "none" if cfg.labels is None else str(cfg.labels), LABELS, " or a class number")
-    for key, value in cfg.metrics.items():
-        if key in ("splits", "floor_sets") and (type(value) is not int or value < 1):
-            raise ValueError(f"metrics.{key}={value} must be an integer of at least 1")
+    check_options("metrics", OF_CELLS, cfg.metrics)
+    for key in BOOLEANS:
+        if type(cfg[key]) is not bool:
+            raise ValueError(f"{key}={cfg[key]} must be true or false")
     if not str(cfg.results_dir).strip():
         raise ValueError("results_dir is empty: give a folder, as results_dir=results")
     if not str(cfg.study).strip() or "/" in str(cfg.study) or str(cfg.study) in (".", ".."):

@@ -24,7 +24,7 @@ from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
-from seedsbench.config import check_config
+from seedsbench.config import OF_CELLS, check_config
 from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch
@@ -150,13 +150,30 @@ def preflight(options: Options) -> Checked:
 
 
 def _build(cells: list[DictConfig]) -> None:
-    """Build what a choice of groups names, each once; raises ValueError for options that cannot be."""
+    """Build or check what a choice of groups names, each once; ValueError for options that cannot be."""
     done = []
     for cfg in cells:
         for group in BUILT:
             if cfg[group] not in done:
                 registry.build(cfg[group])
                 done.append(cfg[group])
+        problem = (cfg.model, cfg.regime, cfg.metrics)
+        if problem not in done:
+            _check_problem(cfg)
+            done.append(problem)
+
+
+def _check_problem(cfg: DictConfig) -> None:
+    """Check the options of a cell's model and metrics, whose building may take files and minutes."""
+    from seedsbench.bench.identity import identity_of
+
+    registry.check(cfg.model, given={"regime": cfg.regime.name, "device": "cpu"})
+    identity_of(cfg)  # where options are looked at together
+    options = {key: value for key, value in cfg.metrics.items() if key not in OF_CELLS}
+    if "_target_" in options:
+        registry.check(options, None, given={"device": "cpu"})
+    elif options:
+        raise ValueError(nearest(str(next(iter(options))), OF_CELLS, what="option of metrics"))
 
 
 def _told(checked: list[DictConfig], cells: list[DictConfig]) -> str:

@@ -3,12 +3,14 @@
 Nothing is registered in code. The folder is the list, so a solver is one Python file and one YAML.
 """
 
+import inspect
 import os
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from seedsbench.checks import nearest
+from seedsbench.checks import check_options, nearest
 
 HERE = Path(__file__).resolve().parent
 
@@ -77,19 +79,57 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
     return config
 
 
-def build(config: Mapping[Any, Any], *args: Any) -> Any:
+def check(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
+    """Raise ValueError for options that what `_target_` names does not have, lacks or cannot take.
+
+    args and given come from the program and are no options. The signature and the annotations are asked
+    (see `seedsbench.checks`); nothing is built.
+    """
+    from hydra.utils import get_object
+
+    options, given = _plain(config), given or {}
+    try:
+        target: Any = get_object(options["_target_"])
+    except Exception as error:
+        raise ValueError(f"cannot build {options['_target_']!r}: {str(error).splitlines()[0]}") from error
+    options = {key: value for key, value in options.items() if not key.startswith("_")}
+    signature = inspect.signature(target)
+    known = [key for key in list(signature.parameters)[len(args) :] if key not in given]
+    for key in options:
+        if key not in known and not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+            raise ValueError(f"{target.__name__}: {nearest(key, known or ['(it has none)'], what='option')}")
+    try:
+        signature.bind(*args, **options, **given)
+        declared = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
+        hints = get_type_hints(declared, include_extras=True)
+    except TypeError as error:
+        raise ValueError(f"{target.__name__}: {error}") from error
+    except NameError:  # an annotation for type checkers alone
+        return
+    check_options(target.__name__, hints, options)
+
+
+def _plain(config: Mapping[Any, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    def plain(value: Any) -> Any:
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+    return {str(key): plain(value) for key, value in config.items()}
+
+
+def build(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None = None) -> Any:
     """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
 
-    Errors of the constructor come out as the ValueError it raised, not wrapped.
+    They are checked first; args and given are as there. Errors of the constructor come out as the ValueError
+    it raised, not wrapped.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
-    if OmegaConf.is_config(config):
-        config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check(config, *args, given=given)
     try:
-        return instantiate(dict(config), *args, _convert_="all")
+        return instantiate({**_plain(config), **(given or {})}, *args, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError | TypeError):

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from seedsbench.checks import nearest
+from seedsbench.checks import Range, check_fields, nearest
 from seedsbench.tracking import warn_once
 
 MODES = ("online", "offline", "disabled")
@@ -48,13 +48,12 @@ class WandB:
     mode: str = "online"
     project: str = "seedsbench"
     entity: str | None = None
-    timeout: float = 30.0
+    timeout: Annotated[float, Range(0, 1e6, open_low=True)] = 30.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.mode not in MODES:
             raise ValueError(f"{nearest(self.mode, MODES, what='tracker.mode')} (one of {', '.join(MODES)})")
-        if not self.timeout > 0:
-            raise ValueError(f"tracker.timeout={self.timeout} must be positive, in seconds")
 
     def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
         """One run: `cfg` and `row` as nested configuration, scores as summary, the sample strip as image.

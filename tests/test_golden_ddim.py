@@ -382,7 +382,7 @@ def test_without_alpha_of_one_the_last_step_lands_on_the_table():
     [
         ({"eta": 1.5}, r"eta=1\.5 must lie in \[0, 1\]"),
         ({"clip_sample": True, "thresholding": True}, "only one can act"),
-        ({"sample_max_value": 0.5}, r"sample_max_value=0\.5 must lie in \[1, inf\]"),
+        ({"sample_max_value": 0.5}, r"sample_max_value=0\.5 must lie in \[1, inf\)"),
         ({"dynamic_thresholding_ratio": 2.0}, "dynamic_thresholding_ratio=2.0"),
         ({"clip_sample_range": 0.0}, "clip_sample_range=0.0"),
         ({"previous_timestep": "leading"}, "must be one of grid, diffusers"),
@@ -431,9 +431,9 @@ def test_timesteps_off_the_table_are_refused():
         ({"trained_betas": [0.1, 0.2]}, "set num_train_timesteps=2"),
         (
             {"trained_betas": [0.1, 1.2], "num_train_timesteps": 2},
-            r"trained_betas: betas must lie in \(0, 1\)",
+            r"trained_betas\[1\]=1.2 must lie in \(0, 1\)",
         ),
-        ({"trained_betas": ["a", "b"], "num_train_timesteps": 2}, "must be numbers"),
+        ({"trained_betas": ["a", "b"], "num_train_timesteps": 2}, r"trained_betas\[0\]='a' must be a number"),
         ({"terminal_alpha_cumprod": 0.0}, "terminal_alpha_cumprod"),
     ],
 )

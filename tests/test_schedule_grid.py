@@ -148,9 +148,9 @@ def test_timesteps_are_those_of_diffusers():
         ((1.0,), "at least two"),
         ((1.0, 2.0), "decrease"),
         ((1.0, 1.0), "decrease"),
-        ((1.0, 0.0), "positive"),
-        ((math.nan, 1.0), "finite"),
-        ((math.inf, 1.0), "finite"),
+        ((1.0, 0.0), r"sigmas\[1\]=0.0 must lie in \(0, "),
+        ((math.nan, 1.0), "must be a number"),
+        ((math.inf, 1.0), r"sigmas\[0\]=inf must lie in"),
     ],
 )
 def test_explicit_levels_are_checked(levels, message):

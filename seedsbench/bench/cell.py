@@ -66,7 +66,7 @@ def problem_of(cfg: DictConfig, device: str) -> Problem:
 
 
 def _model(cfg: DictConfig, device: str) -> Model:
-    return registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
+    return registry.build(cfg.model, given={"regime": cfg.regime.name, "device": device})
 
 
 def run_cell(

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -14,6 +14,7 @@ from seedsbench.api import load_denoiser
 from seedsbench.bench.fetch import Fetched
 from seedsbench.bench.model_files import Wanted, resolve, wanted_files
 from seedsbench.bench.problems import Model
+from seedsbench.checks import Count, Range
 from seedsbench.data.digests import digest
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 
@@ -35,8 +36,8 @@ def checkpoint_problem(
     regime: str,
     name: str,
     offline: bool = False,
-    shape: list[int] | None = None,
-    classes: int | None = None,
+    shape: list[Count] | None = None,
+    classes: Annotated[int, Range(0, 10**6)] | None = None,
     files: Mapping[str, Any] | None = None,
     path: str | None = None,
     format: str | None = None,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from seedsbench.data.digests import digest
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers import embedded
+from seedsbench.denoisers.analytic import check_mixture
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,14 @@ def glyphs_identity(regime: str) -> Identity:
 def mixture_identity(
     regime: str, name: str, means: list[list[float]], weights: list[float], std: float
 ) -> Identity:
-    """Of a Gaussian mixture: its parameters, and that samples' classes follow weights that differ."""
+    """Of a Gaussian mixture: its parameters, and that samples' classes follow weights that differ.
+
+    ValueError for parameters that do not agree.
+    """
+    lengths = {len(mean) for mean in means}
+    if len(lengths) != 1:
+        raise ValueError(f"means={means} must be one or more lists of as many numbers each")
+    check_mixture((len(means), *lengths), weights, std)
     parameters = {"means": means, "weights": weights, "std": std}
     who = _analytic(regime, parameters)
     if len(set(weights)) == 1:

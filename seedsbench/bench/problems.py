@@ -6,7 +6,7 @@ device, and knows nothing about solvers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from seedsbench.bench.identity import (
     glyphs_identity,
     mixture_identity,
 )
-from seedsbench.checks import nearest
+from seedsbench.checks import Range, nearest
 from seedsbench.data.glyphs import FLOOR, glyphs
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.analytic import GaussianMixture
@@ -162,23 +162,30 @@ def _values(samples: Tensor) -> Tensor:
 
 
 def mixture_problem(
-    regime: str, name: str, means: list[list[float]], weights: list[float], std: float, device: str = "cpu"
+    regime: str,
+    name: str,
+    means: Annotated[list[list[float]], Range(-1000, 1000)],
+    weights: Annotated[list[float], Range(0, 1, open_low=True)],
+    std: Annotated[float, Range(1e-6, 100)],
+    device: str = "cpu",
 ) -> Problem:
     """Isotropic Gaussian mixture; features are the values, logits the exact component posteriors.
 
     device is accepted and unused: the exact denoiser follows its input.
     """
+    who = mixture_identity(regime, name, means, weights, std)
     model = GaussianMixture(means, weights, std, labelled=len(means) > 1, **_regime_range(regime))
 
     def extract(samples: Tensor) -> tuple[Tensor, Tensor | None]:
         zero = torch.zeros((), dtype=torch.float64)
         return _values(samples), model.responsibilities(samples.double().cpu(), zero)
 
-    who = mixture_identity(regime, name, means, weights, std)
     return _analytic(name, model, model, who, extract, len(means))
 
 
-def finite_glyphs_problem(regime: str, name: str, n_images: int, device: str = "cpu") -> Problem:
+def finite_glyphs_problem(
+    regime: str, name: str, n_images: Annotated[int, Range(1, 10**5)], device: str = "cpu"
+) -> Problem:
     """Exact denoiser of the first n_images glyphs (balanced classes): no network error at all."""
     indices = torch.arange(n_images)
     images = glyphs(indices, indices % 10, seed=0, stream=FLOOR + 1).double()

@@ -7,13 +7,15 @@ standard extractor against a reference. References given by path are known by th
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
 from seedsbench import registry
 from seedsbench.bench.checkpoint_problems import Checkpoint
 from seedsbench.bench.problems import Model, Pairs, Problem
+from seedsbench.checks import Range
+from seedsbench.config import OF_CELLS
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
@@ -21,24 +23,21 @@ from seedsbench.metrics.reference import Reference, read_reference
 
 log = logging.getLogger(__name__)
 
-OF_CELLS = ("splits", "floor_sets")
-"""Options of the group that say how a cell is scored, whatever the yardstick."""
-
 _shared = lru_cache(maxsize=2)
 _EXTRACTORS = {"inception": _shared(inception_extractor), "dinov2": _shared(dinov2_extractor)}
 
 
 def standard_problem(
     model: Model,
-    extractor: str,
+    extractor: Literal["inception", "dinov2"],
     weights: str | None,
     reference: str | None,
     real: str | None,
-    kid_subsets: int,
-    kid_subset_size: int,
-    neighbours: int,
-    block: int,
-    bound: float,
+    kid_subsets: Annotated[int, Range(0, 10**5)],
+    kid_subset_size: Annotated[int, Range(2, 10**6)],
+    neighbours: Annotated[int, Range(0, 10**4)],
+    block: Annotated[int, Range(1, 10**4)],
+    bound: Annotated[float, Range(1, 2**20)],
     device: str = "cpu",
 ) -> Problem:
     """`model`, scored on `extractor` ("inception" or "dinov2").
@@ -87,7 +86,7 @@ def measured(model: Model, metrics: dict[str, Any], device: str) -> Problem:
     """
     if "_target_" in metrics:
         options = {key: value for key, value in metrics.items() if key not in OF_CELLS}
-        return registry.build({**options, "device": device}, model)
+        return registry.build(options, model, given={"device": device})
     if not isinstance(model, Problem):
         raise ValueError(f"{model.name} has no features of its own to be scored on: choose metrics=inception")
     return model

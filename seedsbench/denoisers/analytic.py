@@ -101,7 +101,10 @@ class GaussianMixture(Analytic):
         sigma_table: Tensor | None = None,
     ) -> None:
         centres, share = as_float64(means), as_float64(weights)
-        _check_mixture(centres, share, std)
+        if share.ndim != 1 or not torch.isfinite(centres).all():
+            shapes = f"means {tuple(centres.shape)}, weights {tuple(share.shape)}"
+            raise ValueError(f"{shapes}: expected finite (K, d) or (K, C, H, W), and (K,)")
+        check_mixture(tuple(centres.shape), share.tolist(), std)
         default = (centres.shape[1], 1, 1) if centres.ndim == 2 else tuple(centres.shape[1:])
         shape = image_shape or default
         self.means, self.weights, self.std = centres.reshape(len(centres), -1), share, float(std)
@@ -218,14 +221,13 @@ def _sorted_table(table: Tensor) -> Tensor:
     return values.unique(sorted=True)
 
 
-def _check_mixture(means: Tensor, weights: Tensor, std: float) -> None:
-    if means.ndim not in (2, 4) or not torch.isfinite(means).all():
-        raise ValueError(f"means have shape {tuple(means.shape)}; expected finite (K, d) or (K, C, H, W)")
-    if tuple(weights.shape) != (len(means),):
-        raise ValueError(
-            f"weights have shape {tuple(weights.shape)}; expected one for each mean, ({len(means)},)"
-        )
-    if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-9:
-        raise ValueError(f"weights {weights.tolist()} must be positive and sum to 1")
+def check_mixture(shape: tuple[int, ...], weights: list[float], std: float) -> None:
+    """Raise ValueError unless means of this shape, these weights and std are a mixture. Needs no torch."""
+    if len(shape) not in (2, 4) or 0 in shape:
+        raise ValueError(f"means have shape {shape}; expected (K, d) or (K, C, H, W)")
+    if len(weights) != shape[0]:
+        raise ValueError(f"weights have shape ({len(weights)},); expected one for each mean, ({shape[0]},)")
+    if not all(weight > 0 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
+        raise ValueError(f"weights {weights} must be positive and sum to 1")
     if not 0 < std < math.inf:
         raise ValueError(f"std {std} must be positive and finite; FiniteData is the case of no width")

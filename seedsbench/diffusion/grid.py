@@ -10,25 +10,27 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range, check_types
-from seedsbench.diffusion.schedule import VP, Discrete, Schedule
+from seedsbench.checks import Level, Range, check_fields
+from seedsbench.diffusion.schedule import VP, Discrete, EarliestTime, Schedule
+
+Exponent = Annotated[float, Range(0.1, 100)]
 
 
 @dataclass(frozen=True)
 class Grid(ABC):
     """sigma_min, sigma_max: range in data std units, before it is clipped to the denoiser's."""
 
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
+    sigma_min: Level = 0.002
+    sigma_max: Level = 80.0
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if not 0 < self.sigma_min < self.sigma_max:
+        check_fields(self)
+        if not self.sigma_min < self.sigma_max:
             raise ValueError(
                 f"{type(self).__name__}: sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
                 "need 0 < sigma_min < sigma_max"
@@ -57,11 +59,7 @@ def _ramp(n: int) -> Tensor:
 class EDM(Grid):
     """Uniform in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
 
-    rho: float = 7.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "rho", 0, math.inf, open_low=True)
+    rho: Exponent = 7.0
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         first, last = high ** (1 / self.rho), low ** (1 / self.rho)
@@ -79,15 +77,10 @@ class VPGrid(Grid):
     power 1 is uniform in time, 2 the quadratic spacing of DDIM and DPM-Solver.
     """
 
-    sigma_min: float = _VP_LOW
-    sigma_max: float = _VP_HIGH
-    epsilon_s: float = 1e-3
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "epsilon_s", 0, 1, open_low=True)
-        check_range(self, "power", 0, math.inf, open_low=True)
+    sigma_min: Level = _VP_LOW
+    sigma_max: Level = _VP_HIGH
+    epsilon_s: EarliestTime = 1e-3
+    power: Exponent = 1.0
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         fitted = VP(epsilon_s=self.epsilon_s).through(low, high)
@@ -98,8 +91,8 @@ class VPGrid(Grid):
 class VEGrid(Grid):
     """Geometric in sigma^2, which is the time of the VE process."""
 
-    sigma_min: float = 0.02
-    sigma_max: float = 100.0
+    sigma_min: Level = 0.02
+    sigma_max: Level = 100.0
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         return (high**2 * (low**2 / high**2) ** _ramp(n)).sqrt()
@@ -109,10 +102,10 @@ class VEGrid(Grid):
 class IDDPMGrid(Grid):
     """Evenly picked entries of the iDDPM table (Nichol and Dhariwal 2021, eq. 17; EDM Table 1)."""
 
-    sigma_max: float = 81.0
-    C_1: float = 0.001
-    C_2: float = 0.008
-    M: int = 1000
+    sigma_max: Level = 81.0
+    C_1: Annotated[float, Range(0, 1, open_high=True)] = 0.001
+    C_2: Annotated[float, Range(0, 1)] = 0.008
+    M: Annotated[int, Range(2, 10**5)] = 1000
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         table = iddpm_table(self.C_1, self.C_2, self.M)
@@ -145,11 +138,7 @@ def iddpm_table(C_1: float, C_2: float, M: int, dtype: torch.dtype = torch.float
 class LogSNR(Grid):
     """log sigma falls as (1 - i/(n-1))^rho: uniform for rho = 1, denser at low noise for larger rho."""
 
-    rho: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "rho", 0, math.inf, open_low=True)
+    rho: Exponent = 1.0
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         return (math.log(low) + (1 - _ramp(n)) ** self.rho * math.log(high / low)).exp()
@@ -165,11 +154,10 @@ class DiscreteGrid(Grid):
     """
 
     timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
-    steps_offset: int = 0
+    steps_offset: Annotated[int, Range(0, 10**6)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "steps_offset", 0, 10**6)
         if self.steps_offset and self.timestep_spacing != "leading":
             raise ValueError(
                 f"steps_offset={self.steps_offset} moves leading timesteps and no others: set steps_offset=0 "
@@ -212,7 +200,7 @@ class DiscreteGrid(Grid):
 class Explicit(Grid):
     """The given levels, literally: never rounded to the denoiser's table, never clipped."""
 
-    sigmas: tuple[float, ...] = ()
+    sigmas: tuple[Level, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,15 +8,17 @@ trained (that ends in the denoiser).
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range, check_types
+from seedsbench.checks import Range, check_fields
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Scaling = Literal["none", "vp", "subvp"]
+EarliestTime = Annotated[float, Range(1e-6, 0.5)]
+Beta = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Schedule(ABC):
     scaling: Scaling = "none"
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
@@ -108,15 +110,10 @@ class VP(Schedule):
     """
 
     scaling: Scaling = "vp"
-    beta_d: float = 19.9
-    beta_min: float = 0.1
-    epsilon_s: float = 1e-3
+    beta_d: Annotated[float, Range(0, 1000, open_low=True)] = 19.9
+    beta_min: Annotated[float, Range(-100, 100)] = 0.1
+    epsilon_s: EarliestTime = 1e-3
     fit_range: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "beta_d", 0, math.inf, open_low=True)
-        check_range(self, "epsilon_s", 0, 1, open_low=True)
 
     def sigma(self, t: Tensor) -> Tensor:
         return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
@@ -164,45 +161,37 @@ class Discrete(Schedule):
     """
 
     scaling: Scaling = "vp"
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    num_train_timesteps: Annotated[int, Range(2, 10**6)] = 1000
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
     beta_schedule: BetaSchedule = "linear"
-    trained_betas: tuple[float, ...] = ()
+    trained_betas: tuple[Beta, ...] = ()
     rescale_betas_zero_snr: bool = False
-    terminal_alpha_cumprod: float = 1e-30
+    terminal_alpha_cumprod: Annotated[float, Range(0, 1e-3, open_low=True)] = 1e-30
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # log_sigmas is derived, so it must exist before the field types are checked.
-        object.__setattr__(self, "log_sigmas", torch.zeros(0))
         object.__setattr__(self, "trained_betas", tuple(self.trained_betas or ()))
         super().__post_init__()
-        check_range(self, "num_train_timesteps", 2, 10**6)
-        check_range(self, "terminal_alpha_cumprod", 0, 1e-3, open_low=True)
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
             alphas_cumprod = zero_terminal_snr(alphas_cumprod, self.terminal_alpha_cumprod)
-        object.__setattr__(self, "log_sigmas", 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log())
+        log_sigmas = 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log()
+        if not bool(log_sigmas.isfinite().all() and (log_sigmas.diff() > 0).all()):
+            raise ValueError("Discrete: the noise levels of these betas do not grow from each to the next")
+        object.__setattr__(self, "log_sigmas", log_sigmas)
 
     def _betas(self) -> Tensor:
         n = self.num_train_timesteps
-        if not all(isinstance(beta, float) for beta in self.trained_betas):
-            raise ValueError(f"trained_betas={list(self.trained_betas)} must be numbers in (0, 1)")
         if self.trained_betas and len(self.trained_betas) != n:
             raise ValueError(
                 f"trained_betas has {len(self.trained_betas)} entries and num_train_timesteps={n}: "
                 f"set num_train_timesteps={len(self.trained_betas)}"
             )
         if self.trained_betas:
-            what, betas = "trained_betas", torch.tensor(self.trained_betas, dtype=torch.float64)
-        else:
-            what = f"beta_start={self.beta_start}, beta_end={self.beta_end}"
-            betas = make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
-        if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"{what}: betas must lie in (0, 1)")
-        return betas
+            return torch.tensor(self.trained_betas, dtype=torch.float64)
+        return make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
 
     def _table(self, device: torch.device) -> Tensor:
         """log_sigmas on a device: adaptive solvers keep their clocks where the samples are."""

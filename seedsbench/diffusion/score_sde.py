@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from seedsbench.checks import Level
 from seedsbench.diffusion.schedule import VP, Scaling, Schedule
 
 
@@ -39,13 +40,13 @@ class Geometric(Schedule):
     them; without it they are used as given. `VE` is the same process in the time of Karras et al.
     """
 
-    sigma_0: float = 0.01
-    sigma_1: float = 50.0
+    sigma_0: Level = 0.01
+    sigma_1: Level = 50.0
     fit_range: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.sigma_0 < self.sigma_1 < math.inf:
+        if not self.sigma_0 < self.sigma_1:
             raise ValueError(
                 f"Geometric: sigma_0={self.sigma_0}, sigma_1={self.sigma_1}; need 0 < sigma_0 < sigma_1"
             )

@@ -14,12 +14,12 @@ Of the grid only the first and the last level matter; n_steps is the most trials
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.ieee import tree_sum
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
@@ -27,6 +27,7 @@ from seedsbench.solvers.base import Solver, StepResult
 
 Self = TypeVar("Self", bound="AdaptiveSolver")
 Memory = dict[str, Tensor]  # what a method remembers of each sample: tensors whose first axis is the batch
+Tolerance = Annotated[float, Range(0, 1, open_low=True)]
 NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length: L / n_steps
 
 
@@ -71,14 +72,9 @@ class AdaptiveSolver(Solver):
 
     family: ClassVar[str] = "adaptive"
     adaptive: ClassVar[bool] = True
-    rtol: float
-    atol: float
+    rtol: Share
+    atol: Tolerance
     norms: Literal["per_sample", "batch"]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "rtol", 0, float("inf"))
-        check_range(self, "atol", 0, float("inf"), open_low=True)
 
     @property
     def shortens_proposal(self) -> bool:

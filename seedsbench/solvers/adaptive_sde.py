@@ -13,14 +13,14 @@ trial draws fresh noise for the next: acceptance depends on the noise, which bia
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,13 @@ class AdaptiveSDE(AdaptiveSolver):
     order: ClassVar[int] = 2
     weak_order: ClassVar[int | None] = 2
     stochastic: ClassVar[bool] = True
-    rtol: float = 0.02
-    atol: float = 0.0078
+    rtol: Share = 0.02
+    atol: Tolerance = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
     error_norm: Literal["l2", "linf"] = "l2"
-    safety: float = 0.9
-    exponent: float = 0.9
-    h_init: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("safety", "h_init"):
-            check_range(self, name, 0, 1, open_low=True)
-        check_range(self, "exponent", 0.5, 1)
+    safety: Tolerance = 0.9
+    exponent: Annotated[float, Range(0.5, 1)] = 0.9
+    h_init: Tolerance = 0.01
 
     def nfe(self, n_steps: int) -> int:
         return 2 * n_steps

@@ -1,25 +1,23 @@
 """What k-diffusion's stochastic samplers share: two options, and one standard normal a step."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.solvers.base import Solver
+
+NoiseFactor = Annotated[float, Range(0, 10)]
 
 
 @dataclass(frozen=True)
 class AddedNoise(Solver):
     """eta in [0, 1]: 0 the ODE, 1 the reverse SDE; s_noise: factor on the noise added."""
 
-    eta: float = 1.0
-    s_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "eta", 0, 1)
-        check_range(self, "s_noise", 0, float("inf"))
+    eta: Share = 1.0
+    s_noise: NoiseFactor = 1.0
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from seedsbench.checks import check_types
+from seedsbench.checks import check_fields
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
 
@@ -38,7 +38,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """Base of all solvers. Subclasses are frozen dataclasses whose fields are the YAML's options.
+    """Base of all solvers. Subclasses are frozen dataclasses whose fields are the YAML's options and
+    say their ranges (`seedsbench.checks`).
 
     Class attributes (properties where they depend on options):
         family: groups solvers in figures and tables.
@@ -58,7 +59,7 @@ class Solver(ABC):
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
 
     @property
     def noise_free(self) -> "Solver":

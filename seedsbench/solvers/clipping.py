@@ -6,12 +6,12 @@ quantile of |pixel| and divided by it, where that quantile exceeds 1.
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Positive, Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.unscaled import OneStage
@@ -34,16 +34,13 @@ class Clipping(OneStage, ABC):
     """
 
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
+    clip_sample_range: Positive = 1.0
     thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
+    dynamic_thresholding_ratio: Share = 0.995
+    sample_max_value: Annotated[float, Range(1)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "clip_sample_range", 0, float("inf"), open_low=True)
-        check_range(self, "dynamic_thresholding_ratio", 0, 1)
-        check_range(self, "sample_max_value", 1, float("inf"))
         if self.clip_sample and self.thresholding:
             raise ValueError(
                 "clip_sample and thresholding are both true and only one can act: switch one of them off"

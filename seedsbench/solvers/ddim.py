@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Discrete
@@ -33,14 +33,10 @@ class DDIM(Clipping):
 
     family: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
-    eta: float = 0.0
+    eta: Share = 0.0
     use_clipped_model_output: bool = False
     set_alpha_to_one: bool = True
     previous_timestep: Literal["grid", "diffusers"] = "grid"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "eta", 0, 1)
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from seedsbench.checks import NotNegative
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
+from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.dpm_single import dpm2
-from seedsbench.solvers.karras_sde import KarrasSDE
+from seedsbench.solvers.karras_sde import KarrasSDE, UpperLevel
 from seedsbench.solvers.unscaled import Unscaled
 
 
@@ -27,14 +29,10 @@ class DPM2(Unscaled):
 
     family: ClassVar[str] = "k_diffusion"
     order: ClassVar[int] = 2
-    S_churn: float = 0.0
-    S_min: float = 0.0
-    S_max: float = math.inf
-    S_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        assert self.churn  # building it checks the options
+    S_churn: NotNegative = 0.0
+    S_min: NotNegative = 0.0
+    S_max: UpperLevel = math.inf
+    S_noise: NoiseFactor = 1.0
 
     @property
     def churn(self) -> KarrasSDE:

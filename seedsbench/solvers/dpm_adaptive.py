@@ -7,19 +7,21 @@ next length is this one times 1 + atan(e_n^b1 e_(n-1)^b2 e_(n-2)^b3 - 1) (Soeder
 accepted if that factor is at least `accept_safety`. `order` evaluations a trial, one less after a rejection.
 """
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Positive, Range, Share
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
+from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.dpm_single import dpm2, dpm3, end1, end2, noise_estimate
 
 LEAST_ERROR = 1e-8
+
+Gain = Annotated[float, Range(0, 10)]
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,17 @@ class DPMAdaptive(AdaptiveSolver):
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     weak_order: ClassVar[int | None] = None
-    rtol: float = 0.05
-    atol: float = 0.0078
+    rtol: Share = 0.05
+    atol: Tolerance = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
-    h_init: float = 0.05
-    pcoeff: float = 0.0
-    icoeff: float = 1.0
-    dcoeff: float = 0.0
-    accept_safety: float = 0.81
-    eta: float = 0.0
-    s_noise: float = 1.0
+    h_init: Positive = 0.05
+    pcoeff: Gain = 0.0
+    icoeff: Gain = 1.0
+    dcoeff: Gain = 0.0
+    accept_safety: Positive = 0.81
+    eta: Share = 0.0
+    s_noise: NoiseFactor = 1.0
     compat: Literal["paper", "k_diffusion"] = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("h_init", "accept_safety"):
-            check_range(self, name, 0, math.inf, open_low=True)
-        for name in ("eta", "s_noise"):
-            check_range(self, name, 0, math.inf)
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.added_noise import unit_increment
@@ -28,7 +29,7 @@ class DPMFast(AncestralOptions):
     """
 
     family: ClassVar[str] = "dpm_solver"
-    eta: float = 0.0
+    eta: Share = 0.0
     remainder: Literal[0, 1, 2] = 1
 
     @property

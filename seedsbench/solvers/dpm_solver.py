@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers import dpm_single as rules
@@ -55,11 +55,7 @@ class DPMSolver2(Singlestep):
 
     evaluations: ClassVar[int] = 2
     order: ClassVar[int] = 2
-    r1: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "r1", 0, 1, open_low=True)
+    r1: Node = 0.5
 
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
         return rules.dpm2(predict, x, sigma, sigma_next, self.r1)
@@ -78,12 +74,11 @@ class DPMSolver3(DPMSolver2):
     """r1, r2: the nodes, 0 < r1 < r2 <= 1; of order 3 for r2 = 2/3 alone, of order 2 elsewhere."""
 
     evaluations: ClassVar[int] = 3
-    r1: float = 1 / 3
-    r2: float = 2 / 3
+    r1: Node = 1 / 3
+    r2: Node = 2 / 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "r2", 0, 1, open_low=True)
         if not self.r1 < self.r2:
             raise ValueError(f"DPMSolver3: r1={self.r1} must be less than r2={self.r2}")
 

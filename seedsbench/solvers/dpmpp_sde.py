@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import AncestralOptions, split
@@ -30,12 +30,8 @@ class DPMppSDE(AncestralOptions):
     """
 
     order: ClassVar[int] = 2
-    r: float = 0.5
+    r: Node = 0.5
     noise_law: Literal["path", "independent", "tree"] = "path"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "r", 0, 1, open_low=True)
 
     @property
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

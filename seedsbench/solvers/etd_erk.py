@@ -9,6 +9,7 @@ stiff order 4 (section 5.3), so the fourth scheme has five.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from seedsbench.checks import Share
 from seedsbench.solvers.exponential import ExponentialRungeKutta
 from seedsbench.solvers.seeds import Seeds1, Seeds2, Seeds3
 from seedsbench.solvers.tableau import ExponentialTableau, Weight, minus, row
@@ -45,7 +46,7 @@ class EtdErk1(Seeds1):
     """One evaluation a step, order 1. With data or noise prediction this is DDIM."""
 
     family: ClassVar[str] = "etd"
-    eta: float = 0.0
+    eta: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class EtdErk2(Seeds2):
     """Two evaluations a step, order 2."""
 
     family: ClassVar[str] = "etd"
-    eta: float = 0.0
+    eta: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class EtdErk3(Seeds3):
     """Three evaluations a step, order 3."""
 
     family: ClassVar[str] = "etd"
-    eta: float = 0.0
+    eta: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class EtdErk4(ExponentialRungeKutta):
     """Five evaluations a step, order 4. The nodes are fixed."""
 
     family: ClassVar[str] = "etd"
-    eta: float = 0.0
+    eta: Share = 0.0
 
     @property
     def tableau(self) -> ExponentialTableau:

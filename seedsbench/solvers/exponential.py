@@ -10,12 +10,12 @@ Brownian path W, so their correlations are exact for any nodes; no weight of a n
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import Solver, StepResult
@@ -36,13 +36,11 @@ class ExponentialRungeKutta(Solver):
 
     family: ClassVar[str] = "seeds"
     prediction: Prediction = "data"
-    eta: float = 1.0
-    sigma_data: float = 0.5
+    eta: Share = 1.0
+    sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "eta", 0, 1)
-        check_range(self, "sigma_data", 0, float("inf"), open_low=True)
         assert self.tableau  # building it checks the nodes and the weights
 
     @property

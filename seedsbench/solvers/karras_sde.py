@@ -7,17 +7,19 @@ for every schedule, as in EDM's ablations. N is the number of noise levels (EDM'
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Node, NotNegative, Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
 from seedsbench.solvers.tableau import ButcherTableau
 
+UpperLevel = Annotated[float, Range(0, infinite=True)]
 MAX_GAMMA = math.sqrt(2) - 1
 
 
@@ -32,18 +34,12 @@ class KarrasSDE(Solver):
     """
 
     family: ClassVar[str] = "edm"
-    S_churn: float = 40.0
-    S_min: float = 0.05
-    S_max: float = 50.0
-    S_noise: float = 1.003
+    S_churn: NotNegative = 40.0
+    S_min: NotNegative = 0.05
+    S_max: UpperLevel = 50.0
+    S_noise: NoiseFactor = 1.003
     rk_order: Literal[1, 2] = 2
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "alpha", 0, 1, open_low=True)
-        for name in ("S_churn", "S_min", "S_max", "S_noise"):
-            check_range(self, name, 0, math.inf)
+    alpha: Node = 1.0
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -9,10 +9,12 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from seedsbench.checks import NotNegative
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
+from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.karras_sde import KarrasSDE
+from seedsbench.solvers.karras_sde import KarrasSDE, UpperLevel
 from seedsbench.solvers.runge_kutta import rk_step
 
 
@@ -33,10 +35,10 @@ class KarrasVE(KarrasSDE):
     first level, by its square root in the first step. schedule=linear is the time diffusers steps in.
     """
 
-    S_churn: float = 80.0
-    S_min: float = 0.05
-    S_max: float = 50.0
-    S_noise: float = 1.007
+    S_churn: NotNegative = 80.0
+    S_min: NotNegative = 0.05
+    S_max: UpperLevel = 50.0
+    S_noise: NoiseFactor = 1.007
     compat: Literal["paper", "diffusers"] = "paper"
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> Begun:

@@ -8,12 +8,12 @@ from the last level to 0; here that way is the loop's `final`.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
 from seedsbench.solvers.base import StepResult
@@ -38,11 +38,7 @@ class LMS(OneStage):
     """Deterministic. order: 1 to 4, which is the number of slopes."""
 
     family: ClassVar[str] = "multistep"
-    order: int = 4  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "order", 1, 4)
+    order: Annotated[int, Range(1, 4)] = 4  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise

@@ -10,14 +10,13 @@ diffusers do: steps of 1/N whatever the spacing, table entries k = floor(t (N - 
 predictor step at the end; N is the number of levels, and the schedule's time must run from 1.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Scaling, Schedule
@@ -54,16 +53,14 @@ class PredictorCorrector(Solver):
     scaling: ClassVar[Scaling] = "none"
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = "reverse_diffusion"
     corrector: Literal["annealed_langevin", "langevin", "none"] = "annealed_langevin"
-    snr: float = 0.16
-    corrector_steps: int = 1
+    snr: Share = 0.16
+    corrector_steps: Annotated[int, Range(1, 1000)] = 1
     probability_flow: bool = False
     norms: correctors.Norms = "per_sample"
     discretization: Literal["grid", "reference"] = "grid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "snr", 0, math.inf)
-        check_range(self, "corrector_steps", 1, math.inf)
         if self.predictor == self.corrector == "none":
             raise ValueError(f"{type(self).__name__}: predictor and corrector are none: choose one of them")
 

@@ -9,11 +9,12 @@ so far, as that of an SDE does, and the steps between remain those of an ODE. Or
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Level, Range
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
@@ -21,7 +22,8 @@ from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.runge_kutta import Heun, rk_step
 
-Interval = tuple[float, float, int, int]  # t_min, t_max, n_levels, k: the paper's N_Restart and K
+Interval = tuple[Level, Level, Annotated[int, Range(2, 1000)], Annotated[int, Range(0, 1000)]]
+"""t_min, t_max, n_levels (the ends included), k: the paper's N_Restart and K."""
 Plan = tuple[tuple[Tensor, ...], ...]  # of each step to come: the times of each restart after it
 
 
@@ -36,14 +38,14 @@ class Restart(Heun):
     """
 
     intervals: tuple[Interval, ...] = ((0.06, 0.3, 3, 2),)
-    S_noise: float = 1.0
+    S_noise: Annotated[float, Range(0, 10, open_low=True)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "S_noise", 0, math.inf, open_low=True)
-        if not isinstance(self.intervals, list | tuple):
-            raise ValueError(f"Restart: intervals={self.intervals!r} must be a list, [] for none")
-        object.__setattr__(self, "intervals", tuple(_checked(entry) for entry in self.intervals))
+        for interval in self.intervals:
+            if not interval[0] < interval[1]:
+                raise ValueError(f"Restart: interval {interval!r} must have noise levels t_min < t_max")
+        object.__setattr__(self, "intervals", tuple(map(tuple, self.intervals)))
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -79,20 +81,6 @@ class Restart(Heun):
         scale, scale_up = schedule.scale_at(sigma), schedule.scale_at(sigma_up)
         std = self.S_noise * (sigma_up**2 - sigma**2).clamp(min=0).sqrt()
         return expand(scale_up / scale, x) * x + expand(scale_up * std, x) * noise.normal()
-
-
-def _checked(entry: object) -> Interval:
-    """The entry as an interval; ValueError unless it is one."""
-    if not isinstance(entry, list | tuple) or len(entry) != 4:
-        raise ValueError(f"Restart: interval {entry!r} must be (t_min, t_max, n_levels, k)")
-    t_min, t_max, n_levels, k = entry
-    if not all(isinstance(t, int | float) for t in (t_min, t_max)) or not 0 < t_min < t_max < math.inf:
-        raise ValueError(f"Restart: interval {entry!r} must have noise levels 0 < t_min < t_max")
-    if type(n_levels) is not int or n_levels < 2:
-        raise ValueError(f"Restart: interval {entry!r} must have an integer n_levels >= 2, its ends included")
-    if type(k) is not int or k < 0:
-        raise ValueError(f"Restart: interval {entry!r} must have an integer k >= 0, the number of restarts")
-    return float(t_min), float(t_max), n_levels, k
 
 
 def _placed(interval: Interval, process: Process, times: Tensor) -> tuple[int, Tensor]:

@@ -6,16 +6,15 @@ probability-flow sampler of Song et al. 2021, appendix D.4 (there rtol = atol = 
 costs 6 evaluations (the last slope is the first of the next step), the start 2.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import NotNegative, Share
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
 from seedsbench.solvers.tableau import ButcherTableau
 
 FIFTH = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
@@ -45,14 +44,10 @@ class RK45(AdaptiveSolver):
     """
 
     order: ClassVar[int] = 5
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: Share = 1e-5
+    atol: Tolerance = 1e-5
     norms: Literal["per_sample", "batch"] = "per_sample"
-    first_step: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "first_step", 0, math.inf)
+    first_step: NotNegative = 0.0
 
     def nfe(self, n_steps: int) -> int:
         return 6 * n_steps + (1 if self.first_step else 2)

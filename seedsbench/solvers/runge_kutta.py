@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted
 from seedsbench.solvers.base import Solver, StepResult
@@ -79,11 +79,7 @@ class Heun(RungeKutta):
     """
 
     order: ClassVar[int] = 2
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "alpha", 0, 1, open_low=True)
+    alpha: Node = 1.0
 
     @property
     def tableau(self) -> ButcherTableau:

@@ -8,12 +8,12 @@ switch of tau falls on a level of the grid: two grids may solve two SDEs, of the
 strong order is 1 for a constant tau and none otherwise.
 """
 
-import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from torch import Tensor
 
-from seedsbench.checks import check_range
+from seedsbench.checks import NotNegative, Range
 from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
 
 
@@ -28,20 +28,17 @@ class SASolver(PredictorCorrector):
     not the paper's. tau 1, predictor_order 2, no corrector and "bh2" is DPM-Solver++(2M) SDE.
     """
 
-    predictor_order: int = 3
-    corrector_order: int = 4
-    tau_value: float = 1.0
-    tau_start: float = 25.1
-    tau_end: float = 0.72
+    predictor_order: Annotated[int, Range(1, 3)] = 3
+    corrector_order: Annotated[int, Range(0, 4)] = 4
+    tau_value: Annotated[float, Range(0, 2)] = 1.0
+    tau_start: Annotated[float, Range(0, infinite=True)] = 25.1
+    tau_end: NotNegative = 0.72
     slope: TwoPoint = "exact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "predictor_order", 1, 3)
-        check_range(self, "corrector_order", 0, 4)
-        check_range(self, "tau_value", 0, 2)
-        check_range(self, "tau_end", 0, math.inf)
-        check_range(self, "tau_start", self.tau_end, math.inf)
+        if self.tau_start < self.tau_end:
+            raise ValueError(f"SASolver: tau_start={self.tau_start} must lie in [{self.tau_end:g}, inf]")
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

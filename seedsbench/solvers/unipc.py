@@ -8,9 +8,9 @@ The corrector reuses the next step's evaluation, so the last state is predicted 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from seedsbench.checks import check_range
+from seedsbench.checks import Range
 from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
 
 
@@ -23,15 +23,10 @@ class UniPC(PredictorCorrector):
     steps are left as predicted, for the corrector can do harm at high levels under strong guidance.
     """
 
-    solver_order: int = 2
+    solver_order: Annotated[int, Range(1, 3)] = 2
     variant: Literal["bh1", "bh2"] = "bh2"
     corrector: bool = True
-    disable_corrector: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "solver_order", 1, 3)
-        check_range(self, "disable_corrector", 0, float("inf"))
+    disable_corrector: Annotated[int, Range(0, 10**6)] = 0
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.checks import check_types
+from seedsbench.checks import check_fields
 from seedsbench.denoisers.networks.unet_blocks import (
     BlockStyle,
     UNetBlock,
@@ -43,7 +43,7 @@ class DhariwalUNetConfig:
     attn_resolutions: tuple[int, ...] = (32, 16, 8)
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
         check_levels(self.img_resolution, self.model_channels, self.channel_mult, self.num_blocks)
 
     @property

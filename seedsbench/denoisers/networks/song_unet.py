@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.checks import check_types
+from seedsbench.checks import check_fields
 from seedsbench.denoisers.networks.unet_blocks import (
     BlockStyle,
     FourierFeatures,
@@ -54,7 +54,7 @@ class SongUNetConfig:
     resample_filter: tuple[int, ...] = (1, 1)
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
         check_levels(self.img_resolution, self.model_channels, self.channel_mult, self.num_blocks)
 
     @property
