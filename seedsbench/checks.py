@@ -5,6 +5,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 NO_NETWORK = "has no network to run another way: use precision=fp32 and compile=false"
@@ -22,8 +23,8 @@ def nearest(name: str, known: Iterable[str], *, what: str) -> str:
 def check_types(obj: Any) -> None:
     """Raise ValueError if a field of the frozen dataclass `obj` does not have its annotated type.
 
-    Knows float (any finite or infinite real, not NaN), int, bool, str, Literal; other annotations
-    are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
+    Knows float (any finite or infinite real, not NaN), int, bool, str, Literal, and each of them or None;
+    other annotations are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
     """
     hints = get_type_hints(type(obj))
     for field in dataclasses.fields(obj):
@@ -34,6 +35,9 @@ def check_types(obj: Any) -> None:
 
 
 def _mismatch(value: Any, hint: Any) -> str | None:
+    if get_origin(hint) is UnionType and NoneType in get_args(hint):
+        kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+        return None if value is None or len(kinds) > 1 else _mismatch(value, kinds[0])
     if get_origin(hint) is Literal:
         options = get_args(hint)
         return None if value in options else f"must be one of {', '.join(map(str, options))}"

@@ -18,6 +18,14 @@ from seedsbench.checks import check_range, check_types
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Scaling = Literal["none", "vp", "subvp"]
 
+LEAST_SIGNAL = 2.0**-48
+"""alphas_cumprod below which a float32 state of unit variance holds nothing of the data."""
+STAND_IN = 2.0**-24
+"""The alphas_cumprod that is taken for 0: sigma is 4096. What float32 rounds off there, in formulas that
+subtract states of that size, is as little as what the signal left over adds: both 2**-12."""
+LIMIT = 1e-30
+"""What is taken for 0 in the limit, where a formula is exact there: sigma is 1e15."""
+
 
 @dataclass(frozen=True)
 class Schedule(ABC):
@@ -66,6 +74,10 @@ class Schedule(ABC):
 
     def through(self, sigma_min: float, sigma_max: float) -> "Schedule":
         """This schedule, fitted to the range it will be used on where it has free constants."""
+        return self
+
+    def short_of_limit(self) -> "Schedule":
+        """This schedule with a little signal where it has none, for all that is not exact without any."""
         return self
 
 
@@ -155,12 +167,16 @@ class Discrete(Schedule):
     "squaredcos_cap_v2"; "scaled_linear" is linear in sqrt(beta)). Beyond the table the end slopes
     go on, so that solver stages never fall off it.
 
-    trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule.
-    rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). Its sigma would be
-        infinite, so its alphas_cumprod is terminal_alpha_cumprod instead of 0: sigma is then 1e15, and what
-        the state holds of the data is below rounding, so that samples are those of the limit to 1e-13.
-        (diffusers puts 2**-24 there in its Euler-type schedulers and 0 in DDIM.) A network that predicts
-        the noise knows nothing of the data there: the limit needs v or sample prediction.
+    trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule. The last
+        one may be 1, as in a table that was rescaled already.
+    rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). A network that
+        predicts the noise knows nothing of the data there: that needs v or sample prediction.
+    terminal_alpha_cumprod: what stands for the 0 at the end of such a table, whose sigma would be infinite.
+        None: 1e-30, but only for solvers that are exact there in float32 too (Solver.zero_snr: ddim and ddpm,
+        where diffusers has 0). All others, and networks, have the table `short_of_limit`: 2**-24 (sigma
+        4096, as in diffusers' Euler-type schedulers), or a quarter of the entry before (twice its sigma)
+        where that is less. That changes samples by 2e-4 of the data's size at most; 1e-30 would cost these
+        solvers digits, some of them all.
     """
 
     scaling: Scaling = "vp"
@@ -170,7 +186,8 @@ class Discrete(Schedule):
     beta_schedule: BetaSchedule = "linear"
     trained_betas: tuple[float, ...] = ()
     rescale_betas_zero_snr: bool = False
-    terminal_alpha_cumprod: float = 1e-30
+    terminal_alpha_cumprod: float | None = None
+    no_signal: bool = field(default=False, init=False, repr=False, compare=False)  # at the last entry
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -180,11 +197,24 @@ class Discrete(Schedule):
         object.__setattr__(self, "trained_betas", tuple(self.trained_betas or ()))
         super().__post_init__()
         check_range(self, "num_train_timesteps", 2, 10**6)
-        check_range(self, "terminal_alpha_cumprod", 0, 1e-3, open_low=True)
+        if self.terminal_alpha_cumprod is not None:
+            check_range(self, "terminal_alpha_cumprod", 0, 1e-3, open_low=True)
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
-            alphas_cumprod = zero_terminal_snr(alphas_cumprod, self.terminal_alpha_cumprod)
+            alphas_cumprod = zero_terminal_snr(alphas_cumprod)
+        *_, before, last = alphas_cumprod.tolist()
+        if before < 1e-300:
+            raise ValueError("alphas_cumprod is 0 before its last entry: use smaller betas or fewer timesteps")
+        if last < min(LEAST_SIGNAL, before / 2):
+            object.__setattr__(self, "no_signal", True)
+            alphas_cumprod[-1] = self.terminal_alpha_cumprod or min(LIMIT, before / 4)
         object.__setattr__(self, "log_sigmas", 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log())
+
+    def short_of_limit(self) -> "Discrete":
+        if not self.no_signal or self.terminal_alpha_cumprod is not None:
+            return self
+        before = float((-2 * self.log_sigmas[-2]).exp())  # alphas_cumprod, but for what is nothing there
+        return replace(self, terminal_alpha_cumprod=min(STAND_IN, before / 4))
 
     def _betas(self) -> Tensor:
         n = self.num_train_timesteps
@@ -200,8 +230,8 @@ class Discrete(Schedule):
         else:
             what = f"beta_start={self.beta_start}, beta_end={self.beta_end}"
             betas = make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
-        if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"{what}: betas must lie in (0, 1)")
+        if not bool(((betas > 0) & (betas[-1] <= 1)).all() and (betas[:-1] < 1).all()):
+            raise ValueError(f"{what}: betas must lie in (0, 1), the last one in (0, 1]")
         return betas
 
     def _table(self, device: torch.device) -> Tensor:
@@ -245,12 +275,10 @@ def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
-def zero_terminal_snr(alphas_cumprod: Tensor, terminal: float) -> Tensor:
+def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
     """alphas_cumprod of betas rescaled to zero terminal SNR (Lin et al. 2024, Algorithm 1).
 
-    Their square roots are shifted to end at 0 and stretched to begin where they did. The last entry,
-    0 there, is `terminal` here.
+    Their square roots are shifted to end at 0 and stretched to begin where they did.
     """
     roots = alphas_cumprod.sqrt()
-    rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-    return torch.cat([rescaled[:-1], torch.full_like(rescaled[:1], terminal)])
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2

@@ -33,6 +33,7 @@ class DDIM(Clipping):
 
     family: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
+    zero_snr: ClassVar[bool] = True
     eta: float = 0.0
     use_clipped_model_output: bool = False
     set_alpha_to_one: bool = True
