@@ -24,7 +24,8 @@ def check_types(obj: Any) -> None:
     """Raise ValueError if a field of the frozen dataclass `obj` does not have its annotated type.
 
     Knows float (any finite or infinite real, not NaN), int, bool, str, Literal, and each of them or None;
-    other annotations are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is named at once.
+    other annotations are left to the class. Meant for `__post_init__`, so that a wrong value in a YAML is
+    named at once.
     """
     hints = get_type_hints(type(obj))
     for field in dataclasses.fields(obj):

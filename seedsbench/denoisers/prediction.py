@@ -27,9 +27,9 @@ def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
         raise ValueError(f"prediction_type={prediction!r} must be one of {', '.join(get_args(Prediction))}")
     if prediction == "epsilon" and isinstance(schedule, Discrete) and schedule.no_signal:
         raise ValueError(
-            "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): the noise says "
-            "nothing of the data there; use prediction_type='v_prediction', or a table that keeps some signal "
-            "(rescale_betas_zero_snr=false, no beta of 1)"
+            "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): there the "
+            "noise says nothing of the data; use prediction_type='v_prediction', or a table that keeps some "
+            "signal (rescale_betas_zero_snr=false, no beta of 1)"
         )
 
 

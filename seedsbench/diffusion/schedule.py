@@ -204,7 +204,7 @@ class Discrete(Schedule):
             alphas_cumprod = zero_terminal_snr(alphas_cumprod)
         *_, before, last = alphas_cumprod.tolist()
         if before < 1e-300:
-            raise ValueError("alphas_cumprod is 0 before its last entry: use smaller betas or fewer timesteps")
+            raise ValueError("alphas_cumprod is 0 before its last entry: use smaller betas, or fewer")
         if last < min(LEAST_SIGNAL, before / 2):
             object.__setattr__(self, "no_signal", True)
             alphas_cumprod[-1] = self.terminal_alpha_cumprod or min(LIMIT, before / 4)

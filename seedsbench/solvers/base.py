@@ -46,8 +46,8 @@ class Solver(ABC):
         weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
         stochastic: whether it draws noise.
         finish_nfe: evaluations `finish` spends (a corrector at the last level); for all but final="stop".
-        zero_snr: whether its formula is exact, in float32 too, from a table's last entry without signal, where
-            alphas_cumprod is 0 (schedule.Discrete). Others start from a stand-in with a little signal.
+        zero_snr: whether its formula is exact, in float32 too, from the end of a table that ends without
+            signal (schedule.Discrete). Others start from a stand-in with a little signal.
         adaptive: whether it chooses its own steps (solvers/adaptive.py); nfe(n) is then the most that n
             trial steps can cost, and the grid's inner levels are not used.
     """
