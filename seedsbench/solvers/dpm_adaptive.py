@@ -76,8 +76,8 @@ class DPMAdaptive(AdaptiveSolver):
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)
-        unscaled = x / expand(each(process.schedule.scale_at, sigma), x)
-        memory = {"low": unscaled * self._unit(sigma, x), "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
+        low = x / expand(each(process.schedule.scale_at, sigma), x) * self._unit(sigma, x)
+        memory = {"low": low, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
         return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
