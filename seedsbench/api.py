@@ -67,13 +67,17 @@ def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
     return load_any(path, hints)
 
 
-def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) -> tuple[Tensor, Schedule]:
+def noise_levels(
+    denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int, *, zero_snr: bool = False
+) -> tuple[Tensor, Schedule]:
     """The (n_steps + 1) or fewer levels of a run and the schedule fitted to their range.
 
     Levels are rounded to those the network was trained on, except an explicit list, which is literal.
+    zero_snr: the solver's (Solver.zero_snr): whether a table that ends without signal starts in the limit.
     """
     low, high = grid.range(getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", float("inf")))
-    fitted = schedule.through(low, high)
+    in_limit = high > 1e14 if isinstance(grid, Explicit) else zero_snr
+    fitted = (schedule if in_limit else schedule.short_of_limit()).through(low, high)
     sigmas = grid.levels(n_steps + 1, low, high, fitted)
     if not isinstance(grid, Explicit):
         sigmas = snapped_levels(Process(denoiser, fitted, 0), sigmas)
@@ -148,7 +152,8 @@ def sample(
     method = _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
-    levels, fitted = noise_levels(denoiser, _object("schedule", schedule, Schedule), rule, n_steps)
+    chosen = _object("schedule", schedule, Schedule)
+    levels, fitted = noise_levels(denoiser, chosen, rule, n_steps, zero_snr=method.zero_snr)
     process = Process(denoiser, fitted, len(latents), labels, afs=afs)
     states = []
     x = latents

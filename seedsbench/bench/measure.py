@@ -92,7 +92,7 @@ def _sampling_seconds(
         n_steps = steps_of(solver, grid, 6, "denoise", afs=False)
     except ValueError:
         n_steps = 1
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
+    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
     plan = Plan(solver, fitted, sigmas, dtype=getattr(torch, dtype), precision=precision)
     spent = 0
 

@@ -66,7 +66,7 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     labels = labels_of(cfg.labels)
     classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps)
+    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
     dtype = getattr(torch, cfg.dtype)
     return Plan(
         *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),

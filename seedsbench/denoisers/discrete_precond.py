@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.denoisers.precond import NoisePrediction
+from seedsbench.denoisers.prediction import check_prediction
 from seedsbench.diffusion.schedule import Discrete
 
 
@@ -67,6 +68,7 @@ class DiscreteNoisePrediction(NoisePrediction):
     kept: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_prediction(self.predicts, self.schedule)
         last = self.schedule.num_train_timesteps - 1
         kept = self.kept
         if kept and not (
@@ -77,11 +79,11 @@ class DiscreteNoisePrediction(NoisePrediction):
     @cached_property
     def table(self) -> LevelTable:
         """All levels that the network was trained at."""
-        return LevelTable(self.schedule.log_sigmas.exp())
+        return LevelTable(self.schedule.short_of_limit().log_sigmas.exp())
 
     @cached_property
     def _kept_table(self) -> LevelTable:
-        return LevelTable(self.schedule.log_sigmas.exp()[list(self.kept)]) if self.kept else self.table
+        return LevelTable(self.table.on(torch.device("cpu"))[list(self.kept)]) if self.kept else self.table
 
     @property
     def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]

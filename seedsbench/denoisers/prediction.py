@@ -14,15 +14,23 @@ from torch import Tensor, nn
 
 from seedsbench.denoisers.base import Denoiser, check_labels
 from seedsbench.diffusion.process import expand
-from seedsbench.diffusion.schedule import Schedule
+from seedsbench.diffusion.schedule import Discrete, Schedule
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
+ON_THE_TABLE = 1e-6
+"""Times this close to an integer are that integer: what is left of inverting a table entry."""
 
 
-def check_prediction(prediction: str) -> None:
-    """Raise ValueError unless it names what a network predicts."""
+def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
+    """Raise ValueError unless it names what a network predicts, and can predict on the schedule."""
     if prediction not in get_args(Prediction):
         raise ValueError(f"prediction_type={prediction!r} must be one of {', '.join(get_args(Prediction))}")
+    if prediction == "epsilon" and isinstance(schedule, Discrete) and schedule.no_signal:
+        raise ValueError(
+            "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): there the "
+            "noise says nothing of the data; use prediction_type='v_prediction', or a table that keeps some "
+            "signal (rescale_betas_zero_snr=false, no beta of 1)"
+        )
 
 
 def scaled(sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,8 +72,14 @@ class Predicted(Denoiser):
     """A raw network of scaled states as a denoiser.
 
     network: (x_t, t, labels) -> output, x_t and output (B, C, H, W) with unit-variance data at any noise
-    level, t () or (B,) the schedule's time (the real-valued timestep of a discrete one). Gradients, dtype
-    and device are the network's affair.
+    level, t () or (B,) the schedule's time. Gradients, dtype and device are the network's affair.
+
+    Of a discrete schedule t is the timestep: an integer at the table's levels, to which `round_sigma` rounds,
+    a real number between two of them (stages of a solver), held at the first and the last one beyond them.
+    sigma_min and sigma_max are the ends of its table. One that ends without signal (zero terminal SNR) has
+    a stand-in there, and every level from that one up is the last timestep.
+
+    Raises ValueError for an unknown prediction, and for epsilon on a table that ends without signal.
     """
 
     def __init__(
@@ -78,16 +92,35 @@ class Predicted(Denoiser):
         img_resolution: int,
         label_dim: int = 0,
     ) -> None:
-        check_prediction(prediction_type)
+        check_prediction(prediction_type, schedule)
         self.network, self.schedule = network, schedule
         self.prediction_type: Prediction = prediction_type
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
+        self._clock = schedule.short_of_limit()
+        self.levels = self._clock.log_sigmas.exp() if isinstance(self._clock, Discrete) else None
+        if self.levels is not None:
+            self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])
         x_t = x * scaled(sigma, x)[0]
-        output = self.network(x_t, self.schedule.sigma_inv(sigma), labels).to(x.dtype)
+        output = self.network(x_t, self._time(sigma), labels).to(x.dtype)
         return denoised_of(self.prediction_type, output, x_t, sigma)
+
+    def _time(self, sigma: Tensor) -> Tensor:
+        t = self._clock.sigma_inv(sigma)
+        if self.levels is None:
+            return t
+        t, nearest = t.clamp(0, len(self.levels) - 1), t.round()
+        return torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        if self.levels is None:
+            return sigma
+        index = self._clock.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
+        rounded = self.levels.to(sigma.device)[index].to(sigma.dtype)
+        # Where no signal is left one level is as good as another, and a run may start in the limit.
+        return torch.where((sigma > self.sigma_max) & self._clock.no_signal, sigma, rounded)
 
 
 class Guided(Denoiser):

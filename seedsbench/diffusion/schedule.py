@@ -20,6 +20,14 @@ Scaling = Literal["none", "vp", "subvp"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
 Beta = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
+LEAST_SIGNAL = 2.0**-48
+"""alphas_cumprod below which a float32 state of unit variance holds nothing of the data."""
+STAND_IN = 2.0**-24
+"""The alphas_cumprod that is taken for 0: sigma is 4096. What float32 rounds off there, in formulas that
+subtract states of that size, is as little as what the signal left over adds: both 2**-12."""
+LIMIT = 1e-30
+"""What is taken for 0 in the limit, where a formula is exact there: sigma is 1e15."""
+
 
 @dataclass(frozen=True)
 class Schedule(ABC):
@@ -68,6 +76,10 @@ class Schedule(ABC):
 
     def through(self, sigma_min: float, sigma_max: float) -> "Schedule":
         """This schedule, fitted to the range it will be used on where it has free constants."""
+        return self
+
+    def short_of_limit(self) -> "Schedule":
+        """This schedule with a little signal where it has none, for all that is not exact without any."""
         return self
 
 
@@ -152,12 +164,16 @@ class Discrete(Schedule):
     "squaredcos_cap_v2"; "scaled_linear" is linear in sqrt(beta)). Beyond the table the end slopes
     go on, so that solver stages never fall off it.
 
-    trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule.
-    rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). Its sigma would be
-        infinite, so its alphas_cumprod is terminal_alpha_cumprod instead of 0: sigma is then 1e15, and what
-        the state holds of the data is below rounding, so that samples are those of the limit to 1e-13.
-        (diffusers puts 2**-24 there in its Euler-type schedulers and 0 in DDIM.) A network that predicts
-        the noise knows nothing of the data there: the limit needs v or sample prediction.
+    trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule. The last
+        one may be 1, as in a table that was rescaled already.
+    rescale_betas_zero_snr: no signal at the last entry (Lin et al. 2024, Algorithm 1). A network that
+        predicts the noise knows nothing of the data there: that needs v or sample prediction.
+    terminal_alpha_cumprod: what stands for the 0 at the end of such a table, whose sigma would be infinite.
+        None: 1e-30, but only for solvers that are exact there in float32 too (Solver.zero_snr: ddim and ddpm,
+        where diffusers has 0). All others, and networks, have the table `short_of_limit`: 2**-24 (sigma
+        4096, as in diffusers' Euler-type schedulers), or a quarter of the entry before (twice its sigma)
+        where that is less. That changes samples by 2e-4 of the data's size at most; 1e-30 would cost these
+        solvers digits, some of them all.
     """
 
     scaling: Scaling = "vp"
@@ -165,9 +181,10 @@ class Discrete(Schedule):
     beta_start: Beta = 1e-4
     beta_end: Beta = 0.02
     beta_schedule: BetaSchedule = "linear"
-    trained_betas: tuple[Beta, ...] = ()
+    trained_betas: tuple[Annotated[float, Range(0, 1, open_low=True)], ...] = ()
     rescale_betas_zero_snr: bool = False
-    terminal_alpha_cumprod: Annotated[float, Range(0, 1e-3, open_low=True)] = 1e-30
+    terminal_alpha_cumprod: Annotated[float | None, Range(0, 1e-3, open_low=True)] = None
+    no_signal: bool = field(default=False, init=False, repr=False, compare=False)  # at the last entry
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -176,11 +193,23 @@ class Discrete(Schedule):
         super().__post_init__()
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
-            alphas_cumprod = zero_terminal_snr(alphas_cumprod, self.terminal_alpha_cumprod)
+            alphas_cumprod = zero_terminal_snr(alphas_cumprod)
+        *_, before, last = alphas_cumprod.tolist()
+        if before < 1e-300:
+            raise ValueError("alphas_cumprod is 0 before its last entry: use smaller betas, or fewer")
+        if last < min(LEAST_SIGNAL, before / 2):
+            object.__setattr__(self, "no_signal", True)
+            alphas_cumprod[-1] = self.terminal_alpha_cumprod or min(LIMIT, before / 4)
         log_sigmas = 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log()
         if not bool(log_sigmas.isfinite().all() and (log_sigmas.diff() > 0).all()):
             raise ValueError("Discrete: the noise levels of these betas do not grow from each to the next")
         object.__setattr__(self, "log_sigmas", log_sigmas)
+
+    def short_of_limit(self) -> "Discrete":
+        if not self.no_signal or self.terminal_alpha_cumprod is not None:
+            return self
+        before = float((-2 * self.log_sigmas[-2]).exp())  # alphas_cumprod, but for what is nothing there
+        return replace(self, terminal_alpha_cumprod=min(STAND_IN, before / 4))
 
     def _betas(self) -> Tensor:
         n = self.num_train_timesteps
@@ -190,7 +219,10 @@ class Discrete(Schedule):
                 f"set num_train_timesteps={len(self.trained_betas)}"
             )
         if self.trained_betas:
-            return torch.tensor(self.trained_betas, dtype=torch.float64)
+            betas = torch.tensor(self.trained_betas, dtype=torch.float64)
+            if bool((betas[:-1] == 1).any()):
+                raise ValueError("trained_betas: betas must lie in (0, 1), the last one in (0, 1]")
+            return betas
         return make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
 
     def _table(self, device: torch.device) -> Tensor:
@@ -234,12 +266,10 @@ def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
-def zero_terminal_snr(alphas_cumprod: Tensor, terminal: float) -> Tensor:
+def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
     """alphas_cumprod of betas rescaled to zero terminal SNR (Lin et al. 2024, Algorithm 1).
 
-    Their square roots are shifted to end at 0 and stretched to begin where they did. The last entry,
-    0 there, is `terminal` here.
+    Their square roots are shifted to end at 0 and stretched to begin where they did.
     """
     roots = alphas_cumprod.sqrt()
-    rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-    return torch.cat([rescaled[:-1], torch.full_like(rescaled[:1], terminal)])
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2

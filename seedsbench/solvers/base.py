@@ -47,6 +47,8 @@ class Solver(ABC):
         weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
         stochastic: whether it draws noise.
         finish_nfe: evaluations `finish` spends (a corrector at the last level); for all but final="stop".
+        zero_snr: whether its formula is exact, in float32 too, from the end of a table that ends without
+            signal (schedule.Discrete). Others start from a stand-in with a little signal.
         adaptive: whether it chooses its own steps (solvers/adaptive.py); nfe(n) is then the most that n
             trial steps can cost, and the grid's inner levels are not used.
     """
@@ -56,6 +58,7 @@ class Solver(ABC):
     weak_order: ClassVar[int | None] = None
     stochastic: ClassVar[bool] = False
     finish_nfe: ClassVar[int] = 0
+    zero_snr: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

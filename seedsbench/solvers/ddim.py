@@ -5,17 +5,16 @@ sigma_t^2 (sigma_s^2 - sigma_t^2) / sigma_s^2,  x_t = D + sqrt(sigma_t^2 - v^2) 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.diffusion.schedule import Discrete
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.clipping import Clipping
+from seedsbench.solvers.table_steps import PreviousTimestep, landing, stride
 
 
 @dataclass(frozen=True)
@@ -25,18 +24,17 @@ class DDIM(Clipping):
     use_clipped_model_output: the noise estimate is that of the clipped image, not the network's.
     set_alpha_to_one: the last step goes to the data; else to the first level of a discrete schedule's
         table, noise included, and the sample is the (scaled) state there.
-    previous_timestep: "grid" steps to the next level; "diffusers" steps from timestep t to t - T // n,
-        n the number of levels, though the next evaluation takes the state for one of the grid's level: a
-        defect of that library where the grid is not spaced by T // n (linspace, most trailing ones).
+    previous_timestep: "grid" steps to the next level; "diffusers" to t - T // n (solvers/table_steps.py).
     State: T // n for "diffusers", else None.
     """
 
     family: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
+    zero_snr: ClassVar[bool] = True
     eta: Share = 0.0
     use_clipped_model_output: bool = False
     set_alpha_to_one: bool = True
-    previous_timestep: Literal["grid", "diffusers"] = "grid"
+    previous_timestep: PreviousTimestep = "grid"
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -49,23 +47,7 @@ class DDIM(Clipping):
         return 1 if self.eta > 0 else None
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> int | None:
-        schedule, n = process.schedule, len(times)
-        if self.set_alpha_to_one and self.previous_timestep == "grid":
-            return None
-        if not isinstance(schedule, Discrete):
-            option = "set_alpha_to_one=false" if not self.set_alpha_to_one else "previous_timestep=diffusers"
-            raise ValueError(
-                f"DDIM: {option} needs a table of timesteps and schedule {type(schedule).__name__} has none: "
-                "use schedule=discrete"
-            )
-        if self.previous_timestep == "grid":
-            return None
-        if n > schedule.num_train_timesteps:
-            raise ValueError(
-                f"DDIM: previous_timestep=diffusers with {n} levels on {schedule.num_train_timesteps} "
-                "timesteps would never move: use fewer levels or previous_timestep=grid"
-            )
-        return schedule.num_train_timesteps // n
+        return stride("DDIM", process.schedule, len(times), self.previous_timestep, self.set_alpha_to_one)
 
     def step(
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: int | None, noise: Noise
@@ -86,16 +68,10 @@ class DDIM(Clipping):
     def land(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor:
-        schedule = process.schedule
-        # Timesteps are integers up to the rounding of sigma_inv, so "before the table" is below -1/2.
-        if state is not None and float(t) - state > -0.5:
-            target = schedule.sigma(t - state)
-        elif self.set_alpha_to_one:
+        schedule, sigma = process.schedule, process.schedule.sigma(t)
+        target = landing(schedule, t, state, self.set_alpha_to_one)
+        if target is None:
             return self.clipped(denoised)
-        else:
-            target = schedule.sigma(torch.zeros_like(t))
-        sigma = schedule.sigma(t)
-        target = torch.minimum(target, sigma)  # a level below the table's first one stays where it is
         x = x / expand(schedule.scale_at(sigma), x)
         x = self.update(x, denoised, sigma, target, state, noise).x
         return x * expand(schedule.scale_at(target), x)

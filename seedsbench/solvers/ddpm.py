@@ -41,6 +41,7 @@ class DDPM(Clipping):
     order: ClassVar[int] = 1
     weak_order: ClassVar[int | None] = 1
     stochastic: ClassVar[bool] = True
+    zero_snr: ClassVar[bool] = True
     variance: Variance = "fixed_small"
 
     def __post_init__(self) -> None:

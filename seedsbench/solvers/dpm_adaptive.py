@@ -5,6 +5,10 @@ Two single-step rules that share their evaluations, of orders 1 and 2 (DPM-Solve
 controlled as in k-diffusion: with e_n the inverse errors of this and the last two accepted steps, the
 next length is this one times 1 + atan(e_n^b1 e_(n-1)^b2 e_(n-2)^b3 - 1) (Soederlind 2003), and a step is
 accepted if that factor is at least `accept_safety`. `order` evaluations a trial, one less after a rejection.
+
+Errors and the tolerance are of VP-scaled states, as in the paper, whatever the schedule: these are of size 1
+at every level. Of unscaled ones (k-diffusion) the tolerance grows with sigma, and a step that starts at
+sigma=1000 may end in the data with an error of 50.
 """
 
 from dataclasses import dataclass
@@ -32,7 +36,8 @@ class DPMAdaptive(AdaptiveSolver):
     of which Lu et al. have none (a step goes lower by the ODE and back up by noise); a rejected trial's is
     not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
     proposed length after a rejection of the last step, so that it may try the same step again; without it
-    the step that was taken is shortened. To reproduce k-diffusion set norms=batch too.
+    the step that was taken is shortened. error_scaling: "vp" or "none", the states whose errors are measured
+    (see above). To reproduce k-diffusion set norms=batch too; its errors are unscaled under compat alone.
     """
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
@@ -48,6 +53,7 @@ class DPMAdaptive(AdaptiveSolver):
     eta: Share = 0.0
     s_noise: NoiseFactor = 1.0
     compat: Literal["paper", "k_diffusion"] = "paper"
+    error_scaling: Literal["vp", "none"] = "vp"
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -65,8 +71,8 @@ class DPMAdaptive(AdaptiveSolver):
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)
-        unscaled = x / expand(each(process.schedule.scale_at, sigma), x)
-        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
+        low = x / expand(each(process.schedule.scale_at, sigma), x) * self._unit(sigma, x)
+        memory = {"low": low, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
         return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
@@ -81,8 +87,10 @@ class DPMAdaptive(AdaptiveSolver):
         else:
             high, (eps, inner, _) = dpm3(predict, x, sigma, target, eps=eps)
             low = end2(x, sigma, target, eps, inner, 1 / 3)
+        unit = self._unit(target, x)
+        error, low = unit * (low - high), unit * low
         tolerance = (self.rtol * low.abs().maximum(memory["low"].abs())).clamp(min=self.atol)
-        error = self.mean_square_root((low - high) / tolerance)
+        error = self.mean_square_root(error / tolerance)
         if leg.z is not None:
             high = high + expand(added * self.s_noise, x) * leg.z
         inverse, known = 1 / (error + LEAST_ERROR), torch.ones_like(memory["known"])
@@ -92,6 +100,11 @@ class DPMAdaptive(AdaptiveSolver):
         accepted = {"low": low, "eps": eps, "known": ~known, "last": inverse, "second": last}
         rejected = {"eps": eps, "known": known, **past}
         return Trial(high * expand(each(schedule.scale_at, arrival), x), error, accepted, rejected)
+
+    def _unit(self, sigma: Tensor, x: Tensor) -> Tensor | float:
+        """What unscaled states at sigma (n,) are multiplied by before their errors are measured."""
+        unscaled = self.compat == "k_diffusion" or self.error_scaling == "none"
+        return 1.0 if unscaled else expand(each(lambda s: (1 + s**2).rsqrt(), sigma), x)
 
     def _split(self, sigma: Tensor, arrival: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         """The level to step down to and the std of the noise that leads back up to `arrival`."""

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
-from seedsbench.denoisers.prediction import Predicted, Prediction
+from seedsbench.denoisers.prediction import Predicted, Prediction, check_prediction
 from seedsbench.diffusion.schedule import Discrete
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-ON_THE_TABLE = 1e-6
-"""Times this close to an integer are that integer: what is left of inverting a table entry."""
 
 
 class _Plain(nn.Module):
@@ -38,8 +36,7 @@ class _Plain(nn.Module):
 
 
 class DiffusersDenoiser(Predicted):
-    """A UNet2DModel as a denoiser. Levels of the table are told to it as the integers it was trained on,
-    levels between two entries (stages of a solver) as real numbers between theirs.
+    """A UNet2DModel as a denoiser.
 
     Samples are not clipped on the way: a scheduler's `clip_sample` is the sampler's affair, not the
     network's. unet: the model, float32. img_channels and the rest are taken from its configuration.
@@ -55,9 +52,8 @@ class DiffusersDenoiser(Predicted):
             img_resolution=_resolution(config.sample_size),
             label_dim=config.num_class_embeds or 0,
         )
-        self.unet, self.levels = unet, schedule.log_sigmas.exp()
+        self.unet = unet
         self._run: nn.Module = _Plain(unet)
-        self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
 
     def to(self, device: torch.device | str) -> "DiffusersDenoiser":
         """Move the network's weights, in place, as `move` does; returns self."""
@@ -69,14 +65,8 @@ class DiffusersDenoiser(Predicted):
         changed._run, changed.network = change(self._run), changed._output
         return changed
 
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        index = self.schedule.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
-        return self.levels.to(sigma.device)[index].to(sigma.dtype)
-
     def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """The network's output (B, C, H, W) at the scaled state x_t and time t, () or (B,)."""
-        nearest = t.round()
-        t = torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
         classes = self._classes(labels)
         with torch.no_grad():
             output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
@@ -144,15 +134,12 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
             f"{found}: {kind} has no beta_schedule; a DDPM, DDIM or like scheduler would work"
         )
     given = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    prediction = config.get("prediction_type", "epsilon")
     try:
         schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
+        check_prediction(prediction, schedule)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{found}: {error}") from error
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "sample", "v_prediction"):
-        raise CheckpointError(
-            f"{found}: prediction_type={prediction!r} must be one of epsilon, sample, v_prediction"
-        )
     return schedule, prediction
 
 
