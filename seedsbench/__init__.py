@@ -11,12 +11,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from seedsbench import analytic, metrics, noise
-    from seedsbench.api import Samples, load_denoiser, sample, solver, solver_names
+    from seedsbench.api import Samples, check_denoiser, denoiser, load_denoiser, sample, solver, solver_names
 
-_FROM_API = ("Samples", "load_denoiser", "sample", "solver", "solver_names")
+_FROM_API = ("Samples", "check_denoiser", "denoiser", "load_denoiser", "sample", "solver", "solver_names")
 _MODULES = ("analytic", "metrics", "noise")
 
-__all__ = ["Samples", "analytic", "load_denoiser", "metrics", "noise", "sample", "solver", "solver_names"]
+__all__ = [
+    *("Samples", "analytic", "check_denoiser", "denoiser", "load_denoiser", "metrics", "noise", "sample"),
+    *("solver", "solver_names"),
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
+"""The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`, `denoiser`."""
 
 import inspect
 import numbers
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.denoisers.base import Denoiser
+from seedsbench.denoisers.own import OwnNetwork, adapted, table_of
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
@@ -67,6 +68,53 @@ def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
     return load_any(path, hints)
 
 
+def denoiser(
+    net: Any,
+    prediction: str,
+    *,
+    shape: Sequence[int],
+    alphas_cumprod: Tensor | Sequence[float] | None = None,
+    schedule: Schedule | Choice | None = None,
+    labels: int = 0,
+    null_class: int | None = None,
+    fractional: bool = False,
+    time_scale: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Denoiser:
+    """A network of your own as a denoiser: D(x, sigma, labels) with the noise levels it was trained on.
+
+    net: called as net(x_t, t), or net(x_t, t, classes) with labels. x_t (B, C, H, W) in the network's type,
+        scaled as in training: s (data + sigma noise), s the schedule's signal scale (of a table, unit variance).
+        t (B,): the index in the table, int64; of a continuous schedule ("vp") its time, in [0, 1]. It returns
+        (B, C, H, W), or twice the channels (a learnt variance is cut off), or an object with that as `sample`.
+    prediction: "epsilon" (the noise), "v" (Salimans and Ho 2022), "sample" (the data), or "score": the gradient of
+        log p at x_t, (s D - x_t) / (s sigma)^2.
+    shape: (C, H, W) of an image.
+    alphas_cumprod: (T,) the table it was trained with, decreasing; or schedule: an object, a config name or
+        {"name": ..., option: value}. One of the two.
+    labels: number of classes; the network is then told each sample's, (B,) int64, and null_class for none.
+    fractional: between entries of the table tell the real number, not the nearest integer, and round no level.
+    time_scale: factor of t, as 999 for score_sde's networks (then told as real numbers).
+    sigma_min, sigma_max: the range it is good for, if not the schedule's.
+
+    Raises ValueError for a choice that makes no sense. `check_denoiser` tells whether the result denoises.
+    """
+    if (alphas_cumprod is None) == (schedule is None):
+        raise ValueError("give exactly one of alphas_cumprod and schedule: the noise levels of the training")
+    chosen = table_of(alphas_cumprod) if schedule is None else _object("schedule", schedule, Schedule)
+    return OwnNetwork(
+        *(net, prediction, chosen),
+        shape=shape,
+        labels=labels,
+        null_class=null_class,
+        fractional=fractional,
+        time_scale=time_scale,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+    )
+
+
 def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) -> tuple[Tensor, Schedule]:
     """The (n_steps + 1) or fewer levels of a run and the schedule fitted to their range.
 
@@ -115,6 +163,7 @@ def sample(
     indices: Tensor | Sequence[int] | None = None,
     labels: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
+    gradients: bool = False,
     return_trajectory: bool = False,
 ) -> Samples:
     """Draw samples: one solver, one path of noise levels, from given standard normal latents.
@@ -127,7 +176,8 @@ def sample(
             x = seedsbench.sample(denoiser, z, solver="seeds3", nfe=20, indices=indices).x
 
     denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
-        `round_sigma` are used where it has them.
+        `round_sigma` are used where it has them. One that is no seedsbench Denoiser is called in its own type:
+        that of its parameters, else of x.
     latents: (B, C, H, W) standard normal.
     solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
     nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
@@ -138,24 +188,28 @@ def sample(
     afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.
     noise: object with normal() and increment(q0, q1), in place of seed and indices; None is counter-based.
     seed, indices: of that noise: in [0, 2**64), and (B,) sample numbers in [0, 2**32), 0 .. B - 1 if None.
-    labels: (B, K) one-hot or None. dtype: of the state (the network's own dtype is the denoiser's).
+    labels: (B, K) one-hot or None. dtype: of the state, float64 or float32 (half precision is the network's).
+    gradients: record them, so that x can be differentiated by the latents and the network's parameters. The
+        memory for it grows with every evaluation.
 
-    Raises ValueError for unusable input before any evaluation, and for a denoiser whose answer has not the
-    shape of x; NonFiniteError naming step and sigma.
+    Raises ValueError for unusable input before any evaluation, and for an answer of the denoiser or a step of
+    the solver that is no real tensor of the shape of x; NonFiniteError naming step and sigma.
     """
-    _check_inputs(denoiser, latents, labels)
+    _check_inputs(denoiser, latents, labels, dtype)
     step_noise = _noise(noise, seed, indices, latents, dtype)
     method = _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
-    levels, fitted = noise_levels(denoiser, _object("schedule", schedule, Schedule), rule, n_steps)
-    process = Process(denoiser, fitted, len(latents), labels, afs=afs)
+    model = adapted(denoiser, tuple(latents.shape[1:]))
+    levels, fitted = noise_levels(model, _object("schedule", schedule, Schedule), rule, n_steps)
+    process = Process(model, fitted, len(latents), labels, afs=afs)
     states = []
     x = latents
-    for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
-        if return_trajectory:
-            states.append(x)
-    return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
+    with torch.set_grad_enabled(gradients):
+        for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
+            if return_trajectory:
+                states.append(x)
+        return Samples(x, process.nfe, levels, torch.stack(states) if return_trajectory else None)
 
 
 def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
@@ -163,11 +217,18 @@ def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
     return choice if isinstance(choice, kind) else registry.build(registry.configured(group, choice))
 
 
-def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None) -> None:
+def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None, dtype: Any) -> None:
     """Raise ValueError unless latents are images and the denoiser's signature takes (x, sigma, labels)."""
     if not isinstance(latents, Tensor) or latents.ndim != 4:
         got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
         raise ValueError(f"latents must be a tensor of shape (B, C, H, W), got {got}")
+    if not latents.is_floating_point():
+        raise ValueError(f"latents must be standard normal numbers, got {latents.dtype}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"dtype={dtype} must be torch.float64 or torch.float32, that of the sampler's state: give a network "
+            "of lower precision, which is called in its own"
+        )
     called = denoiser.forward if isinstance(denoiser, torch.nn.Module) else denoiser
     if not callable(called):
         raise ValueError(f"denoiser is no function D(x, sigma, labels) but {type(denoiser).__name__}")

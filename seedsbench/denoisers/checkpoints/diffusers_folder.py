@@ -78,8 +78,7 @@ class DiffusersDenoiser(Predicted):
         nearest = t.round()
         t = torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
         classes = self._classes(labels)
-        with torch.no_grad():
-            output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
+        output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
         return output[:, : self.img_channels]  # what follows is a learnt variance
 
     def _classes(self, labels: Tensor | None) -> Tensor | None:
