@@ -1,4 +1,4 @@
-"""The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`, `denoiser`."""
+"""The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
 
 import inspect
 import numbers
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.denoisers.base import Denoiser
-from seedsbench.denoisers.own import OwnNetwork, adapted, table_of
+from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
@@ -66,53 +66,6 @@ def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
     from seedsbench.denoisers.checkpoints.formats import load_any
 
     return load_any(path, hints)
-
-
-def denoiser(
-    net: Any,
-    prediction: str,
-    *,
-    shape: Sequence[int],
-    alphas_cumprod: Tensor | Sequence[float] | None = None,
-    schedule: Schedule | Choice | None = None,
-    labels: int = 0,
-    null_class: int | None = None,
-    fractional: bool = False,
-    time_scale: float = 1.0,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-) -> Denoiser:
-    """A network of your own as a denoiser: D(x, sigma, labels) with the noise levels it was trained on.
-
-    net: called as net(x_t, t), or net(x_t, t, classes) with labels. x_t (B, C, H, W) in the network's type,
-        scaled as in training: s (data + sigma noise), s the schedule's signal scale (of a table, unit variance).
-        t (B,): the index in the table, int64; of a continuous schedule ("vp") its time, in [0, 1]. It returns
-        (B, C, H, W), or twice the channels (a learnt variance is cut off), or an object with that as `sample`.
-    prediction: "epsilon" (the noise), "v" (Salimans and Ho 2022), "sample" (the data), or "score": the gradient of
-        log p at x_t, (s D - x_t) / (s sigma)^2.
-    shape: (C, H, W) of an image.
-    alphas_cumprod: (T,) the table it was trained with, decreasing; or schedule: an object, a config name or
-        {"name": ..., option: value}. One of the two.
-    labels: number of classes; the network is then told each sample's, (B,) int64, and null_class for none.
-    fractional: between entries of the table tell the real number, not the nearest integer, and round no level.
-    time_scale: factor of t, as 999 for score_sde's networks (then told as real numbers).
-    sigma_min, sigma_max: the range it is good for, if not the schedule's.
-
-    Raises ValueError for a choice that makes no sense. `check_denoiser` tells whether the result denoises.
-    """
-    if (alphas_cumprod is None) == (schedule is None):
-        raise ValueError("give exactly one of alphas_cumprod and schedule: the noise levels of the training")
-    chosen = table_of(alphas_cumprod) if schedule is None else _object("schedule", schedule, Schedule)
-    return OwnNetwork(
-        *(net, prediction, chosen),
-        shape=shape,
-        labels=labels,
-        null_class=null_class,
-        fractional=fractional,
-        time_scale=time_scale,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-    )
 
 
 def noise_levels(denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int) -> tuple[Tensor, Schedule]:
@@ -176,8 +129,8 @@ def sample(
             x = seedsbench.sample(denoiser, z, solver="seeds3", nfe=20, indices=indices).x
 
     denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
-        `round_sigma` are used where it has them. One that is no seedsbench Denoiser is called in its own type:
-        that of its parameters, else of x.
+        `round_sigma` are used where it has them. One that is no seedsbench Denoiser is called in its own
+        type: that of its parameters, else of x.
     latents: (B, C, H, W) standard normal.
     solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
     nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
@@ -226,8 +179,8 @@ def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None, dtype: Any
         raise ValueError(f"latents must be standard normal numbers, got {latents.dtype}")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"dtype={dtype} must be torch.float64 or torch.float32, that of the sampler's state: give a network "
-            "of lower precision, which is called in its own"
+            f"dtype={dtype} must be torch.float64 or torch.float32: it is the sampler's state that has it; "
+            "a network of lower precision is called in its own"
         )
     called = denoiser.forward if isinstance(denoiser, torch.nn.Module) else denoiser
     if not callable(called):

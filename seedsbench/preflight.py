@@ -22,6 +22,7 @@ from seedsbench import registry
 from seedsbench.bench.arithmetic import check_network, check_precision
 from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
+from seedsbench.bench.own_files import check_own
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
 from seedsbench.config import check_config
@@ -120,6 +121,8 @@ def preflight(options: Options) -> Checked:
             for cfg in checked:
                 check_config(cfg)
                 check_network(cfg)
+                if not cfg.dry_run:
+                    check_own(cfg.model)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
             check_classes(checked)

@@ -77,6 +77,16 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
     return config
 
 
+def located(target: str) -> Any:
+    """The function or class of this dotted name; ValueError, in one line, if it cannot be imported."""
+    from hydra.utils import get_object
+
+    try:
+        return get_object(target)
+    except Exception as error:
+        raise ValueError(f"cannot build {target!r}: {str(error).splitlines()[0]}") from error
+
+
 def build(config: Mapping[Any, Any], *args: Any) -> Any:
     """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
 

@@ -113,9 +113,13 @@ def _published(model: Mapping[str, Any], regime: str) -> Wanted:
 
 def _own(model: Mapping[str, Any]) -> Wanted:
     if not model.get("path"):
-        raise ValueError(f"model={model.get('name')} needs your weights: add model.path=<file or folder>")
+        what = "weights: add model.path=<file or folder>"
+        if "options" in model:
+            what = "function: add model.path=<file.py>:<function>, which returns a denoiser"
+        raise ValueError(f"model={model.get('name')} needs your {what}")
     hints = tuple(sorted((model.get("hints") or {}).items()))
-    path = absolute(model["path"])
+    file, _, function = str(model["path"]).rpartition(":")
+    path = absolute(file if file.endswith(".py") and function else model["path"])
     return Wanted("weights", path=path, format=model.get("format"), hints=hints, key="model.path")
 
 

@@ -19,7 +19,7 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
 def check_like(found: Any, x: Tensor, who: str, *, dtype: torch.dtype | None = None) -> Tensor:
     """found, if it is a real floating-point tensor of x's shape and device, and of dtype where one is given.
 
-    Anything else might broadcast or be rounded unseen: ValueError says what `who` returned and what is expected.
+    Anything else might broadcast or be rounded unseen: ValueError says what `who` returned, what is expected.
     """
     wanted = f"expected {tuple(x.shape)}"
     if not isinstance(found, Tensor):
@@ -28,7 +28,9 @@ def check_like(found: Any, x: Tensor, who: str, *, dtype: torch.dtype | None = N
         raise ValueError(f"{who} returned {tuple(found.shape)}, {wanted}: a tensor of the shape of x")
     if not found.is_floating_point() or (dtype is not None and found.dtype != dtype):
         kind = "a floating-point type" if dtype is None else _plain(dtype)
-        raise ValueError(f"{who} returned {_plain(found.dtype)}, expected {kind}: {_plain(x.dtype)} is that of x")
+        raise ValueError(
+            f"{who} returned {_plain(found.dtype)}, expected {kind}: {_plain(x.dtype)} is that of x"
+        )
     if found.device != x.device:
         raise ValueError(f"{who} returned a tensor on {found.device}, expected {x.device}, where x is")
     return found
