@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from seedsbench.api import Samples, load_denoiser, sample, solver, solver_names
     from seedsbench.own import check_denoiser, denoiser
 
-_FROM = dict.fromkeys(("Samples", "load_denoiser", "sample", "solver", "solver_names"), "seedsbench.api")
-_FROM |= dict.fromkeys(("check_denoiser", "denoiser"), "seedsbench.own")
+_FROM = {
+    **dict.fromkeys(("Samples", "load_denoiser", "sample", "solver", "solver_names"), "seedsbench.api"),
+    **dict.fromkeys(("check_denoiser", "denoiser"), "seedsbench.own"),
+}
 _MODULES = ("analytic", "metrics", "noise")
 
 __all__ = [

@@ -129,35 +129,31 @@ def sample(
             x = seedsbench.sample(denoiser, z, solver="seeds3", nfe=20, indices=indices).x
 
     denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
-        `round_sigma` are used where it has them. One that is no seedsbench Denoiser is called in its own
-        type: that of its parameters, else of x.
+        `round_sigma` are used if there. It is called in its own type (see denoisers/own.py).
     latents: (B, C, H, W) standard normal.
     solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
-    nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
-        or sigmas: explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
+    nfe: most evaluations a sample may cost, the final one included; or steps: solver steps; or sigmas:
+        explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
         An adaptive solver takes of the levels the ends, and of their number the most steps it may try.
     final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
         coordinates, "stop" leaves the (scaled) state there.
     afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.
     noise: object with normal() and increment(q0, q1), in place of seed and indices; None is counter-based.
     seed, indices: of that noise: in [0, 2**64), and (B,) sample numbers in [0, 2**32), 0 .. B - 1 if None.
-    labels: (B, K) one-hot or None. dtype: of the state, float64 or float32 (half precision is the network's).
-    gradients: record them, so that x can be differentiated by the latents and the network's parameters. The
-        memory for it grows with every evaluation.
+    labels: (B, K) one-hot or None. dtype: of the state, float64 or float32 (half is for networks).
+    gradients: so that x can be differentiated by latents and parameters; memory grows with each evaluation.
 
-    Raises ValueError for unusable input before any evaluation, and for an answer of the denoiser or a step of
-    the solver that is no real tensor of the shape of x; NonFiniteError naming step and sigma.
+    Raises ValueError for unusable input before any evaluation, and for a denoiser's or a solver's answer that
+    is no real tensor of the shape of x; NonFiniteError naming step and sigma.
     """
     _check_inputs(denoiser, latents, labels, dtype)
-    step_noise = _noise(noise, seed, indices, latents, dtype)
-    method = _object("solver", solver, Solver)
+    step_noise, method = _noise(noise, seed, indices, latents, dtype), _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
     model = adapted(denoiser, tuple(latents.shape[1:]))
     levels, fitted = noise_levels(model, _object("schedule", schedule, Schedule), rule, n_steps)
     process = Process(model, fitted, len(latents), labels, afs=afs)
-    states = []
-    x = latents
+    states, x = [], latents
     with torch.set_grad_enabled(gradients):
         for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
             if return_trajectory:

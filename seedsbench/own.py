@@ -1,4 +1,4 @@
-"""The Python interface to networks of one's own: `denoiser` makes one of them, `check_denoiser` looks at it."""
+"""The Python interface to networks of one's own: `denoiser` and `check_denoiser`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedsbench.bench.fetch import sha256_of
-from seedsbench.bench.model_files import absolute
+from seedsbench.bench.model_files import place_of
 from seedsbench.checks import nearest
 from seedsbench.data.digests import digest
 
@@ -18,14 +18,6 @@ def check_own(model: Mapping[str, Any]) -> None:
     if model.get("_target_") == TARGET:
         file, function = place_of(model.get("path"))
         defined_in(file, function)
-
-
-def place_of(path: Any) -> tuple[Path, str]:
-    """The file and the function of `file.py:function`; ValueError for anything else."""
-    file, _, function = str(path or "").rpartition(":")
-    if not file.endswith(".py") or not function.isidentifier():
-        raise ValueError(f"model.path={path}: give model.path=<file.py>:<function>, which returns a denoiser")
-    return absolute(file), function
 
 
 def defined_in(file: Path, function: str) -> None:

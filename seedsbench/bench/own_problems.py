@@ -19,8 +19,8 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.bench.checkpoint_problems import Checkpoint, placed
-from seedsbench.bench.model_files import resolve, wanted_files
-from seedsbench.bench.own_files import defined_in, modules_beside, place_of, source_id
+from seedsbench.bench.model_files import place_of, resolve, wanted_files
+from seedsbench.bench.own_files import defined_in, modules_beside, source_id
 from seedsbench.bench.problems import Model
 from seedsbench.checks import nearest
 from seedsbench.data.digests import digest

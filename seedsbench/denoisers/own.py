@@ -22,6 +22,7 @@ def weights_of(own: Any) -> Iterator[Tensor]:
 
 
 def dtype_of(own: Any) -> torch.dtype | None:
+    """The type of the weights; None where there are none."""
     return next((value.dtype for value in weights_of(own)), None)
 
 

@@ -160,7 +160,7 @@ class _Plain(nn.Module):
 
 def table_of(alphas_cumprod: Any) -> Discrete:
     """The schedule of a table of alphas_cumprod, (T,) decreasing within (0, 1), to rounding."""
-    table = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
+    table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu").detach()
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(f"alphas_cumprod has shape {tuple(table.shape)}: expected (T,) with T > 1")
     if float(table[-1]) == 0:
