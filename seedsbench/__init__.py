@@ -12,16 +12,31 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from seedsbench import analytic, metrics, noise
     from seedsbench.api import Samples, load_denoiser, sample, solver, solver_names
+    from seedsbench.own import check_denoiser, denoiser
 
-_FROM_API = ("Samples", "load_denoiser", "sample", "solver", "solver_names")
+_FROM = {
+    **dict.fromkeys(("Samples", "load_denoiser", "sample", "solver", "solver_names"), "seedsbench.api"),
+    **dict.fromkeys(("check_denoiser", "denoiser"), "seedsbench.own"),
+}
 _MODULES = ("analytic", "metrics", "noise")
 
-__all__ = ["Samples", "analytic", "load_denoiser", "metrics", "noise", "sample", "solver", "solver_names"]
+__all__ = [
+    "Samples",
+    "analytic",
+    "check_denoiser",
+    "denoiser",
+    "load_denoiser",
+    "metrics",
+    "noise",
+    "sample",
+    "solver",
+    "solver_names",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM_API:
-        return getattr(import_module("seedsbench.api"), name)
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     if name in _MODULES:
         return import_module(f"seedsbench.{name}")
     raise AttributeError(f"module 'seedsbench' has no attribute {name!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seedsbench import registry
 from seedsbench.denoisers.base import Denoiser
+from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
@@ -119,6 +120,7 @@ def sample(
     indices: Tensor | Sequence[int] | None = None,
     labels: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
+    gradients: bool = False,
     return_trajectory: bool = False,
 ) -> Samples:
     """Draw samples: one solver, one path of noise levels, from given standard normal latents.
@@ -131,36 +133,36 @@ def sample(
             x = seedsbench.sample(denoiser, z, solver="seeds3", nfe=20, indices=indices).x
 
     denoiser: D(x, sigma, labels) -> E[data | x] on unscaled x; `sigma_min`, `sigma_max` and
-        `round_sigma` are used where it has them.
+        `round_sigma` are used if there. It is called in its own type (see denoisers/own.py).
     latents: (B, C, H, W) standard normal.
     solver, schedule, grid: objects, config names, or {"name": ..., option: value} dicts.
-    nfe: most network evaluations a sample may cost, the final one included; or steps: solver steps;
-        or sigmas: explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
+    nfe: most evaluations a sample may cost, the final one included; or steps: solver steps; or sigmas:
+        explicit decreasing noise levels (> 0, used literally). Exactly one of the three.
         An adaptive solver takes of the levels the ends, and of their number the most steps it may try.
     final: from the last level to 0: "denoise" returns D, "euler" steps the ODE in the schedule's
         coordinates, "stop" leaves the (scaled) state there.
     afs: analytic first step: the first evaluation is replaced by its high-noise limit and costs nothing.
     noise: object with normal() and increment(q0, q1), in place of seed and indices; None is counter-based.
     seed, indices: of that noise: in [0, 2**64), and (B,) sample numbers in [0, 2**32), 0 .. B - 1 if None.
-    labels: (B, K) one-hot or None. dtype: of the state (the network's own dtype is the denoiser's).
+    labels: (B, K) one-hot or None. dtype: of the state, float64 or float32 (half is for networks).
+    gradients: so that x can be differentiated by latents and parameters; memory grows with each evaluation.
 
-    Raises ValueError for unusable input before any evaluation, and for a denoiser whose answer has not the
-    shape of x; NonFiniteError naming step and sigma.
+    Raises ValueError for unusable input before any evaluation, and for a denoiser's or a solver's answer that
+    is no real tensor of the shape of x; NonFiniteError naming step and sigma.
     """
-    _check_inputs(denoiser, latents, labels)
-    step_noise = _noise(noise, seed, indices, latents, dtype)
-    method = _object("solver", solver, Solver)
+    _check_inputs(denoiser, latents, labels, dtype)
+    step_noise, method = _noise(noise, seed, indices, latents, dtype), _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
-    chosen = _object("schedule", schedule, Schedule)
-    levels, fitted = noise_levels(denoiser, chosen, rule, n_steps, zero_snr=method.zero_snr)
-    process = Process(denoiser, fitted, len(latents), labels, afs=afs)
-    states = []
-    x = latents
-    for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
-        if return_trajectory:
-            states.append(x)
-    return Samples(x.to(dtype), process.nfe, levels, torch.stack(states) if return_trajectory else None)
+    model, chosen = adapted(denoiser, tuple(latents.shape[1:])), _object("schedule", schedule, Schedule)
+    levels, fitted = noise_levels(model, chosen, rule, n_steps, zero_snr=method.zero_snr)
+    process = Process(model, fitted, len(latents), labels, afs=afs)
+    states, x = [], latents
+    with torch.set_grad_enabled(gradients):
+        for x in integrate(process, method, latents.to(dtype), fitted.sigma_inv(levels), step_noise, final):
+            if return_trajectory:
+                states.append(x)
+        return Samples(x, process.nfe, levels, torch.stack(states) if return_trajectory else None)
 
 
 def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
@@ -168,11 +170,18 @@ def _object(group: str, choice: Any, kind: type[Kind]) -> Kind:
     return choice if isinstance(choice, kind) else registry.build(registry.configured(group, choice))
 
 
-def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None) -> None:
+def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None, dtype: Any) -> None:
     """Raise ValueError unless latents are images and the denoiser's signature takes (x, sigma, labels)."""
     if not isinstance(latents, Tensor) or latents.ndim != 4:
         got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
         raise ValueError(f"latents must be a tensor of shape (B, C, H, W), got {got}")
+    if not latents.is_floating_point():
+        raise ValueError(f"latents must be standard normal numbers, got {latents.dtype}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"dtype={dtype} must be torch.float64 or torch.float32: it is the sampler's state that has it; "
+            "a network of lower precision is called in its own"
+        )
     called = denoiser.forward if isinstance(denoiser, torch.nn.Module) else denoiser
     if not callable(called):
         raise ValueError(f"denoiser is no function D(x, sigma, labels) but {type(denoiser).__name__}")

@@ -22,6 +22,7 @@ from seedsbench import registry
 from seedsbench.bench.arithmetic import check_network, check_precision
 from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
+from seedsbench.bench.own_files import check_own, entries_for
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
 from seedsbench.config import OF_CELLS, check_config
@@ -120,6 +121,8 @@ def preflight(options: Options) -> Checked:
             for cfg in checked:
                 check_config(cfg)
                 check_network(cfg)
+                if not cfg.dry_run:
+                    check_own(cfg.model)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
             check_classes(checked)
@@ -167,7 +170,8 @@ def _check_problem(cfg: DictConfig) -> None:
     """Check the options of a cell's model and metrics, whose building may take files and minutes."""
     from seedsbench.bench.identity import identity_of
 
-    registry.check(cfg.model, given={"regime": cfg.regime.name, "device": "cpu"})
+    options, given, _ = entries_for(cfg.model, cfg.regime.name, "cpu")
+    registry.check(options, given=given)
     identity_of(cfg)  # where options are looked at together
     options = {key: value for key, value in cfg.metrics.items() if key not in OF_CELLS}
     if "_target_" in options:

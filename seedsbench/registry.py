@@ -79,19 +79,24 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
     return config
 
 
+def located(target: str) -> Any:
+    """The function or class of this dotted name; ValueError, in one line, if it cannot be imported."""
+    from hydra.utils import get_object
+
+    try:
+        return get_object(target)
+    except Exception as error:
+        raise ValueError(f"cannot build {target!r}: {str(error).splitlines()[0]}") from error
+
+
 def check(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
     """Raise ValueError for options that what `_target_` names does not have, lacks or cannot take.
 
     args and given come from the program and are no options. The signature and the annotations are asked
     (see `seedsbench.checks`); nothing is built.
     """
-    from hydra.utils import get_object
-
     options, given = _plain(config), given or {}
-    try:
-        target: Any = get_object(options["_target_"])
-    except Exception as error:
-        raise ValueError(f"cannot build {options['_target_']!r}: {str(error).splitlines()[0]}") from error
+    target: Any = located(str(options["_target_"]))
     options = {key: value for key, value in options.items() if not key.startswith("_")}
     signature = inspect.signature(target)
     known = [key for key in list(signature.parameters)[len(args) :] if key not in given]

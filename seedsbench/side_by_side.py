@@ -21,10 +21,19 @@ _THIS_THREAD = threading.local()
 
 
 def side_by_side(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-    """[work(item) for item in items], as many at a time as torch has threads; work may call this too."""
+    """[work(item) for item in items], as many at a time as torch has threads; work may call this too.
+
+    Gradients are recorded, or not, as for the caller: each thread has such modes of its own.
+    """
     if hasattr(_THIS_THREAD, "is_worker"):  # which must not wait for another to be free
         return [work(item) for item in items]
-    return list(_workers(torch.get_num_threads()).map(work, items))
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def in_mode(item: Item) -> Made:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work(item)
+
+    return list(_workers(torch.get_num_threads()).map(in_mode, items))
 
 
 @lru_cache(maxsize=4)

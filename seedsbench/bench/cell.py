@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seedsbench import registry
 from seedsbench.bench.kept import kept
 from seedsbench.bench.machine import device_of, make_current
+from seedsbench.bench.own_problems import built
 from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import SweepLine
@@ -66,7 +66,8 @@ def problem_of(cfg: DictConfig, device: str) -> Problem:
 
 
 def _model(cfg: DictConfig, device: str) -> Model:
-    return registry.build(cfg.model, given={"regime": cfg.regime.name, "device": device})
+    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    return built(options, str(cfg.regime.name), device)
 
 
 def run_cell(

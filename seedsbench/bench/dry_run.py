@@ -9,7 +9,7 @@ from seedsbench.bench.extractor_files import compared, extractor_files
 from seedsbench.bench.fetch import cached_path
 from seedsbench.bench.model_files import Wanted, listing, resolve, wanted_files
 
-UNSCORED = "a network from a file brings no features to be scored on: to run, add metrics=inception"
+UNSCORED = "a network from a file brings no features to be scored on: add metrics=inception (or values)"
 
 
 def files_of(configurations: Iterable[DictConfig]) -> dict[str, list[Wanted] | ValueError]:

@@ -44,11 +44,13 @@ def hub_folder() -> Path:
 def extractor_files(metrics: Mapping[str, Any]) -> list[Wanted]:
     """The files a metrics group asks for: weights first; empty for one that brings no extractor."""
     extractor = metrics.get("extractor")
-    if extractor not in _KNOWN:
+    if extractor not in (*_KNOWN, "values"):
         return []
     weights = metrics.get("weights")
     role = f"{extractor} weights"
-    if weights is None:
+    if extractor == "values":
+        wanted = []
+    elif weights is None:
         wanted = [Wanted(role, weights_of(extractor))]
     else:
         wanted = [Wanted(role, path=absolute(weights), key="metrics.weights")]

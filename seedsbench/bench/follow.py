@@ -50,6 +50,8 @@ def _take_part(ranks: Ranks, number: int, cfg: DictConfig, seed: int, task: dict
     def work() -> None:
         device = device_of(cfg.device, ranks.local_rank)
         problem = problem_of(cfg, device)
+        if problem.model_id != task["row"]["model_id"]:
+            raise ValueError("the model is another one in each process: let what builds it seed its numbers")
         store = ResultStore(Path(cfg.results_dir) / cfg.study)
         plan = plan_of(cfg, problem, seed)
         size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)

@@ -112,6 +112,8 @@ def _published(model: Mapping[str, Any], regime: str) -> Wanted:
 
 
 def _own(model: Mapping[str, Any]) -> Wanted:
+    if "options" in model:  # model=python
+        return Wanted("weights", path=place_of(model.get("path"))[0], key="model.path")
     if not model.get("path"):
         raise ValueError(f"model={model.get('name')} needs your weights: add model.path=<file or folder>")
     hints = tuple(sorted((model.get("hints") or {}).items()))
@@ -143,6 +145,15 @@ def _remote(entry: Mapping[str, Any], where: str, licence: str | None) -> Remote
         entry.get("about_mb"),
         entry.get("licence") or licence,
     )
+
+
+def place_of(path: Any) -> tuple[Path, str]:
+    """The file and the function of `file.py:function`; ValueError for anything else."""
+    file, _, function = str(path or "").rpartition(":")
+    if not file.endswith(".py") or not function.isidentifier():
+        given = f"model.path={path}: give" if path else "model=python needs your function: add"
+        raise ValueError(f"{given} model.path=<file.py>:<function>, which returns a denoiser")
+    return absolute(file), function
 
 
 def absolute(path: Any) -> Path:

@@ -5,7 +5,7 @@ device, and knows nothing about solvers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -33,11 +33,15 @@ from seedsbench.metrics.moments import Moments
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: it holds a network
 class Model:
-    """A network to sample from. One that brings nothing to be scored with: the metrics group must."""
+    """A network to sample from. One that brings nothing to be scored with: the metrics group must.
+
+    warnings: what a reader of its scores should know, a sentence each.
+    """
 
     name: str
     denoiser: Denoiser
     model_id: str
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +64,7 @@ class Problem(Model):
 
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
     of the whole distribution for None): the yardstick's own sampling error. None where there are no more
-    real images than the reference's. reference_name: what a reader would call the reference. warnings: what a
-    reader of its scores should know, a sentence each.
+    real images than the reference's. reference_name: what a reader would call the reference.
     """
 
     features: Extractor
@@ -70,7 +73,6 @@ class Problem(Model):
     real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
     reference_name: str = "the model's own"
     pairs: Pairs | None = None
-    warnings: tuple[str, ...] = ()
 
     @property
     def identity(self) -> Identity:

@@ -20,6 +20,7 @@ from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
 from seedsbench.metrics.reference import Reference, read_reference
+from seedsbench.metrics.values import values_extractor
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _EXTRACTORS = {"inception": _shared(inception_extractor), "dinov2": _shared(dino
 
 def standard_problem(
     model: Model,
-    extractor: Literal["inception", "dinov2"],
+    extractor: Literal["inception", "dinov2", "values"],
     weights: str | None,
     reference: str | None,
     real: str | None,
@@ -40,7 +41,7 @@ def standard_problem(
     bound: Annotated[float, Range(1, 2**20)],
     device: str = "cpu",
 ) -> Problem:
-    """`model`, scored on `extractor` ("inception" or "dinov2").
+    """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).
 
     weights: its file, None for where its download would be. reference: .npz with mu and sigma, or a folder
     or .zip of images; None for the model's own statistics, or else the real images.
@@ -56,7 +57,10 @@ def standard_problem(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "
             "(an .npz with mu and sigma, or a folder or .zip of images)"
         )
-    found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
+    if extractor == "values":
+        found = values_extractor(model.denoiser.image_shape, block=block, bound=bound)
+    else:
+        found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
     pairs, of_real = None, None
     if real is not None:
         of_real = _read(real, found, features=True)
@@ -76,6 +80,7 @@ def standard_problem(
         real=None,
         reference_name=chosen.name,
         pairs=pairs,
+        warnings=model.warnings,
     )
 
 
@@ -88,13 +93,15 @@ def measured(model: Model, metrics: dict[str, Any], device: str) -> Problem:
         options = {key: value for key, value in metrics.items() if key not in OF_CELLS}
         return registry.build(options, model, given={"device": device})
     if not isinstance(model, Problem):
-        raise ValueError(f"{model.name} has no features of its own to be scored on: choose metrics=inception")
+        raise ValueError(
+            f"{model.name} has no features of its own to be scored on: choose metrics=inception (or values)"
+        )
     return model
 
 
 def _read(path: str, extractor: Extractor, *, features: bool) -> Reference:
     """A reference, with a progress bar where images must go through the extractor first."""
-    if Path(path).suffix != ".npz":
+    if Path(path).suffix != ".npz" and extractor.weights_id is not None:
         log.info("features of %s: seedsbench-reference %s out.npz makes them once for all", path, path)
     with tqdm(unit="image", desc=Path(path).name, disable=None, leave=False) as bar:
         return read_reference(path, extractor, features=features, progress=bar.update)

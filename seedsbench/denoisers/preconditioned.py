@@ -15,7 +15,8 @@ class Preconditioned(Denoiser):
     """A network F(x_in, c_noise, labels) seen through a preconditioner.
 
     The network is handed its weights' floating-point type; everything around it is computed in that of x.
-    Networks that also predict a variance (twice the channels) are cut to their first half.
+    Networks that also predict a variance (twice the channels) are cut to their first half. Gradients are the
+    caller's affair.
     """
 
     def __init__(
@@ -49,13 +50,6 @@ class Preconditioned(Denoiser):
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])
-        with torch.inference_mode():
-            denoised = self.denoise_raw(x, sigma, labels)
-        # A clone outside inference mode is an ordinary tensor again, so that callers may use autograd.
-        return denoised.clone() if torch.is_grad_enabled() else denoised
-
-    def denoise_raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The same as calling, but with gradients and without checks."""
         sigma = sigma.to(x.dtype)
         output = self.output(x, sigma, labels).to(x.dtype)
         return expand(self.preconditioner.c_skip(sigma), x) * x + (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, check_like, expand
 
 
 class Method(Protocol):
@@ -61,54 +61,67 @@ def integrate(
     latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
     the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
     ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
-    States are in the schedule's scaled coordinates. Raises NonFiniteError naming step and sigma, and
+    States are in the schedule's scaled coordinates. Raises ValueError for a step whose result has not the
+    shape, type and device of the state, naming solver and step, NonFiniteError naming step and sigma, and
     RuntimeError if the evaluations counted are not those the solver promised. Beside the host, on a GPU,
     the former comes in place of the finished sample, whichever the step.
     """
-    n_steps, checks = len(times) - 1, _Checks(process)
+    n_steps, checks = len(times) - 1, _Checks(process, solver)
     x = starting_point(process, latents, times[0])
     state = solver.init(process, x, times)
     if isinstance(solver, Adaptive):
-        for result in solver.solve(process, x, times, noise):
+        process.place = "adaptive step 1"
+        for i, result in enumerate(solver.solve(process, x, times, noise), 1):
             yield x
-            x = result
-            checks.add(x, "an adaptive step", times[0])
+            x = checks.add(result, x, times[0])
             checks.settle()  # its solver waits for the device in each trial anyway
+            process.place = f"adaptive step {i + 1}"
         yield x
     else:
         for i in range(n_steps):
             yield x
+            process.place = f"step {i + 1} of {n_steps}"
             result = solver.step(process, x, times[i], times[i + 1], state, noise)
-            x, state = result.x, result.state
-            checks.add(x, f"step {i + 1} of {n_steps}", times[i])
+            if not hasattr(result, "x"):
+                found = f"in {process.place}, {type(solver).__name__} returned {type(result).__name__}"
+                raise ValueError(f"{found}, expected a StepResult")
+            x, state = checks.add(result.x, x, times[i]), result.state
         yield x
     if final != "stop":
-        x, t = solver.finish(process, x, times[-1], state, noise)
+        process.place = f"the final step ({final})"
+        before, (x, t) = x, solver.finish(process, x, times[-1], state, noise)
         if final == "euler":
             x = x - expand(t, x) * process.drift(x, t)
         else:
             x = solver.land(process, x, t, process.denoise(x, t), state, noise)
-        checks.add(x, f"the final step ({final})", times[-1])
+        checks.add(x, before, times[-1])
     checks.settle()
     _check_promise(solver, n_steps, process, final)
     yield x
 
 
 class _Checks:
-    """Whether the states of a path are finite: asked at once on the CPU, and elsewhere at `settle`.
+    """Whether a solver's states are what they should be: of one kind, and finite.
 
-    To ask a GPU is to wait until it has nothing left to do, and the next step would then start from rest.
+    The latter is asked at once on the CPU, and elsewhere at `settle`. To ask a GPU is to wait until it has
+    nothing left to do, and the next step would then start from rest.
     """
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Process, solver: Method) -> None:
+        self._process, self._who = process, type(solver).__name__
         self._asked: list[tuple[Tensor, str, Tensor]] = []
 
-    def add(self, x: Tensor, where: str, t: Tensor) -> None:
-        """The state x (B, ...) after the step that `where` names, which left time t."""
+    def add(self, found: Any, before: Tensor, t: Tensor) -> Tensor:
+        """The state (B, ...) after the step that process.place names, which left `before` at time t.
+
+        ValueError unless it has the shape, type and device of that.
+        """
+        where = self._process.place
+        x = check_like(found, before, f"in {where}, {self._who}", dtype=before.dtype)
         self._asked.append((x.isfinite().flatten(1).all(1), where, t))
         if x.device.type == "cpu":
             self.settle()
+        return x
 
     def settle(self) -> None:
         """Raise NonFiniteError for the first of the states added since the last call that is not finite."""

@@ -16,6 +16,30 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value if value.ndim == 0 else value.reshape(-1, *([1] * (like.ndim - 1)))
 
 
+def check_like(found: Any, x: Tensor, who: str, *, dtype: torch.dtype | None = None) -> Tensor:
+    """found, if it is a real floating-point tensor of x's shape and device, and of dtype where one is given.
+
+    Anything else might broadcast or be rounded unseen: ValueError says what `who` returned, what is expected.
+    """
+    wanted = f"expected {tuple(x.shape)}"
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{who} returned {type(found).__name__}, {wanted}: a tensor of the shape of x")
+    if found.shape != x.shape:
+        raise ValueError(f"{who} returned {tuple(found.shape)}, {wanted}: a tensor of the shape of x")
+    if not found.is_floating_point() or (dtype is not None and found.dtype != dtype):
+        kind = "a floating-point type" if dtype is None else _plain(dtype)
+        raise ValueError(
+            f"{who} returned {_plain(found.dtype)}, expected {kind}: {_plain(x.dtype)} is that of x"
+        )
+    if found.device != x.device:
+        raise ValueError(f"{who} returned a tensor on {found.device}, expected {x.device}, where x is")
+    return found
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def each(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     """function(value) elementwise, () or (B,): the same bits for a sample whatever its place in the batch.
 
@@ -60,6 +84,7 @@ class Process:
         nfe: (B,) int64, network evaluations so far (guidance counts each of its evaluations).
         cost: network evaluations one call of the denoiser costs.
         afs: analytic first step: the first evaluation of each sample is replaced by `analytic` and is free.
+        place: where in its run it is, as errors say it ("step 3 of 8"); kept by the loop.
     """
 
     def __init__(
@@ -71,7 +96,7 @@ class Process:
         *,
         afs: bool = False,
     ) -> None:
-        self.schedule, self.afs = schedule, afs
+        self.schedule, self.afs, self.place = schedule, afs, ""
         self.nfe = torch.zeros(batch, dtype=torch.int64)
         self._denoiser, self._labels, self._begun = denoiser, labels, False
         self.cost = getattr(denoiser, "evaluations", 1)
@@ -97,15 +122,10 @@ class Process:
         return self._evaluate(x, sigma, labels)
 
     def _evaluate(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's answer; ValueError unless it has the shape of x (another might broadcast unseen)."""
+        """The network's answer in the type of x; ValueError unless it is an image for each (`check_like`)."""
         denoised = self._denoiser(x, sigma, labels)
-        found = tuple(denoised.shape) if isinstance(denoised, Tensor) else type(denoised).__name__
-        if found != tuple(x.shape):
-            raise ValueError(
-                f"denoiser returned {found}, expected {tuple(x.shape)}: D(x, sigma, labels) must be a tensor "
-                "of the shape of x (without the variances that some networks add as further channels)"
-            )
-        return denoised.to(x.dtype)
+        who = f"in {self.place}, denoiser" if self.place else "denoiser"
+        return check_like(denoised, x, who).to(x.dtype)
 
     def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
         """D for the scaled state x at time t; costs one evaluation. rows: as in `predict_rows`."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from seedsbench.checks import Range, Share
 from seedsbench.diffusion.ieee import tree_sum
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, check_like, expand
 from seedsbench.solvers.base import Solver, StepResult
 
 Self = TypeVar("Self", bound="AdaptiveSolver")
@@ -125,7 +125,10 @@ class AdaptiveSolver(Solver):
             then = torch.where(step < gap, here + (goal - here).sign() * step, goal)
             known = {name: value[rows] for name, value in memory.items()}
             leg = Leg(rows, here, then, self._draw(noise, rows))
-            trial = self.trial(process, x[rows], leg, known)
+            tried, who = x[rows], f"in {process.place}, {type(self).__name__}"
+            trial = self.trial(process, tried, leg, known)
+            check_like(trial.x, tried, who, dtype=x.dtype)
+            check_like(trial.error, here, f"{who} as error", dtype=x.dtype)
             accept, factor = self.control(trial, known)
             accept = accept | (step <= smallest)
             moved = rows[accept]
@@ -134,7 +137,7 @@ class AdaptiveSolver(Solver):
             length[rows] = (proposal if self.shortens_proposal else step) * factor
             for name, value in trial.accepted.items():
                 kept = trial.rejected.get(name, known[name])
-                memory[name][rows] = torch.where(expand(accept, kept), value, kept)
+                memory[name] = memory[name].index_put((rows,), torch.where(expand(accept, kept), value, kept))
             yield x.to(dtype)
 
     def _draw(self, noise: Noise, rows: Tensor) -> Tensor | None:

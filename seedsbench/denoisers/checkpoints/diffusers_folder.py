@@ -68,8 +68,7 @@ class DiffusersDenoiser(Predicted):
     def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """The network's output (B, C, H, W) at the scaled state x_t and time t, () or (B,)."""
         classes = self._classes(labels)
-        with torch.no_grad():
-            output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
+        output = self._run(x_t.to(self.unet.dtype), t.to(x_t.device, torch.float32), classes)
         return output[:, : self.img_channels]  # what follows is a learnt variance
 
     def _classes(self, labels: Tensor | None) -> Tensor | None:

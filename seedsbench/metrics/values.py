@@ -1,0 +1,39 @@
+"""Samples as their own features: the Frechet distance between the values of the pixels, without any network.
+
+It says whether means, contrasts and correlations are right, nothing of what the images show: for small images
+and data in few dimensions.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from seedsbench.data.digests import digest
+from seedsbench.metrics.extraction import Extractor
+
+MOST = 4096
+"""Values of a sample; their covariance has the square of that."""
+
+
+def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: float = 64.0) -> Extractor:
+    """Of samples (C, H, W) as they are, neither clipped nor rounded, and of reference images in [-1, 1].
+
+    Grey references may come as RGB with equal channels. ValueError for samples of too many values.
+    """
+    dim = math.prod(shape)
+    if dim > MOST:
+        raise ValueError(f"metrics=values: {shape} are {dim} values, at most {MOST}: use metrics=inception")
+
+    def extract(images: Tensor) -> tuple[Tensor, None]:
+        if images.dtype == torch.uint8:
+            images = images.double() / 127.5 - 1
+        if shape[0] == 1 and images.shape[1] == 3 and bool((images == images[:, :1]).all()):
+            images = images[:, :1]
+        if images.shape[1:] != shape:
+            raise ValueError(
+                f"reference images are {tuple(images.shape[1:])}, samples {shape}: use the same size"
+            )
+        return images.double().flatten(1).cpu(), None
+
+    return Extractor("values", digest({"values": list(shape)}), dim, 0, bound, False, extract, block=block)
