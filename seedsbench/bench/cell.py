@@ -26,8 +26,9 @@ from seedsbench.bench.row_facts import (
     solver_facts,
 )
 from seedsbench.bench.sampling import batch_size_for
+from seedsbench.bench.sanity import doubts, facts_in, facts_of
 from seedsbench.bench.science import scientific
-from seedsbench.bench.scoring import floor
+from seedsbench.bench.scoring import beside_fid, floor
 from seedsbench.bench.share import Job, gather, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
@@ -39,10 +40,12 @@ log = logging.getLogger(__name__)
 # fmt: off
 MEASURED = (
     "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
-    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "warning",
+    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "largest", "largest_data",
+    "saturated", "warning",
 )
 # fmt: on
-"""What only a finished cell has; null in the rows of the others, so that every row has every key."""
+"""What only a finished cell has; null in the rows of the others, so that every row has every key. Where
+samples diverged, their size is said all the same."""
 
 _LOADED: dict[Hashable, Any] = {}
 MOST_LOADED = 16
@@ -135,7 +138,7 @@ def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> 
     if cfg.debug:
         raise error
     log.debug("cell failed", exc_info=error)
-    row.update(status="failed", reason=reason_of(error))
+    row.update(status="failed", reason=reason_of(error), **facts_in(error))
     return _stored(store, row)
 
 
@@ -154,11 +157,15 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
-    row["warning"] = "; ".join((*problem.warnings, *plan.warnings)) or None
+    sizes = facts_of(problem, *scorer.extent.tolist(), plan.samples)
+    warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    row["fid_floor"] = floor(problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
+    real = (problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
+    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": floor(*real)}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
+        **sizes,
+        warning="; ".join(warnings) or None,
         seconds_sampling=sampling,
         seconds_features=features,
         seconds_scoring=scored - started,
