@@ -11,16 +11,16 @@ from torch import Tensor
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.sampling import SampleBatch
 
-# Measured with all solvers at 2 to 40 evaluations in all regimes. With fewer evaluations than their solver needs,
-# samples of a Gaussian end within 170 times its data (Euler-Maruyama in two steps still holds the noise it began
-# with), and images from 10 evaluations on within 270 times theirs. What explodes begins at 845 (dpm_solver2 from
-# a last alphas_cumprod of 1e-30) and goes to 4e15 (an epsilon network with such a table).
+# Measured with all solvers at 2 to 40 evaluations in all regimes. With fewer evaluations than their solver
+# needs, samples of a Gaussian end within 170 times its data (Euler-Maruyama in two steps still holds the noise
+# it began with), and images from 10 evaluations on within 270 times theirs. What explodes begins at 845
+# (dpm_solver2 from a last alphas_cumprod of 1e-30) and goes to 4e15 (an epsilon network with such a table).
 FAILED_BEYOND = 500.0
 """So many times larger than the data, a sample is none: the row is failed."""
 WARNED_BEYOND = 10.0
-"""So many times larger is unlikely to be meant: the row is done, with a warning. With evaluations enough: 5."""
+"""So many times larger is unlikely to be right: the row is done, with a warning. With enough steps: 5."""
 WARNED_SHARE = 0.25
-"""So is a larger share of values than this that no data can have. With evaluations enough: up to 0.21."""
+"""So is a larger share of values than this that no data can have. With enough steps: up to 0.21."""
 LEVEL = 1 / 127.5
 """One level of an 8-bit image, which is no saturation."""
 DEVIATIONS = 6.0
@@ -53,9 +53,9 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
     for index, (largest, beyond) in zip(batch.indices.tolist(), found.tolist(), strict=True):
         if largest > FAILED_BEYOND * data:
             raise Diverged(
-                f"samples diverged: largest |x| is {largest:.3g} in sample {index}, the data's is {data:.3g} (nothing "
-                f"is scored beyond {FAILED_BEYOND:g} times that): the solver, its steps or the schedule do not suit "
-                "the model",
+                f"samples diverged: largest |x| is {largest:.3g} in sample {index}, the data's is {data:.3g} "
+                f"(beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps or the schedule "
+                "do not suit the model",
                 facts_of(problem, largest, beyond, n_samples=1),
             )
     return found
@@ -72,10 +72,8 @@ def doubts(facts: dict[str, float]) -> list[str]:
     largest, data, share = facts["largest"], facts["largest_data"], facts["saturated"]
     if largest <= WARNED_BEYOND * data and share <= WARNED_SHARE:
         return []
-    told = (
-        f"largest |x| is {largest:.3g}, the data's is {data:.3g}, and {share:.1%} of the values are beyond it"
-    )
-    return [f"samples may have diverged: {told}"]
+    size = f"largest |x| is {largest:.3g}, the data's is {data:.3g}"
+    return [f"samples may have diverged: {size}, and {share:.1%} of the values are beyond it"]
 
 
 def facts_in(error: BaseException | None) -> dict[str, float]:
