@@ -150,15 +150,15 @@ def test_the_command_in_a_row_gives_the_row_again(seedsbench, tmp_path):
 
 
 def test_a_budget_too_small_is_a_skipped_row_and_no_failure(seedsbench, tmp_path):
-    code, out, _ = seedsbench(*QUICK, "-m", "solver=heun", "nfe=0,-3,2,5", "study=s")
+    code, out, _ = seedsbench(*QUICK, "-m", "solver=heun", "nfe=1,2,5", "study=s")
     rows = {row["nfe_budget"]: row for row in rows_of(tmp_path / "results" / "s").values()}
     assert code == 0
     assert {nfe: row["status"] for nfe, row in rows.items()} == {
-        **dict.fromkeys((0, -3, 2), "skipped"),
+        **dict.fromkeys((1, 2), "skipped"),
         5: "done",
     }
-    assert all("smallest budget that works is 3" in rows[nfe]["reason"] for nfe in (0, -3, 2))
-    assert "4 cells: 1 done, 3 skipped, 0 failed." in out
+    assert all("smallest budget that works is 3" in rows[nfe]["reason"] for nfe in (1, 2))
+    assert "3 cells: 1 done, 2 skipped, 0 failed." in out
 
 
 def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):

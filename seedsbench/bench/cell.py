@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Hashable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,6 +32,7 @@ from seedsbench.bench.share import Job, gather, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import measured
+from seedsbench.config import study_folder
 from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def run_cell(
     KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
     Of several ranks, rank 0 calls it and the others do their share in `follow`.
     """
-    store, ranks = ResultStore(Path(cfg.results_dir) / cfg.study), joined()
+    store, ranks = ResultStore(study_folder(cfg)), joined()
     row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
     number = tell(ranks, lambda: {"cfg": OmegaConf.to_yaml(cfg, resolve=True), "seed": seed})

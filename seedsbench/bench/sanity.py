@@ -12,8 +12,8 @@ from seedsbench.bench.problems import Problem
 from seedsbench.bench.sampling import SampleBatch
 
 # Measured with all solvers at 2 to 40 evaluations in all regimes. With fewer evaluations than their solver
-# needs, samples of a Gaussian end within 170 times its data (Euler-Maruyama in two steps still holds the noise
-# it began with), and images from 10 evaluations on within 270 times theirs. What explodes begins at 845
+# needs, samples of a Gaussian end within 170 times its data (Euler-Maruyama in two steps still holds the
+# noise it began with), and images from 10 evaluations on within 270 times theirs. What explodes begins at 845
 # (dpm_solver2 from a last alphas_cumprod of 1e-30) and goes to 4e15 (an epsilon network with such a table).
 FAILED_BEYOND = 500.0
 """So many times larger than the data, a sample is none: the row is failed."""
@@ -54,8 +54,8 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
         if largest > FAILED_BEYOND * data:
             raise Diverged(
                 f"samples diverged: largest |x| is {largest:.3g} in sample {index}, the data's is {data:.3g} "
-                f"(beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps or the schedule "
-                "do not suit the model",
+                f"(beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps or the "
+                "schedule do not suit the model",
                 facts_of(problem, largest, beyond, n_samples=1),
             )
     return found
