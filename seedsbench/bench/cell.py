@@ -157,11 +157,12 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
-    sizes = facts_of(problem, *scorer.extent.tolist(), plan.samples)
+    sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
     warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    real = (problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
-    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": floor(*real)}, warnings))
+    splits, sets = cfg.metrics.splits, cfg.metrics.floor_sets
+    real = partial(floor, problem, plan.samples, plan.labels, splits, sets)
+    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
         **sizes,

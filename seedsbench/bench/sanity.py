@@ -4,6 +4,9 @@ An image of 4e15 and one of 2 are both clipped to black and white, and then have
 what samples were is measured first, sample by sample: a maximum and a count, exact in any order.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,20 +53,20 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
     """
     data, sizes = largest_of_data(problem), batch.x.abs().flatten(1)
     found = torch.stack([sizes.amax(1).double(), (sizes > data + LEVEL).sum(1).double()], 1).cpu()
-    for index, (largest, beyond) in zip(batch.indices.tolist(), found.tolist(), strict=True):
-        if largest > FAILED_BEYOND * data:
+    for index, extent in zip(batch.indices.tolist(), found.tolist(), strict=True):
+        if extent[0] > FAILED_BEYOND * data:
             raise Diverged(
-                f"samples diverged: largest |x| is {largest:.3g} in sample {index}, the data's is {data:.3g} "
+                f"samples diverged: largest |x| is {extent[0]:.3g} in sample {index}, the data's is {data:.3g} "
                 f"(beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps or the "
                 "schedule do not suit the model",
-                facts_of(problem, largest, beyond, n_samples=1),
+                facts_of(problem, extent, n_samples=1),
             )
     return found
 
 
-def facts_of(problem: Problem, largest: float, beyond: float, n_samples: int) -> dict[str, float]:
+def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[str, float]:
     """What a row says: the samples' largest |x|, the data's, and what share of values no data can have."""
-    n_values = n_samples * int(np.prod(problem.denoiser.image_shape))
+    (largest, beyond), n_values = extent, n_samples * math.prod(problem.denoiser.image_shape)
     return {"largest": largest, "largest_data": largest_of_data(problem), "saturated": beyond / n_values}
 
 

@@ -72,8 +72,8 @@ class Scorer:
         before = sum(map(len, self._waiting.values())) + len(indices)
         costs = [0] * len(indices) if nfe is None else nfe.tolist()
         sizes = [[0.0, 0.0]] * len(indices) if extents is None else extents.tolist()
-        for index, *sample in zip(indices.tolist(), images, costs, sizes, strict=True):
-            self._waiting.setdefault(index // size, {})[index] = tuple(sample)
+        for index, sample in zip(indices.tolist(), zip(images, costs, sizes, strict=True), strict=True):
+            self._waiting.setdefault(index // size, {})[index] = sample
         whole = [block for block, held in self._waiting.items() if len(held) == len(self.indices(block))]
         self._score({block: self._waiting.pop(block) for block in sorted(whole)})
         return before - sum(map(len, self._waiting.values()))
@@ -192,7 +192,7 @@ def beside_fid(
     """
     try:
         return make()
-    except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:
+    except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         warnings.append(f"no {', '.join(names)}: {' '.join(str(error).split())}")
         return dict.fromkeys(names)
 

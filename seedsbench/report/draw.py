@@ -174,7 +174,7 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
             zorder=4,
         )
     for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
-        ax.annotate("!", place, (5, 0), textcoords="offset points", fontsize=LABEL_PT, va="center")
+        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=LABEL_PT, ha="center")
 
 
 def _strands(curves: Curves) -> list[tuple[object, pd.DataFrame]]:

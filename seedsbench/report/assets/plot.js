@@ -139,7 +139,7 @@ function drawCurve(view, curve, points, best, x, y, base) {
     const mark = draw("path", { class: best.has(k) ? "mark on" : "mark", d: DATA.markers[curve.marker] });
     mark.setAttribute("transform", `translate(${at[0].toFixed(1)} ${at[1].toFixed(1)}) scale(8)`);
     group.append(mark);
-    if (k.p[WARNINGS]) group.append(draw("text", { x: at[0] + 7, y: at[1] + 4 }, "!"));
+    if (k.p[WARNINGS]) group.append(draw("text", { x: at[0], y: at[1] - 8, "text-anchor": "middle" }, "!"));
     view.marks.push({ ...k, at, front: best.has(k) });
   }
   return group;
