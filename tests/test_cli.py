@@ -161,6 +161,21 @@ def test_a_budget_too_small_is_a_skipped_row_and_no_failure(seedsbench, tmp_path
     assert "3 cells: 1 done, 2 skipped, 0 failed." in out
 
 
+def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
+    """For the rows as for Hydra's own log, and for what plan=true finds done."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, out, _ = seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s")
+    assert code == 0
+    study = tmp_path / "home" / "r" / "s"
+    assert len(rows_of(study)) == 1
+    assert (study / "seedsbench.log").is_file()
+    assert str(study / "table.md") in out
+    assert "done, FID" in seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s", "plan=true")[1]
+    seedsbench(*QUICK, "-m", "nfe=6,7", "results_dir=~/r", "study=s")
+    assert len(rows_of(study)) == 3
+    assert not (tmp_path / "~").exists()
+
+
 def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):
     code, out, err = seedsbench(
         *QUICK[1:], "-m", "model=gaussian,gaussian_mixture", "labels=2", "nfe=20", "study=s"

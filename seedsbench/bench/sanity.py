@@ -56,9 +56,9 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
     for index, extent in zip(batch.indices.tolist(), found.tolist(), strict=True):
         if extent[0] > FAILED_BEYOND * data:
             raise Diverged(
-                f"samples diverged: largest |x| is {extent[0]:.3g} in sample {index}, the data's is {data:.3g} "
-                f"(beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps or the "
-                "schedule do not suit the model",
+                f"samples diverged: largest |x| is {extent[0]:.3g} in sample {index}, the data's is "
+                f"{data:.3g} (beyond {FAILED_BEYOND:g} times that nothing is scored): the solver, its steps "
+                "or the schedule do not suit the model",
                 facts_of(problem, extent, n_samples=1),
             )
     return found
