@@ -1,9 +1,11 @@
 """The top level of the configuration: types, defaults and checks. Imports no torch."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from seedsbench.checks import Range, check_options, nearest
 
@@ -17,6 +19,10 @@ LABELS = ("balanced", "random", "none")
 BOOLEANS = ("afs", "compile", "published", "force", "offline", "plan", "dry_run", "debug")
 OF_CELLS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
 """Options of the metrics group that say how a cell is scored, whatever the yardstick."""
+MOST_NFE = MOST_REPEATS = 10**6
+
+# For conf/config.yaml, where Hydra makes folders.
+OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 
 
 @dataclass
@@ -60,21 +66,29 @@ class Config:
     choices: Any = field(default_factory=dict)
 
 
+def study_folder(cfg: Any) -> Path:
+    """`<results_dir>/<study>`, where ~ is the user's home."""
+    return Path(os.path.expanduser(cfg.results_dir)) / cfg.study
+
+
 def check_config(cfg: Any) -> None:
     """Raise ValueError, in one line, for a value that no cell could run with.
 
-    A budget too small for a solver is no such value: it makes a row that says so.
+    A budget of at least 1 that is too small for a solver is no such value: it makes a row that says so.
     """
+    if not 1 <= cfg.nfe <= MOST_NFE:
+        raise ValueError(f"nfe={cfg.nfe} must lie in [1, {MOST_NFE}]: network evaluations for one sample")
     if cfg.samples < 2:
         raise ValueError(f"samples={cfg.samples}: a covariance needs at least 2 samples")
     if cfg.samples > 2**32:
         raise ValueError(f"samples={cfg.samples}: the noise is numbered for at most 2**32 samples")
-    if cfg.batch_size != "auto" and (type(cfg.batch_size) is not int or cfg.batch_size < 1):
-        raise ValueError(f"batch_size={cfg.batch_size} must be at least 1, or auto")
+    size = cfg.batch_size
+    if size != "auto" and (type(size) is not int or not 1 <= size <= 2**32):
+        raise ValueError(f"batch_size={size} must be at least 1, or auto, and at most 2**32")
     if not cfg.save_every >= 0:
         raise ValueError(f"save_every={cfg.save_every} must be a number of seconds from 0 up, or .inf")
-    if cfg.repeats < 1:
-        raise ValueError(f"repeats={cfg.repeats} must be at least 1")
+    if not 1 <= cfg.repeats <= MOST_REPEATS:
+        raise ValueError(f"repeats={cfg.repeats} must be at least 1, and at most {MOST_REPEATS}")
     if not 0 <= cfg.seed <= 2**64 - cfg.repeats:
         raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
     _one_of("final", cfg.final, ("denoise", "euler", "stop"))

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from seedsbench.config import study_folder
 from seedsbench.tracking import Tracker, harmless
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _run(cfg: DictConfig, invocation: str) -> float | None:
     folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
     flags = [part for folder in folders for part in ("--config-dir", folder)]
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(ELSEWHERE)]
-    study = Path(cfg.results_dir) / cfg.study
+    study = study_folder(cfg)
     tracker: Tracker = build(cfg.tracker)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     scores: list[float] = []

@@ -25,7 +25,7 @@ from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.bench.own_files import check_own, entries_for
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
-from seedsbench.config import OF_CELLS, check_config
+from seedsbench.config import OF_CELLS, check_config, study_folder
 from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch
@@ -129,7 +129,7 @@ def preflight(options: Options) -> Checked:
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
             launcher = str(first.hydra.runtime.choices["hydra/launcher"])
-            study = Path(first.results_dir) / first.study
+            study = study_folder(first)
             tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
             if first.plan or first.dry_run:
                 cells = compose_each(map(list, itertools.product(*choices)), bases)

@@ -18,6 +18,8 @@ from seedsbench.checks import Range, check_fields, nearest
 from seedsbench.tracking import warn_once
 
 MODES = ("online", "offline", "disabled")
+WANDBS = {"run": "online", "dryrun": "offline", "shared": "online"} | {mode: mode for mode in MODES}
+"""What WANDB_MODE may say. Runs are written by one process here: there is none to share them with."""
 SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
 # fmt: off
 TABLE = (
@@ -40,27 +42,36 @@ _AGENT_RUNS: set[str] = set()
 class WandB:
     """Tracker of `conf/tracker/wandb.yaml`.
 
-    mode: "online", "offline" (send later with `wandb sync`) or "disabled". Where online does not work
+    mode: "online", "offline" (send later with `wandb sync`) or "disabled"; None for what the environment
+    variable WANDB_MODE says, and online where it is not set. Where online does not work
     (no login, no connection within `timeout` seconds), the rest of the process records offline, and one
     warning says so. Runs lie in `<study>/wandb`.
     """
 
-    mode: str = "online"
+    mode: str | None = None
     project: str = "seedsbench"
     entity: str | None = None
     timeout: Annotated[float, Range(0, 1e6, open_low=True)] = 30.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.mode not in MODES:
-            raise ValueError(f"{nearest(self.mode, MODES, what='tracker.mode')} (one of {', '.join(MODES)})")
+        _ = self.effective_mode
+
+    @property
+    def effective_mode(self) -> str:
+        """One of MODES; ValueError for a mode, or a WANDB_MODE, that is unknown."""
+        what, known = ("WANDB_MODE", WANDBS) if self.mode is None else ("tracker.mode", {m: m for m in MODES})
+        mode = os.environ.get("WANDB_MODE", "online") if self.mode is None else str(self.mode)
+        if mode not in known:
+            raise ValueError(f"{nearest(mode, known, what=what)} (one of {', '.join(known)})")
+        return known[mode]
 
     def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
         """One run: `cfg` and `row` as nested configuration, scores as summary, the sample strip as image.
 
         Under a W&B agent the run is the agent's own. Exit code 1 for a failed cell.
         """
-        if self.mode == "disabled":
+        if self.effective_mode == "disabled":
             return
         agents = os.environ.get("WANDB_RUN_ID", "")
         if os.environ.get("WANDB_SWEEP_ID") and agents not in _AGENT_RUNS:
@@ -72,7 +83,7 @@ class WandB:
 
     def finish_study(self, study: Path) -> None:
         """The study's run: `cells` (table), a `pareto/...` line chart a panel, and the report's figures."""
-        if self.mode == "disabled":
+        if self.effective_mode == "disabled":
             return
         with _outside_sweep():
             self._log_study(study)
@@ -104,7 +115,8 @@ class WandB:
         df, _ = read_rows(study)
         run = self._start(study, "study", f"study {study.name}", "study", {"study": study.name})
         columns: Any = [name for name in TABLE if name in df]
-        cells: Any = [[_plain(value) for value in line] for line in df[columns].itertuples(index=False)]
+        told = df[columns].astype(object)
+        cells: Any = told.where(told.notna(), None).to_numpy().tolist()
         logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
         for panel in panels(df):
             scored = points(panel.rows).dropna(subset=["nfe", "fid"]).sort_values("nfe")
@@ -128,7 +140,7 @@ class WandB:
         """A started run; offline where online was found not to work."""
         import wandb
 
-        if self.mode == "online" and "online" not in _FALLEN_BACK:
+        if self.effective_mode == "online" and "online" not in _FALLEN_BACK:
             try:
                 if not _logged_in(wandb):
                     raise RuntimeError("no login: run `wandb login`, or set WANDB_API_KEY")
@@ -175,7 +187,7 @@ class WandB:
 
 def _logged_in(wandb: Any) -> bool:
     """Whether there are credentials, without asking for any at the keyboard."""
-    wandb.setup(settings=wandb.Settings(silent=True))
+    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # whatever WANDB_MODE says
     try:
         return bool(wandb.login(prompt=False, verify=False))
     except TypeError:  # before wandb 0.31, which has no such option; init will tell
@@ -198,8 +210,3 @@ def _outside_sweep() -> Iterator[None]:
 
             wandb.teardown()
         os.environ.update(taken)
-
-
-def _plain(value: Any) -> Any:
-    """A cell of a W&B table: missing values as None."""
-    return None if value is None or value != value else value

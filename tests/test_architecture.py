@@ -41,7 +41,7 @@ ALLOWED = {
     "composing": {"checks", "config", "overrides", "registry"},
     "launchers": {"bench", "lost_workers"},
     "lost_workers": set(),
-    "job": {"bench", "registry", "tracking"},
+    "job": {"bench", "config", "registry", "tracking"},
     "preflight": {"bench", "checks", "composing", "config", "launchers", "overrides", "registry"}
     | {"without_torch"},
     "convert_main": {"denoisers"},

@@ -150,15 +150,30 @@ def test_the_command_in_a_row_gives_the_row_again(seedsbench, tmp_path):
 
 
 def test_a_budget_too_small_is_a_skipped_row_and_no_failure(seedsbench, tmp_path):
-    code, out, _ = seedsbench(*QUICK, "-m", "solver=heun", "nfe=0,-3,2,5", "study=s")
+    code, out, _ = seedsbench(*QUICK, "-m", "solver=heun", "nfe=1,2,5", "study=s")
     rows = {row["nfe_budget"]: row for row in rows_of(tmp_path / "results" / "s").values()}
     assert code == 0
     assert {nfe: row["status"] for nfe, row in rows.items()} == {
-        **dict.fromkeys((0, -3, 2), "skipped"),
+        **dict.fromkeys((1, 2), "skipped"),
         5: "done",
     }
-    assert all("smallest budget that works is 3" in rows[nfe]["reason"] for nfe in (0, -3, 2))
-    assert "4 cells: 1 done, 3 skipped, 0 failed." in out
+    assert all("smallest budget that works is 3" in rows[nfe]["reason"] for nfe in (1, 2))
+    assert "3 cells: 1 done, 2 skipped, 0 failed." in out
+
+
+def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
+    """For the rows as for Hydra's own log, and for what plan=true finds done."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, out, _ = seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s")
+    assert code == 0
+    study = tmp_path / "home" / "r" / "s"
+    assert len(rows_of(study)) == 1
+    assert (study / "seedsbench.log").is_file()
+    assert str(study / "table.md") in out
+    assert "done, FID" in seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s", "plan=true")[1]
+    seedsbench(*QUICK, "-m", "nfe=6,7", "results_dir=~/r", "study=s")
+    assert len(rows_of(study)) == 3
+    assert not (tmp_path / "~").exists()
 
 
 def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):

@@ -23,7 +23,7 @@ from extractors import (
 from torch import nn
 
 from seedsbench import metrics, registry
-from seedsbench.bench import cell, yardsticks
+from seedsbench.bench import cell, scoring, yardsticks
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.problems import Model
 from seedsbench.bench.science import scientific
@@ -357,6 +357,61 @@ def test_pair_scores_can_be_left_out_one_by_one(fake, real):
     features = torch.randn(8, DIM, generator=torch.Generator().manual_seed(0))
     assert set(pair_scores(features, replace(pairs, neighbours=0))) == {"kid_mean", "kid_std"}
     assert "kid_mean" not in pair_scores(features, replace(pairs, kid_subsets=0))
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fake, n):
+    folder = write_images(tmp_path / "few", some_images(n, size=16, seed=1))
+    row = run(tmp_path, *QUICK, f"metrics.real={folder}")
+    assert row["status"] == "done"
+    assert math.isfinite(row["fid"])
+    assert math.isfinite(row["kid_mean"])
+    assert [row[name] for name in scoring.MANIFOLD] == [None] * 4
+    expected = f"no precision, recall, density, coverage: k = 3 neighbours do not exist among {n} real"
+    assert expected in row["warning"]
+    assert run(tmp_path, *QUICK, f"metrics.real={folder}", "metrics.neighbours=1")["warning"] is None
+
+
+def test_one_real_image_costs_kid_too(tmp_path, fake, real):
+    one = write_images(tmp_path / "one", some_images(2, size=16, seed=1), ["a.png", "b.png"])
+    (one / "b.png").unlink()
+    npz = reference_of(tmp_path, real)
+    row = run(tmp_path, *QUICK, f"metrics.reference={npz}", f"metrics.real={one}")
+    assert (row["status"], row["kid_mean"], row["kid_std"], row["recall"]) == ("done", None, None, None)
+    assert row["warning"].startswith("no kid_mean, kid_std: 2 subsets of 1 cannot be drawn from 1 samples")
+    assert "; no precision, recall" in row["warning"]
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "scores"),
+    [
+        (scoring.InceptionScore, "compute", ("is_mean", "is_std")),
+        (scoring, "kernel_distance", scoring.KERNEL),
+        (scoring, "precision_recall", scoring.MANIFOLD),
+        (cell, "floor", ("fid_floor",)),
+    ],
+)
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, torch.linalg.LinAlgError])
+def test_no_score_beside_fid_takes_it_down(tmp_path, fake, real, monkeypatch, where, name, scores, error):
+    whole = run(tmp_path, *QUICK, f"metrics.real={real}", "study=whole")
+
+    def fails(*_, **__):
+        raise error("it does\nnot converge")
+
+    monkeypatch.setattr(where, name, fails)
+    row = run(tmp_path, *QUICK, f"metrics.real={real}")
+    assert row["warning"] == f"no {', '.join(scores)}: it does not converge"
+    for one in ("fid", "fid_floor", "is_mean", "is_std", *scoring.KERNEL, *scoring.MANIFOLD):
+        assert row[one] == (None if one in scores else whole[one]), one
+
+
+def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
+    def fails(*_):
+        raise ValueError("no covariance")
+
+    monkeypatch.setattr(scoring.FID, "compute", fails)
+    row = run(tmp_path, *QUICK, f"metrics.real={real}")
+    assert (row["status"], row["reason"]) == ("failed", "no covariance")
 
 
 def test_the_floor_needs_twice_as_many_real_images(fake, real):

@@ -1,15 +1,21 @@
 """Commands that cannot run: each is refused in one line that says what would work, before anything runs."""
 
+import dataclasses
 import re
 
 import pytest
 import torch
 from cells import compose
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from seedsbench import registry
+from seedsbench import cli, registry
 from seedsbench.bench.cell import problem_of
-from seedsbench.bench.class_numbers import _classes
-from seedsbench.preflight import Usage, parse, preflight
+from seedsbench.bench.class_numbers import _classes, check_classes
+from seedsbench.composing import compose_each, composing
+from seedsbench.config import Config, check_config
+from seedsbench.overrides import GROUPS
+from seedsbench.preflight import Usage, _one_line, parse, preflight
 
 FIRST = registry.names("solver")[0]
 
@@ -118,6 +124,69 @@ def test_one_argument(argument, expected):
 )
 def test_several_arguments(arguments, expected):
     assert expected in refusal(*arguments)
+
+
+ODD = ("nan", "inf", "-inf", "true", "-1", "0", "1e20", "1e400", "1" + 30 * "0", "[1,2]", "words", "null")
+NAMES = {*ODD} - {"[1,2]", "null"}  # of folders
+VALID = {
+    "study": NAMES,
+    "results_dir": NAMES,
+    "seed": {"0"},
+    "labels": {"null", "0"},
+    "save_every": {"inf", "0", "1e20", "1e400", "1" + 30 * "0"},
+}
+
+
+def test_a_value_that_means_nothing_is_refused_by_name():
+    """Every key of the top level with odd values: one line that names it, or a configuration that can run."""
+    bases = {}
+    with composing([]):
+        for field in dataclasses.fields(Config):
+            if field.name in (*GROUPS, "choices"):
+                continue
+            yes_or_no = field.type is bool  # which Hydra checks, and the same way for each of them
+            for value in ("nan", "1e400", "true") if yes_or_no else ODD:
+                said = None
+                try:
+                    (cfg,) = compose_each([["model=glyphs", f"{field.name}={value}"]], bases)
+                    check_config(cfg)
+                    check_classes([cfg])
+                except (ValueError, HydraException, OmegaConfBaseException) as error:
+                    said = _one_line(error)
+                if value in VALID.get(field.name, {"true"} if yes_or_no else ()):
+                    assert said is None
+                else:
+                    assert said is not None, f"{field.name}={value}"
+                    assert field.name in said
+                    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("nfe=0", "nfe=0 must lie in [1, 1000000]: network evaluations for one sample"),
+        ("nfe=-3", "nfe=-3 must lie in [1, 1000000]"),
+        ("nfe=1000001", "nfe=1000001 must lie in [1, 1000000]"),
+        ("repeats=1000001", "repeats=1000001 must be at least 1, and at most 1000000"),
+        ("batch_size=4294967297", "batch_size=4294967297 must be at least 1, or auto, and at most 2**32"),
+        ("metrics.kid_subsets=-1", "metrics.kid_subsets=-1 must be an integer of at least 0"),
+        ("metrics.kid_subset_size=1", "metrics.kid_subset_size=1 must be an integer of at least 2"),
+        ("metrics.neighbours=true", "metrics.neighbours=True must be an integer of at least 0"),
+        ("metrics.block=0", "metrics.block=0 must be an integer of at least 1"),
+        ("metrics.bound=inf", "metrics.bound=inf must lie in (0, 65536]"),
+        ("metrics.bound=nan", "metrics.bound=nan must lie in (0, 65536]"),
+    ],
+)
+def test_numbers_without_a_meaning(argument, expected):
+    assert expected in refusal("metrics=inception", argument)
+
+
+def test_nothing_runs_where_the_budget_is_none(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["-m", "model=gaussian_mixture", "nfe=0,5"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("seedsbench: nfe=0 must lie in")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_does_not_exist():

@@ -1,5 +1,6 @@
 """The report: rows in, tables, figures and sheets out, whatever the rows hold."""
 
+import csv
 import json
 import math
 import zlib
@@ -547,3 +548,44 @@ def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_p
     sources = (tmp_path / "o" / "published.csv").read_text()
     assert "arXiv" in sources
     assert not (tmp_path / "p" / "published.csv").exists()
+
+
+def test_seeds_are_exact_however_large(tmp_path):
+    """As floats, two seeds above 2^53 are one, and one above 2^63 ended the report."""
+    from seedsbench.report.main import build_report
+    from seedsbench.report.pareto import panels
+
+    seeds = [0, 2**53, 2**53 + 1, 2**60, 2**64 - 1]
+    rows = [make_row("heun", 10, seed=seed, repeat=None) for seed in seeds]
+    rows.append(make_row("euler", 10, seed=2**60 + 1, repeat=None, status="failed", reason="killed"))
+    report = build_report(write_study(tmp_path / "s", rows, sheets=False))
+    assert report.problems == ()
+    assert panels(report.rows)[0].points.set_index("curve")["n"].to_dict() == {"heun": 5, "euler": 0}
+    with open(tmp_path / "s" / "table.csv") as file:
+        assert sorted(int(row["seed"]) for row in csv.DictReader(file)) == sorted([*seeds, 2**60 + 1])
+    assert f"| {2**60 + 1} " in (tmp_path / "s" / "table.md").read_text()
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert all(str(seed) in page for seed in (*seeds, 2**60 + 1))
+
+
+@pytest.mark.parametrize("seed", [10**400, -1, 2**64, 1.5, math.inf, "words", [1]])
+def test_a_seed_that_is_none_is_a_problem_and_no_end(tmp_path, seed):
+    from seedsbench.report.main import build_report
+
+    rows = [make_row("heun", 10), make_row("euler", 10, seed=7, status="failed", reason="killed")]
+    rows[1]["seed"] = seed
+    report = build_report(write_study(tmp_path / "s", rows, sheets=False))
+    assert len(report.rows) == 2
+    (problem,) = report.problems
+    assert problem.why.startswith("seed is ")
+    assert len(problem.why) < 120
+
+
+@pytest.mark.parametrize("name", ["samples", "nfe_budget", "batch_size", "n_steps"])
+@pytest.mark.parametrize("value", [10**400, 1e300, 2**60])
+def test_whole_numbers_no_float_holds_are_a_problem_and_no_end(tmp_path, name, value):
+    from seedsbench.report.main import build_report
+
+    rows = [make_row("heun", 10), make_row("euler", 20, **{name: value})]
+    report = build_report(write_study(tmp_path / "s", rows, sheets=False))
+    assert [problem.why.split(" is ")[0] for problem in report.problems] == [name]

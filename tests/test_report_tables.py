@@ -7,6 +7,7 @@ import pytest
 from test_report import make_row, read, write_study
 from test_report_html import Page
 
+from seedsbench.report.draw import prepare
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.points import points
@@ -150,3 +151,57 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     unscored = [r["run_key"] for r in rows if r["status"] == "done" and np.isnan(r["fid"])]
     assert all(key in table for key in unscored)
     assert len(report.rows) == len(rows)
+
+
+WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
+
+
+def warned(*rows):
+    """Rows of (solver, budget, FID, warning)."""
+    return [make_row(solver, budget, fid=fid, warning=warning) for solver, budget, fid, warning in rows]
+
+
+def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):
+    rows = warned(
+        *(("heun", 10, 0.1, WARNING), ("euler", 10, 2.0, None)),
+        *(("ddim", 20, 0.5, WARNING), ("euler", 20, 1.0, None)),
+    )
+    study = write_study(tmp_path / "study", rows, sheets=False)
+    report = build_report(study)
+    assert re.search(r"heun +0\.100! ", report.summary)
+    assert re.search(r"euler +2\.00\* +1\.00\*", report.summary)
+    assert "! 2 with a warning: see table.md." in report.summary
+    table = (study / "table.md").read_text()
+    assert "| 0.1 !" in table
+    assert "| **2**" in table
+    listed = table.split("## Warnings")[1]
+    assert listed.count(WARNING.replace("|", "\\|")) == 2
+    latex = (study / "table.tex").read_text()
+    assert r"heun & $0.1\,!$ & --" in latex
+    assert r"euler & $\mathbf{2}$ & $\mathbf{1}$" in latex
+    assert "with a warning" in latex
+    assert "!: with a warning" in (study / "figures" / "pareto.svg").read_text().replace("&#33;", "!")
+    page = (study / "report.html").read_text()
+    assert '<h3>Warnings <span class="count">2</span></h3>' in page
+    drawn = prepare(panels(report.rows)[0]).points
+    assert drawn.loc[drawn["front"], "curve"].tolist() == ["euler", "euler"]
+
+
+def test_a_warning_that_all_have_takes_no_star_from_the_best(tmp_path):
+    """A reference whose size is not known is so for every row; a second warning is one's own."""
+    common = "the reference does not say its size"
+    rows = warned(
+        ("heun", 10, 0.1, f"{common}; {WARNING}"), ("euler", 10, 2.0, common), ("ddim", 10, 3.0, common)
+    )
+    report = build_report(write_study(tmp_path / "study", rows, sheets=False))
+    assert re.search(r"heun +0\.100! ?", report.summary)
+    assert re.search(r"euler +2\.00\*!", report.summary)
+    assert "| **2 !** " in (tmp_path / "study" / "table.md").read_text()
+
+
+def test_rows_of_before_have_no_warning(tmp_path):
+    rows = [make_row("heun", 10), make_row("euler", 10)]
+    report = build_report(write_study(tmp_path / "study", rows, sheets=False))
+    assert "!" not in report.summary
+    assert "Warnings" not in (tmp_path / "study" / "table.md").read_text()
+    assert "Warnings <" not in (tmp_path / "study" / "report.html").read_text()

@@ -12,7 +12,7 @@ from cells import compose, run
 from omegaconf import OmegaConf
 from wandb_reader import offline_runs
 
-from seedsbench import tracking, tracking_wandb
+from seedsbench import registry, tracking, tracking_wandb
 from seedsbench.report.main import build_report
 from seedsbench.tracking import JsonLines, NoTracker, harmless
 from seedsbench.tracking_wandb import WandB
@@ -81,6 +81,43 @@ def test_nothing_is_imported_when_off():
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         WandB(**options)
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "mode"),
+    [
+        (None, None, "online"),
+        ("offline", None, "offline"),
+        ("disabled", None, "disabled"),
+        ("dryrun", None, "offline"),  # wandb's own older names
+        ("run", None, "online"),
+        ("shared", None, "online"),
+        ("disabled", "online", "online"),  # what is given wins
+        ("nonsense", "offline", "offline"),
+    ],
+)
+def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch, variable, given, mode):
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    options = registry.load("tracker", "wandb")
+    assert WandB(mode=given).effective_mode == mode
+    assert registry.build({**options, "mode": given or options["mode"]}).effective_mode == mode
+
+
+@pytest.mark.parametrize("value", ["ofline", "", "ONLINE"])
+def test_a_variable_that_wandb_would_not_take_is_refused(monkeypatch, value):
+    monkeypatch.setenv("WANDB_MODE", value)
+    with pytest.raises(ValueError, match=f"unknown WANDB_MODE '{value}'"):
+        WandB()
+
+
+def test_online_is_online_whatever_the_variable_says(monkeypatch):
+    """To ask for a login, wandb looks at its variable, and finds nobody logged in where that says offline."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    wandb.teardown()
+    assert tracking_wandb._logged_in(wandb)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Hashable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,12 +25,14 @@ from seedsbench.bench.row_facts import (
     solver_facts,
 )
 from seedsbench.bench.sampling import batch_size_for
+from seedsbench.bench.sanity import doubts, facts_in, facts_of
 from seedsbench.bench.science import scientific
-from seedsbench.bench.scoring import floor
+from seedsbench.bench.scoring import beside_fid, floor
 from seedsbench.bench.share import Job, gather, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import measured
+from seedsbench.config import study_folder
 from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,12 @@ log = logging.getLogger(__name__)
 # fmt: off
 MEASURED = (
     "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
-    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "warning",
+    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "largest", "largest_data",
+    "saturated", "warning",
 )
 # fmt: on
-"""What only a finished cell has; null in the rows of the others, so that every row has every key."""
+"""What only a finished cell has; null in the rows of the others, so that every row has every key. Where
+samples diverged, their size is said all the same."""
 
 _LOADED: dict[Hashable, Any] = {}
 MOST_LOADED = 16
@@ -80,7 +83,7 @@ def run_cell(
     KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
     Of several ranks, rank 0 calls it and the others do their share in `follow`.
     """
-    store, ranks = ResultStore(Path(cfg.results_dir) / cfg.study), joined()
+    store, ranks = ResultStore(study_folder(cfg)), joined()
     row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
     number = tell(ranks, lambda: {"cfg": OmegaConf.to_yaml(cfg, resolve=True), "seed": seed})
@@ -136,7 +139,7 @@ def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> 
     if cfg.debug:
         raise error
     log.debug("cell failed", exc_info=error)
-    row.update(status="failed", reason=reason_of(error))
+    row.update(status="failed", reason=reason_of(error), **facts_in(error))
     return _stored(store, row)
 
 
@@ -155,11 +158,16 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
-    row["warning"] = "; ".join((*problem.warnings, *plan.warnings)) or None
+    sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
+    warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    row["fid_floor"] = floor(problem, plan.samples, plan.labels, cfg.metrics.splits, cfg.metrics.floor_sets)
+    splits, sets = cfg.metrics.splits, cfg.metrics.floor_sets
+    real = partial(floor, problem, plan.samples, plan.labels, splits, sets)
+    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
+        **sizes,
+        warning="; ".join(warnings) or None,
         seconds_sampling=sampling,
         seconds_features=features,
         seconds_scoring=scored - started,

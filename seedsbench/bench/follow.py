@@ -5,7 +5,6 @@ They read no command, run no Hydra and write nothing but their own sums.
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from seedsbench.bench.scoring import Scorer
 from seedsbench.bench.share import Job, draw, gather, plan_of
 from seedsbench.bench.stopping import Stopped
 from seedsbench.bench.store import ResultStore
+from seedsbench.config import study_folder
 
 
 def follow(ranks: Ranks) -> None:
@@ -40,7 +40,7 @@ def follow(ranks: Ranks) -> None:
         if failed is not None:
             print(f"seedsbench: {failed['reason']}", file=sys.stderr)
         if failed is not None and row is not None:
-            ResultStore(Path(cfg.results_dir) / cfg.study).write(failed)
+            ResultStore(study_folder(cfg)).write(failed)
         raise
 
 
@@ -52,7 +52,7 @@ def _take_part(ranks: Ranks, number: int, cfg: DictConfig, seed: int, task: dict
         problem = problem_of(cfg, device)
         if problem.model_id != task["row"]["model_id"]:
             raise ValueError("the model is another one in each process: let what builds it seed its numbers")
-        store = ResultStore(Path(cfg.results_dir) / cfg.study)
+        store = ResultStore(study_folder(cfg))
         plan = plan_of(cfg, problem, seed)
         size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
         job = Job(cfg, problem, plan, size, device, store, task["row"], ranks, number)

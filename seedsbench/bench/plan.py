@@ -3,8 +3,6 @@
 Needs no torch where identities and speeds are known without it (see `seedsbench.without_torch`).
 """
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from seedsbench import registry
@@ -15,6 +13,7 @@ from seedsbench.bench.identity import Identity, identity_of
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.science import scientific
 from seedsbench.bench.store import ResultStore, run_key
+from seedsbench.config import study_folder
 from seedsbench.solvers.base import BudgetError
 
 
@@ -32,8 +31,8 @@ def plan_text(cells: list[DictConfig]) -> str:
             left.append((cfg, who, nfe, count))
     if not cells:
         return "0 cells"
-    results = Path(cells[0].results_dir)
-    told = estimate_lines(estimate(left, results), results / cells[0].study)
+    study = study_folder(cells[0])
+    told = estimate_lines(estimate(left, study.parent), study)
     return "\n".join([f"{len(lines)} cell{'s' * (len(lines) != 1)}", *lines, *told])
 
 
@@ -52,7 +51,7 @@ def _lines(cfg: DictConfig, who: Identity | None) -> tuple[list[str], int, int]:
     """The lines of a cell, its evaluations a sample, and how many of its seeds are left to do."""
     chosen = cfg.hydra.runtime.choices
     solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
-    store = ResultStore(Path(cfg.results_dir) / cfg.study)
+    store = ResultStore(study_folder(cfg))
     lines, nfe, left = [], 0, 0
     for seed in range(cfg.seed, cfg.seed + cfg.repeats):
         title = f"{chosen.model}/{chosen.regime} {chosen.solver} nfe={cfg.nfe} seed={seed}"

@@ -102,4 +102,5 @@ def outcome(row: Row) -> str:
     return (
         f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
         f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
+        + (f" (warning: {row['warning']})" if row.get("warning") else "")
     )

@@ -4,8 +4,10 @@ A network may round differently for another batch shape, so features are never c
 batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from seedsbench.metrics.precision_recall import precision_recall
 
 FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
+KERNEL = ("kid_mean", "kid_std")
+MANIFOLD = ("precision", "recall", "density", "coverage")
 FLOOR_BATCH = 2048
 """Real images made at a time, so that memory does not grow with their number."""
 _FLOORS: dict[Hashable, float | None] = {}
@@ -34,15 +38,15 @@ class Scorer:
 
     update() takes finished samples and returns how many went through the extractor; compute() gives
     fid, is_mean, is_std, and what real features allow (kid_mean, kid_std, precision, recall, density,
-    coverage). Raises ValueError for a non-finite sample, naming its index: it must never
-    become a black image.
+    coverage). A score beside FID that cannot be computed is None, and `warnings` holds the reason.
 
-    A block of samples counts once it is whole, for the scores as for the evaluations. So state() is
+    A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state() is
     exact at any time: what was seen of another run of the same cell, or by another rank, is added with
     add(), and the scores are those of one run, to the bit.
 
-    done: (blocks,) which have gone through. nfe, nfe_max: their samples' evaluations. seconds: spent on
-    sampling and on features; told, not measured here.
+    done: (blocks,) which have gone through. nfe, nfe_max: their samples' evaluations. extent: (2,) their
+    largest |x|, and how many of their values no data can have. seconds: spent on sampling and on features;
+    told, not measured here.
     """
 
     def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
@@ -51,19 +55,25 @@ class Scorer:
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
-        self._waiting: dict[int, dict[int, tuple[Tensor, int]]] = {}
+        self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = {}
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
         self.nfe, self.nfe_max = 0, 0
+        self.extent = np.zeros(2)
+        self.warnings: list[str] = []
         self.seconds = np.zeros(2)
         self.shown = Strip()
 
-    def update(self, indices: Tensor, images: Tensor, nfe: Tensor | None = None) -> int:
-        """indices (B,), images (B, C, H, W) as prepared(), nfe (B,) evaluations each of them cost."""
+    def update(
+        self, indices: Tensor, images: Tensor, nfe: Tensor | None = None, extents: Tensor | None = None
+    ) -> int:
+        """indices (B,), images (B, C, H, W) as prepared(), nfe (B,) evaluations each of them cost, extents
+        (B, 2) of `sanity.extents`."""
         size = self._problem.features.block
         before = sum(map(len, self._waiting.values())) + len(indices)
         costs = [0] * len(indices) if nfe is None else nfe.tolist()
-        for index, image, cost in zip(indices.tolist(), images, costs, strict=True):
-            self._waiting.setdefault(index // size, {})[index] = image, cost
+        sizes = [[0.0, 0.0]] * len(indices) if extents is None else extents.tolist()
+        for index, sample in zip(indices.tolist(), zip(images, costs, sizes, strict=True), strict=True):
+            self._waiting.setdefault(index // size, {})[index] = sample
         whole = [block for block, held in self._waiting.items() if len(held) == len(self.indices(block))]
         self._score({block: self._waiting.pop(block) for block in sorted(whole)})
         return before - sum(map(len, self._waiting.values()))
@@ -78,13 +88,14 @@ class Scorer:
         """Samples in the blocks that have gone through."""
         return sum(len(self.indices(block)) for block in self.done.nonzero()[0].tolist())
 
-    def _score(self, blocks: dict[int, dict[int, tuple[Tensor, int]]]) -> None:
+    def _score(self, blocks: dict[int, dict[int, tuple[Tensor, int, list[float]]]]) -> None:
         images = [torch.stack([samples[i][0] for i in sorted(samples)]) for samples in blocks.values()]
         found = self._problem.features.each(images)
         for (block, samples), shown, (features, logits) in zip(blocks.items(), images, found, strict=True):
             self._count(block, shown, features, logits)
-            costs = [cost for _, cost in samples.values()]
+            _, costs, sizes = zip(*samples.values(), strict=True)
             self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
+            self.extent = _joined(self.extent, *sizes)
             self.done[block] = True
 
     def _count(self, block: int, images: Tensor, features: Tensor, logits: Tensor | None) -> None:
@@ -106,7 +117,7 @@ class Scorer:
             if part is not None
             for key, array in part.state().items()
         }
-        counts = {"nfe": np.array([self.nfe, self.nfe_max]), "seconds": self.seconds}
+        counts = {"nfe": np.array([self.nfe, self.nfe_max]), "extent": self.extent, "seconds": self.seconds}
         return {**state, **counts, "done": np.packbits(self.done)}
 
     def add(self, state: Mapping[str, np.ndarray], *, alongside: bool = False) -> None:
@@ -124,6 +135,7 @@ class Scorer:
         self.shown.merge(_part(state, "shown"))
         total, most = state["nfe"].tolist()
         self.nfe, self.nfe_max = self.nfe + total, max(self.nfe_max, most)
+        self.extent = _joined(self.extent, state["extent"])
         theirs = state["seconds"]
         self.seconds = np.maximum(self.seconds, theirs) if alongside else self.seconds + theirs
         self.done |= done
@@ -158,11 +170,37 @@ class Scorer:
             raise RuntimeError(f"{self._n - self.n_done} samples still wait for their block")
         scores: dict[str, float | None] = {"is_mean": None, "is_std": None}
         scores.update(self._fid.compute(self._problem.reference))
+        self.warnings = []
         if self._is is not None:
-            scores.update(self._is.compute())
-        if self._table is not None and self._problem.pairs is not None:
-            scores.update(pair_scores(self._table.complete(), self._problem.pairs))
+            scores.update(beside_fid(("is_mean", "is_std"), self._is.compute, self.warnings))
+        if self._table is not None and (pairs := self._problem.pairs) is not None:
+            features = self._table.complete()
+            for names, asked in (
+                (KERNEL, replace(pairs, neighbours=0)),
+                (MANIFOLD, replace(pairs, kid_subsets=0)),
+            ):
+                scores.update(beside_fid(names, partial(pair_scores, features, asked), self.warnings))
         return scores
+
+
+def beside_fid(
+    names: Sequence[str], make: Callable[[], Mapping[str, float | None]], warnings: list[str]
+) -> Mapping[str, float | None]:
+    """make()'s scores, or None for each name, and the reason added to `warnings`, if they cannot be computed.
+
+    No score beside the FID may take it down once the samples are drawn.
+    """
+    try:
+        return make()
+    except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        warnings.append(f"no {', '.join(names)}: {' '.join(str(error).split())}")
+        return dict.fromkeys(names)
+
+
+def _joined(*extents: Any) -> np.ndarray:
+    """Pairs of a largest |x| and a count as one: exact, in whatever order (counts stay far below 2^53)."""
+    largest, beyond = np.array(extents).T
+    return np.array([largest.max(), beyond.sum()])
 
 
 def _part(state: Mapping[str, np.ndarray], name: str) -> State:

@@ -24,6 +24,7 @@ from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, in_step, let_go, merged, watch
 from seedsbench.bench.row_facts import describe
 from seedsbench.bench.sampling import Plan, SampleBatch, classes_of, generate
+from seedsbench.bench.sanity import extents
 from seedsbench.bench.science import labels_of
 from seedsbench.bench.scoring import Scorer, prepared
 from seedsbench.bench.stopping import Stopped
@@ -148,5 +149,6 @@ def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = Non
 
 def _score(problem: Problem, batch: SampleBatch, scorer: Scorer, saver: Saver) -> None:
     """All that becomes of a batch; on a GPU it runs beside the drawing of the next one."""
-    scorer.update(batch.indices, prepared(problem, batch), batch.nfe)
+    images = prepared(problem, batch)
+    scorer.update(batch.indices, images, batch.nfe, extents(problem, batch))
     saver.offer(scorer)

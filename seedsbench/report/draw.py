@@ -75,7 +75,8 @@ def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None
     shown = finite & (found["y"] > 0).to_numpy() & (found["x"] > 0).to_numpy()
     hidden = int(((found["done"] > 0).to_numpy() & ~shown).sum())
     kept = take(found, shown).sort_values("x", kind="stable").reset_index(drop=True)
-    kept["front"] = front(kept["x"].to_numpy(), kept["y"].to_numpy() * (1 if plot.lower else -1))
+    sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.lower else -1)
+    kept["front"] = front(kept["x"].to_numpy(), sure)
     kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
     looks: dict[str, Look] = {}
     variants: dict[str, int] = {}
@@ -172,6 +173,8 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
             linewidths=1.1,
             zorder=4,
         )
+    for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
+        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=LABEL_PT, ha="center")
 
 
 def _strands(curves: Curves) -> list[tuple[object, pd.DataFrame]]:

@@ -156,6 +156,8 @@ def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overla
     """One small line beneath: what marks mean, and what is not shown."""
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
     notes = ["Filled: on the Pareto front."]
+    if any((curves.points["warnings"] > 0).any() for curves in drawn):
+        notes.append("!: with a warning (table.md).")
     if repeats:
         low, high = min(repeats), max(repeats)
         notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")

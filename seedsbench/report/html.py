@@ -116,7 +116,8 @@ def table_html(table: Table) -> str:
 
 def _trouble(df: pd.DataFrame, problems: Sequence[Problem]) -> str:
     """Failed and skipped cells by reason, finished cells without a usable FID, and unreadable files."""
-    parts = [_by_reason(df, status) for status in ("failed", "skipped")]
+    parts = [_by_reason(take(df, df["status"] == s), "reason", s, df) for s in ("failed", "skipped")]
+    parts.append(_by_reason(take(df, df["warning"].notna()), "warning", "warnings", df))
     unscored = take(df, (df["status"] == "done") & ~(df["fid"] > 0))
     if len(unscored):
         parts.append(
@@ -130,13 +131,12 @@ def _trouble(df: pd.DataFrame, problems: Sequence[Problem]) -> str:
     return "".join(parts) or "<p>Every cell finished with a score, and every file of the study was read.</p>"
 
 
-def _by_reason(df: pd.DataFrame, status: str) -> str:
+def _by_reason(chosen: pd.DataFrame, column: str, title: str, df: pd.DataFrame) -> str:
     reasons: dict[str, list[int]] = {}
-    chosen = take(df, df["status"] == status)
-    for index, reason in chosen["reason"].items():
-        reasons.setdefault(str(reason) if reason else "no reason recorded", []).append(int(index))  # type: ignore[call-overload]
+    for index, reason in chosen[column].items():
+        reasons.setdefault(str(reason) if reason else f"no {column} recorded", []).append(int(index))  # type: ignore[call-overload]
     ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    return _group(status.capitalize(), ordered, df) if ordered else ""
+    return _group(title.capitalize(), ordered, df) if ordered else ""
 
 
 def _group(title: str, reasons: list[tuple[str, list[int]]], df: pd.DataFrame) -> str:
@@ -205,7 +205,8 @@ def _told(data: dict[str, Any]) -> str:
     fid, nfe = POINT.index("fid"), POINT.index("nfe")
     told = []
     for panel in data["panels"][:6]:
-        found = [(p[fid], p[nfe], line["curve"]) for line in panel["lines"] for p in line["points"] if p[fid]]
+        points = [(p, line["curve"]) for line in panel["lines"] for p in line["points"]]
+        found = [(p[fid], p[nfe], curve) for p, curve in points if p[fid] and not p[POINT.index("doubted")]]
         found = [point for point in found if point[0] > 0 and point[1] is not None]
         if found:
             best, cost, curve = min(found)

@@ -20,7 +20,7 @@ GROUND_DARK = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which report.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
-    *("done", "skipped", "failed", "fid_min"),
+    *("done", "skipped", "failed", "fid_min", "warnings", "doubted"),
 )
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 

@@ -39,7 +39,8 @@ def _table(panel: Panel, column: str) -> str:
     found = panel.points
     found = take(found, found["nfe_budget"].notna())
     budgets = sorted(float(budget) for budget in found["nfe_budget"].unique())
-    best = {float(budget): group[column].min() for budget, group in found.groupby("nfe_budget")}  # type: ignore[arg-type]
+    sure = take(found, ~found["doubted"])
+    best = {float(budget): group[column].min() for budget, group in sure.groupby("nfe_budget")}  # type: ignore[arg-type]
     lines = []
     by_curve: dict[str, dict[float, dict]] = {}
     for point in records(found):
@@ -51,7 +52,8 @@ def _table(panel: Panel, column: str) -> str:
     features = escape(feature_name(panel.key["extractor"]))
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
     told = "$\\pm$: s.d. over seeds" if column == "fid" else f"lowest of {runs} runs"
-    caption = f"{title}. FID on {features}, by NFE budget; {told}."
+    warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
+    caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."
     return "\n".join(
         [
             r"\begin{table}",
@@ -75,4 +77,6 @@ def _cell(point: dict | None, column: str, best: float | None) -> str:
     text = f"{point[column]:.3g}"
     if column == "fid" and point["fid_std"] > 0:
         text += f" \\pm {point['fid_std']:.1g}"
-    return f"$\\mathbf{{{text}}}$" if point[column] == best else f"${text}$"
+    mark = "\\,!" if point["warnings"] else ""
+    bold = point[column] == best and not point["doubted"]
+    return f"$\\mathbf{{{text}}}{mark}$" if bold else f"${text}{mark}$"

@@ -15,14 +15,17 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: curve solver solver_family nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n
     fid_floor is_mean is_std (over the splits of one run) is_mean_std images_per_second, those of OTHERS that
-    rows have, and the number of rows of each status.
+    rows have, the number of rows of each status, warnings (of the finished row that has most), and doubted:
+    whether other points at this budget have fewer, so that this one is best at nothing.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
     rows = newest(rows.assign(n_steps=asked_steps(rows)))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
     means += [name for name in OTHERS if name in rows]
-    rows = rows.assign(seconds=1 / rows["images_per_second"])
+    rows = rows.assign(
+        seconds=1 / rows["images_per_second"], warnings=rows["warning"].map(_sentences).where(done, 0)
+    )
     rows = rows.assign(
         **{name: rows[name].where(done) for name in means},
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
@@ -35,12 +38,19 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
         grouped["is_mean"].std(ddof=1).to_frame("is_mean_std"),
         grouped["fid"].count().to_frame("n"),
         grouped[list(STATUSES)].sum(),
+        grouped["warnings"].max(),
         grouped[["solver", "solver_family"]].first(),
     ]
     out = pd.concat(parts, axis=1).reset_index()
+    scored = out["warnings"].where(out["fid"].notna())
+    out["doubted"] = scored > scored.groupby(out["nfe_budget"], dropna=False).transform("min")
     who = zip(out["solver"], out["solver_family"], strict=True)
     out["rank"] = pd.Series([solver_rank(name, family) for name, family in who], dtype="object")
     return out.sort_values(["rank", *keys], kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _sentences(warning: object) -> int:
+    return len(str(warning).split("; ")) if warning else 0
 
 
 def asked_steps(rows: pd.DataFrame) -> pd.Series:

@@ -28,10 +28,10 @@ class Winner:
 
 
 def winners(found: pd.DataFrame) -> list[Winner]:
-    """The winner at every budget of a panel's `points`, lowest budget first."""
+    """The winner at every budget of a panel's `points`, less those doubted, lowest budget first."""
     made: list[Winner] = []
     at: dict[float, list[dict]] = {}
-    for point in records(take(found, found["fid"].notna() & found["nfe_budget"].notna())):
+    for point in records(take(found, found["fid"].notna() & found["nfe_budget"].notna() & ~found["doubted"])):
         at.setdefault(float(point["nfe_budget"]), []).append(point)
     for budget in sorted(at):
         ranked = sorted(at[budget], key=lambda point: point["fid"])
@@ -60,7 +60,7 @@ def ranking(found: pd.DataFrame) -> tuple[tuple[float, float], list[Ranked], lis
     The area is that of straight lines between a curve's points on log axes, divided by the width: the log
     of a geometric mean. The range is the widest that at least half of the curves with two points cover.
     """
-    usable = take(found, (found["fid"] > 0) & (found["nfe"] > 0))
+    usable = take(found, (found["fid"] > 0) & (found["nfe"] > 0) & ~found["doubted"])
     curves = {str(name): group.sort_values("nfe") for name, group in usable.groupby("curve", sort=False)}
     spans = {name: (g["nfe"].min(), g["nfe"].max()) for name, g in curves.items() if g["nfe"].nunique() > 1}
     if not spans:

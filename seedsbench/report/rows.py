@@ -20,10 +20,10 @@ STATUSES = ("done", "skipped", "failed")
 # fmt: off
 # The order in which people read a row; columns we do not know follow, sorted by name.
 COLUMNS = [
-    "run_key", "status", "reason", "model", "regime", "schedule", "grid", "solver", "solver_params",
-    "solver_family", "order", "stochastic", "nfe_budget", "nfe", "nfe_max", "n_steps", "samples", "seed",
-    "repeat", "labels", "final", "fid", "fid_floor", "is_mean", "is_std", "extractor", "extractor_id",
-    "reference_id", "model_id", "seconds_sampling", "seconds_features", "seconds_scoring",
+    "run_key", "status", "reason", "warning", "model", "regime", "schedule", "grid", "solver",
+    "solver_params", "solver_family", "order", "stochastic", "nfe_budget", "nfe", "nfe_max", "n_steps",
+    "samples", "seed", "repeat", "labels", "final", "fid", "fid_floor", "is_mean", "is_std", "extractor",
+    "extractor_id", "reference_id", "model_id", "seconds_sampling", "seconds_features", "seconds_scoring",
     "images_per_second", "device", "batch_size", "world_size", "time_utc",
 ]
 WHOLE = ["nfe_budget", "nfe_max", "n_steps", "samples", "seed", "repeat", "batch_size", "world_size"]
@@ -31,6 +31,7 @@ REAL = [
     "nfe", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling", "seconds_features",
     "seconds_scoring", "images_per_second",
     "kid_mean", "kid_std", "precision", "recall", "density", "coverage",
+    "largest", "largest_data", "saturated",
 ]
 SORT = [
     "model", "regime", "solver", "solver_params", "schedule", "grid", "final", "labels", "samples",
@@ -38,6 +39,8 @@ SORT = [
 ]
 # fmt: on
 NUMBERS = {*WHOLE, *REAL}
+EXACT = 2**53
+"""From here on a float holds no whole number for sure; only seeds, which are kept as integers, go further."""
 PARAMS = {"solver_params", "schedule_params", "grid_params", "metrics_params"}
 TEXT = (set(COLUMNS) | PARAMS) - {*NUMBERS, "order", "stochastic"}
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # json.dumps makes one each time
@@ -130,9 +133,14 @@ def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list
 
     A column at a time, since a study may hold 100,000 rows, and most columns hold few different values.
     """
+    if name == "seed":
+        read = [_seed(*pair, problems) for pair in zip(values, files, strict=True)]
+        return pd.Series(pd.array(read, dtype="UInt64"))
     if name in NUMBERS:
         try:
             numbers = np.array(values, dtype=np.float64)
+            if name in WHOLE and (np.abs(numbers) >= EXACT).any():
+                raise OverflowError
         except (TypeError, ValueError, OverflowError):
             read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
             numbers = np.fromiter(read, np.float64)
@@ -164,13 +172,33 @@ def _key(value: Any) -> Hashable:
     return repr(value)
 
 
+def _seed(value: Any, file: str, problems: list[Problem]) -> int | None:
+    """A seed as it is, where a float would make two of one; None, and a problem, where it is none."""
+    try:
+        seed = None if value is None else int(value)
+        if seed is None or (0 <= seed < 2**64 and (seed == value or isinstance(value, str))):
+            return seed
+    except (TypeError, ValueError, OverflowError):
+        pass
+    problems.append(Problem(file, f"seed is {_short(value)}, not a seed (0 to 2**64 - 1); read as missing"))
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:50]}..."
+
+
 def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
     """A value as a number; NaN, and a problem, where it is none."""
     try:
-        return math.nan if value is None else float(value)
+        number = math.nan if value is None else float(value)
+        if not (name in WHOLE and abs(number) >= EXACT):
+            return number
     except (TypeError, ValueError, OverflowError):
-        problems.append(Problem(file, f"{name} is {value!r}, not a number; read as missing"))
-        return math.nan
+        pass
+    problems.append(Problem(file, f"{name} is {_short(value)}, not a number one can use; read as missing"))
+    return math.nan
 
 
 def _plain(name: str, value: Any) -> Any:

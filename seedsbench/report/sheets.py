@@ -123,7 +123,7 @@ def draw(sheet: Sheet, samples: Path) -> Image.Image:
 
 def _titles(sheet: Sheet) -> tuple[str, str]:
     seeds = [row["seed"] for row in sheet.cells.values() if not pd.isna(row["seed"])]
-    seed = f" (seed {min(seeds):.0f})" if seeds else ""
+    seed = f" (seed {min(seeds)})" if seeds else ""
     return " · ".join(title_parts(sheet.panel)), f"the same {sheet.images} latents in every cell{seed}"
 
 

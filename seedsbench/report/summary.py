@@ -14,10 +14,12 @@ from seedsbench.report.curves import MISSING
 from seedsbench.report.pareto import Panel, split_titles, title_parts
 from seedsbench.report.points import OTHERS
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.rows import records
+from seedsbench.report.rows import records, take
 from seedsbench.report.style import feature_name
 
 STANDARD, ENOUGH = ("inception", "dinov2"), 10_000
+WARNED = " !"
+"""Behind an FID: its row carries a warning."""
 VERDICTS = {True: "yes", False: "no", None: "one seed: cannot be said"}
 
 
@@ -60,7 +62,7 @@ def page_tables(shown: Sequence[Panel]) -> list[Table]:
         joined("Rank by area under the curve", area, rank_by_area),
         joined(
             "FID, solver by NFE budget",
-            " ".join(["* is best at its budget.", spread, *biased]),
+            " ".join(["* is best at its budget, ! carries a warning.", spread, *biased]),
             lambda found: matrix(found, budgets),
         ),
         joined("Other scores", "Means over repeats; ± of KID is over its subsets.", other_scores),
@@ -145,12 +147,14 @@ def features_note(panel: Panel) -> str:
     note = (
         f"FID on {feature_name(panel.key['extractor'])}. ± is one standard deviation over seeds, lowest the "
     )
-    return f"{note}smallest of them; bold is best at its budget. {bias(panel)}".rstrip()
+    warned = " ! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else ""
+    return f"{note}smallest of them; bold is best at its budget.{warned} {bias(panel)}".rstrip()
 
 
 def best_points(found: pd.DataFrame) -> set[int]:
-    """Positions of the lowest mean FID at each budget."""
-    return {int(i) for i in found.dropna(subset=["fid"]).groupby("nfe_budget", dropna=False)["fid"].idxmin()}
+    """Positions of the lowest mean FID at each budget, of those with the fewest warnings there."""
+    scored = take(found, found["fid"].notna() & ~found["doubted"])
+    return {int(i) for i in scored.groupby("nfe_budget", dropna=False)["fid"].idxmin()}
 
 
 def number(value: object, spec: str) -> str:
@@ -164,14 +168,15 @@ def plus_minus(mean: object, std: object) -> str:
 
 
 def fid(point: dict) -> str:
-    """Mean and spread with digits that the spread warrants: 0.231 ± 0.012."""
+    """Mean and spread with digits that the spread warrants, and the mark of a warning: 0.231 ± 0.012 !"""
     mean, std = point["fid"], point["fid_std"]
     if pd.isna(mean):
         return "-"
+    mark = WARNED if point["warnings"] else ""
     if pd.isna(std) or not std > 0:
-        return f"{mean:.4g}"
+        return f"{mean:.4g}{mark}"
     digits = _digits(std)
-    return f"{mean:.{digits}f} ± {std:.{digits}f}"
+    return f"{mean:.{digits}f} ± {std:.{digits}f}{mark}"
 
 
 def minimum(point: dict) -> str:

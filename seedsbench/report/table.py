@@ -24,7 +24,8 @@ HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images
 
 def write_csv(df: pd.DataFrame, path: Path) -> None:
     """All rows and columns; whole numbers without a point, missing values empty."""
-    whole = [name for name in WHOLE if name in df and (df[name].dropna() % 1 == 0).all()]
+    floats = [name for name in WHOLE if name in df and df[name].dtype == float]
+    whole = [name for name in floats if (df[name].dropna() % 1 == 0).all()]
     df.astype(dict.fromkeys(whole, "Int64")).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
@@ -33,8 +34,9 @@ def write_markdown(df: pd.DataFrame, problems: list[Problem], path: Path) -> Non
     lines = [f"# {path.parent.resolve().name}", "", _counts(df), ""]
     for panel in panels(df):
         lines += _section(panel)
+    lines += _listed(df, "warning", df["warning"].notna())
     for status in ("skipped", "failed"):
-        lines += _reasons(df, status)
+        lines += _listed(df, "reason", df["status"] == status, status)
     lines += _no_score(df)
     if problems:
         lines += ["## Problems", "", *markdown_table(["file", "what"], [list(p) for p in problems]), ""]
@@ -84,20 +86,20 @@ def _status(point: dict) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def _reasons(df: pd.DataFrame, status: str) -> list[str]:
-    """The cells of one status and their reasons."""
+def _listed(df: pd.DataFrame, column: str, mask: pd.Series, title: str = "warnings") -> list[str]:
+    """Some cells and what a column says of them."""
     lines = []
     for panel in panels(df):
-        for row in records(take(panel.rows, panel.rows["status"] == status)):
+        for row in records(take(panel.rows, mask.loc[panel.rows.index])):
             where = f"{row['model']} {row['regime']}"
-            budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], ".0f")
+            budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], "d")
             lines.append(
-                [where, row["curve"], budget, seed, row["reason"] or "no reason recorded", row["run_key"]]
+                [where, row["curve"], budget, seed, row[column] or f"no {column} recorded", row["run_key"]]
             )
     if not lines:
         return []
-    header = ["model, regime", "solver", "NFE budget", "seed", "reason", "run_key"]
-    return [f"## {status.capitalize()}", "", *markdown_table(header, lines), ""]
+    header = ["model, regime", "solver", "NFE budget", "seed", column, "run_key"]
+    return [f"## {title.capitalize()}", "", *markdown_table(header, lines), ""]
 
 
 def _no_score(df: pd.DataFrame) -> list[str]:
@@ -124,7 +126,7 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def summary_text(df: pd.DataFrame) -> str:
-    """Mean FID as a solver x NFE budget matrix a panel, the best of each column marked with *."""
+    """Mean FID as a solver x NFE budget matrix a panel: * is best of its column, ! carries a warning."""
     shown = panels(df)
     if not shown:
         return "no rows"
@@ -133,7 +135,8 @@ def summary_text(df: pd.DataFrame) -> str:
     for panel, title in zip(shown, titles, strict=True):
         name = feature_name(panel.key["extractor"])
         blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_matrix(panel.points)]))
-    return "\n\n".join([*blocks, _counts(df)])
+    n = int(df["warning"].notna().sum())
+    return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
 
 
 def _matrix(found: pd.DataFrame) -> list[str]:
@@ -151,7 +154,7 @@ def _matrix(found: pd.DataFrame) -> list[str]:
         )
         missing = "failed" if point["failed"] else "skipped" if point["skipped"] else "no FID"
         text = missing if pd.isna(point["fid"]) else f"{point['fid']:#.3g}"
-        mark = "*" if i in best else " "
+        mark = ("*" if i in best else "") + ("!" if point["warnings"] else "") or " "
         cells.setdefault(point["curve"], {}).setdefault(column, text.rstrip(".") + mark)
     head = ["NFE budget", *[number(b, ".0f") + " " for b in budgets]]
     body = [[curve, *[row.get(j, ". ") for j in range(len(budgets))]] for curve, row in cells.items()]

@@ -12,7 +12,9 @@ const FIELDS = [
   { key: "samples", name: "samples", number: true, optional: true },
   { key: "seed", name: "seed", number: true, optional: true },
   { key: "reason", name: "reason", optional: true },
+  { key: "warning", name: "warning", optional: true },
 ];
+const SENTENCES = ["reason", "warning"];
 const FILTERS = ["status", "model", "regime", "solver"];
 const table = { sort: null, direction: 1, lines: [], fields: [] };
 const fieldOf = (field, i) => (field.of ? field.of(i) : value(field.key, i));
@@ -21,20 +23,20 @@ function makeLine(i) {
   const line = make("tr");
   for (const field of table.fields) {
     const content = fieldOf(field, i);
-    const cell = make("td", field.number ? { class: "number" } : field.key === "reason" ? { class: "reason" } : {});
+    const cell = make("td", field.number ? { class: "number" } : SENTENCES.includes(field.key) ? { class: "reason" } : {});
     if (field.key === "curve") {
       const button = make("button", { type: "button", class: "link", "data-cell": i, "aria-haspopup": "dialog" }, content);
       cell.append(button);
     } else if (field.key === "status") {
       cell.append(make("span", { class: `status ${["done", "skipped", "failed"].includes(content) ? content : ""}` }, String(content)));
-    } else if (field.key === "reason" && content === null) {
+    } else if (SENTENCES.includes(field.key) && content === null) {
       cell.append("");
     } else {
       cell.append(field.number ? (field.show ?? number)(content) : content === null ? "–" : String(content));
     }
     line.append(cell);
   }
-  const searched = [DATA.curves[DATA.rowCurve[i]].name, ...["status", "model", "regime", "solver_params", "reason", "run_key", "command"].map((n) => value(n, i) ?? "")];
+  const searched = [DATA.curves[DATA.rowCurve[i]].name, ...["status", "model", "regime", "solver_params", "reason", "warning", "run_key", "command"].map((n) => value(n, i) ?? "")];
   return { i, line, text: searched.join("\n").toLowerCase() };
 }
 
@@ -71,7 +73,7 @@ function sortBy(field, header) {
 
 function startTable() {
   const varies = (field) => { const first = fieldOf(field, 0); for (let i = 1; i < ROWS; i++) if (fieldOf(field, i) !== first) return true; return false; };
-  table.fields = FIELDS.filter((field) => !field.optional || varies(field) || (field.key === "reason" && value("reason", 0) !== null));
+  table.fields = FIELDS.filter((field) => !field.optional || varies(field) || (SENTENCES.includes(field.key) && value(field.key, 0) !== null));
   const head = make("tr");
   for (const field of table.fields) {
     const button = make("button", { type: "button" }, field.name);
@@ -130,7 +132,7 @@ function commandOf(i) {
 function openCell(i) {
   const name = DATA.curves[DATA.rowCurve[i]].name, status = value("status", i);
   byId("detail-title").textContent = `${name}, NFE budget ${number(value("nfe_budget", i))}, seed ${number(value("seed", i))}`;
-  const body = [make("p", {}, make("span", { class: `status ${status}` }, String(status)), value("reason", i) ? ` ${value("reason", i)}` : "", ` · ${DATA.panels[DATA.rowPanel[i]].name}`)];
+  const body = [make("p", {}, make("span", { class: `status ${status}` }, String(status)), ...SENTENCES.filter((name) => value(name, i)).map((name) => ` ${value(name, i)}`), ` · ${DATA.panels[DATA.rowPanel[i]].name}`)];
   body.push(...commandOf(i));
   const strip = Object.hasOwn(DATA.strips, value("run_key", i)) ? DATA.strips[value("run_key", i)] : null;
   if (strip) {

@@ -1,6 +1,6 @@
 // The interactive Pareto plot: panels of curves, log or linear axes, hover and arrow keys, a legend that hides curves.
 // Fields of a point, in the order of html_data.POINT.
-const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11, FID_MIN = 12;
+const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11, FID_MIN = 12, WARNINGS = 13, DOUBTED = 14;
 const COSTS = {
   nfe: { name: "NFE per sample, measured", of: (p) => p[NFE] },
   seconds: { name: "sampling seconds per image", of: (p) => p[SECONDS] },
@@ -100,7 +100,7 @@ function drawPanel(view) {
     svg.append(draw("line", { class: "floor", x1: left, x2: width - right, y1: at, y2: at }));
     svg.append(draw("text", { x: left + 5, y: above ? at - 5 : at + 14 }, `real vs real, ${number(floor, 2)}`));
   }
-  const front = frontOf(kept, SCORES[plot.y].better).sort((a, b) => a.cost - b.cost);
+  const front = frontOf(kept.filter((k) => !k.p[DOUBTED]), SCORES[plot.y].better).sort((a, b) => a.cost - b.cost);
   svg.append(draw("polyline", { class: "front", points: front.map((k) => `${x.place(k.cost)},${y.place(k.score)}`).join(" ") }));
   const best = new Set(front);
   for (const line of panel.lines) {
@@ -139,6 +139,7 @@ function drawCurve(view, curve, points, best, x, y, base) {
     const mark = draw("path", { class: best.has(k) ? "mark on" : "mark", d: DATA.markers[curve.marker] });
     mark.setAttribute("transform", `translate(${at[0].toFixed(1)} ${at[1].toFixed(1)}) scale(8)`);
     group.append(mark);
+    if (k.p[WARNINGS]) group.append(draw("text", { x: at[0], y: at[1] - 8, "text-anchor": "middle" }, "!"));
     view.marks.push({ ...k, at, front: best.has(k) });
   }
   return group;
@@ -157,6 +158,7 @@ function showTip(view, mark) {
     `NFE ${number(p[NFE])} (budget ${number(p[BUDGET])})`,
     ...(p[N] > 1 ? [`lowest FID of ${p[N]}: ${number(p[FID_MIN])}`] : []),
     ...(p[IS] === null ? [] : [`IS ${withSpread(p[IS], p[IS_SD])}`]),
+    ...(p[WARNINGS] ? ["! with a warning: see the cell"] : []),
     ...(p[SPEED] === null ? [] : [`${number(p[SPEED], 3)} images/s`]),
     `${p[DONE]} done${p[SKIPPED] ? `, ${p[SKIPPED]} skipped` : ""}${p[FAILED] ? `, ${p[FAILED]} failed` : ""}${mark.front ? ", on the front" : ""}`,
   ];
@@ -253,6 +255,7 @@ function redraw() {
   const bars = plot.views.some((view) => view.marks.some((m) => m.spread > 0));
   byId("plot-note").textContent = [
     "Filled: no shown point is both cheaper and better.",
+    plot.views.some((view) => view.marks.some((m) => m.p[WARNINGS])) ? "!: with a warning." : "",
     bars ? "Bars: ±1 s.d. over seeds." : "",
     unseen ? `Not shown: ${unseen} finished point(s) without a value${byId("log-x").checked || byId("log-y").checked ? " above zero" : ""}.` : "",
     "A point opens its cell.",
