@@ -60,8 +60,9 @@ class Problem(Model):
 
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
     of the whole distribution for None): the yardstick's own sampling error. None where there are no more
-    real images than the reference's. reference_name: what a reader would call the reference. warnings: what a
-    reader of its scores should know, a sentence each.
+    real images than the reference's. reference_name: what a reader would call the reference. reference_shape:
+    of its images, as 3x64x64, "unknown" if nothing says so, None for the model's own. warnings: what a reader
+    of its scores should know, a sentence each.
     """
 
     features: Extractor
@@ -69,6 +70,7 @@ class Problem(Model):
     reference_id: str
     real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
     reference_name: str = "the model's own"
+    reference_shape: str | None = None
     pairs: Pairs | None = None
     warnings: tuple[str, ...] = ()
 
