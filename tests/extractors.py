@@ -21,7 +21,7 @@ def fake_extractor(weights=None, device="cpu", *, block=4, bound=64.0):
     def extract(images):
         assert images.dtype == torch.uint8
         sizes.append(len(images))
-        x = images.double() / 127.5 - 1
+        x = images.expand(-1, 3, -1, -1).double() / 127.5 - 1
         means, spreads = x.mean((2, 3)), x.std((2, 3))
         features = torch.cat([means, spreads], 1) + 0.25 * (means.sum(1, keepdim=True))
         return features.float(), 3 * means.float()

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from extractors import (
     write_images,
     write_inception,
 )
+from PIL import Image
 from torch import nn
 
 from seedsbench import metrics, registry
@@ -30,6 +32,9 @@ from seedsbench.bench.science import scientific
 from seedsbench.bench.scoring import Scorer, floor, pair_scores
 from seedsbench.bench.store import run_key
 from seedsbench.data.images import QUANTISER, quantise
+from seedsbench.data.pictures import image_names
+from seedsbench.denoisers.base import FixedBatch
+from seedsbench.denoisers.finite import FiniteData
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
@@ -310,6 +315,96 @@ def bare(cfg):
 
     problem = glyphs_problem(cfg.regime.name)
     return Model("bare", problem.denoiser, problem.model_id)
+
+
+SMALL = ("metrics.kid_subset_size=20",)
+
+
+@pytest.mark.parametrize("kind", ["folder", "statistics"])
+def test_a_reference_of_another_size_is_said_in_the_row(tmp_path, fake, kind):
+    large = write_images(tmp_path / "large", some_images(20, size=64))
+    given = large if kind == "folder" else reference_of(tmp_path, large)
+    row = run(tmp_path, *QUICK, f"metrics.reference={given}")
+    assert (row["status"], row["reference_images"], row["reference_shape"]) == ("done", 20, "3x64x64")
+    assert row["warning"] == (
+        f"{given.name} is of images of 64 x 64 pixels, the samples have 16 x 16: "
+        "such scores compare with no others"
+    )
+
+
+def test_a_reference_that_fits_or_says_nothing_of_itself_warns_of_nothing(tmp_path, fake, real):
+    row = run(tmp_path, *QUICK, *SMALL, f"metrics.real={real}")
+    assert (row["reference_images"], row["reference_shape"], row["warning"]) == (40, "3x16x16", None)
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(DIM), sigma=np.eye(DIM))
+    row = run(tmp_path, *QUICK, f"metrics.reference={tmp_path / 'foreign.npz'}")
+    assert (row["reference_images"], row["reference_shape"], row["warning"]) == (None, "unknown", None)
+    row = run(tmp_path, *GLYPHS)
+    assert (row["reference_shape"], row["warning"]) == (None, None)
+
+
+def test_few_real_images_are_said_in_the_row(tmp_path, fake):
+    few = write_images(tmp_path / "few", some_images(5, size=16))
+    row = run(tmp_path, *QUICK, f"metrics.real={few}")
+    assert row["warning"] == (
+        "few is of 5 images for 6 features: its covariance is singular; "
+        "few holds 5 images, fewer than KID's subsets want"
+    )
+
+
+def test_real_images_are_compared_with_the_samples_as_the_reference_is(tmp_path, fake, real):
+    large = write_images(tmp_path / "large", some_images(20, size=64))
+    row = run(tmp_path, *QUICK, *SMALL, f"metrics.reference={real}", f"metrics.real={large}")
+    assert row["warning"].startswith("large is of images of 64 x 64 pixels")
+    assert row["reference_shape"] == "3x16x16"
+
+
+def test_samples_in_an_npz_are_the_reference_that_their_folder_is(tmp_path, fake, real):
+    images = some_images(40, size=16, seed=1).permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "samples.npz", images, np.arange(40))
+    keys = {key_of(f"metrics.real={path}") for path in (real, tmp_path / "samples.npz")}
+    assert len(keys) == 1
+
+
+# Grey networks
+
+
+def grey_model(cfg):
+    images = some_images(12, size=16, seed=4)[:, :1].double() / 127.5 - 1
+    return Model("grey", FixedBatch(FiniteData(images, sigma_min=0.002, sigma_max=80.0)), "grey")
+
+
+@pytest.fixture
+def grey_files(tmp_path):
+    (tmp_path / "grey").mkdir()
+    for i, image in enumerate(some_images(12, size=16, seed=4)):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "grey" / f"{i}.png")
+    return tmp_path / "grey"
+
+
+def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, grey_files, real, monkeypatch):
+    monkeypatch.setattr(cell, "_model", lambda cfg, device: grey_model(cfg))
+    long = (*QUICK, "solver=heun", "nfe=35")
+    row = run(tmp_path, *long, f"metrics.reference={grey_files}")
+    assert (row["status"], row["reference_shape"], row["warning"]) == ("done", "1x16x16", None)
+    other = run(tmp_path, *long, f"metrics.reference={real}")
+    assert other["warning"] == "real is of colour images, the samples are grey"
+    assert other["fid"] > 5 * row["fid"]
+
+
+@pytest.mark.parametrize("extractor", ["inception", "dinov2"])
+def test_grey_samples_and_grey_files_are_treated_alike(tmp_path, grey_files, request, extractor):
+    """One channel as a sample has it, and the file read as RGB: the same features, to the bit."""
+    if extractor == "dinov2":
+        found = dinov2.dinov2_extractor(write_dinov2(tmp_path / "vit.pth"), block=6)
+    else:
+        pytest.importorskip("torch_fidelity")
+        found = inception.inception_extractor(request.getfixturevalue("weights"), block=6)
+    wanted = of_images(grey_files, found, features=True)
+    names = [int(Path(name).stem) for name in image_names(grey_files)]
+    samples = some_images(12, size=16, seed=4)[names, :1]
+    mine = torch.cat([found.padded(block)[0] for block in samples.split(6)])
+    assert torch.equal(mine.float(), wanted.features)
+    assert wanted.facts == "1x16x16"
 
 
 def test_run_keys_follow_contents_and_not_places(tmp_path, fake, real):

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 from extractors import DIM, fake_extractor, some_images, write_images
+from PIL import Image
 
+from seedsbench.data.pictures import image_names
 from seedsbench.metrics import reference_main
+from seedsbench.metrics.moments import Moments
 from seedsbench.metrics.reference import (
-    image_names,
+    Reference,
+    doubts,
+    holds_images,
     of_images,
     read_reference,
     read_statistics,
@@ -153,14 +158,163 @@ def test_other_images_or_another_extractor_are_another_reference(tmp_path):
     assert len(ids) == 4
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path):
-    from PIL import Image
-
+def test_grey_and_opaque_images_become_rgb(tmp_path):
     folder = write_images(tmp_path / "images", IMAGES[:2])
     Image.new("L", (8, 8), 7).save(folder / "grey.png")
-    Image.new("RGBA", (8, 8), (1, 2, 3, 0)).save(folder / "clear.png")
+    Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(folder / "opaque.png")
     Image.new("P", (8, 8)).save(folder / "palette.png")
     assert of_images(folder, fake_extractor()).moments.n == 5
+
+
+def test_ordinary_images_keep_the_id_they_always_had(tmp_path):
+    """RGB, grey, 1-bit, palette; PNG, BMP, TIFF: the id is of what Pillow's convert("RGB") makes."""
+    values = (np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3) * 37 % 256).astype(np.uint8)
+    Image.fromarray(values[0]).save(tmp_path / "rgb.png")
+    Image.fromarray(values[1, ..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(values[2, ..., 0] > 99).save(tmp_path / "bits.png")
+    palette = Image.frombytes("P", (8, 8), (values[3, ..., 0] % 4).tobytes())
+    palette.putpalette([9, 8, 7, 200, 100, 0, 0, 50, 255, 30, 60, 90])
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(values[1]).save(tmp_path / "b.bmp")
+    Image.fromarray(values[2]).save(tmp_path / "t.tif")
+    assert of_images(tmp_path, fake_extractor()).id == "05cbfbc6987251b2"
+
+
+# What is known of the images
+
+
+def grey_images(n, size=8):
+    return some_images(n, size)[:, :1].expand(-1, 3, -1, -1)
+
+
+def save_16_bits(folder, images):
+    """The first channel as 16-bit grey PNGs whose upper bytes are the images."""
+    for i, image in enumerate(images):
+        values = image[0].numpy().astype(np.uint16) * 257
+        Image.fromarray(values).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("colours", [3, 1])
+def test_facts_of_images_are_kept_with_their_statistics(tmp_path, colours):
+    images = IMAGES if colours == 3 else grey_images(11)
+    made = of_images(write_images(tmp_path / "images", images), fake_extractor())
+    assert (made.shape, made.bits, made.facts) == ((colours, 8, 8), 8, f"{colours}x8x8")
+    write_statistics(tmp_path / "out.npz", made, fake_extractor())
+    read = read_statistics(tmp_path / "out.npz", fake_extractor())
+    assert (read.shape, read.bits, read.moments.n) == (made.shape, made.bits, 11)
+
+
+def test_one_coloured_image_makes_a_set_of_colour(tmp_path):
+    mixed = torch.cat([grey_images(5), IMAGES[:1], grey_images(5)])
+    assert of_images(write_images(tmp_path / "images", mixed), fake_extractor()).facts == "3x8x8"
+
+
+def test_sixteen_bits_are_a_fact(tmp_path):
+    folder = write_images(tmp_path / "images", grey_images(8))
+    eight = of_images(folder, fake_extractor())
+    (tmp_path / "deep").mkdir()
+    sixteen = of_images(save_16_bits(tmp_path / "deep", grey_images(8)), fake_extractor())
+    assert (eight.bits, sixteen.bits) == (8, 16)
+    assert sixteen.id == eight.id
+    assert doubts(sixteen, DIM) == ("deep is of 16-bit images, of which the upper 8 bits were used",)
+
+
+def test_statistics_from_elsewhere_say_nothing_of_their_images(tmp_path):
+    found = read_statistics(npz(tmp_path / "a.npz", **gaussian()), fake_extractor())
+    assert (found.shape, found.bits, found.facts) == (None, None, "unknown")
+    assert doubts(found, DIM, (3, 32, 32)) == ()
+
+
+@pytest.mark.parametrize("shape", [[8, 8], [2, 8, 8], "3x8x8"])
+def test_facts_that_cannot_be_are_refused(tmp_path, shape):
+    path = npz(tmp_path / "a.npz", **gaussian(), image_shape=shape, image_bits=8)
+    with pytest.raises(ValueError, match=r"a.npz: image_shape is .* expected \[1 or 3, height, width\]"):
+        read_statistics(path, fake_extractor())
+
+
+@pytest.mark.parametrize(
+    ("n", "reference", "samples", "said"),
+    [
+        (7, (3, 8, 8), (3, 8, 8), []),
+        (7, (3, 8, 8), None, []),
+        (6, (3, 8, 8), (3, 8, 8), ["r is of 6 images for 6 features: its covariance is singular"]),
+        (0, (3, 8, 8), (3, 8, 8), []),
+        (7, (3, 8, 4), (3, 8, 8), ["r is of images of 4 x 8 pixels, the samples have 8 x 8: "]),
+        (7, (3, 8, 8), (1, 8, 8), ["r is of colour images, the samples are grey"]),
+        (7, (1, 8, 8), (3, 8, 8), ["r is of grey images, the samples are colour"]),
+        (2, (3, 64, 64), (1, 8, 8), ["r is of 2 images", "r is of images of 64 x 64", "r is of colour"]),
+    ],
+)
+def test_what_differs_from_the_samples_is_said(n, reference, samples, said):
+    moments = Moments(n, np.zeros(DIM), np.eye(DIM))
+    found = doubts(Reference(moments, "id", "r", shape=reference, bits=8), DIM, samples)
+    assert len(found) == len(said)
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True))
+
+
+# Images in an .npz
+
+
+def samples(path, images, **more):
+    """As guided-diffusion leaves them: arr_0 (n, H, W, 3)."""
+    return npz(path, arr_0=images.permute(0, 2, 3, 1).numpy(), **more)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_of_samples_is_the_folder_of_the_same_images(tmp_path, save):
+    save(tmp_path / "s.npz", IMAGES.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(11))
+    found = read_reference(tmp_path / "s.npz", fake_extractor(), features=True)
+    folder = read_reference(write_images(tmp_path / "f", IMAGES), fake_extractor(), features=True)
+    assert (found.id, found.shape, found.bits) == (folder.id, (3, 8, 8), 8)
+    assert torch.equal(found.features, folder.features)
+    np.testing.assert_array_equal(found.moments.sigma, folder.moments.sigma)
+
+
+def test_an_npz_of_grey_samples_is_the_folder_of_grey_images(tmp_path):
+    npz(tmp_path / "s.npz", arr_0=grey_images(7)[:, 0, :, :, None].numpy())
+    (tmp_path / "f").mkdir()
+    for i, image in enumerate(grey_images(7)):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "f" / f"{i}.png")
+    found, folder = (read_reference(tmp_path / name, fake_extractor()) for name in ("s.npz", "f"))
+    assert (found.id, found.facts) == (folder.id, "1x8x8")
+
+
+def test_of_an_npz_with_both_the_wanted_statistics_win(tmp_path):
+    path = samples(tmp_path / "both.npz", IMAGES, **gaussian())
+    assert read_reference(path, fake_extractor()).shape is None
+    assert read_reference(path, fake_extractor(), features=True).shape == (3, 8, 8)
+    assert not holds_images(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), r"arr_0 is float32 .* save \(127.5 \* x \+ 128\)"),
+        (np.zeros((4, 3, 8, 8), np.uint8), r"arr_0 is uint8 \(4, 3, 8, 8\).*use transpose\(0, 2, 3, 1\)"),
+        (np.zeros((4, 8, 8), np.uint8), r"arr_0 is uint8 \(4, 8, 8\); images are uint8 \(n, height, width"),
+        (np.zeros((4, 8, 8, 4), np.uint8), "save it so with numpy.savez"),
+        (np.zeros((4, 0, 8, 3), np.uint8), "save it so with numpy.savez"),
+        (np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)), "by columns"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "holds 1 images"),
+        (np.array([None]), "arr_0 is object"),
+    ],
+)
+def test_other_arrays_are_refused_with_what_would_work(tmp_path, array, message):
+    np.savez(tmp_path / "s.npz", array)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_reference(tmp_path / "s.npz", fake_extractor())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_array_is_refused(tmp_path, save):
+    save(tmp_path / "s.npz", IMAGES.permute(0, 2, 3, 1).contiguous().numpy())
+    data = bytearray((tmp_path / "s.npz").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "s.npz").write_bytes(data)
+    with pytest.raises(ValueError, match=r"s.npz: arr_0.* is no readable (image|array)"):
+        read_reference(tmp_path / "s.npz", fake_extractor())
 
 
 def test_unusable_images_are_named(tmp_path):
@@ -193,7 +347,7 @@ def test_the_command_writes_what_the_benchmark_reads(tmp_path, fake_main, capsys
     out = tmp_path / "out.npz"
     flags = ["--features"] if features else []
     reference_main.main([str(folder), str(out), "--device", "cpu", "--block", "5", *flags])
-    assert "11 images, fake" in capsys.readouterr().out
+    assert "out.npz: 11 images, 3x8x8, 8 bits a channel, fake" in capsys.readouterr().out
     direct = of_images(folder, fake_extractor(), features=True)
     found = read_statistics(out, fake_extractor(), features=features)
     np.testing.assert_array_equal(found.moments.mu, direct.moments.mu)
@@ -206,6 +360,17 @@ def test_the_command_writes_what_the_benchmark_reads(tmp_path, fake_main, capsys
             read_statistics(out, fake_extractor(), features=True)
     with pytest.raises(ValueError, match="make it again with seedsbench-reference"):
         read_statistics(out, fake_extractor("other"))
+
+
+def test_the_command_takes_samples_says_what_is_odd_and_keeps_them(tmp_path, fake_main, capsys):
+    path = samples(tmp_path / "few.npz", IMAGES[:5])
+    reference_main.main([str(path), str(tmp_path / "out.npz"), "--device", "cpu"])
+    shown = capsys.readouterr().out.splitlines()
+    assert "out.npz: 5 images, 3x8x8, 8 bits a channel, fake" in shown[0]
+    assert shown[1:] == ["note: few.npz is of 5 images for 6 features: its covariance is singular"]
+    with pytest.raises(SystemExit, match="2"):
+        reference_main.main([str(path), str(path), "--device", "cpu"])
+    assert "few.npz holds the images themselves" in capsys.readouterr().err
 
 
 def test_features_of_another_width_are_refused(tmp_path):
@@ -235,5 +400,6 @@ def test_written_statistics_are_plain_arrays(tmp_path):
     found = of_images(write_images(tmp_path / "images", IMAGES), fake_extractor())
     write_statistics(tmp_path / "out.npz", found, fake_extractor())
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
-        assert set(file.files) == {"mu", "sigma", "n", "extractor", "extractor_id", "images"}
+        who, what = {"mu", "sigma", "n"}, {"images", "image_shape", "image_bits"}
+        assert set(file.files) == who | {"extractor", "extractor_id"} | what
         assert file["mu"].dtype == file["sigma"].dtype == np.float64

@@ -64,7 +64,8 @@ class Problem(Model):
 
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
     of the whole distribution for None): the yardstick's own sampling error. None where there are no more
-    real images than the reference's. reference_name: what a reader would call the reference.
+    real images than the reference's. reference_name: what a reader would call the reference. reference_shape:
+    of its images, as 3x64x64, "unknown" if nothing says so, None for the model's own.
     """
 
     features: Extractor
@@ -72,6 +73,7 @@ class Problem(Model):
     reference_id: str
     real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
     reference_name: str = "the model's own"
+    reference_shape: str | None = None
     pairs: Pairs | None = None
 
     @property

@@ -45,6 +45,8 @@ def identity_of(problem: Problem) -> Row:
         "extractor_weights": problem.features.weights_id,
         "reference": problem.reference_name,
         "reference_id": problem.reference_id,
+        "reference_images": problem.reference.n or None,
+        "reference_shape": problem.reference_shape,
         "real_id": problem.identity.real_id,
         "quantiser": QUANTISER if problem.features.quantised else "none",
         "numerics_version": NUMERICS_VERSION,

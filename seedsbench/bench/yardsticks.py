@@ -19,7 +19,7 @@ from seedsbench.config import OF_CELLS
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
-from seedsbench.metrics.reference import Reference, read_reference
+from seedsbench.metrics.reference import Reference, doubts, holds_images, read_reference
 from seedsbench.metrics.values import values_extractor
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,11 @@ def standard_problem(
 ) -> Problem:
     """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).
 
-    weights: its file, None for where its download would be. reference: .npz with mu and sigma, or a folder
-    or .zip of images; None for the model's own statistics, or else the real images.
+    weights: its file, None for where its download would be. reference: .npz with mu and sigma, or images in
+    a folder, .zip or .npz (`arr_0`); None for the model's own statistics, or else the real images.
     real: real images, or an .npz with their features, for KID (kid_subsets of kid_subset_size) and
-    precision and recall (by so many neighbours); None for neither.
+    precision and recall (by so many neighbours); None for neither. What is known of either's images is
+    compared with the model's; where they differ, the problem warns.
     block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
     """
     # A model's own statistics are of Inception features, as all published ones.
@@ -55,7 +56,7 @@ def standard_problem(
     if reference is None and real is None:
         raise ValueError(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "
-            "(an .npz with mu and sigma, or a folder or .zip of images)"
+            "(an .npz with mu and sigma, or a folder, .zip or .npz of images)"
         )
     if extractor == "values":
         found = values_extractor(model.denoiser.image_shape, block=block, bound=bound)
@@ -70,6 +71,12 @@ def standard_problem(
         chosen = of_real
     else:
         chosen = _read(str(reference), found, features=False)
+    shape = tuple(model.denoiser.image_shape)
+    warnings = [*doubts(chosen, found.dim, shape)]
+    if of_real is not None and pairs is not None:
+        warnings += [said for said in doubts(of_real, 0, shape) if said not in warnings]
+        if kid_subsets and len(pairs.rows) < kid_subset_size:
+            warnings.append(f"{of_real.name} holds {len(pairs.rows)} images, fewer than KID's subsets want")
     return Problem(
         name=model.name,
         denoiser=model.denoiser,
@@ -80,7 +87,8 @@ def standard_problem(
         real=None,
         reference_name=chosen.name,
         pairs=pairs,
-        warnings=model.warnings,
+        reference_shape=chosen.facts,
+        warnings=(*model.warnings, *warnings),
     )
 
 
@@ -101,7 +109,7 @@ def measured(model: Model, metrics: dict[str, Any], device: str) -> Problem:
 
 def _read(path: str, extractor: Extractor, *, features: bool) -> Reference:
     """A reference, with a progress bar where images must go through the extractor first."""
-    if Path(path).suffix != ".npz" and extractor.weights_id is not None:
+    if extractor.weights_id is not None and holds_images(path, features=features):
         log.info("features of %s: seedsbench-reference %s out.npz makes them once for all", path, path)
     with tqdm(unit="image", desc=Path(path).name, disable=None, leave=False) as bar:
         return read_reference(path, extractor, features=features, progress=bar.update)

@@ -1,7 +1,8 @@
-"""What samples are compared with: statistics in an .npz file, or images in a folder or zip file.
+"""What samples are compared with: statistics in an .npz file, or images in a folder, zip file or .npz.
 
 The .npz has `mu` (D,) and `sigma` (D, D), as EDM's and most other published ones do. Those that
 `seedsbench-reference` writes also say which extractor and images they are of, and may hold `features`.
+An .npz with `arr_0` instead holds images, as guided-diffusion's samples do.
 Identities are of contents: packing, names and order of the images do not matter.
 """
 
@@ -15,16 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from seedsbench.data.digests import digest
+from seedsbench.data.pictures import ARRAY, Picture, image_names, pictures
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments, MomentSum
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 SYMMETRIC = 1e-5
 """Largest asymmetry, relative to the largest entry: what float32 statistics show of rounding."""
+
+COLOURS = {1: "grey", 3: "colour"}
+"""By number of channels."""
 
 Progress = Callable[[int], object]
 
@@ -33,13 +36,43 @@ Progress = Callable[[int], object]
 class Reference:
     """Moments to compare with. id: 16 hex digits of the contents. name: for readers.
 
-    features: (n, D) float32 of the images, where they were kept.
+    features: (n, D) float32 of the images, where they were kept. shape: their (channels, height, width), one
+    channel if all are grey. bits: a channel, as they were stored, 8 or 16. Both None where nothing says so.
     """
 
     moments: Moments
     id: str
     name: str
     features: Tensor | None = None
+    shape: tuple[int, ...] | None = None
+    bits: int | None = None
+
+    @property
+    def facts(self) -> str:
+        """The shape for readers, as 3x64x64, or "unknown"."""
+        return "unknown" if self.shape is None else "x".join(map(str, self.shape))
+
+
+def doubts(reference: Reference, dim: int, image_shape: tuple[int, ...] | None = None) -> tuple[str, ...]:
+    """What a reader of scores of `dim` features should know of a reference, a sentence each.
+
+    image_shape: (C, H, W) of the samples, compared where the reference's is known.
+    """
+    name, n, found = reference.name, reference.moments.n, []
+    if 0 < n <= dim:
+        found.append(f"{name} is of {n} images for {dim} features: its covariance is singular")
+    if reference.bits == 16:
+        found.append(f"{name} is of 16-bit images, of which the upper 8 bits were used")
+    if image_shape is not None and reference.shape is not None:
+        (channels, *size), (wanted, *samples) = reference.shape, image_shape
+        if size != samples:
+            found.append(
+                f"{name} is of images of {size[1]} x {size[0]} pixels, the samples have "
+                f"{samples[1]} x {samples[0]}: such scores compare with no others"
+            )
+        if channels != wanted and wanted in COLOURS:
+            found.append(f"{name} is of {COLOURS[channels]} images, the samples are {COLOURS[wanted]}")
+    return tuple(found)
 
 
 def read_reference(
@@ -49,7 +82,7 @@ def read_reference(
     features: bool = False,
     progress: Progress = lambda images: None,
 ) -> Reference:
-    """Statistics from an .npz file, or computed from a folder or .zip of images.
+    """Statistics from an .npz file, or computed from the images of a folder, .zip or .npz.
 
     features: also return the features of each image. progress: called with the number of images done.
     Raises FileNotFoundError, and ValueError for statistics that cannot be the extractor's.
@@ -59,7 +92,7 @@ def read_reference(
         raise FileNotFoundError(
             f"{path} is not there: give an .npz with mu and sigma, or a folder or zip of images"
         )
-    if path.is_dir() or path.suffix.lower() == ".zip":
+    if holds_images(path, features=features):
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
         raise ValueError(
@@ -67,6 +100,20 @@ def read_reference(
             "give an .npz with mu and sigma, or a folder or .zip of images"
         )
     return read_statistics(path, extractor, features=features)
+
+
+def holds_images(path: str | Path, *, features: bool = False) -> bool:
+    """Whether images are what `read_reference` reads there: of an .npz, if it lacks the wanted statistics."""
+    path = Path(path).expanduser()
+    if path.is_dir() or path.suffix.lower() != ".npz":
+        return path.is_dir() or path.suffix.lower() == ".zip"
+    wanted = {"mu.npy", "sigma.npy", *(["features.npy"] if features else [])}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # read_statistics says what is wrong with it
+    return f"{ARRAY}.npy" in found and not wanted <= found
 
 
 # --- statistics files ---------------------------------------------------------------------------
@@ -79,9 +126,8 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     that say they are another extractor's.
     """
     path = Path(path).expanduser()
-    stored = _arrays(
-        path, ("mu", "sigma"), ("n", "extractor", "extractor_id", *(["features"] if features else []))
-    )
+    optional = ("n", "extractor", "extractor_id", "image_shape", "image_bits")
+    stored = _arrays(path, ("mu", "sigma"), (*optional, *(["features"] if features else [])))
     mu, sigma = (_numbers(path, name, stored[name]) for name in ("mu", "sigma"))
     _check_gaussian(path, mu, sigma, extractor)
     made_with = str(stored.get("extractor_id", extractor.id))
@@ -100,7 +146,21 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
                 f"{path}: features have shape {tuple(rows.shape)}; expected (n, {extractor.dim})"
             )
     n = int(stored["n"]) if "n" in stored else 0
-    return Reference(Moments(n, mu, sigma), statistics_id(mu, sigma), path.name, rows)
+    identity = statistics_id(mu, sigma)
+    return Reference(Moments(n, mu, sigma), identity, path.name, rows, *_image_facts(path, stored))
+
+
+def _image_facts(path: Path, stored: dict[str, np.ndarray]) -> tuple[tuple[int, ...] | None, int | None]:
+    """shape and bits, as `write_statistics` left them."""
+    if not {"image_shape", "image_bits"} <= stored.keys():
+        return None, None
+    shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
+    if np.shape(shape) != (3,) or shape[0] not in COLOURS or bits not in (8, 16):
+        raise ValueError(
+            f"{path}: image_shape is {shape} and image_bits {bits}; "
+            "expected [1 or 3, height, width] and 8 or 16"
+        )
+    return tuple(shape), bits
 
 
 def statistics_id(mu: np.ndarray, sigma: np.ndarray) -> str:
@@ -109,7 +169,10 @@ def statistics_id(mu: np.ndarray, sigma: np.ndarray) -> str:
 
 
 def write_statistics(path: str | Path, reference: Reference, extractor: Extractor) -> None:
-    """Write an .npz that `read_statistics` and others read; the images' identity is kept as `images`."""
+    """Write an .npz that `read_statistics` and others read; with what is known of the images.
+
+    `images` is their identity, `image_shape` their channels, height and width, `image_bits` their depth.
+    """
     moments = reference.moments
     arrays: dict[str, Any] = {
         "mu": moments.mu,
@@ -119,6 +182,8 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
         "extractor_id": extractor.id,
         "images": reference.id,
     }
+    if reference.shape is not None:
+        arrays.update(image_shape=reference.shape, image_bits=reference.bits)
     if reference.features is not None:
         arrays["features"] = reference.features.numpy()
     with open(path, "wb") as file:
@@ -171,7 +236,7 @@ def of_images(
     features: bool = False,
     progress: Progress = lambda images: None,
 ) -> Reference:
-    """Moments of the images of a folder (with all below it) or zip file, a block of them at a time.
+    """Moments of the images of a folder (with all below it), .zip or .npz, a block of them at a time.
 
     The id is of the extractor and the decoded images. features: also keep each image's.
     Raises ValueError for no or one image, and for images of different sizes.
@@ -179,54 +244,37 @@ def of_images(
     path = Path(path).expanduser()
     names = image_names(path)
     sums = MomentSum(extractor.dim, len(names), extractor.bound)
-    kept, hashes = [], []
+    kept, hashes, bits, shape = [], [], 8, (1,)
     blocks = _blocks(path, names, extractor.block)
-    while some := [torch.stack(block) for block in itertools.islice(blocks, torch.get_num_threads())]:
-        for images, (rows, _) in zip(some, extractor.each(some), strict=True):
+    while some := list(itertools.islice(blocks, torch.get_num_threads())):
+        stacked = [torch.stack([picture.pixels for picture in block]) for block in some]
+        bits = max(bits, *(picture.bits for block in some for picture in block))
+        for images, (rows, _) in zip(stacked, extractor.each(stacked), strict=True):
             hashes += [
                 hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in images
             ]
+            shape = (max(shape[0], *(1 if _grey(x) else 3 for x in images)), *images.shape[2:])
             sums.update(rows)
             if features:
                 kept.append(rows.float().cpu())
             progress(len(images))
     identity = digest(extractor.id, b"".join(sorted(hashes)))
-    return Reference(sums.moments(), identity, path.name, torch.cat(kept) if features else None)
+    rows = torch.cat(kept) if features else None
+    return Reference(sums.moments(), identity, path.name, rows, shape, bits)
 
 
-def image_names(path: str | Path) -> list[str]:
-    """Names of all images below a folder or in a zip file, sorted; ValueError for fewer than two."""
-    path = Path(path)
-    if path.is_dir():
-        found = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    else:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                found = [name for name in archive.namelist() if not name.endswith("/")]
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is neither a folder nor a zip file: {error}") from error
-    names = sorted(name for name in found if Path(name).suffix.lower() in SUFFIXES and not _hidden(name))
-    if len(names) < 2:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise ValueError(f"{path} holds {len(names)} images ({kinds}): at least 2 make a covariance")
-    return names
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def _blocks(path: Path, names: list[str], size: int) -> Iterator[list[Tensor]]:
+def _blocks(path: Path, names: list[str], size: int) -> Iterator[list[Picture]]:
     first: tuple[int, ...] | None = None
-    block: list[Tensor] = []
-    for name, image in zip(names, _images(path, names), strict=True):
-        first = first or tuple(image.shape)
-        if tuple(image.shape) != first:
+    block: list[Picture] = []
+    for name, picture in zip(names, pictures(path, names), strict=True):
+        shape = tuple(picture.pixels.shape)
+        first = first or shape
+        if shape != first:
             raise ValueError(
-                f"{path}: {name} has {image.shape[2]} x {image.shape[1]} pixels, {names[0]} has "
+                f"{path}: {name} has {shape[2]} x {shape[1]} pixels, {names[0]} has "
                 f"{first[2]} x {first[1]}: a reference's images must have one size"
             )
-        block.append(image)
+        block.append(picture)
         if len(block) == size:
             yield block
             block = []
@@ -234,21 +282,5 @@ def _blocks(path: Path, names: list[str], size: int) -> Iterator[list[Tensor]]:
         yield block
 
 
-def _images(path: Path, names: list[str]) -> Iterator[Tensor]:
-    """The named images as uint8 (3, H, W)."""
-    if path.is_dir():
-        for name in names:
-            yield _decoded(path / name, f"{path / name}")
-        return
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            with archive.open(name) as file:
-                yield _decoded(file, f"{path}: {name}")
-
-
-def _decoded(file: Any, name: str) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is no readable image: {error}") from error
+def _grey(image: Tensor) -> bool:
+    return bool((image == image[:1]).all())

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from seedsbench.data.pictures import image_names
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
-from seedsbench.metrics.reference import image_names, of_images, write_statistics
+from seedsbench.metrics.reference import doubts, of_images, write_statistics
 
 EXTRACTORS = {"inception": inception_extractor, "dinov2": dinov2_extractor}
 
@@ -36,11 +37,16 @@ def make(images: Path, output: Path, extractor: Extractor, *, features: bool = F
     if not output.absolute().parent.is_dir():
         raise ValueError(f"{output.absolute().parent} is no folder: make it first")
     if not images.exists():
-        raise FileNotFoundError(f"{images} is not there: give a folder or .zip of images")
+        raise FileNotFoundError(f"{images} is not there: give a folder, .zip or .npz of images")
+    if output.exists() and output.samefile(images):
+        raise ValueError(f"{output} holds the images themselves: give another name to write to")
     with tqdm(total=len(image_names(images)), unit="image", desc=extractor.name, disable=None) as bar:
         reference = of_images(images, extractor, features=features, progress=bar.update)
     write_statistics(output, reference, extractor)
-    print(f"{output}: {reference.moments.n} images, {extractor.name} {extractor.id}")
+    stored = f"{reference.facts}, {reference.bits} bits a channel"
+    print(f"{output}: {reference.moments.n} images, {stored}, {extractor.name} {extractor.id}")
+    for doubt in doubts(reference, extractor.dim):
+        print(f"note: {doubt}")
 
 
 def _extractor(arguments: argparse.Namespace) -> Extractor:
@@ -55,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seedsbench-reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", type=Path, help="folder (with all below it) or .zip of images of one size")
+    parser.add_argument("images", type=Path, help="folder (with all below it), .zip, or .npz with arr_0")
     parser.add_argument("output", type=Path, help=".npz to write: mu, sigma, and what they are of")
     parser.add_argument("--metrics", choices=sorted(EXTRACTORS), default="inception", help="the extractor")
     parser.add_argument(
