@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 NO_NETWORK = "has no network to run another way: use precision=fp32 and compile=false"
@@ -48,6 +48,14 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     if hint is str:
         return None if isinstance(value, str) else "must be a string"
     return None
+
+
+def filled(obj: Any, defaults: Mapping[str, Any]) -> bool:
+    """Put defaults where fields of the frozen dataclass `obj` are None; whether any was given."""
+    left = [name for name in defaults if getattr(obj, name) is None]
+    for name in left:
+        object.__setattr__(obj, name, defaults[name])
+    return len(left) < len(defaults)
 
 
 def check_range(
