@@ -1,6 +1,7 @@
 """The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
 
 import inspect
+import logging
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, Philox
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import Schedule
+from seedsbench.diffusion.schedule import Discrete, Schedule
 from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
+
+log = logging.getLogger(__name__)
 
 Choice = str | Mapping[str, Any]
 Kind = TypeVar("Kind")
@@ -68,14 +71,34 @@ def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
     return load_any(path, hints)
 
 
+def as_trained(denoiser: Any, schedule: Schedule, grid: Grid) -> tuple[Schedule, Grid]:
+    """Both, with what they leave to the network taken from it: its table of levels, its timesteps."""
+    table, spacing = getattr(denoiser, "table", None), getattr(denoiser, "spacing", None)
+    return schedule.of_network(table), grid.of_network(spacing)
+
+
+def foreign_table(denoiser: Any, schedule: Schedule) -> str | None:
+    """A sentence about a table of noise levels that is not the one the network was trained at, else None."""
+    table = getattr(denoiser, "table", None)
+    if table is None or not isinstance(schedule, Discrete) or not schedule.differs(table):
+        return None
+    used, own = (
+        f"{len(log)} levels from {log[0].exp():.4g} to {log[-1].exp():.4g}"
+        for log in (schedule.log_sigmas, table.log_sigmas)
+    )
+    return f"schedule=discrete was given {used}, the network was trained at {own}: its own are the default"
+
+
 def noise_levels(
     denoiser: Any, schedule: Schedule, grid: Grid, n_steps: int, *, zero_snr: bool = False
 ) -> tuple[Tensor, Schedule]:
     """The (n_steps + 1) or fewer levels of a run and the schedule fitted to their range.
 
+    A discrete schedule or grid that says nothing of its table or timesteps has the network's own.
     Levels are rounded to those the network was trained on, except an explicit list, which is literal.
     zero_snr: the solver's (Solver.zero_snr): whether a table that ends without signal starts in the limit.
     """
+    schedule, grid = as_trained(denoiser, schedule, grid)
     low, high = grid.range(getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", float("inf")))
     in_limit = high > 1e14 if isinstance(grid, Explicit) else zero_snr
     fitted = (schedule if in_limit else schedule.short_of_limit()).through(low, high)
@@ -156,6 +179,8 @@ def sample(
     n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
     model, chosen = adapted(denoiser, tuple(latents.shape[1:])), _object("schedule", schedule, Schedule)
     levels, fitted = noise_levels(model, chosen, rule, n_steps, zero_snr=method.zero_snr)
+    if said := foreign_table(model, fitted):
+        log.warning(said)
     process = Process(model, fitted, len(latents), labels, afs=afs)
     states, x = [], latents
     with torch.set_grad_enabled(gradients):

@@ -120,3 +120,11 @@ def _fault_in_list(name: str, value: Any, hint: Any, limits: Range | None) -> st
     kinds = inner if fixed else (inner[0],) * len(value)
     faults = (_fault(f"{name}[{i}]", item, kinds[i], limits) for i, item in enumerate(value))
     return next((fault for fault in faults if fault), None)
+
+
+def filled(obj: Any, defaults: Mapping[str, Any]) -> bool:
+    """Put defaults where fields of the frozen dataclass `obj` are None; whether any was given."""
+    left = [name for name in defaults if getattr(obj, name) is None]
+    for name in left:
+        object.__setattr__(obj, name, defaults[name])
+    return len(left) < len(defaults)

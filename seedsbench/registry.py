@@ -111,7 +111,9 @@ def check(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None
         raise ValueError(f"{target.__name__}: {error}") from error
     except NameError:  # an annotation for type checkers alone
         return
-    check_options(target.__name__, hints, options)
+    defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
+    given_values = {k: v for k, v in options.items() if v is not None or defaults.get(k) is not None}
+    check_options(target.__name__, hints, given_values)
 
 
 def _plain(config: Mapping[Any, Any]) -> dict[str, Any]:

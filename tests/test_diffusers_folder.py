@@ -164,7 +164,7 @@ MODEL, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
         (MODEL, {"num_class_embeds": 3}, "1 missing keys, the first is 'class_embedding.weight'"),
         (MODEL, {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "unexpected keys, the first is"),
         (SCHEDULER, {"beta_schedule": "absent", "_class_name": "KarrasVeScheduler"}, "has no beta_schedule"),
-        (SCHEDULER, {"beta_schedule": "sigmoid"}, "sigmoid"),
+        (SCHEDULER, {"beta_schedule": "laplace"}, "laplace"),
         (SCHEDULER, {"num_train_timesteps": "many"}, "must be an integer"),
         (SCHEDULER, {"prediction_type": "flow"}, "must be one of epsilon, sample, v_prediction"),
     ],

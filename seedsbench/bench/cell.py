@@ -16,6 +16,7 @@ from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import SweepLine
 from seedsbench.bench.ranks import Ranks, blamed, joined, let_go, tell
 from seedsbench.bench.row_facts import (
+    as_used,
     choices_of,
     describe,
     environment_of,
@@ -123,6 +124,7 @@ def _run(
         raise Stopped
     try:
         plan = plan_of(cfg, problem, seed)
+        row.update(as_used(cfg, problem.denoiser))
         size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
         row.update(_execute(Job(cfg, problem, plan, size, device, store, dict(row), ranks, number), sweep))
         row["status"] = "done"

@@ -8,12 +8,15 @@ import torch
 from omegaconf import DictConfig
 
 import seedsbench
+from seedsbench import registry
+from seedsbench.api import as_trained
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.science import PLACES, labels_of, options_of
 from seedsbench.bench.store import Row
 from seedsbench.config import NUMERICS_VERSION
 from seedsbench.data.images import QUANTISER
+from seedsbench.denoisers.base import Denoiser
 from seedsbench.solvers.base import Solver
 
 
@@ -33,6 +36,18 @@ def choices_of(cfg: DictConfig) -> Row:
         "compile": cfg.compile,
         "seeding": cfg.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def as_used(cfg: DictConfig, denoiser: Denoiser) -> Row:
+    """Options of schedule and grid that are null, which leaves them to the network, as they came out."""
+    chosen = as_trained(denoiser, registry.build(cfg.schedule), registry.build(cfg.grid))
+    return {
+        f"{group}_params": {
+            name: getattr(one, name) if value is None else value
+            for name, value in options_of(cfg[group]).items()
+        }
+        for group, one in zip(("schedule", "grid"), chosen, strict=True)
     }
 
 

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from seedsbench import registry
-from seedsbench.api import noise_levels, steps_of
+from seedsbench.api import foreign_table, noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.overlap import beside_drawing
 from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
@@ -69,9 +69,13 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
     dtype = getattr(torch, cfg.dtype)
+    said = foreign_table(problem.denoiser, fitted)
+    if said:
+        log.warning(said)
     return Plan(
         *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),
         *(cfg.seeding, cfg.samples, cfg.precision, cfg.compile),
+        warnings=(said,) if said else (),
     )
 
 

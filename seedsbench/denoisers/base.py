@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench.checks import NO_NETWORK
+from seedsbench.diffusion.grid import DiscreteGrid
+from seedsbench.diffusion.schedule import Discrete
 from seedsbench.side_by_side import side_by_side
 
 
@@ -26,6 +28,8 @@ class Denoiser(ABC):
         sigma_data: data std the network's own parametrisation assumes (EDM preconditioning), else None.
         evaluations: network evaluations one call costs each sample (2 with guidance).
         image_shape: (C, H, W) of one sample.
+        table: the table of noise levels the network was trained at; None for continuous ones.
+        spacing: how the scheduler that came with it picks timesteps of the table; None where none came.
     """
 
     img_channels: int
@@ -36,6 +40,8 @@ class Denoiser(ABC):
     sigma_max: float = float("inf")
     sigma_data: float | None = None
     evaluations: int = 1
+    table: Discrete | None = None
+    spacing: DiscreteGrid | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,6 +106,7 @@ class FixedBatch(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.sigma_data = denoiser.sigma_data
         self.class_weights = getattr(denoiser, "class_weights", None)
+        self.table, self.spacing = denoiser.table, denoiser.spacing
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

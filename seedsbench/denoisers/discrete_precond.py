@@ -76,6 +76,10 @@ class DiscreteNoisePrediction(NoisePrediction):
         ):
             raise ValueError(f"kept={kept} must be at least two increasing indices of 0 .. {last}")
 
+    @property
+    def trained_at(self) -> Discrete:
+        return self.schedule
+
     @cached_property
     def table(self) -> LevelTable:
         """All levels that the network was trained at."""

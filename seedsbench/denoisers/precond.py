@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.diffusion.grid import iddpm_table
-from seedsbench.diffusion.schedule import VP
+from seedsbench.diffusion.schedule import VP, Discrete
 
 
 class Preconditioner(ABC):
@@ -28,6 +28,11 @@ class Preconditioner(ABC):
 
     sigma_min: float
     sigma_max: float
+
+    @property
+    def trained_at(self) -> Discrete | None:
+        """The table of noise levels of training; None if it was continuous."""
+        return None
 
     @abstractmethod
     def c_skip(self, sigma: Tensor) -> Tensor:
@@ -194,6 +199,10 @@ class IDDPMPreconditioner(NoisePrediction):
     def table(self, device: torch.device | str) -> Tensor:
         """All levels, decreasing, (M + 1,) float32; the last one is 0."""
         return _constant_levels(self.C_1, self.C_2, self.M, torch.device(device))
+
+    @cached_property
+    def trained_at(self) -> Discrete:
+        return Discrete.at_levels(self.table("cpu")[:-1].flip(0).double())
 
     def index(self, sigma: Tensor) -> Tensor:
         """Index into `table` of the nearest level, int64, shaped like sigma."""

@@ -31,6 +31,7 @@ class Preconditioned(Denoiser):
         self.network, self.preconditioner = network, preconditioner
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
         self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
+        self.table = preconditioner.trained_at
         if isinstance(preconditioner, EDMPreconditioner):
             self.sigma_data = preconditioner.sigma_data
         self._dtype: torch.dtype | None = None

@@ -94,6 +94,7 @@ class Predicted(Denoiser):
     ) -> None:
         check_prediction(prediction_type, schedule)
         self.network, self.schedule = network, schedule
+        self.table = schedule if isinstance(schedule, Discrete) else None
         self.prediction_type: Prediction = prediction_type
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
         self._clock = schedule.short_of_limit()
@@ -149,6 +150,7 @@ class Guided(Denoiser):
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         self.label_dim, self.sigma_data = denoiser.label_dim, denoiser.sigma_data
         self.class_weights = getattr(denoiser, "class_weights", None)
+        self.table, self.spacing = getattr(denoiser, "table", None), getattr(denoiser, "spacing", None)
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.guides = scale != 1 and self.label_dim > 0
         self.evaluations = denoiser.evaluations * (2 if self.guides else 1)

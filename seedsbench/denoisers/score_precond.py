@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.discrete_precond import LevelTable
 from seedsbench.denoisers.precond import NoisePrediction, Preconditioner
+from seedsbench.diffusion.schedule import Discrete
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class ScoreVE(Preconditioner):
         levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
         levels[0], levels[-1] = self.sigma_min, self.sigma_max  # exp(log(.)) is off by a bit
         return LevelTable(levels)
+
+    @cached_property
+    def trained_at(self) -> Discrete | None:
+        return Discrete.at_levels(self.table.on(torch.device("cpu"))) if self.levels else None
 
     @property
     def _unit(self) -> float:

@@ -9,14 +9,14 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Level, Range, check_fields
-from seedsbench.diffusion.schedule import VP, Discrete, EarliestTime, Schedule
+from seedsbench.checks import Level, Range, check_fields, filled
+from seedsbench.diffusion.schedule import NOT_GIVEN, VP, Discrete, EarliestTime, Schedule
 
 Exponent = Annotated[float, Range(0.1, 100)]
 
@@ -45,6 +45,10 @@ class Grid(ABC):
                 f"[{low:g}, {high:g}]: set grid.sigma_min and grid.sigma_max inside the latter"
             )
         return clipped
+
+    def of_network(self, spacing: "DiscreteGrid | None") -> "Grid":
+        """This grid for a network whose own scheduler spaces timesteps so (None: it has none)."""
+        return self
 
     @abstractmethod
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
@@ -151,18 +155,24 @@ class DiscreteGrid(Grid):
     A run of n - 1 steps has n levels, and with the final evaluation n is diffusers' num_inference_steps.
     leading: multiples of T // n, plus steps_offset. linspace: n rounded points of 0 .. T - 1.
     trailing: T, T - T/n, ... rounded, less one (Lin et al. 2024, Table 2).
+    Neither given: as the network's own scheduler says, else leading and 0.
     """
 
-    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
-    steps_offset: Annotated[int, Range(0, 10**6)] = 0
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = NOT_GIVEN
+    steps_offset: Annotated[int, Range(0, 10**6)] = NOT_GIVEN
+    given: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "given", filled(self, {"timestep_spacing": "leading", "steps_offset": 0}))
         super().__post_init__()
         if self.steps_offset and self.timestep_spacing != "leading":
             raise ValueError(
                 f"steps_offset={self.steps_offset} moves leading timesteps and no others: set steps_offset=0 "
                 f"with timestep_spacing={self.timestep_spacing}"
             )
+
+    def of_network(self, spacing: "DiscreteGrid | None") -> "DiscreteGrid":
+        return self if self.given or spacing is None else spacing
 
     def range(self, low: float, high: float) -> tuple[float, float]:
         return self.sigma_min, self.sigma_max

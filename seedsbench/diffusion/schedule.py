@@ -8,14 +8,14 @@ trained (that ends in the denoiser).
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Range, check_fields
+from seedsbench.checks import Range, check_fields, filled
+from seedsbench.diffusion.betas import BetaSchedule, make_betas
 
-BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Scaling = Literal["none", "vp", "subvp"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
 Beta = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
@@ -80,6 +80,10 @@ class Schedule(ABC):
 
     def short_of_limit(self) -> "Schedule":
         """This schedule with a little signal where it has none, for all that is not exact without any."""
+        return self
+
+    def of_network(self, table: "Discrete | None") -> "Schedule":
+        """This schedule for a network trained at the levels of a table (None: at no table)."""
         return self
 
 
@@ -156,13 +160,27 @@ class VP(Schedule):
         return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
 
 
+NOT_GIVEN: Any = None
+DDPM_TABLE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": (),
+    "rescale_betas_zero_snr": False,
+}
+
+
 @dataclass(frozen=True)
 class Discrete(Schedule):
     """A table of alphas_cumprod, t its (real) index: sqrt((1-a)/a) log-linear between entries.
 
     Built from betas as DDPM-style models are (Ho et al. 2020; Nichol and Dhariwal 2021 for
-    "squaredcos_cap_v2"; "scaled_linear" is linear in sqrt(beta)). Beyond the table the end slopes
+    "squaredcos_cap_v2"; the other names: `make_betas`). Beyond the table the end slopes
     go on, so that solver stages never fall off it.
+
+    Where none of the options that describe the table is given, it is the network's own (`of_network`), and
+    DDPM's 1,000 linear betas where there is none; where one is, those left out are DDPM's.
 
     trained_betas: the betas themselves, num_train_timesteps of them, in place of a named schedule. The last
         one may be 1, as in a table that was rescaled already.
@@ -177,19 +195,21 @@ class Discrete(Schedule):
     """
 
     scaling: Scaling = "vp"
-    num_train_timesteps: Annotated[int, Range(2, 10**6)] = 1000
-    beta_start: Beta = 1e-4
-    beta_end: Beta = 0.02
-    beta_schedule: BetaSchedule = "linear"
-    trained_betas: tuple[Annotated[float, Range(0, 1, open_low=True)], ...] = ()
-    rescale_betas_zero_snr: bool = False
+    num_train_timesteps: Annotated[int, Range(2, 10**6)] = NOT_GIVEN
+    beta_start: Beta = NOT_GIVEN
+    beta_end: Beta = NOT_GIVEN
+    beta_schedule: BetaSchedule = NOT_GIVEN
+    trained_betas: tuple[Annotated[float, Range(0, 1, open_low=True)], ...] = NOT_GIVEN
+    rescale_betas_zero_snr: bool = NOT_GIVEN
     terminal_alpha_cumprod: Annotated[float | None, Range(0, 1e-3, open_low=True)] = None
+    given: bool = field(init=False, repr=False, compare=False)
     no_signal: bool = field(default=False, init=False, repr=False, compare=False)  # at the last entry
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trained_betas", tuple(self.trained_betas or ()))
+        object.__setattr__(self, "given", filled(self, DDPM_TABLE))
+        object.__setattr__(self, "trained_betas", tuple(self.trained_betas))
         super().__post_init__()
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
@@ -220,10 +240,28 @@ class Discrete(Schedule):
             )
         if self.trained_betas:
             betas = torch.tensor(self.trained_betas, dtype=torch.float64)
-            if bool((betas[:-1] == 1).any()):
-                raise ValueError("trained_betas: betas must lie in (0, 1), the last one in (0, 1]")
-            return betas
-        return make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
+        else:
+            betas = make_betas(self.beta_schedule, n, self.beta_start, self.beta_end)
+        if not bool(((betas > 0) & (betas < 1))[:-1].all() and 0 < betas[-1] <= 1):
+            raise ValueError("Discrete: betas must lie in (0, 1), the last one in (0, 1]")
+        return betas
+
+    @classmethod
+    def at_levels(cls, sigmas: Tensor) -> "Discrete":
+        """The table of given noise levels: (n,) float64, increasing."""
+        alphas_cumprod = 1 / (1 + sigmas**2)
+        ratios = alphas_cumprod / torch.cat([torch.ones_like(sigmas[:1]), alphas_cumprod[:-1]])
+        return cls(num_train_timesteps=len(sigmas), trained_betas=tuple((1 - ratios).tolist()))
+
+    def of_network(self, table: "Discrete | None") -> "Discrete":
+        if self.given or table is None:
+            return self
+        return replace(table, scaling=self.scaling, terminal_alpha_cumprod=self.terminal_alpha_cumprod)
+
+    def differs(self, table: "Discrete") -> bool:
+        """Whether other levels are in it, to 1e-3; but for the last, which may stand for no signal."""
+        mine, others = self.log_sigmas[:-1], table.log_sigmas[:-1]
+        return len(mine) != len(others) or not torch.allclose(mine, others, rtol=0, atol=1e-3)
 
     def _table(self, device: torch.device) -> Tensor:
         """log_sigmas on a device: adaptive solvers keep their clocks where the samples are."""
@@ -253,17 +291,6 @@ class Discrete(Schedule):
         log_sigma, table = sigma.log(), self._table(sigma.device)
         i = self._cell(log_sigma, table)
         return i + (log_sigma - table[i]) / (table[i + 1] - table[i])
-
-
-def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -> Tensor:
-    """(n,) float64 forward-process variances; the cosine one ignores beta_start and beta_end."""
-    if name == "linear":
-        return torch.linspace(beta_start, beta_end, n, dtype=torch.float64)
-    if name == "scaled_linear":
-        return torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float64) ** 2
-    edges = torch.arange(n + 1, dtype=torch.float64) / n
-    alpha_bar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
-    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
 def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def load_ddim(
     with understood(path):
         config = ddim_config(state)
     network = network_of(partial(DDIMUNet, config), state, path)
-    check_resolution(img_resolution, len(config.multiples))
+    check_resolution(path, img_resolution, len(config.multiples))
     if beta_schedule not in BETAS:
         raise CheckpointError(f"beta_schedule={beta_schedule!r} must be {' or '.join(BETAS)}")
     try:

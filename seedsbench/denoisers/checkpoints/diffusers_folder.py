@@ -3,11 +3,13 @@
 Two layouts: a pipeline (`unet/`, `scheduler/scheduler_config.json`) or the model's own folder
 (`config.json`, weights) with `scheduler/` inside or beside it. The library is an extra,
 `seedsbench[diffusers]`, and only ever reads local files here. Networks with discrete timesteps whose data has
-unit variance in scaled coordinates (DDPM, DDIM and their kin); epsilon, v and sample prediction.
+unit variance in scaled coordinates (DDPM, DDIM and their kin); epsilon, v and sample prediction. A pipeline
+with any part beside these two, as a latent one, is refused: its network's samples are not its images.
 """
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,15 @@ from torch import Tensor, nn
 from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.prediction import Predicted, Prediction, check_prediction
+from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+PARTS = ("unet", "scheduler")
+WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+"""File names of weights, and the variant in them."""
 
 
 class _Plain(nn.Module):
@@ -39,10 +46,13 @@ class DiffusersDenoiser(Predicted):
     """A UNet2DModel as a denoiser.
 
     Samples are not clipped on the way: a scheduler's `clip_sample` is the sampler's affair, not the
-    network's. unet: the model, float32. img_channels and the rest are taken from its configuration.
+    network's. unet: the model, float32. img_channels and the rest are taken from its configuration. spacing:
+    that scheduler's timesteps.
     """
 
-    def __init__(self, unet: Any, prediction_type: Prediction, schedule: Discrete) -> None:
+    def __init__(
+        self, unet: Any, prediction_type: Prediction, schedule: Discrete, spacing: DiscreteGrid | None = None
+    ) -> None:
         config = unet.config
         super().__init__(
             self._output,
@@ -52,7 +62,7 @@ class DiffusersDenoiser(Predicted):
             img_resolution=_resolution(config.sample_size),
             label_dim=config.num_class_embeds or 0,
         )
-        self.unet = unet
+        self.unet, self.spacing = unet, spacing
         self._run: nn.Module = _Plain(unet)
 
     def to(self, device: torch.device | str) -> "DiffusersDenoiser":
@@ -84,21 +94,44 @@ class DiffusersDenoiser(Predicted):
 def load_diffusers(path: str | Path) -> DiffusersDenoiser:
     """The denoiser in a diffusers folder, on the CPU in float32.
 
-    Raises CheckpointError for what is missing, for another kind of model or scheduler, for weights
-    that do not fit the configuration, and where diffusers is not installed.
+    Raises CheckpointError for what is missing, for another kind of model or scheduler, for a pipeline with
+    other parts, for weights that do not fit the configuration, and where diffusers is not installed.
     """
     path = Path(path).expanduser()
-    folder = _model_folder(path)
-    schedule, prediction = _scheduler(path, folder)
-    unet = _unet(folder)
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    _check_parts(path)
+    if folder.name == "unet" and path == folder:
+        _check_parts(path.parent)
+    config = _model_config(folder)
+    schedule, prediction, spacing = _scheduler(path, folder)
     try:
-        return DiffusersDenoiser(unet, prediction, schedule)
+        check_size(_resolution(config.get("sample_size")), len(config.get("block_out_channels", range(4))))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+    return DiffusersDenoiser(_unet(folder), prediction, schedule, spacing)
 
 
-def _model_folder(path: Path) -> Path:
-    folder = path / "unet" if (path / "unet").is_dir() else path
+def _check_parts(pipeline: Path) -> None:
+    """Refuse a pipeline by the parts that its model_index.json names and nothing here would use."""
+    if not (pipeline / "model_index.json").is_file():
+        return
+    index = _json(pipeline / "model_index.json")
+    parts = {
+        name: value[1]
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) and name not in PARTS
+    }
+    if parts:
+        named = ", ".join(f"{name} ({kind})" for name, kind in parts.items())
+        latent = any(name.startswith(("vae", "vq")) for name in parts)
+        why = "its network makes latents that those would decode" if latent else "its network needs those"
+        raise CheckpointError(
+            f"{pipeline} is a {index.get('_class_name', 'pipeline')} with {named}: {why}, "
+            "and only pipelines of a unet and a scheduler can be read"
+        )
+
+
+def _model_config(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
     kind = config.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
@@ -117,10 +150,10 @@ def _model_folder(path: Path) -> Path:
         raise CheckpointError(
             f"{folder} maps {channels} channels to {out}: expected as many, or twice as many"
         )
-    return folder
+    return config
 
 
-def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
+def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction, DiscreteGrid | None]:
     name = "scheduler/scheduler_config.json"
     places = [path / name, folder.parent / name, path / "scheduler_config.json"]
     found = next((place for place in places if place.is_file()), None)
@@ -136,10 +169,30 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction]:
     prediction = config.get("prediction_type", "epsilon")
     try:
         schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
+        spacing = _spacing(config)
         check_prediction(prediction, schedule)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{found}: {error}") from error
-    return schedule, prediction
+    return schedule, prediction, spacing
+
+
+def _spacing(config: dict[str, Any]) -> DiscreteGrid | None:
+    """How the scheduler picks timesteps; only leading ones have an offset."""
+    if (spacing := config.get("timestep_spacing")) is None:
+        return None
+    offset = config.get("steps_offset", 0) if spacing == "leading" else 0
+    return DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
+
+
+def _variant(folder: Path) -> str | None:
+    """The one variant (fp16, ...) of the weights in a folder that holds no plain ones."""
+    found = {match[1] for path in folder.iterdir() if (match := WEIGHTS.fullmatch(path.name))}
+    if None in found or not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(f"diffusion_pytorch_model.{variant}.*" for variant in sorted(found))
+        raise CheckpointError(f"{folder} holds {names}: copy it with one of them alone")
+    return found.pop()
 
 
 def _unet_class(library: Any) -> Any:
@@ -162,8 +215,14 @@ def _unet(folder: Path) -> Any:
         ) from error
     try:
         unet, info = _unet_class(diffusers).from_pretrained(
-            str(folder), local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
+            str(folder),
+            local_files_only=True,
+            output_loading_info=True,
+            torch_dtype=torch.float32,
+            variant=_variant(folder),
         )
+    except CheckpointError:
+        raise
     except Exception as error:  # the library's errors are of many types
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} cannot be loaded by diffusers: {said}") from error

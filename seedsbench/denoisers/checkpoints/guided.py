@@ -67,7 +67,7 @@ def load_guided(
     heads = _heads(num_heads, num_head_channels, num_heads_upsample)
     network = _network(path, heads, _flag("use_new_attention_order", use_new_attention_order))
     config = network.config
-    check_resolution(image_size, len(config.channels))
+    check_resolution(path, image_size, len(config.channels))
     given = {
         "num_channels": num_channels,
         "num_res_blocks": num_res_blocks,

@@ -75,7 +75,7 @@ def load_score_sde(
         layout = _layout(found, image_size, name=name, fir=fir, skip_rescale=skip_rescale)
         preconditioner = process.preconditioner(sigmas, layout.embedding)
     network = network_of(layout.build, layout.state, path)
-    check_resolution(image_size, layout.levels)
+    check_resolution(path, image_size, layout.levels)
     channels = next(entry for entry in found if entry.kind == "convolution").inputs
     return Preconditioned(network, preconditioner, img_channels=channels, img_resolution=image_size)
 

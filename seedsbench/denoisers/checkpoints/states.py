@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.networks.unet_blocks import check_size
 
 DATA_PARALLEL = "module."
 Network = TypeVar("Network", bound=nn.Module)
@@ -75,11 +76,9 @@ def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
             raise CheckpointError(f"{path}: {name} ({value.dtype}) holds values that are not finite numbers")
 
 
-def check_resolution(img_resolution: int, levels: int) -> None:
+def check_resolution(path: str | Path, img_resolution: int, levels: int) -> None:
     """Raise CheckpointError unless images of that many pixels can be halved levels - 1 times."""
-    whole = isinstance(img_resolution, int) and not isinstance(img_resolution, bool)
-    if not whole or img_resolution < 1 or img_resolution % 2 ** (levels - 1):
-        raise CheckpointError(
-            f"img_resolution={img_resolution!r} must be a positive multiple of {2 ** (levels - 1)}: "
-            f"this network has {levels} levels"
-        )
+    try:
+        check_size(img_resolution, levels)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.diffusion.process import expand
 
@@ -46,6 +47,9 @@ class GlyphUNetConfig:
     img_resolution: int = 16
     label_dim: int = 10
     sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_size(self.img_resolution, levels=3)
 
 
 # The range of use spans [0, 1000] for the regimes that know their noise level by (nearly) an index,

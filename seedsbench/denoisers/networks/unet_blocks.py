@@ -11,7 +11,7 @@ CUDA the group norms of most versions of torch do not, and the next convolution 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnf
@@ -50,10 +50,19 @@ def check_levels(
             f"model_channels={model_channels}, channel_mult={list(channel_mult)}, num_blocks={num_blocks}: "
             "at least 4 channels, one level and one block are needed"
         )
-    finest = 2 ** (len(channel_mult) - 1)
-    if img_resolution < finest or img_resolution % finest:
+    check_size(img_resolution, len(channel_mult))
+
+
+def check_size(img_resolution: Any, levels: int) -> None:
+    """Raise ValueError unless images of that many pixels can be halved levels - 1 times."""
+    finest = 2 ** (levels - 1)
+    whole = isinstance(img_resolution, int) and not isinstance(img_resolution, bool)
+    if not whole or img_resolution < 1 or img_resolution % finest:
+        near = img_resolution // finest * finest if whole and img_resolution > 0 else 0
+        sizes = " or ".join(str(size) for size in (near, near + finest) if size > 0)
         raise ValueError(
-            f"img_resolution={img_resolution} must be a multiple of {finest} for {len(channel_mult)} levels"
+            f"images of {img_resolution!r} pixels cannot be halved {levels - 1} times, as a network of "
+            f"{levels} levels does: their size must be a multiple of {finest}, such as {sizes}"
         )
 
 
