@@ -120,8 +120,10 @@ def test_regimes_have_edms_ranges(regime, low, high):
 def test_iddpm_levels_are_the_networks_own():
     network = PRECONDITIONERS["iddpm"]
     levels, _ = noise_levels(network, Linear(), IDDPMGrid(), 40)
-    table = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u")).double()
-    assert all(bool((table == level).any()) for level in levels)
+    table = network.table("cpu")
+    assert all(bool((table.double() == level).any()) for level in levels)
+    published = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u"))
+    assert torch.allclose(table, published, rtol=1e-5), "float32 sines differ by their last bit among processors"
 
 
 def test_a_grid_finer_than_the_table_merges_levels():
