@@ -14,8 +14,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cells import compose
 
 import seedsbench
+from seedsbench.api import noise_levels
+from seedsbench.bench.cell import problem_of
+from seedsbench.bench.share import plan_of
+from seedsbench.diffusion.grid import Explicit
+from seedsbench.diffusion.schedule import Discrete
 from seedsbench.noise import Recorded
 from seedsbench.solvers.karras_sde import KarrasSDE
 from seedsbench.solvers.pndm import PNDM
@@ -102,3 +108,44 @@ def test_the_score_sees_what_is_lost_in_the_limit(dtype):
     for name in ("ddim", "ddpm"):
         free, given = (score(name, dtype, 40, schedule=s, grid=TRAILING) for s in (schedule, limit))
         assert free == given < BOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("ddim", 1e15), ("ddpm", 1e15), ("dpm2", 30812.06), ("heun", 30812.06)]
+)
+def test_a_cell_and_sample_start_where_the_solver_can(name, first):
+    """30812 is twice the level before it; a cosine table, whose last levels are farther apart, has 4096."""
+    table, grid = "schedule.rescale_betas_zero_snr=true", "grid.timestep_spacing=trailing"
+    cfg = compose(
+        "model=gaussian", f"solver={name}", "schedule=discrete", table, "grid=discrete", grid, "nfe=40"
+    )
+    planned = plan_of(cfg, problem_of(cfg, "cpu"), 0)
+    schedule = {"name": "discrete", "rescale_betas_zero_snr": True}
+    drawn = seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=schedule, grid=TRAILING)
+    assert torch.equal(planned.sigmas, drawn.sigmas)
+    assert float(drawn.sigmas[0]) == pytest.approx(first, rel=1e-6)
+    cosine = schedule | {"beta_schedule": "squaredcos_cap_v2"}
+    drawn = seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=cosine, grid=TRAILING)
+    assert float(drawn.sigmas[0]) == pytest.approx(1e15 if first == 1e15 else 4096, rel=1e-6)
+
+
+@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize("steps", [10, 1000, 4000])
+def test_a_table_rises_to_its_end_whatever_stands_there(betas, steps):
+    table = Discrete(beta_schedule=betas, num_train_timesteps=steps, rescale_betas_zero_snr=True)
+    for found in (table, table.short_of_limit()):
+        assert bool((found.log_sigmas.diff() > 0).all())
+        assert bool(found.log_sigmas.isfinite().all())
+    given = Discrete(beta_schedule=betas, num_train_timesteps=steps)
+    assert given.short_of_limit() is given
+
+
+def test_levels_given_literally_have_the_table_they_are_of():
+    table = Discrete(rescale_betas_zero_snr=True)
+    for found in (table, table.short_of_limit()):
+        levels = found.log_sigmas.flip(0)[:3].exp()
+        for zero_snr in (True, False):
+            sigmas, fitted = noise_levels(
+                GAUSSIAN, table, Explicit(sigmas=levels.tolist()), 2, zero_snr=zero_snr
+            )
+            assert fitted.sigma_inv(sigmas).tolist() == pytest.approx([999, 998, 997], abs=1e-9)
