@@ -31,12 +31,24 @@ BETAS = {
 STEPS = 6
 
 
-def write(folder, prediction="epsilon", betas="linear", spacing="leading", layout="pipeline", **network):
+def write(
+    folder,
+    prediction="epsilon",
+    betas="linear",
+    spacing="leading",
+    layout="pipeline",
+    zero_snr=False,
+    **network,
+):
     """A tiny DDIM pipeline in `folder`; returns it."""
     torch.manual_seed(0)
     unet = diffusers.UNet2DModel(**{**TINY, **network}).eval()
     scheduler = diffusers.DDIMScheduler(
-        **BETAS[betas], prediction_type=prediction, timestep_spacing=spacing, clip_sample=False
+        **BETAS[betas],
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        clip_sample=False,
+        rescale_betas_zero_snr=zero_snr,
     )
     pipeline = diffusers.DDIMPipeline(unet, scheduler)
     if layout == "pipeline":
@@ -86,6 +98,36 @@ def test_the_samples_are_those_of_the_ddim_pipeline(tmp_path, prediction, betas,
     ours = samples(tmp_path, pipeline.scheduler, eta)
     assert (theirs > 0).double().mean() > 0.2  # not all clipped away
     assert (ours - theirs).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+def test_from_zero_snr_too(tmp_path, prediction, betas):
+    """DDIM starts in the limit, as the library's does, though the network's own table ends short of it."""
+    pipeline = write(tmp_path, prediction, betas, "trailing", zero_snr=True)
+    given = {"batch_size": 2, "generator": torch.Generator().manual_seed(1), "num_inference_steps": STEPS}
+    theirs = torch.as_tensor(pipeline(**given, output_type="np").images).double()
+    denoiser = load_diffusers(tmp_path)
+    ours = seedsbench.sample(
+        denoiser,
+        normals(1)[0].double(),
+        solver={"name": "ddim", "previous_timestep": "diffusers"},
+        nfe=STEPS,
+        schedule=denoiser.schedule,
+        grid={"name": "discrete", "timestep_spacing": "trailing"},
+    )
+    assert float(ours.sigmas[0]) == pytest.approx(1e15)
+    ours = (ours.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    assert (theirs > 0).double().mean() > 0.2
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+def test_epsilon_without_signal_is_refused_naming_the_file(tmp_path):
+    write(tmp_path, "epsilon", zero_snr=True)
+    with pytest.raises(
+        CheckpointError, match=r"scheduler_config.json: prediction_type='epsilon' .*v_prediction"
+    ):
+        load_diffusers(tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["flat", "flat .bin"])

@@ -21,6 +21,7 @@ from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.clipping import dynamic_threshold
 from seedsbench.solvers.ddim import DDIM
 from seedsbench.solvers.ddpm import DDPM
+from seedsbench.solvers.pndm import PNDM
 
 GRID = golden("ddim_grid").cases["grid"]
 ROWS = [
@@ -401,16 +402,17 @@ class Never:
 
 
 @pytest.mark.parametrize("options", [{"previous_timestep": "diffusers"}, {"set_alpha_to_one": False}])
-def test_options_of_a_table_need_one(options):
+@pytest.mark.parametrize("kind", [DDIM, PNDM])
+def test_options_of_a_table_need_one(kind, options):
     with pytest.raises(ValueError, match="use schedule=discrete"):
         seedsbench.sample(
-            Never(), torch.zeros(1, 2, 1, 1), solver=DDIM(**options), steps=3, schedule=Linear()
+            Never(), torch.zeros(1, 2, 1, 1), solver=kind(**options), steps=3, schedule=Linear()
         )
     with pytest.raises(ValueError, match="would never move"):
         seedsbench.sample(
             Never(),
             torch.zeros(1, 2, 1, 1),
-            solver=DDIM(previous_timestep="diffusers"),
+            solver=kind(previous_timestep="diffusers"),
             steps=20,
             schedule=Discrete(num_train_timesteps=10),
         )

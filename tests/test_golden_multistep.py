@@ -1,8 +1,7 @@
 """Multistep solvers against diff-sampler's (diff_solvers) and diffusers' trajectories.
 
-Four PNDM cases of the latter are left out: two with linspace timesteps, where the reference evaluates at
-one level and steps from another, and two with v prediction, where it averages v over the levels and
-takes the average for v at the last one, so that it is not the noise estimate that is extrapolated.
+Two PNDM cases of the latter are left out, with v prediction, where it averages v over the levels and takes
+the average for v at the last one, so that it is not the noise estimate that is extrapolated.
 Where a reference goes on to sigma 0 with a multistep average, its last state is left out: that way is
 the loop's.
 """
@@ -15,6 +14,7 @@ from test_golden_parity import cases, close
 
 import seedsbench
 from seedsbench import registry
+from seedsbench.denoisers.prediction import Predicted, output_of
 from seedsbench.diffusion.schedule import Discrete
 
 DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
@@ -22,17 +22,13 @@ GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
 DEIS = cases("diffusers_multistep", lambda s: s["scheduler"] == "DEISMultistepScheduler")
 PNDM = cases(
     "diffusers_multistep",
-    lambda s: (
-        s["scheduler"] == "PNDMScheduler"
-        and s["config"].get("timestep_spacing") != "linspace"
-        and "prediction_type" not in s["config"]
-    ),
+    lambda s: s["scheduler"] == "PNDMScheduler" and "prediction_type" not in s["config"],
 )
 IPNDM = cases("diffusers_multistep", lambda s: s["scheduler"] == "IPNDMScheduler")
 
 
 def test_cases_are_covered():
-    assert [len(c) for c in (DIFF_SOLVERS, GRIDS, DEIS, PNDM, IPNDM)] == [108, 6, 13, 4, 2]
+    assert [len(c) for c in (DIFF_SOLVERS, GRIDS, DEIS, PNDM, IPNDM)] == [108, 6, 13, 6, 2]
     assert len(golden("diff_solvers_multistep").cases) == 114
     assert len(golden("diffusers_multistep").cases) == 23
 
@@ -138,9 +134,51 @@ def test_diffusers_pndm(case):
     if config.get("timestep_spacing") == "trailing":  # it ends at timestep 0, not where it is already
         levels, states = torch.cat([levels, torch.zeros(1)]), [*begins, len(calls)]
     solver = {"name": "pndm", "skip_prk_steps": skip}
+    if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
+        solver["previous_timestep"] = "diffusers"
     sigmas = Discrete().sigma(levels)
     got = replayed(case, solver, sigmas, "epsilon", len(levels) - 1)
     close(got, data.tensor(case, "x_traj_f64")[states])
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize(
+    ("spacing", "n"), [("leading", 7), ("linspace", 13), ("trailing", 7), ("trailing", 13), ("trailing", 50)]
+)
+def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
+    """Its own steps, its odd halves of them, and its last one, which by its default ends at entry 0."""
+    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+    table, times = Discrete(), []
+    mixture = seedsbench.analytic.GaussianMixture(*mixture_parameters())
+
+    def eps(x_t, t):
+        sigma = table.sigma(t)
+        return output_of("epsilon", mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
+
+    def network(x_t, t, labels):
+        times.append(int(t))
+        return eps(x_t, t)
+
+    scheduler = diffusers.PNDMScheduler(skip_prk_steps=skip, timestep_spacing=spacing)
+    scheduler.alphas_cumprod = 1 / (1 + (2 * table.log_sigmas).exp())  # in float64
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    scheduler.set_timesteps(n)
+    first = x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2, 1, 1)
+    for t in scheduler.timesteps:
+        x = scheduler.step(eps(x, t.double()), int(t), x).prev_sample
+
+    level = table.sigma(scheduler.timesteps[0].double())
+    options = {"skip_prk_steps": skip, "previous_timestep": "diffusers", "set_alpha_to_one": False}
+    got = seedsbench.sample(
+        Predicted(network, "epsilon", table, img_channels=2, img_resolution=1),
+        first / (level * table.scale_at(level)),
+        solver={"name": "pndm", **options},
+        steps=n - 1,
+        schedule=table,
+        grid={"name": "discrete", "timestep_spacing": spacing},
+    ).x
+    assert times == scheduler.timesteps.tolist()
+    assert float((got - x).abs().max()) < 1e-10
 
 
 @pytest.mark.parametrize("case", IPNDM)

@@ -6,9 +6,10 @@ import torch
 from conftest import mixture_parameters
 
 import seedsbench
+from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.prediction import Guided, Predicted, denoised_of, output_of, rescale_guided
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import Discrete, Linear
+from seedsbench.diffusion.schedule import VP, Discrete, Linear
 
 KINDS = ("epsilon", "sample", "v_prediction")
 
@@ -46,6 +47,98 @@ def test_a_network_of_any_prediction_samples_alike(kind):
         ValueError, match=r"prediction_type='eps' must be one of epsilon, sample, v_prediction"
     ):
         Predicted(network, "eps", schedule, img_channels=2, img_resolution=1)
+
+
+def seen_by(schedule, sigmas, dtype=torch.float64):
+    """The times that a v network is told at these levels."""
+    times = []
+
+    def network(x_t, t, labels):
+        times.append(float(t))
+        return torch.zeros_like(x_t)
+
+    predicted = Predicted(network, "v_prediction", schedule, img_channels=2, img_resolution=1)
+    for sigma in sigmas:
+        predicted(draw(1, 2, 1, 1), torch.tensor(sigma, dtype=dtype))
+    return predicted, times
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+@pytest.mark.parametrize("betas", ["linear", "squaredcos_cap_v2"])
+def test_a_network_is_told_no_time_off_its_table(betas, rescaled):
+    table = Discrete(beta_schedule=betas, rescale_betas_zero_snr=rescaled)
+    own = table.short_of_limit().log_sigmas.exp()
+    predicted, times = seen_by(table, [1e-4, *own[[0, 1, 998, 999]].tolist(), 1e6, 1e15])
+    assert times == [0, 0, 1, 998, 999, 999, 999]
+    assert (predicted.sigma_min, predicted.sigma_max) == (float(own[0]), float(own[-1]))
+    single = seen_by(table, own[[0, 1, 500, 998, 999]].tolist(), torch.float32)[1]
+    assert single == [0, 1, 500, 998, 999]
+    between = float((own[7] * own[8]).sqrt())
+    assert seen_by(table, [between])[1] == pytest.approx([7.5])
+    levels = torch.tensor([1e-4, float(own[3]) * 1.0001, float(own[999]), 1e15], dtype=torch.float64)
+    rounded = predicted.round_sigma(levels)
+    assert torch.equal(rounded[:3], own[[0, 3, 999]])
+    # Where no signal is left a run may start in the limit, as diffusers' DDIM does.
+    assert float(rounded[3]) == (1e15 if rescaled else float(own[999]))
+
+
+def test_a_continuous_time_is_left_alone():
+    sigmas = torch.tensor([1e-4, 1e5], dtype=torch.float64)
+    predicted, times = seen_by(VP(), sigmas.tolist())
+    assert times == VP().sigma_inv(sigmas).tolist()
+    assert float(predicted.round_sigma(torch.tensor(0.3))) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "heun", "dpm2", "seeds3", "unipc"])
+def test_from_zero_snr_every_solver_tells_the_network_its_last_timestep(name):
+    schedule = Discrete(rescale_betas_zero_snr=True)
+    times = []
+
+    def network(x_t, t, labels):
+        times.append(float(t))
+        return x_t * 0.1
+
+    predicted = Predicted(network, "v_prediction", schedule, img_channels=2, img_resolution=1)
+    grid = {"name": "discrete", "timestep_spacing": "trailing"}
+    seedsbench.sample(predicted, draw(2, 2, 1, 1), solver=name, nfe=12, schedule=schedule, grid=grid)
+    assert times[0] == 999
+    assert max(times) == 999
+    assert min(times) >= 0
+
+
+ONE = tuple(torch.linspace(1e-3, 0.2, 99).double().tolist())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        Discrete(rescale_betas_zero_snr=True),
+        Discrete(rescale_betas_zero_snr=True, terminal_alpha_cumprod=2**-24),
+        Discrete(num_train_timesteps=100, trained_betas=(*ONE, 1.0)),
+        Discrete(num_train_timesteps=100, trained_betas=(*ONE, 1.0 - 1e-16)),
+    ],
+)
+def test_epsilon_says_nothing_where_no_signal_is(table):
+    def network(x_t, t, labels):
+        raise AssertionError("evaluated")
+
+    with pytest.raises(
+        ValueError, match=r"'epsilon' on a table that ends without signal .*use .*'v_prediction'"
+    ):
+        Predicted(network, "epsilon", table, img_channels=2, img_resolution=1)
+    with pytest.raises(ValueError, match="ends without signal"):
+        DiscreteNoisePrediction(table)
+    for kind in ("sample", "v_prediction"):
+        Predicted(network, kind, table, img_channels=2, img_resolution=1)
+    assert DiscreteNoisePrediction(table, predicts="sample").sigma_max < 1e5
+
+
+@pytest.mark.parametrize(
+    "table", [Discrete(), Discrete(beta_schedule="squaredcos_cap_v2", num_train_timesteps=4000)]
+)
+def test_epsilon_on_a_table_with_some_signal_is_fine(table):
+    assert DiscreteNoisePrediction(table).sigma_max < 1e5
+    assert not table.no_signal
 
 
 def test_rescaling_is_the_formula_sample_by_sample():

@@ -17,8 +17,8 @@ from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import Discrete, Schedule
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
-ON_THE_TABLE = 1e-6
-"""Times this close to an integer are that integer: what is left of inverting a table entry."""
+ON_THE_TABLE = 1e-4
+"""Times this close to an integer are that integer: what is left of inverting a table entry in float32."""
 
 
 def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
@@ -97,9 +97,9 @@ class Predicted(Denoiser):
         self.table = schedule if isinstance(schedule, Discrete) else None
         self.prediction_type: Prediction = prediction_type
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
-        self._clock = schedule.short_of_limit()
-        self.levels = self._clock.log_sigmas.exp() if isinstance(self._clock, Discrete) else None
-        if self.levels is not None:
+        self._table = schedule.short_of_limit() if isinstance(schedule, Discrete) else None
+        if self._table is not None:
+            self.levels = self._table.log_sigmas.exp()
             self.sigma_min, self.sigma_max = float(self.levels[0]), float(self.levels[-1])
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -109,19 +109,18 @@ class Predicted(Denoiser):
         return denoised_of(self.prediction_type, output, x_t, sigma)
 
     def _time(self, sigma: Tensor) -> Tensor:
-        t = self._clock.sigma_inv(sigma)
-        if self.levels is None:
-            return t
-        t, nearest = t.clamp(0, len(self.levels) - 1), t.round()
-        return torch.where((t - nearest).abs() < ON_THE_TABLE, nearest, t)
+        if self._table is None:
+            return self.schedule.sigma_inv(sigma)
+        t = self._table.sigma_inv(sigma.double()).clamp(0, len(self.levels) - 1)
+        return torch.where((t - t.round()).abs() < ON_THE_TABLE, t.round(), t)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self.levels is None:
+        if self._table is None:
             return sigma
-        index = self._clock.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
+        index = self._table.sigma_inv(sigma.double()).round().clamp(0, len(self.levels) - 1).long()
         rounded = self.levels.to(sigma.device)[index].to(sigma.dtype)
         # Where no signal is left one level is as good as another, and a run may start in the limit.
-        return torch.where((sigma > self.sigma_max) & self._clock.no_signal, sigma, rounded)
+        return torch.where((sigma > self.sigma_max) & self._table.no_signal, sigma, rounded)
 
 
 class Guided(Denoiser):

@@ -6,11 +6,12 @@ controlled as in k-diffusion: with e_n the inverse errors of this and the last t
 next length is this one times 1 + atan(e_n^b1 e_(n-1)^b2 e_(n-2)^b3 - 1) (Soederlind 2003), and a step is
 accepted if that factor is at least `accept_safety`. `order` evaluations a trial, one less after a rejection.
 
-Errors and the tolerance are of VP-scaled states, as in the paper, whatever the schedule: these are of size 1
-at every level. Of unscaled ones (k-diffusion) the tolerance grows with sigma, and a step that starts at
-sigma=1000 may end in the data with an error of 50.
+At high noise errors are next to nothing and steps grow without end; one of five e-foldings that starts there
+and ends in the data may then be accepted because both rules are wrong alike. So steps have a longest length,
+which k-diffusion's have not.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -32,12 +33,11 @@ Gain = Annotated[float, Range(0, 10)]
 class DPMAdaptive(AdaptiveSolver):
     """Order 2 or 3, its option; defaults are k-diffusion's.
 
-    h_init: first step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta, s_noise: ancestral noise,
-    of which Lu et al. have none (a step goes lower by the ODE and back up by noise); a rejected trial's is
-    not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
+    h_init, h_max: first and longest step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta, s_noise:
+    ancestral noise, of which Lu et al. have none (a step goes lower by the ODE and back up by noise); a
+    rejected trial's is not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
     proposed length after a rejection of the last step, so that it may try the same step again; without it
-    the step that was taken is shortened. error_scaling: "vp" or "none", the states whose errors are measured
-    (see above). To reproduce k-diffusion set norms=batch too; its errors are unscaled under compat alone.
+    the step that was taken is shortened. It has no h_max. To reproduce k-diffusion set norms=batch too.
     """
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
@@ -46,6 +46,7 @@ class DPMAdaptive(AdaptiveSolver):
     atol: Tolerance = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
     h_init: Positive = 0.05
+    h_max: Annotated[float, Range(0, 100, open_low=True)] = 2.0
     pcoeff: Gain = 0.0
     icoeff: Gain = 1.0
     dcoeff: Gain = 0.0
@@ -53,7 +54,6 @@ class DPMAdaptive(AdaptiveSolver):
     eta: Share = 0.0
     s_noise: NoiseFactor = 1.0
     compat: Literal["paper", "k_diffusion"] = "paper"
-    error_scaling: Literal["vp", "none"] = "vp"
 
     @property
     def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -71,9 +71,10 @@ class DPMAdaptive(AdaptiveSolver):
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)
-        low = x / expand(each(process.schedule.scale_at, sigma), x) * self._unit(sigma, x)
-        memory = {"low": low, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
-        return torch.full_like(start, self.h_init), memory | {"last": none, "second": none.clone()}
+        unscaled = x / expand(each(process.schedule.scale_at, sigma), x)
+        memory = {"low": unscaled, "eps": torch.zeros_like(x), "known": none.bool(), "floor": floor}
+        memory |= {"h": none, "last": none.clone(), "second": none.clone()}
+        return torch.full_like(start, min(self.h_init, self.h_max)), memory
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
         schedule, predict = process.schedule, leg.predict(process)
@@ -87,24 +88,18 @@ class DPMAdaptive(AdaptiveSolver):
         else:
             high, (eps, inner, _) = dpm3(predict, x, sigma, target, eps=eps)
             low = end2(x, sigma, target, eps, inner, 1 / 3)
-        unit = self._unit(target, x)
-        error, low = unit * (low - high), unit * low
         tolerance = (self.rtol * low.abs().maximum(memory["low"].abs())).clamp(min=self.atol)
-        error = self.mean_square_root(error / tolerance)
+        error = self.mean_square_root((low - high) / tolerance)
         if leg.z is not None:
             high = high + expand(added * self.s_noise, x) * leg.z
         inverse, known = 1 / (error + LEAST_ERROR), torch.ones_like(memory["known"])
         first = memory["last"] == 0  # the controller starts as if the errors before were the same
         last = torch.where(first, inverse, memory["last"])
-        past = {"last": last, "second": torch.where(first, inverse, memory["second"])}
-        accepted = {"low": low, "eps": eps, "known": ~known, "last": inverse, "second": last}
+        taken = (leg.then - leg.now).abs()
+        past = {"h": taken, "last": last, "second": torch.where(first, inverse, memory["second"])}
+        accepted = {"low": low, "eps": eps, "known": ~known, "h": taken, "last": inverse, "second": last}
         rejected = {"eps": eps, "known": known, **past}
         return Trial(high * expand(each(schedule.scale_at, arrival), x), error, accepted, rejected)
-
-    def _unit(self, sigma: Tensor, x: Tensor) -> Tensor | float:
-        """What unscaled states at sigma (n,) are multiplied by before their errors are measured."""
-        unscaled = self.compat == "k_diffusion" or self.error_scaling == "none"
-        return 1.0 if unscaled else expand(each(lambda s: (1 + s**2).rsqrt(), sigma), x)
 
     def _split(self, sigma: Tensor, arrival: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         """The level to step down to and the std of the noise that leads back up to `arrival`."""
@@ -129,4 +124,6 @@ class DPMAdaptive(AdaptiveSolver):
         for inverse, exponent in zip(past, exponents, strict=True):
             factor = factor * each(lambda value, power=exponent / order: value**power, inverse)
         factor = 1 + each(torch.atan, factor - 1)
-        return factor >= self.accept_safety, factor
+        accept = factor >= self.accept_safety
+        longest = math.inf if self.compat == "k_diffusion" else self.h_max
+        return accept, factor.minimum(longest / trial.rejected["h"])

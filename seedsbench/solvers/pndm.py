@@ -64,8 +64,8 @@ class PNDM(Unscaled):
     def step(
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Run, noise: Noise
     ) -> StepResult:
-        own = state.by is None or self.warms_up(state)
-        return super().step(process, x, t, t_next if own else t - state.by, state, noise)
+        by = None if self.warms_up(state) else state.by
+        return super().step(process, x, t, t_next if by is None else t - by, state, noise)
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Run, noise: Noise
