@@ -236,8 +236,10 @@ def test_a_learnt_variance_is_cut_and_an_object_with_sample_is_read():
         assert torch.allclose(
             seedsbench.denoiser(other, "epsilon", **options)(START, sigma), plain, atol=1e-6
         )
-    for wrong in (lambda x_t, t: x_t[:, :1], lambda x_t, t: x_t.flatten(1), lambda x_t, t: None):
-        with pytest.raises(ValueError, match=r"^the network returned [^\n]*, expected \(5, 2, 1, 1\)"):
+    for wrong in (lambda x, t: x[:, :1], lambda x, t: x.flatten(1), lambda x, t: None, lambda x, t: x.long()):
+        with pytest.raises(
+            ValueError, match=r"^the network returned [^\n]*, expected (\(5, 2, 1, 1\)|a float)"
+        ):
             seedsbench.denoiser(wrong, "epsilon", **options)(START, sigma)
 
 

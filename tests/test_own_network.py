@@ -307,3 +307,19 @@ def test_values_are_the_pixels_of_samples_and_of_references_alike():
             grey.padded(wrong)
     with pytest.raises(ValueError, match=r"12288 values, at most 4096: use metrics=inception"):
         values_extractor((3, 64, 64))
+
+
+# --- precision -------------------------------------------------------------------------------------
+
+
+def test_own_networks_run_in_lower_precision_and_functions_say_that_they_cannot(folder):
+    plain = row_of(folder, "model.path=mynet.py:build")
+    low = row_of(folder, "model.path=mynet.py:build", "precision=bf16")
+    assert low["status"] == "done", low["reason"]
+    assert low["fid"] != plain["fid"]
+    assert low["fid"] == pytest.approx(plain["fid"], rel=0.05)
+    (folder / "own.py").write_text(DENOISING.format(form=FORMS["module"]))
+    given = ("model.path=own.py:build", "model.shape=[3,8,8]", "precision=bf16")
+    assert row_of(folder, *given)["status"] == "done"
+    (folder / "own.py").write_text(DENOISING.format(form=FORMS["function"]))
+    assert "has no network to run another way" in row_of(folder, *given)["reason"]

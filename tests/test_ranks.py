@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 from cells import CIRCUMSTANCES, rows_of, run, same
+from extractors import some_images, write_images
 
 from seedsbench.bench import ranks
 from seedsbench.bench.ranks import ALONE, Ranks, merged
@@ -326,3 +327,16 @@ def test_a_process_alone_is_no_rank(monkeypatch):
     ranks.joined.cache_clear()
     assert ranks.joined() is ALONE
     assert "world_size" not in CIRCUMSTANCES
+
+
+@pytest.mark.slow
+def test_ranks_that_build_another_model_each_fail_the_cell(tmp_path):
+    build = "import os\ndef build():\n    v = 0.25 + os.getpid() / 1e9\n"
+    build += "    return lambda x, sigma, labels: x * v / (v + sigma.reshape(-1, 1, 1, 1) ** 2)\n"
+    (tmp_path / "own.py").write_text(build)
+    write_images(tmp_path / "images", some_images(4))
+    model = ["model=python", "model.path=own.py:build", "model.shape=[3,8,8]", "nfe=7", "samples=300"]
+    given = [*model, "metrics=values", "metrics.reference=images", "device=cpu", "study=study"]
+    torchrun(2, *given, cwd=tmp_path)
+    (row,) = rows_of(tmp_path / "results" / "study").values()
+    assert row["reason"].startswith("rank 1: the model is another one in each process")

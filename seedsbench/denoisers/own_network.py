@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seedsbench.denoisers.base import Denoiser, move
 from seedsbench.denoisers.own import check_device, checked_shape, dtype_of
 from seedsbench.denoisers.prediction import Predicted, Prediction
-from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.process import check_like, expand
 from seedsbench.diffusion.schedule import Discrete, Schedule
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -112,15 +112,9 @@ class OwnNetwork(Predicted):
         scale = self.schedule.scale_at(sigma)
         x_in = x_t if self.schedule.scaling == "vp" else x_t * expand(scale * (1 + sigma**2).sqrt(), x_t)
         output = self._run(x_in.to(dtype), self._told(t, x_t, dtype), self._classes(labels, x_t))
-        batch, channels, *size = x_t.shape
-        if not isinstance(output, Tensor) or output.shape not in [
-            (batch, n, *size) for n in (channels, 2 * channels)
-        ]:
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"the network returned {found}, expected {tuple(x_t.shape)} (or twice the channels)"
-            )
-        output = output[:, :channels]
+        if isinstance(output, Tensor) and output.shape[1:2] == (2 * self.img_channels,):
+            output = output[:, : self.img_channels]
+        check_like(output, x_t, "the network")
         return output.to(x_t.dtype) * -expand(scale * sigma, x_t) if self.is_score else output
 
     def _told(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
