@@ -6,6 +6,7 @@ of the others, so that the cost is the sum of the choices and not their product.
 """
 
 import itertools
+import re
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,8 @@ from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch
 
+HOME = re.compile(r"^([\w.]+=)(~[^'\",]*)$")
+"""A path from a home, which Hydra reads only in quotes, and a shell takes off the quotes it was given in."""
 BUILT = ("solver", "schedule", "grid", "tracker")
 
 
@@ -77,6 +80,7 @@ def parse(arguments: list[str]) -> Options:
         raise Usage(nearest(unknown[0], parser._option_string_actions, what="flag"))
     overrides = [*known.overrides, *rest]
     flags = [argument for argument in arguments if argument not in overrides]
+    overrides = [HOME.sub(r"\1'\2'", override) for override in overrides]
     directories = [known.config_dir] if known.config_dir else []
     absolute = [Path(folder).resolve() for folder in directories]
     more = ",".join(f"'file://{folder}'" for folder in registry.conf_dirs()[1:] if folder not in absolute)

@@ -467,16 +467,6 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
     assert run(tmp_path, *QUICK, f"metrics.real={folder}", "metrics.neighbours=1")["warning"] is None
 
 
-def test_one_real_image_costs_kid_too(tmp_path, fake, real):
-    one = write_images(tmp_path / "one", some_images(2, size=16, seed=1), ["a.png", "b.png"])
-    (one / "b.png").unlink()
-    npz = reference_of(tmp_path, real)
-    row = run(tmp_path, *QUICK, f"metrics.reference={npz}", f"metrics.real={one}")
-    assert (row["status"], row["kid_mean"], row["kid_std"], row["recall"]) == ("done", None, None, None)
-    assert row["warning"].startswith("no kid_mean, kid_std: 2 subsets of 1 cannot be drawn from 1 samples")
-    assert "; no precision, recall" in row["warning"]
-
-
 @pytest.mark.parametrize(
     ("where", "name", "scores"),
     [

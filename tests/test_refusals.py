@@ -181,6 +181,13 @@ def test_numbers_without_a_meaning(argument, expected):
     assert expected in refusal("metrics=inception", argument)
 
 
+def test_a_path_from_a_home_needs_no_quotes_of_hydras():
+    given = ["results_dir=~/r", "metrics.real=~me/x y", "study='~/s'", "-m", "nfe=1,2"]
+    expected = ["results_dir='~/r'", "metrics.real='~me/x y'", "study='~/s'", "nfe=1,2"]
+    assert parse(given).overrides == expected
+    assert parse(given).flags == ["-m"]
+
+
 def test_nothing_runs_where_the_budget_is_none(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["-m", "model=gaussian_mixture", "nfe=0,5"])
