@@ -380,7 +380,7 @@ def test_the_command_says_which_files_it_passed_over(tmp_path, fake_main, capsys
         (folder / name).write_text("")
     reference_main.main([str(folder), str(tmp_path / "out.npz"), "--device", "cpu"])
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "note: images has 3 files that are no images or of a kind not read (.gif .json)"
+        "note: images has 3 files that are no images of a kind read here (.gif .json)"
     ]
 
 

@@ -48,9 +48,8 @@ def make(images: Path, output: Path, extractor: Extractor, *, features: bool = F
     notes = list(doubts(reference, extractor.dim))
     if others := other_kinds(images):
         kinds = " ".join(sorted(set(others))).strip()
-        notes.append(
-            f"{images.name} has {len(others)} files that are no images or of a kind not read ({kinds})"
-        )
+        passed = f"{images.name} has {len(others)} files"
+        notes.append(f"{passed} that are no images of a kind read here ({kinds})")
     for note in notes:
         print(f"note: {note}")
 
