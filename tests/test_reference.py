@@ -373,6 +373,17 @@ def test_the_command_takes_samples_says_what_is_odd_and_keeps_them(tmp_path, fak
     assert "few.npz holds the images themselves" in capsys.readouterr().err
 
 
+def test_the_command_says_which_files_it_passed_over(tmp_path, fake_main, capsys):
+    folder = write_images(tmp_path / "images", IMAGES)
+    Image.new("RGB", (8, 8)).save(folder / "a.gif")
+    for name in ("dataset.json", "b.gif", ".hidden"):
+        (folder / name).write_text("")
+    reference_main.main([str(folder), str(tmp_path / "out.npz"), "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "note: images has 3 files that are no images of a kind read here (.gif .json)"
+    ]
+
+
 def test_features_of_another_width_are_refused(tmp_path):
     path = npz(tmp_path / "a.npz", **gaussian(), features=np.zeros((4, 5), dtype=np.float32))
     with pytest.raises(ValueError, match=r"features have shape \(4, 5\); expected \(n, 6\)"):

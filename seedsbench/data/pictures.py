@@ -46,23 +46,32 @@ def image_names(path: str | Path) -> list[str]:
         with _array(path) as file:
             names = [f"{ARRAY}[{i}]" for i in range(_shape(path, file)[0])]
     else:
-        names = sorted(
-            name for name in _files(path) if Path(name).suffix.lower() in SUFFIXES and not _hidden(name)
-        )
+        names = sorted(name for name in _files(path) if Path(name).suffix.lower() in SUFFIXES)
     if len(names) < 2:
         kinds = " ".join(sorted(SUFFIXES))
         raise ValueError(f"{path} holds {len(names)} images ({kinds}): at least 2 make a covariance")
     return names
 
 
+def other_kinds(path: str | Path) -> list[str]:
+    """Suffixes of the files in a folder or zip that `image_names` passes over, one for each file."""
+    path = Path(path)
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return []
+    suffixes = [Path(name).suffix.lower() for name in _files(path)]
+    return sorted(suffix for suffix in suffixes if suffix not in SUFFIXES)
+
+
 def _files(path: Path) -> list[str]:
     if path.is_dir():
-        return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name for name in archive.namelist() if not name.endswith("/")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is neither a folder nor a zip file: {error}") from error
+        found = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+    else:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = [name for name in archive.namelist() if not name.endswith("/")]
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is neither a folder nor a zip file: {error}") from error
+    return [name for name in found if not _hidden(name)]
 
 
 def _hidden(name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from seedsbench.data.pictures import image_names
+from seedsbench.data.pictures import image_names, other_kinds
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
@@ -45,8 +45,13 @@ def make(images: Path, output: Path, extractor: Extractor, *, features: bool = F
     write_statistics(output, reference, extractor)
     stored = f"{reference.facts}, {reference.bits} bits a channel"
     print(f"{output}: {reference.moments.n} images, {stored}, {extractor.name} {extractor.id}")
-    for doubt in doubts(reference, extractor.dim):
-        print(f"note: {doubt}")
+    notes = list(doubts(reference, extractor.dim))
+    if others := other_kinds(images):
+        kinds = " ".join(sorted(set(others))).strip()
+        passed = f"{images.name} has {len(others)} files"
+        notes.append(f"{passed} that are no images of a kind read here ({kinds})")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _extractor(arguments: argparse.Namespace) -> Extractor:
