@@ -73,8 +73,21 @@ def test_damaged_files_are_one_line_of_our_own(tmp_path, name):
         ),
         ({"module.temb.dense.0.weight": torch.zeros(2)}, "DDIM authors.*does not say img_resolution"),
         ([{"temb.dense.0.weight": torch.zeros(2)}, {}, 1, 2], "DDIM authors.*does not say img_resolution"),
-        ({"model": {}, "ema": {}, "step": 1}, "score_sde .*does not say image_size, sde, continuous"),
-        ({"weight": torch.zeros(2)}, "name its kind with format="),
+        (
+            {"model": {"module.all_modules.0.weight": torch.zeros(2)}, "ema": {}, "step": 1},
+            "score_sde .*does not say image_size, sde, continuous",
+        ),
+        (
+            {
+                "step": 1,
+                "model": {"downs.0.weight": torch.zeros(2)},
+                "ema": {"initted": torch.ones(1)},
+                "opt": {},
+            },
+            "none of .*: it holds step, model, ema, opt; its weights begin with downs.0.weight$",
+        ),
+        ({"weight": torch.zeros(2)}, "none of .*: it holds weight$"),
+        ([], "none of .*: it holds list$"),
     ],
 )
 def test_families_are_told_by_their_keys_and_ask_for_what_is_missing(tmp_path, content, told):
