@@ -156,6 +156,7 @@ def test_an_edm_pickle_and_its_conversion_are_the_same_denoiser(tmp_path, capsys
         ({"img_resolution": 8, "beta_schedule": ["sigmoid"]}, None),
         ({"img_resolution": [8, 16]}, r"img_resolution=\[8, 16\] must be an integer"),
         ({"img_resolution": 8.5}, "img_resolution=8.5 must be an integer"),
+        ({"img_resolution": float("inf")}, "img_resolution=inf must be an integer"),
         ({"img_resolution": True}, "img_resolution=True must be an integer"),
         ({"img_resolution": "8"}, "img_resolution='8' must be an integer"),
         ({"img_resolution": 8, "beta_end": [0.1, 0.2]}, r"beta_end=\[0.1, 0.2\] must be a number"),

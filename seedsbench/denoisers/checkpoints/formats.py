@@ -104,10 +104,10 @@ def _fitting(name: str, value: Any, kind: Any) -> Any:
         value = value[0]
     if value is None or not kinds & {int, float}:
         return value
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or (float not in kinds and value != int(value)):
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if number is None or (float not in kinds and not number.is_integer()):
         raise CheckpointError(f"{name}={value!r} must be {'a number' if float in kinds else 'an integer'}")
-    return value if float in kinds else int(value)
+    return value if float in kinds else int(number)
 
 
 def format_of(path: Path) -> str:
@@ -127,20 +127,21 @@ def format_of(path: Path) -> str:
 def _sniffed(path: Path) -> str:
     """The family of a torch file, by the keys of its network's weights; CheckpointError if none is known."""
     content = read_torch(path)
-    network = content[0] if isinstance(content, list | tuple) and content else content
+    network: Any = content[0] if isinstance(content, list | tuple) and content else content
     if (family := _family(network)) is not None:
         return family
-    parts = content if isinstance(content, Mapping) else {}
+    parts: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
     families = {str(name): family for name, part in parts.items() if (family := _family(part))}
     if families.get("model") == "score_sde":
         return "score_sde"
     if families:
-        names, kinds = " or ".join(families), " or ".join({FORMATS[one].what for one in families.values()})
+        names = shown(" or ".join(families))
+        kinds = " or ".join(dict.fromkeys(FORMATS[one].what for one in families.values()))
         raise CheckpointError(
             f"{path} holds {_keys(parts)}, with the weights of a {kinds} under {names}: "
             f"torch.save those of {names} alone"
         )
-    states = [part for part in (network, *parts.values()) if is_state(part)]
+    states: list[Any] = [part for part in (network, *parts.values()) if is_state(part)]
     for state in states:
         for key, advice in WITHOUT_CONFIGURATION.items():
             if key in without_prefix(state):
