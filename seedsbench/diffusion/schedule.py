@@ -197,6 +197,8 @@ class Discrete(Schedule):
         # log_sigmas is derived, so it must exist before the field types are checked.
         object.__setattr__(self, "log_sigmas", torch.zeros(0))
         object.__setattr__(self, "given", filled(self, DDPM_TABLE))
+        if not isinstance(self.trained_betas, (list, tuple)):
+            raise ValueError(f"trained_betas={self.trained_betas!r} must be a list of numbers in (0, 1)")
         object.__setattr__(self, "trained_betas", tuple(self.trained_betas))
         super().__post_init__()
         check_range(self, "num_train_timesteps", 2, 10**6)
