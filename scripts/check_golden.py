@@ -3,8 +3,9 @@
     python scripts/check_golden.py FOLDER
 
 The test suite carries what fits into its 8 MB: 20 of the 88 EDM networks, twins for 9 of the 24 others.
-FOLDER holds all of it (nets_song, nets_dhariwal, e2e_tiny_nets, nets_ddim, nets_guided, nets_score_sde,
-metrics_fid, metrics_is_kid_prc; each .npz with its .json). Exit code 1 if anything misses its bound.
+FOLDER holds all of it or a part (nets_song, nets_dhariwal, e2e_tiny_nets, nets_ddim, nets_guided,
+nets_score_sde, metrics_fid, metrics_is_kid_prc; each .npz with its .json, which says how its networks are
+read). Exit code 1 if anything misses its bound.
 
 Two kinds of output are compared with the recorded noise label in place of ours, and counted apart:
 - Fourier features of VP levels. Labels reach 999 and their features turn them into angles of 1e5, where
@@ -14,6 +15,8 @@ Two kinds of output are compared with the recorded noise label in place of ours,
 """
 
 import argparse
+import ast
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -40,10 +43,13 @@ from tqdm import tqdm
 
 from seedsbench import metrics
 from seedsbench.denoisers.checkpoints.edm import denoiser_of
+from seedsbench.denoisers.checkpoints.formats import load_any
 from seedsbench.report.table import markdown_table
 
 NETWORKS = ("nets_song", "nets_dhariwal")
 FAMILIES = ("ddim", "guided", "score_sde")
+FILES = (*NETWORKS, "e2e_tiny_nets", *(f"nets_{family}" for family in FAMILIES))
+FILES += ("metrics_fid", "metrics_is_kid_prc")
 LEVELS = (("VPPrecond", "Fourier features of VP levels"), ("iDDPMPrecond", "iDDPM level tied in float32"))
 
 
@@ -121,13 +127,18 @@ def excused(known: str, network: Any, denoiser: Any, sigma: Any, c_noise: Any) -
 
 def edm_samples(folder: Path) -> Iterator[Compared]:
     """Whole sampling runs of recorded networks."""
-    runs, stored = Golden("e2e_tiny_nets", folder), {name: Golden(name, folder) for name in NETWORKS}
-    for case, settings in runs.cases.items():
+    runs, networks = stored("e2e_tiny_nets", folder), {name: stored(name, folder) for name in NETWORKS}
+    for case, settings in runs.cases.items() if runs else ():
         file, network = settings["weights"].split(".npz : ")
+        if (
+            networks[file] is None
+            or not {network, f"{network.split('/')[0]}/VPPrecond"} <= networks[file].cases.keys()
+        ):
+            continue
         labels, noise = (
             runs.tensor(case, name) if runs.has(case, name) else None for name in ("class_labels", "noise")
         )
-        denoiser = denoiser_of(record_of(stored[file], network))
+        denoiser = denoiser_of(record_of(networks[file], network))
         x = sampled(settings, denoiser, runs.tensor(case, "latents"), labels, noise)
         error = relative_error(x, runs.tensor(case, "x_final").double())
         yield Compared("e2e_tiny_nets: samples", case, error, 1e-3)
@@ -136,14 +147,19 @@ def edm_samples(folder: Path) -> Iterator[Compared]:
 # --- other people's checkpoints ---------------------------------------------------------------------
 
 
+def source_of(settings: dict[str, Any], case: str) -> tuple[str, list[str]]:
+    """The case whose weights a case has, and the keys it leaves out."""
+    found = re.match(r"weights of case (\w+)(?: without (\[.*\]))?", settings["state"])
+    return (case, []) if found is None else (found[1], ast.literal_eval(found[2] or "[]"))
+
+
 def saved_of(family: str, data: Any, case: str) -> Any:
     """What the authors' training would have saved for a recorded case, but for the optimizer."""
-    entry = families.golden(families.NAME).cases[f"{family}_{case}"]
-    source = entry.get("weights_of", f"{family}_{case}").removeprefix(f"{family}_")
+    source, without = source_of(data.cases[case], case)
     parts: dict[str, dict[str, Any]] = {"state": {}, "ema": {}}
     for name in data.names[source]:
         part, _, key = name.partition("/")
-        if key and part in parts and key not in entry.get("without", ()):
+        if key and part in parts and key not in without:
             parts[part][key] = data.tensor(source, name).float()
     state, averages = parts["state"], parts["ema"]
     if family == "guided" or (family == "ddim" and not averages):
@@ -159,16 +175,64 @@ def saved_of(family: str, data: Any, case: str) -> Any:
     return saved
 
 
+def ddim_hints(data: Any, case: str) -> dict[str, Any]:
+    config = data.cases[case]["config"]
+    betas = {name: config["diffusion"][name] for name in ("beta_schedule", "beta_start", "beta_end")}
+    return {
+        "img_resolution": config["image_size"],
+        "timesteps": config["diffusion"]["num_diffusion_timesteps"],
+        **betas,
+    }
+
+
+def guided_hints(data: Any, case: str) -> dict[str, Any]:
+    """improved-diffusion says no size, and knows no new order, heads by channels or resampling blocks."""
+    model, diffusion = data.cases[case]["model_kwargs"], data.cases[case]["diffusion_kwargs"]
+    size = model.get("image_size", data.array(case, "x").shape[-1])
+    return {
+        "image_size": size,
+        "use_new_attention_order": model.get("use_new_attention_order", False),
+        "noise_schedule": diffusion["noise_schedule"],
+        "diffusion_steps": diffusion["steps"],
+        "rescale_timesteps": diffusion["rescale_timesteps"],
+        "learn_sigma": diffusion["learn_sigma"],
+        "num_heads": model["num_heads"],
+        "num_head_channels": model.get("num_head_channels", -1),
+        "num_heads_upsample": model["num_heads_upsample"],
+        "num_channels": model["model_channels"],
+        "num_res_blocks": model["num_res_blocks"],
+        "channel_mult": model["channel_mult"],
+        "attention_resolutions": [size // factor for factor in model["attention_resolutions"]],
+        "class_cond": model["num_classes"] is not None,
+        "use_scale_shift_norm": model["use_scale_shift_norm"],
+        "resblock_updown": model.get("resblock_updown", False),
+    }
+
+
+def score_sde_hints(data: Any, case: str) -> dict[str, Any]:
+    config = data.cases[case]["config"]
+    model = config["model"]
+    named = {name: config[name] for name in ("image_size", "sde", "continuous", "centered")}
+    options = ("name", "scale_by_sigma", "beta_min", "beta_max", "num_scales", "fir", "skip_rescale")
+    named |= {name: model[name] for name in options if name in model}
+    averaged = any(name.startswith("ema/") for name in data.names[case])
+    return named | {"weights": "ema" if averaged else "raw"}
+
+
+HINTS = {"ddim": ddim_hints, "guided": guided_hints, "score_sde": score_sde_hints}
+
+
 def family_case(family: str, data: Any, case: str, path: Path) -> Iterator[Compared]:
     """The outputs of one checkpoint, read from a file; also its raw weights and sub-VP, where recorded."""
-    saved = saved_of(family, data, case)
+    torch.save(saved_of(family, data, case), path)
+    hints = HINTS[family](data, case)
     variants: list[tuple[str, dict[str, Any]]] = [("D", {})]
     if data.has(case, "D_raw_weights"):
         variants.append(("D_raw_weights", {"weights": "raw"}))
     if data.has(case, "subvp_D"):
         variants.append(("subvp_D", {"sde": "subvpsde"}))
     for name, changes in variants:
-        denoiser = families.load(f"{family}_{case}", path, saved=saved, **changes)
+        denoiser = load_any(path, {"format": family, **hints, **changes})
         for n, wanted in enumerate(data.tensor(case, name)):
             labels = None
             if data.has(case, "y"):
@@ -188,16 +252,16 @@ def off(found: float, wanted: Any, small: float = 1e-6) -> float:
 
 
 def frechet(folder: Path) -> Iterator[Compared]:
-    data = Golden("metrics_fid", folder)
-    for case in data.cases:
+    data = stored("metrics_fid", folder)
+    for case in data.cases if data else ():
         value = metrics.frechet_distance(*fid_gaussians(data, case))
         worst = max(off(value, data.array(case, name), 1e-3) for name in ("fid_sym", "fid_eig", "fid_sqrtm"))
         yield Compared("metrics_fid: Frechet distance", case, worst, 1e-6)
 
 
 def other_metrics(folder: Path) -> Iterator[Compared]:
-    data = Golden("metrics_is_kid_prc", folder)
-    for case, settings in data.cases.items():
+    data = stored("metrics_is_kid_prc", folder)
+    for case, settings in data.cases.items() if data else ():
         if "logits" in settings:
             logits = data.tensor(*settings["logits"].split("/"))
             if settings["shuffle"]:
@@ -227,18 +291,27 @@ def other_metrics(folder: Path) -> Iterator[Compared]:
 
 
 def compared(folder: Path) -> Iterator[Compared]:
+    """All that a folder holds, but for cases that need another which it does not hold."""
     for file in NETWORKS:
-        data = Golden(file, folder)
-        for case in data.cases:
-            yield from edm_network(file, data, case)
+        data = stored(file, folder)
+        for case in data.cases if data else ():
+            if f"{case.split('/')[0]}/VPPrecond" in data.cases:
+                yield from edm_network(file, data, case)
     yield from edm_samples(folder)
     with tempfile.TemporaryDirectory() as scratch:
         for family in FAMILIES:
-            data = Golden(f"nets_{family}", folder)
-            for case in data.cases:
-                yield from family_case(family, data, case, Path(scratch) / "file")
+            data = stored(f"nets_{family}", folder)
+            for case in data.cases if data else ():
+                if source_of(data.cases[case], case)[0] in data.cases:
+                    yield from family_case(family, data, case, Path(scratch) / "file")
     yield from frechet(folder)
     yield from other_metrics(folder)
+
+
+def stored(name: str, folder: Path) -> Any:
+    """The arrays and settings of that name in a folder; None if it lacks either file."""
+    there = all((folder / f"{name}.{suffix}").is_file() for suffix in ("npz", "json"))
+    return Golden(name, folder) if there else None
 
 
 def table(results: list[Compared]) -> str:
@@ -261,15 +334,13 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="the reference folder: .npz files with their .json")
     folder = parser.parse_args().folder
-    needed = [*NETWORKS, "e2e_tiny_nets", *(f"nets_{family}" for family in FAMILIES)]
-    missing = [
-        n for n in [*needed, "metrics_fid", "metrics_is_kid_prc"] if not (folder / f"{n}.npz").is_file()
-    ]
-    if missing:
-        print(
-            f"{folder} has no {', '.join(missing)} (.npz): give the whole reference folder", file=sys.stderr
-        )
+    missing = [name for name in FILES if stored(name, folder) is None]
+    if len(missing) == len(FILES):
+        said = f"{folder} has no {', '.join(missing)} (.npz and .json): give a reference folder"
+        print(said, file=sys.stderr)
         raise SystemExit(2)
+    if missing:
+        print(f"not in {folder} and not compared: {', '.join(missing)}\n")
     torch.set_num_threads(1)
     results = list(tqdm(compared(folder), unit="output", disable=None))
     missed = [one for one in results if not one.error <= one.bound]

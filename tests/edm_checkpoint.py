@@ -14,8 +14,10 @@ TINY |= {"attn_resolutions": [4]}
 CIFAR10 = {"model_type": "SongUNet", "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9}
 
 
-def write_edm(path, class_name="EDMPrecond", *, resolution=8, channels=3, label_dim=0, network=None, seed=0):
-    """Write such a .pkl and return its path."""
+def write_edm(
+    path, class_name="EDMPrecond", *, resolution=8, channels=3, label_dim=0, network=None, seed=0, **numbers
+):
+    """Write such a .pkl, the constructor's first two arguments by position, and return its path."""
     options = dict(TINY if network is None else network)
     build, config = NETWORKS[options["model_type"]]
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items() if key != "model_type"}
@@ -24,9 +26,9 @@ def write_edm(path, class_name="EDMPrecond", *, resolution=8, channels=3, label_
     net = build(config(resolution, channels, outputs, label_dim=label_dim, **given))
     for parameter in net.parameters():  # published networks start their last layers at zero; these do not
         nn.init.normal_(parameter, std=0.05)
-    kwargs = {"img_resolution": resolution, "img_channels": channels, "label_dim": label_dim, **options}
+    kwargs = {"label_dim": label_dim, **options, **numbers}
     outer = {"_modules": {"model": _tree(net)}, "_parameters": {}, "_buffers": {}, "training": False}
-    outer |= {"_init_args": (), "_init_kwargs": kwargs}
+    outer |= {"_init_args": (resolution, channels), "_init_kwargs": kwargs}
     if class_name == "iDDPMPrecond":
         outer["_buffers"] = {"u": IDDPMPreconditioner().table("cpu")}
     path.write_bytes(dumped(snapshot(persistent(class_name, outer))))

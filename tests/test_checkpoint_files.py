@@ -10,15 +10,18 @@ import pickle
 import struct
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from edm_files import Name, dumped, network, snapshot
+from edm_checkpoint import CIFAR10, write_edm
+from edm_files import Name, dumped, network, persistent, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from seedsbench.denoisers.checkpoints import weights as stored_weights
 from seedsbench.denoisers.checkpoints.edm_pickle import read_edm
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, file_id, read_torch
 from seedsbench.denoisers.checkpoints.weights import (
@@ -354,10 +357,10 @@ def test_fuzz_mutated_weights_raise_nothing_else(tmp_path_factory, edits):
 
 
 def test_a_converted_pickle_is_the_same_network(tmp_path):
-    net = network()
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
-    source.write_bytes(dumped(snapshot(net)))
+    write_edm(source, resolution=16, label_dim=3, sigma_max=float("inf"))
     convert_edm(source, target)
+    assert sorted(os.listdir(tmp_path)) == ["net.pkl", "net.safetensors"]
     record, converted = read_edm(source), read_converted(target)
     config, _ = read_weights(target)
     assert config["class_name"] == converted.class_name == record.class_name == "EDMPrecond"
@@ -376,6 +379,26 @@ def test_what_cannot_be_converted_leaves_nothing(tmp_path):
         convert_edm(source, target)
     with pytest.raises(CheckpointError, match=r"end in \.safetensors"):
         convert_edm(source, tmp_path / "net.pt")
+    source.write_bytes(dumped(snapshot(persistent("Precond", dict(network().__dict__)))))  # EDM2's
+    assert read_edm(source).class_name == "Precond"
+    with pytest.raises(CheckpointError, match="unknown EDM class 'Precond'"):
+        convert_edm(source, target)
+    assert os.listdir(tmp_path) == ["net.pkl"]
+
+
+def test_a_file_that_denoises_another_way_than_its_source_is_not_left(tmp_path, monkeypatch):
+    source, target = write_edm(tmp_path / "net.pkl"), tmp_path / "net.safetensors"
+
+    def other(path):
+        record = read_converted(path)
+        state = {k: v if "filter" in k else 1.01 * v for k, v in record.state_dict.items()}
+        return replace(record, state_dict=state)
+
+    monkeypatch.setattr(stored_weights, "read_converted", other)
+    with pytest.raises(
+        CheckpointError, match=r"net\.safetensors is not written: it would denoise another way"
+    ):
+        convert_edm(source, target)
     assert os.listdir(tmp_path) == ["net.pkl"]
 
 
@@ -389,7 +412,7 @@ def test_weights_that_are_no_edm_network_are_said(tmp_path):
 @pytest.mark.slow
 def test_a_converted_file_loads_three_times_faster(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
-    source.write_bytes(dumped({"ema": network(channels=256, blocks=46)}))
+    write_edm(source, resolution=32, network=CIFAR10)
     convert_edm(source, target)
     seconds = {}
     for _ in range(5):

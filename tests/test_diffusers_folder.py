@@ -219,6 +219,42 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, file, changes, exp
     assert "\n" not in str(caught.value)
 
 
+INDEX = "model_index.json"
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "expected"),
+    [
+        ("vqvae", "VQModel", r"is a DDIMPipeline with vqvae \(VQModel\): its network makes latents"),
+        ("vae", "AutoencoderKL", r"with vae \(AutoencoderKL\): its network makes latents"),
+        ("text_encoder", "CLIPTextModel", r"with text_encoder \(CLIPTextModel\): its network needs those"),
+        ("prior", "PriorTransformer", "only pipelines of a unet and a scheduler can be read"),
+    ],
+)
+def test_every_part_of_a_pipeline_is_used_or_refused_by_name(tmp_path, part, kind, expected):
+    write(tmp_path)
+    edited(tmp_path / INDEX, **{part: [None, None], "feature_extractor": None, "requires_safety": True})
+    load_diffusers(tmp_path)
+    edited(tmp_path / INDEX, **{part: ["diffusers", kind]})
+    for path in (tmp_path, tmp_path / "unet"):
+        with pytest.raises(CheckpointError, match=expected) as caught:
+            load_diffusers(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_the_levels_do_not_divide_is_refused_before_anything_runs(tmp_path):
+    levels = {"block_out_channels": (8,) * 4, "down_block_types": ("DownBlock2D",) * 4}
+    write(tmp_path, sample_size=28, up_block_types=("UpBlock2D",) * 4, **levels)
+    said = "img_resolution=28 cannot be halved 3 times, as a network of 4 levels does: .* such as 24 or 32"
+    with pytest.raises(CheckpointError, match=said):
+        load_diffusers(tmp_path)
+    edited(tmp_path / MODEL, sample_size=[24, 24])
+    denoiser = load_diffusers(tmp_path)
+    assert denoiser.image_shape == (3, 24, 24)
+    x = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
+    assert denoiser(x, torch.tensor(2.0, dtype=torch.float64)).shape == x.shape
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [

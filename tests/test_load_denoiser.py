@@ -3,12 +3,18 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from conftest import golden
+from families import NAME
+from families import weights as weights_of
 from safetensors.torch import save_file
 
 import seedsbench
+from seedsbench.api import noise_levels
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
+from seedsbench.diffusion.grid import DiscreteGrid
+from seedsbench.diffusion.schedule import Discrete
 
 
 def write(path, regime="edm", changes=()):
@@ -73,8 +79,21 @@ def test_damaged_files_are_one_line_of_our_own(tmp_path, name):
         ),
         ({"module.temb.dense.0.weight": torch.zeros(2)}, "DDIM authors.*does not say img_resolution"),
         ([{"temb.dense.0.weight": torch.zeros(2)}, {}, 1, 2], "DDIM authors.*does not say img_resolution"),
-        ({"model": {}, "ema": {}, "step": 1}, "score_sde .*does not say image_size, sde, continuous"),
-        ({"weight": torch.zeros(2)}, "name its kind with format="),
+        (
+            {"model": {"module.all_modules.0.weight": torch.zeros(2)}, "ema": {}, "step": 1},
+            "score_sde .*does not say image_size, sde, continuous",
+        ),
+        (
+            {
+                "step": 1,
+                "model": {"downs.0.weight": torch.zeros(2)},
+                "ema": {"initted": torch.ones(1)},
+                "opt": {},
+            },
+            "none of .*: it holds step, model, ema, opt; its weights begin with downs.0.weight$",
+        ),
+        ({"weight": torch.zeros(2)}, "none of .*: it holds weight$"),
+        ([], "none of .*: it holds list$"),
     ],
 )
 def test_families_are_told_by_their_keys_and_ask_for_what_is_missing(tmp_path, content, told):
@@ -127,3 +146,54 @@ def test_an_edm_pickle_and_its_conversion_are_the_same_denoiser(tmp_path, capsys
     assert torch.equal(one(x, sigma), two(x, sigma))
     assert main([str(tmp_path / "gone.pkl"), str(own)]) == 2
     assert main([str(pickle), str(tmp_path / "net.bin")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("hints", "said"),
+    [
+        ({"img_resolution": [8, 8]}, None),
+        ({"img_resolution": 8.0, "timesteps": [1000]}, None),
+        ({"img_resolution": 8, "beta_schedule": ["sigmoid"]}, None),
+        ({"img_resolution": [8, 16]}, r"img_resolution=\[8, 16\] must be an integer"),
+        ({"img_resolution": 8.5}, "img_resolution=8.5 must be an integer"),
+        ({"img_resolution": float("inf")}, "img_resolution=inf must be an integer"),
+        ({"img_resolution": True}, "img_resolution=True must be an integer"),
+        ({"img_resolution": "8"}, "img_resolution='8' must be an integer"),
+        ({"img_resolution": 8, "beta_end": [0.1, 0.2]}, r"beta_end=\[0.1, 0.2\] must be a number"),
+        ({"img_resolution": 8, "beta_schedule": "cubic"}, "must be linear, quad, sigmoid, const, jsd"),
+    ],
+)
+def test_a_list_for_one_number_is_read_if_it_is_one(tmp_path, hints, said):
+    torch.save(weights_of("ddim_ckpt_ema"), tmp_path / "net.ckpt")
+    if said is None:
+        assert seedsbench.load_denoiser(tmp_path / "net.ckpt", **hints).image_shape == (3, 8, 8)
+        return
+    with pytest.raises(CheckpointError, match=said):
+        seedsbench.load_denoiser(tmp_path / "net.ckpt", **hints)
+
+
+@pytest.mark.parametrize("given", [4, 4.0, "4", [4], (4,), [4.0]])
+def test_one_number_for_a_list_is_read(tmp_path, given):
+    name = "guided_adm64style_new_order"
+    torch.save(weights_of(name), tmp_path / "net.pt")
+    hints = {**golden(NAME).cases[name]["hints"], "attention_resolutions": given}
+    assert seedsbench.load_denoiser(tmp_path / "net.pt", **hints).label_dim == 10
+    with pytest.raises(CheckpointError, match="must be numbers, such as 32,16,8"):
+        seedsbench.load_denoiser(tmp_path / "net.pt", **{**hints, "attention_resolutions": True})
+
+
+def test_the_betas_of_the_ddim_authors(tmp_path):
+    torch.save(weights_of("ddim_ckpt_ema"), tmp_path / "net.ckpt")
+    for name, schedule in (("sigmoid", "sigmoid"), ("const", "const"), ("quad", "scaled_linear")):
+        denoiser = seedsbench.load_denoiser(tmp_path / "net.ckpt", img_resolution=8, beta_schedule=name)
+        assert denoiser.table == Discrete(beta_schedule=schedule)
+    jsd = seedsbench.load_denoiser(tmp_path / "net.ckpt", img_resolution=8, beta_schedule="jsd")
+    assert jsd.sigma_max == pytest.approx(999**0.5)  # alphas_cumprod is 1 - k / T; its last, 0, is no level
+    levels, _ = noise_levels(jsd, Discrete(), DiscreteGrid(timestep_spacing="trailing"), 10)
+    assert levels[0] == jsd.sigma_max
+
+
+@pytest.mark.parametrize("resolution", [18, 0])
+def test_an_own_network_too_has_a_size_that_can_be_halved(tmp_path, resolution):
+    with pytest.raises(ValueError, match=f"img_resolution={resolution} .* multiple of 4, such as"):
+        seedsbench.load_denoiser(write(tmp_path / "w.safetensors", changes={"img_resolution": resolution}))

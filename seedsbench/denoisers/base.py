@@ -106,7 +106,7 @@ class FixedBatch(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.sigma_data = denoiser.sigma_data
         self.class_weights = getattr(denoiser, "class_weights", None)
-        self.table, self.spacing = denoiser.table, denoiser.spacing
+        self.table, self.spacing = getattr(denoiser, "table", None), getattr(denoiser, "spacing", None)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -209,6 +209,8 @@ class Discrete(Schedule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "given", filled(self, DDPM_TABLE))
+        if not isinstance(self.trained_betas, (list, tuple)):
+            raise ValueError(f"trained_betas={self.trained_betas!r} must be a list of numbers in (0, 1)")
         object.__setattr__(self, "trained_betas", tuple(self.trained_betas))
         super().__post_init__()
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)

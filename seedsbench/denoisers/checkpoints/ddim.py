@@ -8,7 +8,7 @@ and the noise schedule are not in the file.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -23,17 +23,17 @@ from seedsbench.denoisers.checkpoints.states import (
 from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.preconditioned import Preconditioned
-from seedsbench.diffusion.schedule import BetaSchedule, Discrete
+from seedsbench.diffusion.schedule import Discrete
 
 Weights = Literal["ema", "raw"]
-BETAS: dict[str, BetaSchedule] = {"linear": "linear", "quad": "scaled_linear"}
+Betas = Literal["linear", "quad", "sigmoid", "const", "jsd"]
 
 
 def load_ddim(
     path: str | Path,
     *,
     img_resolution: int,
-    beta_schedule: Literal["linear", "quad"] = "linear",
+    beta_schedule: Betas = "linear",
     beta_start: float = 1e-4,
     beta_end: float = 0.02,
     timesteps: int = 1000,
@@ -43,7 +43,8 @@ def load_ddim(
     """The unconditional denoiser in a .ckpt or .pth of the DDIM authors; float32, on the CPU.
 
     img_resolution: pixels of the training images (64 for CelebA, 32 for CIFAR-10).
-    beta_schedule, beta_start, beta_end, timesteps: of training; quad is linear in sqrt(beta).
+    beta_schedule, beta_start, beta_end, timesteps: of training; quad is linear in sqrt(beta). jsd leaves no
+        signal at its last timestep: noise levels are rounded to the others.
     weights: "ema" or, from a list that training saved, "raw".
     fractional_timesteps: see DiscreteNoisePrediction.fractional.
 
@@ -54,20 +55,22 @@ def load_ddim(
         config = ddim_config(state)
     network = network_of(partial(DDIMUNet, config), state, path)
     check_resolution(path, img_resolution, len(config.multiples))
-    if beta_schedule not in BETAS:
-        raise CheckpointError(f"beta_schedule={beta_schedule!r} must be {' or '.join(BETAS)}")
+    if beta_schedule not in get_args(Betas):
+        raise CheckpointError(f"beta_schedule={beta_schedule!r} must be {', '.join(get_args(Betas))}")
     try:
         schedule = Discrete(
             num_train_timesteps=timesteps,
             beta_start=beta_start,
             beta_end=beta_end,
-            beta_schedule=BETAS[beta_schedule],
+            beta_schedule="scaled_linear" if beta_schedule == "quad" else beta_schedule,
         )
+        kept = tuple(range(timesteps - 1)) if beta_schedule == "jsd" else ()
+        preconditioner = DiscreteNoisePrediction(schedule, fractional=fractional_timesteps, kept=kept)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     return Preconditioned(
         network,
-        DiscreteNoisePrediction(schedule, fractional=fractional_timesteps),
+        preconditioner,
         img_channels=config.img_channels,
         img_resolution=img_resolution,
     )

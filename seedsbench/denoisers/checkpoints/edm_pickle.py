@@ -30,8 +30,9 @@ MAX_ARGUMENT_VALUES = 10_000
 MEMBER = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 INSTEAD = (
-    "pickle {'ema': network} alone, or write network.state_dict() with "
-    "seedsbench.denoisers.checkpoints.weights.save_weights"
+    "pickle {'ema': network} alone, or write it with seedsbench.denoisers.checkpoints.weights: "
+    "save_weights('network.safetensors', network.state_dict(), {'class_name': type(network).__name__, "
+    "'init_args': network.init_args, 'init_kwargs': network.init_kwargs})"
 )
 
 

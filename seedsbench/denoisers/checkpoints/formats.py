@@ -1,20 +1,25 @@
 """Which reader a checkpoint is for: by its name, by what is in it, or as `format` says."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from seedsbench.checks import nearest
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.checkpoints.ddim import load_ddim
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.edm import denoiser_of
-from seedsbench.denoisers.checkpoints.edm_pickle import read_edm
+from seedsbench.denoisers.checkpoints.edm_pickle import INSTEAD, read_edm
 from seedsbench.denoisers.checkpoints.guided import load_guided
+from seedsbench.denoisers.checkpoints.pickle_policy import shown
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde import load_score_sde
+from seedsbench.denoisers.checkpoints.score_sde_modules import PREFIX
+from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
 from seedsbench.denoisers.checkpoints.weights import ENTRY, read_converted
 from seedsbench.denoisers.embedded import as_denoiser, load_network, metadata_of
 
@@ -49,6 +54,14 @@ FORMATS = {
     "guided": Format(load_guided, "guided-diffusion or improved-diffusion .pt"),
 }
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
+"""A key that every network of a family has. Those of score SDE have a prefix of their own."""
+WITHOUT_CONFIGURATION = {
+    "time_embedding.linear_1.weight": "weights of a diffusers model without its configuration: give the "
+    "folder that save_pretrained of the model writes, with that of its scheduler as scheduler/ in it",
+    "model.map_layer0.weight": f"weights of an EDM network without its arguments: {INSTEAD}",
+}
+"""The same of networks whose weights do not tell what they are, and what to do."""
 
 
 def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
@@ -65,9 +78,11 @@ def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
         raise CheckpointError(nearest(name, FORMATS, what="format"))
     reader = FORMATS[name].load
     parameters = list(inspect.signature(reader).parameters.values())[1:]
-    for hint in hints:
+    for hint, value in hints.items():
         if hint not in (names := [parameter.name for parameter in parameters]):
             raise CheckpointError(f"format {name}: {nearest(hint, names or ['(none)'], what='hint')}")
+        (kind,) = (parameter.annotation for parameter in parameters if parameter.name == hint)
+        hints[hint] = _fitting(hint, value, kind)
     missing = [p.name for p in parameters if p.default is p.empty and p.name not in hints]
     if missing:
         raise CheckpointError(
@@ -80,6 +95,21 @@ def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
     return reader(path, **hints)
 
 
+def _fitting(name: str, value: Any, kind: Any) -> Any:
+    """A hint's value for a parameter so annotated: [32, 32] is 32 and 32.0 is 32 where a number is wanted."""
+    kinds = {kind, *get_args(kind)}
+    if str in kinds:  # numbers in any form, which the reader sorts out
+        return value
+    if isinstance(value, (list, tuple)) and value and all(one == value[0] for one in value):
+        value = value[0]
+    if value is None or not kinds & {int, float}:
+        return value
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if number is None or (float not in kinds and not number.is_integer()):
+        raise CheckpointError(f"{name}={value!r} must be {'a number' if float in kinds else 'an integer'}")
+    return value if float in kinds else int(number)
+
+
 def format_of(path: Path) -> str:
     """The name in FORMATS of what is at `path`; CheckpointError where it cannot be told."""
     if path.is_dir():
@@ -89,25 +119,48 @@ def format_of(path: Path) -> str:
         return "seedsbench"
     if suffix == ".pkl":
         return "edm"
-    found = _sniffed(path) if suffix in TORCH_SUFFIXES else None
-    if found is None:
+    if suffix not in TORCH_SUFFIXES:
         raise CheckpointError(f"{path} is none of {_known()}: name its kind with format={'|'.join(FORMATS)}")
-    return found
+    return _sniffed(path)
 
 
-def _sniffed(path: Path) -> str | None:
-    """The family a torch file belongs to, by its outer structure and its keys."""
+def _sniffed(path: Path) -> str:
+    """The family of a torch file, by the keys of its network's weights; CheckpointError if none is known."""
     content = read_torch(path)
-    if isinstance(content, list | tuple):
-        return "ddim"
-    if not isinstance(content, Mapping):
-        return None
-    keys = {str(key).removeprefix("module.") for key in content}
-    if "time_embed.0.weight" in keys:
-        return "guided"
-    if "temb.dense.0.weight" in keys:
-        return "ddim"
-    return "score_sde" if {"model", "ema"} <= keys else None
+    network: Any = content[0] if isinstance(content, list | tuple) and content else content
+    if (family := _family(network)) is not None:
+        return family
+    parts: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    families = {str(name): family for name, part in parts.items() if (family := _family(part))}
+    if families.get("model") == "score_sde":
+        return "score_sde"
+    if families:
+        names = shown(" or ".join(families))
+        kinds = " or ".join(dict.fromkeys(FORMATS[one].what for one in families.values()))
+        raise CheckpointError(
+            f"{path} holds {_keys(parts)}, with the weights of a {kinds} under {names}: "
+            f"torch.save those of {names} alone"
+        )
+    states: list[Any] = [part for part in (network, *parts.values()) if is_state(part)]
+    for state in states:
+        for key, advice in WITHOUT_CONFIGURATION.items():
+            if key in without_prefix(state):
+                raise CheckpointError(f"{path} holds {advice}")
+    inside = "; its weights begin with " + _keys(states[0]) if states and states[0] is not network else ""
+    what = _keys(network) if isinstance(network, Mapping) else type(network).__name__
+    raise CheckpointError(f"{path} is none of {_known()}: it holds {what}{inside}")
+
+
+def _family(part: Any) -> str | None:
+    """The family that a state dict belongs to by its keys."""
+    keys = {str(key).removeprefix(DATA_PARALLEL) for key in part} if isinstance(part, Mapping) else set()
+    if any(key.startswith(PREFIX) for key in keys):
+        return "score_sde"
+    return next((family for key, family in FAMILIES.items() if key in keys), None)
+
+
+def _keys(part: Mapping[Any, Any]) -> str:
+    return shown(", ".join(str(key) for key in itertools.islice(part, 5)) or "nothing", 120)
 
 
 def _known() -> str:

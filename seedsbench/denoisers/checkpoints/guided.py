@@ -24,7 +24,7 @@ from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConf
 from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.diffusion.schedule import Discrete
 
-Numbers = str | int | Sequence[float]
+Numbers = str | int | float | Sequence[float]
 
 
 def load_guided(
@@ -183,7 +183,10 @@ def _numbers(value: Numbers) -> list[float]:
     try:
         if isinstance(value, str):
             return [float(part) for part in value.split(",") if part.strip()]
-        return [float(value)] if isinstance(value, int) else [float(part) for part in value]
+        parts = value if isinstance(value, Sequence) else [value]
+        if any(isinstance(part, bool) for part in parts):
+            raise ValueError("true and false are no numbers")
+        return [float(part) for part in parts]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{value!r} must be numbers, such as 32,16,8") from error
 

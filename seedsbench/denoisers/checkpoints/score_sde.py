@@ -1,8 +1,8 @@
 """Checkpoints of score SDE (Song et al. 2021), PyTorch: NCSN++, DDPM++ and DDPM, as VP, sub-VP or VE.
 
 A file is what training saved: model (weights under `module.all_modules.N`), ema (averages, a list in the
-order of the trainable parameters), optimizer, step. The architecture is read off keys and shapes, VE's
-noise levels off the buffer `sigmas`; the process and its conventions are not in the file.
+order of the trainable parameters), optimizer, step; or the weights alone. The architecture is read off keys
+and shapes, VE's noise levels off the buffer `sigmas`; the process and its conventions are not in the file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,8 @@ def load_score_sde(
         false for DDPM++), and model.skip_rescale.
     centered: data.centered; by default as published, true but for VE. scale_by_sigma: likewise, true for VE.
     beta_min, beta_max, num_scales: of VP and sub-VP; VE has its levels in the file.
-    weights: "ema" (averages) or "raw". fractional_timesteps: see DiscreteNoisePrediction.fractional.
+    weights: "ema" (averages) or "raw"; of weights alone there is one kind.
+    fractional_timesteps: see DiscreteNoisePrediction.fractional.
 
     Raises FileNotFoundError, and CheckpointError for another kind of file or hints that do not fit it.
     """
@@ -112,6 +113,8 @@ def _state(content: Any, weights: str, path: str | Path) -> dict[str, Tensor]:
     """Keys sigmas and all_modules.N..., of the averaged or of the raw weights."""
     if weights not in ("ema", "raw"):
         raise CheckpointError(f"weights={weights!r} must be ema or raw")
+    if bare := is_state(content):  # as its state_dict() alone was saved
+        content = {"model": content}
     if not isinstance(content, Mapping) or not is_state(content.get("model")):
         raise CheckpointError(
             f"{path} has no state dict under `model`: a score SDE checkpoint has model and ema"
@@ -120,7 +123,7 @@ def _state(content: Any, weights: str, path: str | Path) -> dict[str, Tensor]:
     foreign = [key for key in state if not key.startswith(PREFIX) and key != LEVELS]
     if foreign:
         raise CheckpointError(f"{path} is no score SDE checkpoint: its model has {foreign[0][:80]}")
-    if weights == "raw":
+    if weights == "raw" or bare:
         return state
     averages = content.get("ema")
     if not isinstance(averages, Mapping) or not isinstance(averages.get("shadow_params"), (list, tuple)):

@@ -18,9 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seedsbench.denoisers.checkpoints.edm import denoiser_of
 from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
 from seedsbench.denoisers.checkpoints.pickle_policy import shown
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
+from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.diffusion.noise import latents
 
 ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
@@ -86,13 +89,32 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def convert_edm(source: str | Path, target: str | Path, *, key: str = "ema") -> None:
     """Write the network under `key` of an EDM pickle as a file of our own, which `read_converted` reads.
 
-    Raises as `read_edm` and `save_weights`, and CheckpointError for a target not ending in .safetensors.
+    Raises as `read_edm`, `denoiser_of` and `save_weights`, and CheckpointError for a target not ending in
+    .safetensors and for a file that denoises another way than its source; there is then no new file.
     """
-    if Path(target).suffix != ".safetensors":
+    target = Path(target).expanduser()
+    if target.suffix != ".safetensors":
         raise CheckpointError(f"{target} must end in .safetensors, which is what will be written")
     record = read_edm(source, key=key)
+    wanted = _denoised(denoiser_of(record))
     config = {name: getattr(record, name) for name in sorted(EDM_KEYS)}
-    save_weights(target, record.state_dict, config)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as folder:
+            written = Path(folder) / target.name
+            save_weights(written, record.state_dict, config)
+            if not torch.equal(_denoised(denoiser_of(read_converted(written))), wanted):
+                raise CheckpointError(f"{target} is not written: it would denoise another way than {source}")
+            os.replace(written, target)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error}") from error
+
+
+def _denoised(denoiser: Preconditioned) -> Tensor:
+    """What a network makes of two noisy images, of the first and last class where it has any."""
+    sigma = denoiser.round_sigma(torch.tensor(1.0, dtype=torch.float64))
+    labels = torch.eye(denoiser.label_dim)[[0, -1]] if denoiser.label_dim else None
+    return denoiser(latents(torch.arange(2), denoiser.image_shape, seed=0), sigma, labels)
 
 
 def read_converted(path: str | Path) -> EDMRecord:

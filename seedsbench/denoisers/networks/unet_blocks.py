@@ -61,8 +61,8 @@ def check_size(img_resolution: Any, levels: int) -> None:
         near = img_resolution // finest * finest if whole and img_resolution > 0 else 0
         sizes = " or ".join(str(size) for size in (near, near + finest) if size > 0)
         raise ValueError(
-            f"images of {img_resolution!r} pixels cannot be halved {levels - 1} times, as a network of "
-            f"{levels} levels does: their size must be a multiple of {finest}, such as {sizes}"
+            f"img_resolution={img_resolution!r} cannot be halved {levels - 1} times, as a network of "
+            f"{levels} levels does: it must be a multiple of {finest}, such as {sizes}"
         )
 
 
