@@ -142,5 +142,5 @@ def build(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None
         if isinstance(cause, ValueError | TypeError):
             raise ValueError(str(cause)) from error
         if isinstance(cause, Exception) and not isinstance(cause, ImportError):
-            raise cause from error
+            raise cause from None  # "from error" would close a circle of causes
         raise ValueError(f"cannot build {config.get('_target_')!r}: {str(error).splitlines()[0]}") from error

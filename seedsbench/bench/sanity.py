@@ -79,8 +79,6 @@ def doubts(facts: dict[str, float]) -> list[str]:
     return [f"samples may have diverged: {size}, and {share:.1%} of the values are beyond it"]
 
 
-def facts_in(error: BaseException | None) -> dict[str, float]:
-    """The facts of a Diverged error, or of the one that caused this one; else none."""
-    while error is not None and not isinstance(error, Diverged):
-        error = error.__cause__
-    return {} if error is None else error.facts
+def facts_in(error: BaseException) -> dict[str, float]:
+    """The facts of a Diverged error, or of the one that it was raised from; else none."""
+    return next((one.facts for one in (error, error.__cause__) if isinstance(one, Diverged)), {})
