@@ -40,6 +40,7 @@ class Range:
 Positive = Annotated[float, Range(0, open_low=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+PositiveShare = Annotated[float, Range(0, 1, open_low=True)]
 Node = Annotated[float, Range(1e-3, 1)]
 """A place in a step, which differences are divided by: nearer to 0 those of float32 networks are noise."""
 Level = Annotated[float, Range(0, 1e8, open_low=True)]

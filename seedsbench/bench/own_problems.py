@@ -37,7 +37,7 @@ def python_problem(
     options: Mapping[str, Any] | None = None,
     shape: list[int] | None = None,
     classes: int | None = None,
-    reference: Any = None,
+    reference: str | Mapping[str, Any] | None = None,
     offline: bool = False,
     device: str = "cpu",
 ) -> Checkpoint:

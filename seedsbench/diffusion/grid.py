@@ -232,7 +232,7 @@ def check_decreasing(sigmas: Tensor | Sequence[float]) -> None:
     """Raise ValueError unless there are at least two levels, finite, positive, strictly decreasing."""
     levels = [float(sigma) for sigma in sigmas]
     if len(levels) < 2:
-        raise ValueError(f"a grid needs at least two noise levels, got {levels}")
+        raise ValueError(f"sigmas={levels}: a grid needs at least two noise levels")
     if not all(0 < level < math.inf for level in levels):
         raise ValueError(f"noise levels must be finite and positive (the step to 0 is `final`), got {levels}")
     if not all(after < before for before, after in itertools.pairwise(levels)):

@@ -18,7 +18,7 @@ from seedsbench.diffusion.betas import BetaSchedule, make_betas
 
 Scaling = Literal["none", "vp", "subvp"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
-Beta = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
+Beta = Annotated[float, Range(1e-10, 1, open_high=True)]  # below, 1 - beta loses it
 
 LEAST_SIGNAL = 2.0**-48
 """alphas_cumprod below which a float32 state of unit variance holds nothing of the data."""
@@ -199,7 +199,7 @@ class Discrete(Schedule):
     beta_start: Beta = NOT_GIVEN
     beta_end: Beta = NOT_GIVEN
     beta_schedule: BetaSchedule = NOT_GIVEN
-    trained_betas: tuple[Annotated[float, Range(0, 1, open_low=True)], ...] = NOT_GIVEN
+    trained_betas: tuple[Annotated[float, Range(1e-10, 1)], ...] = NOT_GIVEN
     rescale_betas_zero_snr: bool = NOT_GIVEN
     terminal_alpha_cumprod: Annotated[float | None, Range(0, 1e-3, open_low=True)] = None
     given: bool = field(init=False, repr=False, compare=False)
@@ -224,7 +224,11 @@ class Discrete(Schedule):
             alphas_cumprod[-1] = self.terminal_alpha_cumprod or min(LIMIT, before / 4)
         log_sigmas = 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log()
         if not bool(log_sigmas.isfinite().all() and (log_sigmas.diff() > 0).all()):
-            raise ValueError("Discrete: the noise levels of these betas do not grow from each to the next")
+            ends = f"beta_start={self.beta_start}, beta_end={self.beta_end}"
+            raise ValueError(
+                f"Discrete: noise levels of {'trained_betas' if self.trained_betas else ends} do not grow at "
+                "every timestep, or beyond all numbers: use smaller betas or fewer timesteps"
+            )
         object.__setattr__(self, "log_sigmas", log_sigmas)
 
     def short_of_limit(self) -> "Discrete":
