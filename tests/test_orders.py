@@ -42,6 +42,10 @@ def test_weak_order_two_in_every_prediction(name, options, steps, least):
         ("seeds1", {}, 1),
         ("seeds2", {}, 2),
         ("seeds2", {"c2": 0.4}, 2),
+        ("seeds2", {"c2": 1.0}, 2),  # a stage at the end of the step
+        ("seeds3", {"c2": 0.5, "c3": 1.0}, 3),
+        ("seeds3", {"c2": 1.0, "c3": 0.5}, 3),
+        ("etd_erk2", {"c2": 1.0}, 2),
         ("seeds3", {}, 3),
         ("seeds3", {"c2": 0.4}, 3),
         ("seeds3", {"c2": 0.4, "c3": 0.9}, 3),
