@@ -16,7 +16,7 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.integrate import integrate, snapped_levels
-from seedsbench.diffusion.noise import Noise, Philox
+from seedsbench.diffusion.noise import Noise, OfType, Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Schedule
 from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
@@ -231,7 +231,7 @@ def _noise(
     if given is not None:
         if seed != 0 or indices is not None:
             raise ValueError("seed and indices number the default noise: give either these or noise")
-        return given
+        return OfType(given, dtype)
     batch = len(latents)
     numbered = torch.as_tensor(range(batch) if indices is None else indices)
     if tuple(numbered.shape) != (batch,) or numbered.is_floating_point() or numbered.dtype == torch.bool:

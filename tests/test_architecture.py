@@ -154,11 +154,11 @@ def test_help_imports_no_torch():
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_modules_and_functions_are_short(path):
     lines = len(path.read_text().splitlines())
-    assert lines <= 300, f"{lines} lines: split it"
+    assert lines <= 400, f"{lines} lines: split it"
     for node in ast.walk(TREES[path]):
         if isinstance(node, FUNCTIONS):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 60, f"{node.name} has {length} lines"
+            assert length <= 80, f"{node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stat().st_size], ids=relative)

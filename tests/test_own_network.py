@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cell, "_LOADED", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
-    write_images(tmp_path / "images", some_images(12))
+    write_images(tmp_path / "images", some_images(200))  # more than values
     (tmp_path / "mynet.py").write_text(MYNET)
     return tmp_path
 

@@ -68,9 +68,10 @@ class DiscreteNoisePrediction(NoisePrediction):
     kept: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_prediction(self.predicts, self.schedule)
         last = self.schedule.num_train_timesteps - 1
         kept = self.kept
+        if not kept or kept[-1] == last:
+            check_prediction(self.predicts, self.schedule)
         if kept and not (
             len(kept) > 1 and kept[0] >= 0 and kept[-1] <= last and list(kept) == sorted({*kept})
         ):

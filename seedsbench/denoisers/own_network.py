@@ -69,9 +69,8 @@ class OwnNetwork(Predicted):
         )
         self.net, self.is_score = net, prediction == "score"
         self.null_class, self.fractional, self.time_scale = null_class, fractional, time_scale
-        self._table = schedule.log_sigmas.exp() if isinstance(schedule, Discrete) else None
         self._run, self._dtype = _Plain(net), None
-        low, high = range_of(schedule)
+        low, high = range_of(schedule) if self.table is None else (self.sigma_min, self.sigma_max)
         self.sigma_min = low if sigma_min is None else sigma_min
         self.sigma_max = high if sigma_max is None else sigma_max
 
@@ -94,23 +93,16 @@ class OwnNetwork(Predicted):
         return changed
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self._table is None or self.fractional:
-            return sigma
-        return self._table.to(sigma.device)[self._index(self.schedule.sigma_inv(sigma.double()))].to(
-            sigma.dtype
-        )
-
-    def _index(self, t: Tensor) -> Tensor:
-        assert self._table is not None
-        return t.round().clamp(0, len(self._table) - 1).long()
+        return sigma if self.fractional else super().round_sigma(sigma)
 
     def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """What the network says, as `Predicted` wants it. x_t: as that has it, of unit variance."""
         check_device(self.net, x_t)
         dtype = self._dtype or dtype_of(self.net) or x_t.dtype
-        sigma = self.schedule.sigma(t)
-        scale = self.schedule.scale_at(sigma)
-        x_in = x_t if self.schedule.scaling == "vp" else x_t * expand(scale * (1 + sigma**2).sqrt(), x_t)
+        schedule = self._table or self.schedule
+        sigma = schedule.sigma(t)
+        scale = schedule.scale_at(sigma)
+        x_in = x_t if schedule.scaling == "vp" else x_t * expand(scale * (1 + sigma**2).sqrt(), x_t)
         output = self._run(x_in.to(dtype), self._told(t, x_t, dtype), self._classes(labels, x_t))
         if isinstance(output, Tensor) and output.shape[1:2] == (2 * self.img_channels,):
             output = output[:, : self.img_channels]
@@ -120,7 +112,7 @@ class OwnNetwork(Predicted):
     def _told(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The times as the network is told them, (B,)."""
         if self._table is not None and not self.fractional:
-            t = self._index(t)
+            t = t.round().long()
         if t.is_floating_point() or self.time_scale != 1:
             # Half precision would make 999 a 1000.
             t = (t * self.time_scale).to(torch.promote_types(dtype, torch.float32))
@@ -173,15 +165,12 @@ def table_of(alphas_cumprod: Any) -> Discrete:
 
 
 def range_of(schedule: Schedule) -> tuple[float, float]:
-    """The noise levels a network trained on this schedule has seen: (0, inf) for one that has no ends."""
-    if isinstance(schedule, Discrete):
-        ends = schedule.log_sigmas[[0, -1]].exp()
-    else:
-        start = {"epsilon_s": getattr(schedule, "epsilon_s", None), "sigma_0": 0.0}
-        known = [value for name, value in start.items() if hasattr(schedule, name)]
-        if not known:
-            return 0.0, math.inf
-        ends = schedule.sigma(torch.tensor([known[0], 1.0], dtype=torch.float64))
+    """The noise levels that a network of a continuous schedule has seen: (0, inf) for one without ends."""
+    start = {"epsilon_s": getattr(schedule, "epsilon_s", None), "sigma_0": 0.0}
+    known = [value for name, value in start.items() if hasattr(schedule, name)]
+    if not known:
+        return 0.0, math.inf
+    ends = schedule.sigma(torch.tensor([known[0], 1.0], dtype=torch.float64))
     return float(ends[0]), float(ends[1])
 
 

@@ -210,7 +210,7 @@ class DiscreteGrid(Grid):
 class Explicit(Grid):
     """The given levels, literally: never rounded to the denoiser's table, never clipped."""
 
-    sigmas: tuple[Level, ...] = ()
+    sigmas: tuple[Annotated[float, Range(0, 1e16, open_low=True)], ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -158,6 +158,19 @@ class Silent:
         return self._zero
 
 
+class OfType:
+    """A noise whose draws have the state's type: another would change that of the state."""
+
+    def __init__(self, noise: Noise, dtype: torch.dtype) -> None:
+        self._noise, self._dtype = noise, dtype
+
+    def normal(self) -> Tensor:
+        return self._noise.normal().to(self._dtype)
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        return self._noise.increment(q0, q1).to(self._dtype)
+
+
 def latents(
     indices: Tensor, shape: tuple[int, ...], *, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
