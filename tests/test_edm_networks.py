@@ -93,7 +93,9 @@ def test_the_cases_are_all_here():
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_equal_the_reference(case):
     denoiser, settings = denoiser_of(record(case)), NETWORKS.cases[case]
-    assert (denoiser.sigma_min, denoiser.sigma_max) == (settings["sigma_min"], settings["sigma_max"])
+    # iDDPM's table starts from float32 sines, whose last bit differs among processors.
+    expected = (settings["sigma_min"], settings["sigma_max"])
+    assert (denoiser.sigma_min, denoiser.sigma_max) == pytest.approx(expected, rel=2e-6)
     c_noise = denoiser.preconditioner.c_noise(NETWORKS.tensor(case, "sigma"))
     # The reference works in float32, where 1 + sigma^2 loses digits of a small sigma.
     torch.testing.assert_close(c_noise, NETWORKS.tensor(case, "c_noise"), rtol=1e-4, atol=1e-6)

@@ -29,6 +29,10 @@ def vp(case):
     return VPPreconditioner(settings["beta_d"], settings["beta_min"], epsilon_t=settings["epsilon_t"])
 
 
+# The recursion of iDDPM's table starts from float32 sines, whose last bit differs among processors.
+OF_SINE = 2e-6
+
+
 def iddpm(case):
     settings = CASES[case]["settings"]
     return IDDPMPreconditioner(settings["C_1"], settings["C_2"], settings["M"])
@@ -38,9 +42,12 @@ def iddpm(case):
 def test_iddpm_levels_and_rounding_equal_the_reference(case):
     preconditioner = iddpm(case)
     sigma = golden(case, "sigma_in")
-    assert torch.equal(preconditioner.table("cpu"), golden(case, "u"))
+    table = preconditioner.table("cpu")
+    torch.testing.assert_close(table, golden(case, "u"), rtol=OF_SINE, atol=0)
     assert torch.equal(preconditioner.index(sigma), golden(case, "index"))
-    assert torch.equal(preconditioner.round_sigma(sigma), golden(case, "sigma_rounded"))
+    rounded = preconditioner.round_sigma(sigma)
+    torch.testing.assert_close(rounded, golden(case, "sigma_rounded"), rtol=OF_SINE, atol=0)
+    assert torch.equal(rounded, table[golden(case, "index")].to(rounded.dtype))
     assert torch.equal(preconditioner.c_noise(sigma), preconditioner.M - 1.0 - golden(case, "index"))
 
 
@@ -61,10 +68,9 @@ def test_vp_times_and_levels_equal_the_reference(case):
 def test_sigma_range_equals_the_reference(case):
     preconditioner = vp(case) if case.startswith("vp") else iddpm(case)
     settings = CASES[case]["settings"]
-    assert (preconditioner.sigma_min, preconditioner.sigma_max) == (
-        settings["sigma_min"],
-        settings["sigma_max"],
-    )
+    tolerance = 0 if case.startswith("vp") else OF_SINE
+    expected = (settings["sigma_min"], settings["sigma_max"])
+    assert (preconditioner.sigma_min, preconditioner.sigma_max) == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.parametrize("name", list(PRECONDITIONERS))
