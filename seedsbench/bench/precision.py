@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from seedsbench.bench.arithmetic import check_precision
 from seedsbench.bench.kept import kept
 from seedsbench.denoisers.base import Denoiser, FixedBatch
-from seedsbench.metrics.extraction import FLAGS
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_MADE = 4
@@ -80,15 +79,14 @@ def _kept(denoiser: Denoiser, key: Hashable, change: Callable[[nn.Module], nn.Mo
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not.
 
-    For an evaluation at a time: while it holds, no other thread gets to one that wants it otherwise.
+    For an evaluation at a time, as these flags are the whole process's.
     """
-    with FLAGS:
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Lowered(nn.Module):

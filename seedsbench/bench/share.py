@@ -7,7 +7,6 @@ are the same to the bit however many ranks and runs made them.
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from omegaconf import DictConfig
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.overlap import beside_drawing
 from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, in_step, let_go, merged, watch
 from seedsbench.bench.row_facts import describe
-from seedsbench.bench.sampling import Plan, SampleBatch, classes_of, generate
+from seedsbench.bench.sampling import Plan, classes_of, generate
 from seedsbench.bench.science import labels_of
 from seedsbench.bench.scoring import Scorer, prepared
 from seedsbench.bench.stopping import Stopped
@@ -100,15 +98,11 @@ def gather(job: Job, mine: Scorer) -> None:
 def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
     """Draw and score this rank's share of the blocks that are not done, saving the sums now and then.
 
-    The scorer is told how long this took: the drawing, and what the drawing waited for besides, which is
-    features, sums and their saving. On a GPU most of the latter is done during the former and is not
-    counted again, so that both together are what the clock says.
+    The scorer is told the seconds of drawing, and of features, sums and their saving.
     """
     ranks = job.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
     indices = torch.tensor([i for block in blocks for i in scorer.indices(block)], dtype=torch.int64)
-    if not len(indices):
-        return
     look = watch(ranks, job.number)
     saver = Saver(job.store, job.of, ranks.rank, job.cfg.save_every, len(indices))
 
@@ -118,35 +112,19 @@ def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = Non
             line.advance(evaluations * ranks.world_size)
 
     batches = generate(
-        *(job.problem.denoiser, job.plan, indices),
-        batch_size=job.size,
-        device=job.device,
-        progress=advance,
+        job.problem.denoiser, job.plan, indices, batch_size=job.size, device=job.device, progress=advance
     )
-    with beside_drawing(job.device, job.problem.features.device) as scoring:
-        try:
-            while True:
-                started = time.perf_counter()
-                batch = next(batches, None)
-                drawn = time.perf_counter()
-                scorer.seconds[0] += drawn - started
-                if batch is None:
-                    scoring.wait()
-                else:
-                    scoring.hand_over(partial(_score, job.problem, batch, scorer, saver))
-                scorer.seconds[1] += time.perf_counter() - drawn
-                if batch is None:
-                    return
-                if line is not None:
-                    line.finished(len(batch.indices) * ranks.world_size)
-        except (Exception, Stopped) as error:
-            scoring.wait()  # an error in there is of an earlier batch, and comes first
-            if isinstance(error, Stopped):
-                saver.save(scorer)
-            raise
-
-
-def _score(problem: Problem, batch: SampleBatch, scorer: Scorer, saver: Saver) -> None:
-    """All that becomes of a batch; on a GPU it runs beside the drawing of the next one."""
-    scorer.update(batch.indices, prepared(problem, batch), batch.nfe)
-    saver.offer(scorer)
+    try:
+        started = time.perf_counter()
+        for batch in batches:
+            drawn = time.perf_counter()
+            scorer.seconds[0] += drawn - started
+            scorer.update(batch.indices, prepared(job.problem, batch), batch.nfe)
+            saver.offer(scorer)
+            started = time.perf_counter()
+            scorer.seconds[1] += started - drawn
+            if line is not None:
+                line.finished(len(batch.indices) * ranks.world_size)
+    except Stopped:
+        saver.save(scorer)
+        raise
