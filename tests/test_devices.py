@@ -8,7 +8,6 @@ from seedsbench import preflight
 from seedsbench.bench import cell, machine
 from seedsbench.bench.machine import make_current
 from seedsbench.denoisers import embedded
-from seedsbench.diffusion import fused
 
 
 @pytest.fixture
@@ -37,22 +36,6 @@ def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(current, mo
     monkeypatch.setattr(cell, "_LOADED", {})
     cell.problem_of(compose(), machine.device_of("auto", local_rank))
     assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
-
-
-def test_normals_are_tried_on_the_very_device(monkeypatch):
-    asked = []
-    monkeypatch.setattr(fused, "fused", lambda device: asked.append(device))
-
-    class Indices(torch.Tensor):
-        is_cuda = True
-        device = torch.device("cuda:2")
-
-    def drawn(indices, n_values, **_):
-        return indices
-
-    monkeypatch.setattr(fused, "philox_normal", drawn)
-    fused.normals(torch.arange(2).as_subclass(Indices), 3, seed=0, stream=0, draw=0)
-    assert asked == [torch.device("cuda:2")]
 
 
 def test_the_embedded_network_is_channels_last_everywhere():

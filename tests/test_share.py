@@ -1,4 +1,4 @@
-"""A cell's samples in turn with their scoring: seconds by the clock, every error as itself, flags kept apart."""
+"""Samples in turn with their scoring: seconds by the clock, every error as itself, flags kept apart."""
 
 from dataclasses import replace
 
