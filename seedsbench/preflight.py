@@ -19,12 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
-from seedsbench.bench.arithmetic import check_network, check_precision
 from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
-from seedsbench.config import check_config
+from seedsbench.config import check_config, check_network, check_precision
 from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
 from seedsbench.without_torch import without_torch

@@ -47,11 +47,10 @@ BASELINE_FILES = {
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
+def isolated(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
-    monkeypatch.setattr(cell, "_LOADED", {})
     monkeypatch.setattr(fetch, "_get", no_network)
 
 

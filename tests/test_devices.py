@@ -28,12 +28,13 @@ def test_a_gpu_with_a_number_is_made_current(current):
 
 
 @pytest.mark.parametrize("local_rank", [0, 1, 5])
-def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(current, monkeypatch, local_rank):
+def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(
+    current, monkeypatch, nothing_loaded, local_rank
+):
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(cell, "_model", lambda cfg, device: current.append("loaded"))
+    monkeypatch.setattr(cell, "_model", lambda *_: current.append("loaded"))
     monkeypatch.setattr(cell, "measured", lambda model, options, device: current.append("measured"))
-    monkeypatch.setattr(cell, "_LOADED", {})
     cell.problem_of(compose(), machine.device_of("auto", local_rank))
     assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
 

@@ -238,10 +238,9 @@ def test_another_checkpoint_is_no_dinov2(tmp_path):
 
 
 @pytest.fixture
-def fake(monkeypatch):
+def fake(monkeypatch, nothing_loaded):
     """metrics=inception with six features instead of 2048."""
     monkeypatch.setitem(yardsticks._EXTRACTORS, "inception", fake_extractor)
-    monkeypatch.setattr(cell, "_LOADED", {})
 
 
 @pytest.fixture
@@ -295,7 +294,7 @@ def test_rows_do_not_depend_on_the_batch_size(tmp_path, fake, real):
 
 
 def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real, monkeypatch):
-    monkeypatch.setattr(cell, "_model", lambda cfg, device: bare(cfg))
+    monkeypatch.setattr(cell, "_model", lambda *_: bare(compose(*GLYPHS)))
     row = run(tmp_path, *GLYPHS)
     assert row["status"] == "failed"
     assert "bare has no features of its own to be scored on: choose metrics=inception" in row["reason"]

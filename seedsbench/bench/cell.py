@@ -2,15 +2,13 @@
 
 import logging
 import time
-from collections.abc import Hashable
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
-from seedsbench.bench.kept import kept
 from seedsbench.bench.machine import device_of, make_current
 from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
@@ -44,10 +42,9 @@ MEASURED = (
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key."""
 
-_LOADED: dict[Hashable, Any] = {}
-MOST_LOADED = 16
-"""Eight networks and the problems they are part of: a sweep over models or regimes loads each once. Of large
-networks (300 million parameters) these are 10 GB."""
+KEPT = 8
+"""Models and problems kept: a sweep over models or regimes loads each once. Of large networks (300 million
+parameters) these are 10 GB."""
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
@@ -56,17 +53,21 @@ def problem_of(cfg: DictConfig, device: str) -> Problem:
     The first that a process asks of its GPU, which it then makes its own.
     """
     make_current(device)
-    keep = partial(kept, _LOADED, most=MOST_LOADED)
-    model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
     options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
-    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else ""
-    return keep(
-        (*model, metrics), lambda: measured(keep(model, lambda: _model(cfg, device)), options, device)
-    )
+    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else "{}"
+    return _problem(OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), metrics, device)
 
 
-def _model(cfg: DictConfig, device: str) -> Model:
-    return registry.build({**cfg.model, "regime": cfg.regime.name, "device": device})
+@lru_cache(maxsize=KEPT)
+def _problem(model: str, regime: str, metrics: str, device: str) -> Problem:
+    options: Any = OmegaConf.to_container(OmegaConf.create(metrics))
+    return measured(_model(model, regime, device), options, device)
+
+
+@lru_cache(maxsize=KEPT)
+def _model(model: str, regime: str, device: str) -> Model:
+    options: Any = OmegaConf.create(model)
+    return registry.build({**options, "regime": regime, "device": device})
 
 
 def run_cell(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedsbench.bench.batching import BatchSize, out_of_memory
+from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.class_numbers import refusal
 from seedsbench.bench.classes import balanced_classes
-from seedsbench.bench.precision import release, tensor_cores, variant
+from seedsbench.bench.precision import out_of_memory, release, tensor_cores, variant
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.bench.kept import kept
 from seedsbench.bench.previews import Strip
 from seedsbench.bench.problems import Pairs, Problem
 from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
@@ -205,7 +204,9 @@ def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> f
     """
     yardstick = (replace(problem.identity, model_id=""), problem.real, problem.denoiser.label_dim)
     key = (yardstick, n, labels, splits, sets)
-    return kept(_FLOORS, key, lambda: _floor(problem, n, labels, splits, sets), most=64)
+    if key not in _FLOORS:
+        _FLOORS[key] = _floor(problem, n, labels, splits, sets)
+    return _FLOORS[key]
 
 
 def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
