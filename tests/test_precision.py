@@ -434,10 +434,39 @@ def test_what_was_compiled_for_a_batch_too_large_is_let_go(monkeypatch):
         denoiser = tiny("glyphs", "edm")
         made = [weakref.ref(variant(denoiser, "cpu", precision=kind, compiled=True, size=n)) for n in (8, 4)]
         lowered = variant(denoiser, "cpu", precision=kind)
-        precision.release(denoiser, "cpu")
+        precision.release("cpu")
         gc.collect()
         assert [ref() for ref in made] == [None, None]
         assert variant(denoiser, "cpu", precision=kind) is lowered
+
+
+def test_the_graphs_of_what_is_let_go_are_gone_too(monkeypatch):
+    graphs, real = [], torch.compile
+
+    class Graph:
+        def __init__(self, module):
+            self.forward = module.forward
+
+        def __call__(self, *given):
+            return self.forward(*given)
+
+    def backend(module, inputs):
+        graph = Graph(module)
+        graphs.append(weakref.ref(graph))
+        return graph
+
+    def compiled(network, options, **more):
+        return real(network, backend=backend, **more)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    torch.compiler.reset()
+    denoiser = Preconditioned(Sized(), PRECONDITIONERS["edm"], img_channels=3, img_resolution=4)
+    samples(denoiser, plan_for(denoiser, "euler", compile=True), 4, 4)
+    assert graphs
+    assert graphs[0]() is not None
+    precision.release("cpu")
+    gc.collect()
+    assert graphs[0]() is None
 
 
 def test_only_so_many_sizes_stay_compiled(monkeypatch):

@@ -61,12 +61,14 @@ def variant(
     return denoiser
 
 
-def release(denoiser: Denoiser, device: str) -> None:
+def release(device: str) -> None:
     """Give back what compiled variants hold of a device's memory; they are made anew when next asked for."""
-    for made in [denoiser, *_MADE.get(denoiser, {}).values()]:
-        known = _MADE.get(made, {})
-        for key in [key for key in known if isinstance(key, tuple)]:
-            del known[key]
+    made = list(_MADE.values())
+    compiled = [(variants, key) for variants in made for key in variants if isinstance(key, tuple)]
+    for variants, key in compiled:
+        del variants[key]
+    if compiled:  # torch keeps graphs longer than the networks they are of
+        torch.compiler.reset()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 

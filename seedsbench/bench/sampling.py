@@ -115,7 +115,7 @@ def generate(
             progress(-sum(spent))
             finished = None
         if finished is None:  # out of the handler, where the error still holds the batch's tensors
-            release(denoiser, device)
+            release(device)
             continue
         yield finished
         indices = indices[len(batch) :]
