@@ -101,7 +101,7 @@ def test_every_model_composes_and_dry_runs(model, regime, tmp_path):
 def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
     model, regime, offline, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     row = run(tmp_path, f"model={model}", f"regime={regime}", f"offline={offline}")
     remote = wanted_files(PUBLISHED[model], regime)[0].remote
     assert row["status"] == "failed"

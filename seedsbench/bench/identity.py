@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seedsbench.data.digests import digest
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers import embedded
+from seedsbench.files.digests import digest
 
 
 @dataclass(frozen=True)

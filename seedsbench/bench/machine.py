@@ -1,6 +1,5 @@
 """Which machine this is, asking torch nothing that can be known without it; durations as people say them."""
 
-import hashlib
 import importlib.util
 import os
 import platform
@@ -9,11 +8,13 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from seedsbench.files.digests import digest
+
 
 @lru_cache(maxsize=1)
 def machine() -> str:
     """8 hex digits that tell this machine from others, without naming it."""
-    return hashlib.sha256(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode()).hexdigest()[:8]
+    return digest(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode())[:8]
 
 
 def device_of(name: str, local_rank: int | None = None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedsbench.data.digests import digest, file_sha256
+from seedsbench.files.digests import digest, file_sha256
 from seedsbench.metrics.extraction import Extractor, full_precision
 
 FEATURES, CLASSES = 2048, 1008

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from seedsbench.data.digests import digest
+from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments, MomentSum
 

@@ -7,8 +7,6 @@ read.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch import Tensor
 from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
 from seedsbench.denoisers.checkpoints.pickle_policy import shown
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
+from seedsbench.files.atomic import replacing
 
 ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
@@ -38,21 +37,10 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], config: dic
     metadata = {ENTRY: _json({"format": FORMAT, "version": VERSION, "config": config})}
     tensors = _separate(state_dict)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {shown(error, 200)}") from error
-    try:
-        os.close(descriptor)
-        save_file(tensors, name, metadata=metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be written: {shown(error, 200)}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
