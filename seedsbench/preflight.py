@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
-from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
@@ -121,6 +120,8 @@ def preflight(options: Options) -> Checked:
                 check_network(cfg)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
+            from seedsbench.bench.labels import check_classes  # and torch: later than what needs none
+
             check_classes(checked)
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)

@@ -8,7 +8,7 @@ from cells import compose
 
 from seedsbench import registry
 from seedsbench.bench.cell import problem_of
-from seedsbench.bench.class_numbers import _classes
+from seedsbench.bench.labels import known_classes
 from seedsbench.preflight import Usage, parse, preflight
 
 FIRST = registry.names("solver")[0]
@@ -167,4 +167,4 @@ def test_a_class_that_some_model_has_may_run(arguments):
 @pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])
 def test_the_classes_known_unloaded_are_the_models_own(model):
     cfg = compose(f"model={model}")
-    assert _classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim
+    assert known_classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim

@@ -13,10 +13,11 @@ from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench.batching import CPU_SIZE
 from seedsbench.bench.cell import problem_of
+from seedsbench.bench.labels import classes_of
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.precision import tensor_cores, variant
 from seedsbench.bench.problems import Problem, one_hot
-from seedsbench.bench.sampling import Plan, classes_of, generate
+from seedsbench.bench.sampling import Plan, generate
 from seedsbench.data.images import quantise
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.schedule import Schedule

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.previews import Strip
 from seedsbench.bench.problems import Pairs, Problem
-from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
+from seedsbench.bench.sampling import SampleBatch
 from seedsbench.data.images import quantise
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID

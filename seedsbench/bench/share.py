@@ -16,13 +16,13 @@ from omegaconf import DictConfig
 from seedsbench import registry
 from seedsbench.api import noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
+from seedsbench.bench.labels import classes_of, labels_of
 from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, in_step, let_go, merged, watch
 from seedsbench.bench.row_facts import describe
-from seedsbench.bench.sampling import Plan, classes_of, generate
-from seedsbench.bench.science import labels_of
+from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.scoring import Scorer, prepared
 from seedsbench.bench.stopping import Stopped
 from seedsbench.bench.store import ResultStore, Row
