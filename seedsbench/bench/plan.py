@@ -1,7 +1,4 @@
-"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing.
-
-Needs no torch where identities and speeds are known without it (see `seedsbench.without_torch`).
-"""
+"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing."""
 
 from pathlib import Path
 
@@ -9,8 +6,9 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.api import steps_of
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.dry_run import still_to_fetch
-from seedsbench.bench.estimate import estimate, estimate_lines
+from seedsbench.bench.estimate import estimate_lines
 from seedsbench.bench.identity import Identity, identity_of
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.science import scientific
@@ -25,26 +23,21 @@ def plan_text(cells: list[DictConfig]) -> str:
     """
     lines, left = [], []
     for cfg in cells:
-        who = _identity(cfg)
-        told, nfe, count = _lines(cfg, who)
+        told, nfe, count = _lines(cfg, _identity(cfg))
         lines += told
         if count:
-            left.append((cfg, who, nfe, count))
+            left.append((cfg, nfe, count))
     if not cells:
         return "0 cells"
-    results = Path(cells[0].results_dir)
-    told = estimate_lines(estimate(left, results), results / cells[0].study)
+    told = estimate_lines(left, Path(cells[0].results_dir) / cells[0].study)
     return "\n".join([f"{len(lines)} cell{'s' * (len(lines) != 1)}", *lines, *told])
 
 
 def _identity(cfg: DictConfig) -> Identity | None:
     """Who the cell's problem is; None if its files are not here, so that no row of it can be known."""
-    device = device_of(cfg.device)
     known = identity_of(cfg)
     if known is None and not still_to_fetch(cfg):
-        from seedsbench.bench.cell import problem_of
-
-        known = problem_of(cfg, device).identity
+        known = problem_of(cfg, device_of(cfg.device)).identity
     return known
 
 
