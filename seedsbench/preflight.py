@@ -8,7 +8,6 @@ of the others, so that the cost is the sum of the choices and not their product.
 import itertools
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +24,6 @@ from seedsbench.composing import Bases, compose_each, composing
 from seedsbench.config import check_config, check_network, check_precision
 from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
-from seedsbench.without_torch import without_torch
 
 BUILT = ("solver", "schedule", "grid", "tracker")
 
@@ -130,7 +128,7 @@ def preflight(options: Options) -> Checked:
             tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
             if first.plan or first.dry_run:
                 cells = compose_each(map(list, itertools.product(*choices)), bases)
-                return Checked(study, without_torch(partial(_told, checked, cells)), tracker, [], launcher)
+                return Checked(study, _told(checked, cells), tracker, [], launcher)
             check_launcher(launcher, first.hydra.launcher, options.multirun)
             _build(checked)
     except (ValueError, HydraException, OmegaConfBaseException) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cells import compose, run
 
+from seedsbench import registry
 from seedsbench.bench import estimate, progress
 from seedsbench.bench.estimate import Speed, from_rows
 from seedsbench.bench.machine import duration, machine
@@ -109,6 +110,18 @@ def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"model\.path=.*no such file"):
         plan_text([compose(*cells, "model=file", f"model.path={tmp_path}/none.pkl")])
+
+
+def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
+    place = [f"results_dir={tmp_path}", "study=study", "nfe=15"]
+    row = run(tmp_path, *place, "solver=heun")
+    names = registry.names("solver")
+    lines = plan_text([compose(*place, f"solver={name}") for name in names]).splitlines()[1:-2]
+    assert any(f"heun nfe=15 seed=0: 7 steps, NFE 15, done, FID {row['fid']:.3f}" in line for line in lines)
+    for name, line in zip(names, lines, strict=True):
+        assert f" {name} nfe=15 seed=0: " in line
+        nfe = int(line.split("NFE ")[1].split(",")[0]) if "NFE" in line else None
+        assert "will be skipped" in line if nfe is None else 0 < nfe <= 15
 
 
 def test_weights_follow_the_order_of_the_cells(tmp_path, monkeypatch):

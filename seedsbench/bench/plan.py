@@ -9,7 +9,7 @@ from seedsbench.api import steps_of
 from seedsbench.bench.cell import problem_of
 from seedsbench.bench.dry_run import still_to_fetch
 from seedsbench.bench.estimate import estimate_lines
-from seedsbench.bench.identity import Identity, identity_of
+from seedsbench.bench.identity import Identity
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.science import scientific
 from seedsbench.bench.store import ResultStore, run_key
@@ -35,10 +35,7 @@ def plan_text(cells: list[DictConfig]) -> str:
 
 def _identity(cfg: DictConfig) -> Identity | None:
     """Who the cell's problem is; None if its files are not here, so that no row of it can be known."""
-    known = identity_of(cfg)
-    if known is None and not still_to_fetch(cfg):
-        known = problem_of(cfg, device_of(cfg.device)).identity
-    return known
+    return None if still_to_fetch(cfg) else problem_of(cfg, device_of(cfg.device)).identity
 
 
 def _lines(cfg: DictConfig, who: Identity | None) -> tuple[list[str], int, int]:
