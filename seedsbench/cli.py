@@ -10,6 +10,7 @@ import copy
 import os
 import sys
 import traceback
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -43,25 +44,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def _together(arguments: list[str]) -> None:
     """This process as one of the ranks that torchrun started."""
-    from seedsbench.bench.follow import follow
-    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.cell import follow
+    from seedsbench.bench.ranks import end, joined
     from seedsbench.bench.stopping import Stopped, stops_on_sigterm
 
     ranks = joined()
-    with stops_on_sigterm(partial(say_stopped, ranks)):
-        if ranks.rank == 0:
+    with stops_on_sigterm():
+        if ranks.rank:
+            with suppress(Usage):  # rank 0 says it
+                _importable(parse(arguments).config_dirs)
             try:
-                _main(arguments)
-            finally:
-                tell(ranks, lambda: None)
+                follow(ranks)
+            except Stopped:
+                raise SystemExit(STOPPED) from None
             return
+        code: object = 0
         try:
-            _importable(parse(arguments).config_dirs)
-            follow(ranks)
-        except Usage:  # rank 0 says it
-            return
-        except Stopped:
-            raise SystemExit(STOPPED) from None
+            _main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+        if code != STOPPED:
+            end(ranks)
+        raise SystemExit(code)
 
 
 def _main(arguments: list[str]) -> None:

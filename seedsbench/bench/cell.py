@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
@@ -13,7 +14,7 @@ from seedsbench.bench.machine import device_of, make_current
 from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import SweepLine
-from seedsbench.bench.ranks import Ranks, blamed, joined, let_go, tell
+from seedsbench.bench.ranks import Ranks, cells, gathered, joined
 from seedsbench.bench.row_facts import (
     choices_of,
     describe,
@@ -26,10 +27,11 @@ from seedsbench.bench.row_facts import (
 from seedsbench.bench.sampling import batch_size_for
 from seedsbench.bench.science import scientific
 from seedsbench.bench.scoring import floor
-from seedsbench.bench.share import Job, gather, lead, plan_of
+from seedsbench.bench.share import Job, draw, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import measured
+from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
@@ -83,30 +85,8 @@ def run_cell(
     store, ranks = ResultStore(Path(cfg.results_dir) / cfg.study), joined()
     row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
-    number = tell(ranks, lambda: {"cfg": OmegaConf.to_yaml(cfg, resolve=True), "seed": seed})
     try:
-        return _run(cfg, seed, store, row, sweep, ranks, number)
-    except Stopped:
-        failed = blamed(ranks, row)
-        if failed is not None:
-            _stored(store, {"run_key": run_key(scientific(cfg, None, seed)), **failed})
-        raise
-    finally:
-        let_go(ranks, number, None)
-
-
-def _run(
-    cfg: DictConfig,
-    seed: int,
-    store: ResultStore,
-    row: Row,
-    sweep: SweepLine | None,
-    ranks: Ranks,
-    number: int,
-) -> Row:
-    device = str(cfg.device)
-    try:
-        device = device_of(device, ranks.local_rank)
+        device = device_of(str(cfg.device), ranks.local_rank)
         problem = problem_of(cfg, device)
     except Exception as error:
         return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
@@ -119,9 +99,7 @@ def _run(
     if stop_requested():
         raise Stopped
     try:
-        plan = plan_of(cfg, problem, seed)
-        size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
-        row.update(_execute(Job(cfg, problem, plan, size, device, store, dict(row), ranks, number), sweep))
+        row.update(_execute(_job(cfg, problem, device, store, dict(row), ranks), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
@@ -130,6 +108,37 @@ def _run(
     _stored(store, row)
     forget(store, row["run_key"])
     return row
+
+
+def follow(ranks: Ranks) -> None:
+    """What the ranks other than 0 do: their share of each cell, and nothing else, until rank 0 ends.
+
+    They read no command, run no Hydra and write nothing but their own sums. Raises Stopped when told to stop,
+    or when another rank is gone.
+    """
+    for cell in cells(ranks):
+        try:
+            part: Any = _share(ranks, **cell)
+        except Exception as error:
+            part = reason_of(error)
+        gathered(ranks, part)
+
+
+def _share(ranks: Ranks, cfg: str, row: Row, done: np.ndarray) -> State:
+    """The sums of this rank's share of a cell, told by its resolved configuration as YAML."""
+    composed: Any = OmegaConf.create(cfg)
+    device = device_of(str(composed.device), ranks.local_rank)
+    store = ResultStore(Path(composed.results_dir) / composed.study)
+    job = _job(composed, problem_of(composed, device), device, store, row, ranks)
+    mine = job.scorer()
+    draw(job, done, mine)
+    return mine.state()
+
+
+def _job(cfg: DictConfig, problem: Problem, device: str, store: ResultStore, row: Row, ranks: Ranks) -> Job:
+    plan = plan_of(cfg, problem, row["seed"])
+    size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
+    return Job(cfg, problem, plan, size, device, store, row, ranks)
 
 
 def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> Row:
@@ -149,9 +158,10 @@ def _stored(store: ResultStore, row: Row) -> Row:
 def _execute(job: Job, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     cfg, problem, plan = job.cfg, job.problem, job.plan
-    earlier, scorer = lead(job, sweep)
+    earlier, scorer, others = lead(job, sweep)
     started = time.perf_counter()
-    gather(job, scorer)
+    for part in others:
+        scorer.add(part, alongside=True)
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}

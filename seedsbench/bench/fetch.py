@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from seedsbench.files.atomic import write_atomic
@@ -204,8 +204,12 @@ def _download(file: RemoteFile, url: str, path: Path, patience: Patience) -> Non
     beside.mkdir()
     source = pooch.create(beside, "", registry={file.name: file.sha256}, urls={file.name: url})
     source.retry_if_failed = patience.attempts - 1
+
+    def get(*given: Any) -> None:
+        _get(given[0], given[1], patience.timeout)
+
     try:
-        come = source.fetch(file.name, downloader=lambda url, to, _: _get(url, to, patience.timeout))
+        come = source.fetch(file.name, downloader=cast(Any, get))
         os.chmod(come, 0o644)  # pooch makes files that only their owner can read
         os.replace(come, path)
     except (_NoUse, ValueError, requests.RequestException) as error:

@@ -176,15 +176,11 @@ class Compiled(nn.Module):
 
 def _compiled(network: nn.Module, *, graphs: bool) -> Callable[..., Any]:
     """The network, compiled at its first call for arguments like that call's; others are not asked for."""
-    if not ISOLATED:
-        return torch.compile(network, fullgraph=True, dynamic=False, options={"triton.cudagraphs": graphs})
-    return torch.compile(
-        network,
-        fullgraph=True,
-        dynamic=False,
-        isolate_recompiles=True,
-        options={"triton.cudagraphs": graphs, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
-    )
+    how: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"triton.cudagraphs": graphs}}
+    if ISOLATED:
+        how["isolate_recompiles"] = True
+        how["options"]["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
+    return torch.compile(network, **how)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -162,8 +162,9 @@ def _unet(folder: Path) -> Any:
         raise CheckpointError(
             f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
         ) from error
+    library: Any = diffusers
     try:
-        unet, info = diffusers.UNet2DModel.from_pretrained(
+        unet, info = library.UNet2DModel.from_pretrained(
             str(folder), local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except Exception as error:  # the library's errors are of many types
