@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from seedsbench.diffusion.philox import philox_normal
 from seedsbench.metrics import Moments, MomentSum, frechet_distance
-from seedsbench.metrics.inception import BLOCK, BOUND, FEATURES, empty_network
+from seedsbench.metrics.inception import BLOCK, BOUND, FEATURES
 from seedsbench.report.table import markdown_table
 
 HEADING = "## Metrics at 2048 features"
@@ -44,7 +44,6 @@ def moments(rows: Tensor) -> Moments:
 
 def torch_fidelity_distance() -> Callable[[Moments, Moments], float]:
     """torch-fidelity's own function of two statistics (its eigvals of the product)."""
-    empty_network()  # imports the package, whatever torchvision's build
     metric = import_module("torch_fidelity.metric_fid")
 
     def distance(a: Moments, b: Moments) -> float:

@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ from tqdm import tqdm
 from turns import spread
 
 from seedsbench.bench import ranks
-from seedsbench.bench.partial import packed, unpacked
 from seedsbench.bench.store import ResultStore
 from seedsbench.diffusion.philox import philox_normal
 from seedsbench.metrics import MomentSum, frechet_distance
@@ -60,7 +58,7 @@ N, NFE = 50_000, 35
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of: a sample's evaluation, its features, a round of merging, the scores, a row written, read.
+    """Seconds of: a sample's evaluation, its features, merging two ranks, the scores, a row written, read.
 
     merge_bytes: what a rank sends.
     """
@@ -80,7 +78,7 @@ class Costs:
         return {
             "network": samples * nfe * self.network,
             "features": samples * self.features,
-            "merging": math.ceil(math.log2(gpus)) * self.merge,
+            "merging": (gpus - 1) * self.merge,
             "scores": self.scores,
             "store": self.write,
         }
@@ -143,18 +141,12 @@ def merge_here(out: Path, features: int) -> None:
     for _ in range(6):
         torch.distributed.barrier()
         started = time.perf_counter()
-        ranks.merged(joined, partial(_send, sums), partial(_receive, sums))
+        for state in ranks.gathered(joined, sums.state())[1:]:
+            sums.add(state)
         taken.append(time.perf_counter() - started)
     if joined.rank == 0:
-        out.write_text(json.dumps([statistics.median(taken[1:]), len(_send(sums))]))
-
-
-def _send(sums: MomentSum) -> bytes:
-    return packed(sums.state(), {})
-
-
-def _receive(sums: MomentSum, data: bytes) -> None:
-    sums.add(unpacked(data)[0])
+        size = sum(array.nbytes for array in sums.state().values())
+        out.write_text(json.dumps([statistics.median(taken[1:]), size]))
 
 
 def merging(features: int, folder: Path) -> tuple[float, int]:
@@ -265,7 +257,7 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
         f"**Assumed, not measured: {1000 * asked.network:g} ms an evaluation and {1000 * asked.features:g} "
         "ms "
         "a sample's features on a GPU; that merging costs the same a round between machines as between two "
-        f"processes here, log2 of the GPUs rounds of it.** Fitted here: the merging, the scores at "
+        f"processes here, once for each GPU but the first.** Fitted here: the merging, the scores at "
         f"{FEATURES} features, the store."
     )
     last = asked.cell(GPUS[-1])

@@ -9,6 +9,8 @@ says what and what would work; nothing has been computed), 143 stopped by SIGTER
 import copy
 import os
 import sys
+import traceback
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ import hydra
 
 import seedsbench
 from seedsbench.job import SWEEP, Job
-from seedsbench.launchers import HERE, told
+from seedsbench.launchers import HERE, LOST, told
 from seedsbench.preflight import Checked, Usage, parse, preflight, with_experiment
 from seedsbench.registry import conf_dir
 from seedsbench.tracking import Tracker, harmless
@@ -42,25 +44,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def _together(arguments: list[str]) -> None:
     """This process as one of the ranks that torchrun started."""
-    from seedsbench.bench.follow import follow
-    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.cell import follow
+    from seedsbench.bench.ranks import end, joined
     from seedsbench.bench.stopping import Stopped, stops_on_sigterm
 
     ranks = joined()
-    with stops_on_sigterm(partial(say_stopped, ranks)):
-        if ranks.rank == 0:
+    with stops_on_sigterm():
+        if ranks.rank:
+            with suppress(Usage):  # rank 0 says it
+                _importable(parse(arguments).config_dirs)
             try:
-                _main(arguments)
-            finally:
-                tell(ranks, lambda: None)
+                follow(ranks)
+            except Stopped:
+                raise SystemExit(STOPPED) from None
             return
+        code: object = 0
         try:
-            _importable(parse(arguments).config_dirs)
-            follow(ranks)
-        except Usage:  # rank 0 says it
-            return
-        except Stopped:
-            raise SystemExit(STOPPED) from None
+            _main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+        if code != STOPPED:
+            end(ranks)
+        raise SystemExit(code)
 
 
 def _main(arguments: list[str]) -> None:
@@ -114,7 +119,7 @@ def _compose_each_cell_once() -> None:
 
 
 def _sweep(checked: Checked, modules: tuple[str, ...]) -> int:
-    """Run the cells; 1 if a launcher lost a worker, whose rows are then missing but no others."""
+    """Run the cells; 1 if a launcher lost a worker: its row is then missing, and maybe those of others."""
     _compose_each_cell_once()
     if checked.launcher == HERE:
         from seedsbench.bench.progress import SweepLine
@@ -127,11 +132,14 @@ def _sweep(checked: Checked, modules: tuple[str, ...]) -> int:
         return 0
     name = checked.study.name.replace("'", r"\'")
     sys.argv.append(f"study='{name}'")  # workers may lack our environment
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what the launcher raises
     try:
         with told(checked.launcher, len(checked.weights), checked.study):
             _hydra(modules)
-    except SystemExit:  # Hydra has said why
-        print("seedsbench: a worker was lost; run the command again for what is missing", file=sys.stderr)
+    except Exception as error:
+        if type(error).__name__ not in LOST:
+            traceback.print_exc()
+        print("seedsbench: a worker was lost; the same command fills in what is missing", file=sys.stderr)
         return 1
     return 0
 

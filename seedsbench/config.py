@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
 
-from seedsbench.checks import Range, check_options, nearest
+from seedsbench.checks import NO_NETWORK, Range, check_options, nearest
 
 NUMERICS_VERSION = 1
 """Bumped by hand when the same configuration legitimately gives other numbers; part of every run_key."""
@@ -16,6 +16,8 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float64", "float32")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 LABELS = ("balanced", "random", "none")
+FORMULAS = ("mixture_problem", "finite_glyphs_problem")
+"""Builders of `seedsbench.bench.problems` whose models are formulas."""
 BOOLEANS = ("afs", "compile", "published", "force", "offline", "plan", "dry_run", "debug")
 OF_CELLS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
 """Options of the metrics group that say how a cell is scored, whatever the yardstick."""
@@ -112,3 +114,17 @@ def _one_of(key: str, value: str, options: tuple[str, ...], more: str = "") -> N
     if value not in options:
         hint = nearest(value, options, what=key)
         raise ValueError(f"{key}={value!r}: {hint} (one of {', '.join(options)}{more})")
+
+
+def check_network(cfg: Any) -> None:
+    """Raise ValueError where a cell's network is to run another way, and its model has none."""
+    module, _, name = str(cfg.model.get("_target_")).rpartition(".")
+    formula = module == "seedsbench.bench.problems" and name in FORMULAS
+    if formula and (cfg.precision != "fp32" or cfg.compile):
+        raise ValueError(f"model={cfg.hydra.runtime.choices.model} {NO_NETWORK}")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise ValueError where no device of this kind ("cpu", "cuda", "cuda:1") has this precision."""
+    if precision in ("tf32", "fp16") and not device.startswith("cuda"):
+        raise ValueError(f"precision={precision} needs device=cuda: on {device} use fp32 or bf16")

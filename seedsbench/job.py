@@ -86,8 +86,8 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
     from submitit import JobEnvironment  # type: ignore[import-not-found]
     from submitit.helpers import TorchDistributedEnvironment  # type: ignore[import-not-found]
 
-    from seedsbench.bench.follow import follow
-    from seedsbench.bench.ranks import joined, say_stopped, tell
+    from seedsbench.bench.cell import follow
+    from seedsbench.bench.ranks import end, joined
     from seedsbench.bench.stopping import Stopped, request_stop, stop_requested
 
     if JobEnvironment().num_tasks > 1 and "RANK" not in os.environ:
@@ -98,7 +98,6 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
     def stop(number: int, _: Any) -> None:
         received.add(number)
         request_stop()
-        say_stopped(ranks)
 
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, stop)
@@ -106,10 +105,9 @@ def _as_submitit_task(run: Callable[[], float | None]) -> float | None:
         if ranks.rank:
             follow(ranks)
             return None
-        try:
-            return run()
-        finally:
-            tell(ranks, lambda: None)
+        score = run()
+        end(ranks)
+        return score
     except Stopped:
         if not stop_requested():  # another rank has died: not queued for that, again and again
             raise

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from seedsbench.bench.stopping import Stopped, stops_on_sigterm
-from seedsbench.lost_workers import surviving
 
 HERE = "basic"
 """The launcher that runs the cells one after another in this process."""
 LOG = "seedsbench.log"
+LOST = ("TerminatedWorkerError", "UncompletedJobError")
+"""What joblib and submitit raise when a worker dies; each then gives up on the others too."""
 _PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
 
 
@@ -58,8 +59,7 @@ def elsewhere(config: Any) -> bool:
 def told(name: str, cells: int, study: Path) -> Iterator[None]:
     """While the cells run elsewhere: say where, and repeat what submitit's workers log as it comes.
 
-    Raises SystemExit at the end if a worker was lost, and Stopped as soon as SIGTERM comes: here are no steps
-    to wait for.
+    Raises Stopped as soon as SIGTERM comes: here are no steps to wait for.
     """
     logs = study / ".submitit" / "*" / "*_log.*"
     shown = name == "joblib"  # its workers write to this terminal themselves
@@ -70,16 +70,12 @@ def told(name: str, cells: int, study: Path) -> Iterator[None]:
     if not shown:
         follower.start()
     try:
-        with surviving(name) as lost, stops_on_sigterm(partial(_stop, shown)):
+        with stops_on_sigterm(partial(_stop, shown)):
             yield
     finally:
         ended.set()
         if not shown:
             follower.join()
-    for known in lost:
-        print(known, file=sys.stderr)
-    if lost:
-        raise SystemExit(1)
 
 
 def _stop(ends_workers: bool) -> None:

@@ -9,7 +9,6 @@ import itertools
 import re
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,16 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
-from seedsbench.bench.arithmetic import check_network, check_precision
-from seedsbench.bench.class_numbers import check_classes
 from seedsbench.bench.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.bench.own_files import check_own, entries_for
 from seedsbench.checks import nearest
 from seedsbench.composing import Bases, compose_each, composing
-from seedsbench.config import OF_CELLS, check_config, study_folder
+from seedsbench.config import OF_CELLS, check_config, check_network, check_precision, study_folder
 from seedsbench.launchers import check_launcher, elsewhere, missing_plugin
 from seedsbench.overrides import choices_of, parsed, variants
-from seedsbench.without_torch import without_torch
 
 HOME = re.compile(r"^([\w.]+=)(~[^'\",]*)$")
 """A path from a home, which Hydra reads only in quotes, and a shell takes off the quotes it was given in."""
@@ -129,6 +125,8 @@ def preflight(options: Options) -> Checked:
                     check_own(cfg.model)
                 if unscored(cfg) and not cfg.dry_run:
                     raise ValueError(f"model={cfg.hydra.runtime.choices.model}: {UNSCORED}")
+            from seedsbench.bench.labels import check_classes  # and torch: later than what needs none
+
             check_classes(checked)
             first = checked[0]
             _check_sweeper(first.hydra.runtime.choices["hydra/sweeper"], overrides)
@@ -137,7 +135,7 @@ def preflight(options: Options) -> Checked:
             tracker: Any = OmegaConf.to_container(first.tracker, resolve=True)
             if first.plan or first.dry_run:
                 cells = compose_each(map(list, itertools.product(*choices)), bases)
-                return Checked(study, without_torch(partial(_told, checked, cells)), tracker, [], launcher)
+                return Checked(study, _told(checked, cells), tracker, [], launcher)
             check_launcher(launcher, first.hydra.launcher, options.multirun)
             _build(checked)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
@@ -172,11 +170,10 @@ def _build(cells: list[DictConfig]) -> None:
 
 def _check_problem(cfg: DictConfig) -> None:
     """Check the options of a cell's model and metrics, whose building may take files and minutes."""
-    from seedsbench.bench.identity import identity_of
-
     options, given, _ = entries_for(cfg.model, cfg.regime.name, "cpu")
     registry.check(options, given=given)
-    identity_of(cfg)  # where options are looked at together
+    if "means" in options:  # a formula: what its options are together only building it tells, which is quick
+        registry.build(options, given=given)
     options = {key: value for key, value in cfg.metrics.items() if key not in OF_CELLS}
     if "_target_" in options:
         registry.check(options, None, given={"device": "cpu"})

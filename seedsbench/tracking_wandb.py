@@ -5,7 +5,6 @@ follow from study and run_key: a study that is resumed, or run again after an ou
 and doubles nothing. wandb is imported when the first row is logged, not before.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from seedsbench.checks import Range, check_fields, nearest
+from seedsbench.files.digests import digest
 from seedsbench.tracking import warn_once
 
 MODES = ("online", "offline", "disabled")
@@ -168,7 +168,7 @@ class WandB:
             "finish_timeout": self.timeout,
         }
         known = getattr(wandb.Settings, "model_fields", options)
-        identity = hashlib.sha256(f"{study.name}/{key}".encode()).hexdigest()[:16]
+        identity = digest(f"{study.name}/{key}".encode())
         in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
         return wandb.init(
             project=None if in_sweep else self.project,

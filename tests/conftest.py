@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from seedsbench import registry
@@ -72,3 +73,16 @@ def mixture_parameters():
     arrays = np.load(GOLDEN / "mixture.npz", allow_pickle=False)
     found = {key.split("/")[-1]: arrays[key] for key in arrays.files}
     return found["means"], found["weights"], float(found["std"])
+
+
+@pytest.fixture
+def nothing_loaded():
+    """Problems are loaded anew, and none of this test's is left."""
+    from seedsbench.bench import cell
+
+    caches = cell._problem, cell._model
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()

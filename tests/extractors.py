@@ -6,7 +6,7 @@ import math
 import torch
 from PIL import Image
 
-from seedsbench.data.digests import digest
+from seedsbench.files.digests import digest
 from seedsbench.metrics import inception
 from seedsbench.metrics.dinov2 import VisionTransformer
 from seedsbench.metrics.extraction import Extractor

@@ -88,6 +88,9 @@ globals()[program]()
 
 def install(folder, monkeypatch, *, record_only=False):
     """Put the commands on PATH; `folder` then holds submitted.sh, runs-<job> and pid-<job>-<rank>."""
+    from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+    monkeypatch.setattr(SlurmJob, "watcher", SlurmInfoWatcher())  # an earlier test's knows job 7 as ended
     bin_folder = folder / "bin"
     bin_folder.mkdir(parents=True)
     text = SCRIPT.format(python=sys.executable, home=str(folder), record_only=record_only).replace(

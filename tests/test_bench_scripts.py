@@ -91,7 +91,7 @@ def test_the_cost_model_adds_up(scripts):
     one, eight = costs.cell(1, 100, 4, block=10), costs.cell(8, 100, 4, block=10)
     assert one == {"network": 200, "features": 25, "merging": 0, "scores": 3, "store": 1}
     # Ten blocks over eight: two of them have two.
-    assert eight == {"network": 40, "features": 5, "merging": 6, "scores": 3, "store": 1}
+    assert eight == {"network": 40, "features": 5, "merging": 14, "scores": 3, "store": 1}
 
 
 def test_modes_of_a_device(scripts, monkeypatch):

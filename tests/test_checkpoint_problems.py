@@ -47,11 +47,10 @@ BASELINE_FILES = {
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
+def isolated(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
-    monkeypatch.setattr(cell, "_LOADED", {})
     monkeypatch.setattr(fetch, "_get", no_network)
 
 
@@ -102,7 +101,7 @@ def test_every_model_composes_and_dry_runs(model, regime, tmp_path):
 def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
     model, regime, offline, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     row = run(tmp_path, f"model={model}", f"regime={regime}", f"offline={offline}")
     remote = wanted_files(PUBLISHED[model], regime)[0].remote
     assert row["status"] == "failed"

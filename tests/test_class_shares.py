@@ -5,8 +5,8 @@ import torch
 from cells import compose, run
 
 from seedsbench.bench.cell import problem_of
+from seedsbench.bench.labels import classes_of
 from seedsbench.bench.problems import mixture_problem
-from seedsbench.bench.sampling import classes_of
 from seedsbench.bench.scoring import floor
 
 WEIGHTS = [

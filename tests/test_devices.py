@@ -8,7 +8,6 @@ from seedsbench import preflight
 from seedsbench.bench import cell, machine
 from seedsbench.bench.machine import make_current
 from seedsbench.denoisers import embedded
-from seedsbench.diffusion import fused
 
 
 @pytest.fixture
@@ -29,30 +28,15 @@ def test_a_gpu_with_a_number_is_made_current(current):
 
 
 @pytest.mark.parametrize("local_rank", [0, 1, 5])
-def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(current, monkeypatch, local_rank):
+def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(
+    current, monkeypatch, nothing_loaded, local_rank
+):
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(cell, "_model", lambda cfg, device: current.append("loaded"))
+    monkeypatch.setattr(cell, "_model", lambda *_: current.append("loaded"))
     monkeypatch.setattr(cell, "measured", lambda model, options, device: current.append("measured"))
-    monkeypatch.setattr(cell, "_LOADED", {})
     cell.problem_of(compose(), machine.device_of("auto", local_rank))
     assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
-
-
-def test_normals_are_tried_on_the_very_device(monkeypatch):
-    asked = []
-    monkeypatch.setattr(fused, "fused", lambda device: asked.append(device))
-
-    class Indices(torch.Tensor):
-        is_cuda = True
-        device = torch.device("cuda:2")
-
-    def drawn(indices, n_values, **_):
-        return indices
-
-    monkeypatch.setattr(fused, "philox_normal", drawn)
-    fused.normals(torch.arange(2).as_subclass(Indices), 3, seed=0, stream=0, draw=0)
-    assert asked == [torch.device("cuda:2")]
 
 
 def test_the_embedded_network_is_channels_last_everywhere():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.denoisers.checkpoints import diffusers_folder
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.noise import Recorded
@@ -283,17 +282,15 @@ def test_without_diffusers_the_extra_is_named(tmp_path, monkeypatch):
         load_diffusers(tmp_path)
 
 
-def test_a_torchvision_of_another_torch_build_is_no_obstacle(monkeypatch):
-    """diffusers imports it when a model is first named, and fails for want of its operators, once."""
-    calls = []
+def test_a_torchvision_of_another_torch_build_is_said_with_what_to_install(tmp_path, monkeypatch):
+    """diffusers imports it when a model is first named, and fails for want of its operators."""
 
     class Library:
         @property
         def UNet2DModel(self):
-            if not calls:
-                raise RuntimeError("operator torchvision::nms does not exist")
-            return "the class"
+            raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(diffusers_folder, "declare_torchvision_operators", lambda: calls.append(1))
-    assert diffusers_folder._unet_class(Library()) == "the class"
-    assert calls == [1]
+    write(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", Library())
+    with pytest.raises(CheckpointError, match="install a torchvision made for this torch"):
+        load_diffusers(tmp_path)

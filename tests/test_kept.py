@@ -8,30 +8,17 @@ from cells import compose
 
 from seedsbench.bench import cell, scoring
 from seedsbench.bench.cell import problem_of
-from seedsbench.bench.kept import kept
 from seedsbench.bench.problems import glyphs_problem, mixture_problem
 from seedsbench.bench.scoring import floor
 
 
-def test_what_was_not_used_for_longest_goes():
-    things, made = {}, []
-
-    def get(key):
-        return kept(things, key, lambda: made.append(key) or key.upper(), most=2)
-
-    assert [get(key) for key in "abacab"] == list("ABACAB")
-    assert made == list("abcb")  # c put b out, as a had been used since
-    assert list(things) == ["a", "b"]
-
-
-def test_a_sweep_over_models_and_regimes_loads_each_once(monkeypatch):
-    monkeypatch.setattr(cell, "_LOADED", {})
+def test_a_sweep_over_models_and_regimes_loads_each_once(nothing_loaded):
     cells = [f"model.std={0.1 * k}" for k in range(1, 9)]
     first = [problem_of(compose(each), "cpu") for each in cells]
     again = [problem_of(compose(each, "solver=heun"), "cpu") for each in cells]
     assert all(a is b for a, b in zip(first, again, strict=True))
     problem_of(compose("model.std=0.9"), "cpu")
-    assert len(cell._LOADED) <= cell.MOST_LOADED
+    assert cell._problem.cache_info().currsize == cell._model.cache_info().currsize == cell.KEPT
 
 
 def test_a_floor_is_shared_by_networks_and_keeps_none_alive(monkeypatch):

@@ -16,7 +16,6 @@ from hydra.utils import instantiate
 from seedsbench import cli
 from seedsbench.bench.stopping import Stopped
 from seedsbench.launchers import told as in_progress
-from seedsbench.lost_workers import surviving
 
 CELLS = ["model=gaussian_mixture", "solver=seeds1", "nfe=6,8", "samples=20", "device=cpu", "study=s"]
 
@@ -36,6 +35,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     for name in ("SEEDSBENCH_STUDY", "SEEDSBENCH_INVOCATION", "SEEDSBENCH_CONF"):
         monkeypatch.delenv(name, raising=False)
 
@@ -296,28 +296,29 @@ def problem(regime, dies, device="cpu"):
     ],
     ids=lambda launcher: launcher[0],
 )
-def test_a_worker_that_dies_costs_its_own_cell_only(tmp_path, capfd, launcher):
+def test_after_a_worker_has_died_the_same_command_fills_in_what_is_missing(tmp_path, capfd, launcher):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "lost_network.py").write_text(LOST_MODULE)
     for name, dies in (("dies", True), ("waits", False)):
         text = f"_target_: lost_network.problem\ndies: {dies}\n"
         (tmp_path / "mine" / "model" / f"{name}.yaml").write_text(text)
-    (tmp_path / "fatal").touch()
     there = ["--config-dir", "mine", f"hydra/launcher={launcher[0]}", *launcher[1:]]
-    command = [*there, "model=dies,waits,gaussian_mixture", *CELLS[1:2], "nfe=6", *CELLS[3:]]
+    cell = [*CELLS[1:2], "nfe=6", *CELLS[3:]]
+    assert sweep(*there, "model=gaussian_mixture", *cell) == 0
+    (done,) = rows_of(tmp_path / "results" / "s").items()
+    (tmp_path / "fatal").touch()
+    command = [*there, "model=dies,waits,gaussian_mixture", *cell]
     assert sweep(*command) == 1
     rows = rows_of(tmp_path / "results" / "s")
-    assert sorted((row["model"], row["status"]) for row in rows.values()) == [
-        *[("gaussian_mixture", "done"), ("waits", "done")]
-    ]
-    shown = capfd.readouterr()
-    assert shown.out.count("2 cells: 2 done, 0 skipped, 0 failed.") == 1
-    assert shown.err.count("a worker was lost; run the command again for what is missing") == 1
-    assert "Traceback" not in shown.err
+    assert done in rows.items()
+    assert "dies" not in {row["model"] for row in rows.values()}
+    said = capfd.readouterr().err
+    assert said.splitlines()[-1] == "seedsbench: a worker was lost; the same command fills in what is missing"
+    assert "Traceback" not in said
     (tmp_path / "fatal").unlink()
     assert sweep(*command) == 0
     again = rows_of(tmp_path / "results" / "s")
-    assert {key: again[key] for key in rows} == rows
+    assert done in again.items()
     assert sorted(row["model"] for row in again.values()) == ["dies", "gaussian_mixture", "waits"]
 
 
@@ -346,59 +347,9 @@ def test_a_task_of_a_job_that_dies_ends_the_job_though_slurm_lets_the_others_liv
     (tmp_path / "mine" / "model" / "fatal.yaml").write_text("_target_: fatal.problem\n")
     two = ["--config-dir", "mine", "hydra/launcher=slurm_8gpu", "hydra.launcher.tasks_per_node=2"]
     assert sweep(*two, "model=fatal", *CELLS[1:2], "nfe=6", *CELLS[3:]) == 1
-    (row,) = rows_of(tmp_path / "results" / "s").values()
-    assert (row["status"], row["reason"][:11]) == ("failed", "rank 1 died")
+    assert rows_of(tmp_path / "results" / "s") == {}
     assert (tmp_path / "slurm" / "runs-7").read_text() == "1"
     assert "a worker was lost" in capfd.readouterr().err
-
-
-@needs_submitit
-def test_submitits_other_jobs_are_waited_for_when_one_is_lost(monkeypatch):
-    from submitit import Job
-    from submitit.core.utils import UncompletedJobError
-
-    class Lost(Job):
-        _cancel_at_deletion = False
-
-        def __init__(self):
-            pass
-
-        def wait(self):
-            raise UncompletedJobError("job 3 has not produced any output")
-
-        @property
-        def _sub_jobs(self):
-            return []
-
-    with surviving("submitit_local") as lost:
-        (nothing,) = Lost().results()
-    assert nothing.return_value is None
-    assert lost == ["job 3 has not produced any output"]
-    with pytest.raises(UncompletedJobError):
-        Lost().results()
-
-
-@needs_joblib
-def test_what_is_left_when_a_worker_of_joblib_died_runs_one_by_one(monkeypatch, capsys):
-    from hydra_plugins.hydra_joblib_launcher import _core
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    asked = []
-
-    def launch(launcher, cells, first):
-        asked.append((cells, first))
-        if ["nfe=2"] in cells:
-            raise TerminatedWorkerError
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=1.0) for _ in cells]
-
-    monkeypatch.setattr(_core, "launch", launch)
-    cells = [["nfe=1"], ["nfe=2"], ["nfe=3"]]
-    with surviving("joblib") as lost:
-        results = _core.launch(None, cells, 5)
-    assert [result.return_value for result in results] == [1.0, None, 1.0]
-    assert asked == [(cells, 5), *[([cell], 5 + i) for i, cell in enumerate(cells)]]
-    assert lost == ["nfe=2: its worker died (killed, or out of memory?)"]
-    assert capsys.readouterr().err.count("a worker was lost") == 1
 
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_slurm"])

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import shutil
 from functools import reduce
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from seedsbench.diffusion import fused, ieee, philox
+from seedsbench.diffusion import ieee, philox
 from seedsbench.diffusion.noise import LABELS, LATENTS, STEPS, Philox, latents, random_classes
 from seedsbench.diffusion.philox import philox4x32, philox_normal, philox_uniform
 from seedsbench.noise import Recorded, Silent
@@ -90,35 +89,6 @@ def test_bits_do_not_depend_on_threads(threads):
         assert torch.equal(philox_normal(indices, 3072, **name), plain_normals(indices, 3072, **name))
     finally:
         torch.set_num_threads(before)
-
-
-def test_each_value_alone_gives_the_same_bits():
-    indices = torch.tensor([9, 3, 2**31 + 5])
-    drawn = fused._drawn(fused.each_value, indices, 3073, 7, 2, 3)
-    assert torch.equal(drawn, philox_normal(indices, 3073, seed=7, stream=2, draw=3))
-
-
-def test_normals_run_uncompiled_where_compilation_fails(monkeypatch, caplog):
-    def broken(*_):
-        raise RuntimeError("no Triton here")
-
-    for made in (broken, lambda *a: fused.each_value(*a) * (1 + 1e-15)):
-        monkeypatch.setattr(fused, "compiled", lambda made=made: made)
-        fused.fused.cache_clear()
-        with caplog.at_level("DEBUG"):
-            assert fused.fused("cpu") is fused.fused("cpu") is None
-    fused.fused.cache_clear()
-    assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
-    assert "no Triton here" in caplog.text
-    assert "differ in their last bits" in caplog.text
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
-def test_compiled_normals_agree():
-    drawn = fused._drawn(fused.compiled(), torch.arange(7), 3073, 7, 2, 3)
-    plain = philox_normal(torch.arange(7), 3073, seed=7, stream=2, draw=3)
-    assert torch.allclose(drawn, plain, rtol=0, atol=1e-12)  # their square roots may round differently
 
 
 @pytest.fixture(scope="module")

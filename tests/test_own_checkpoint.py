@@ -8,8 +8,8 @@ import pytest
 from edm_checkpoint import CIFAR10, write_edm
 from extractors import HAS_TORCH_FIDELITY, some_images, write_images, write_inception
 
-from seedsbench.data.digests import file_sha256
 from seedsbench.data.images import QUANTISER
+from seedsbench.files.digests import file_sha256
 
 PEAK_MB = 2500
 RUN = """

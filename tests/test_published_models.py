@@ -10,7 +10,6 @@ from torch import nn
 
 from seedsbench import registry
 from seedsbench.api import noise_levels
-from seedsbench.bench import cell
 from seedsbench.bench.model_files import wanted_files
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.registry import build
@@ -27,9 +26,8 @@ NCSNPP |= {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_r
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(cell, "_LOADED", {})
     return tmp_path
 
 
@@ -61,7 +59,7 @@ def problem(name, regime, cache, **sizes):
     write(cache / weights.remote.name, name, regime, **sizes)
     np.savez(cache / reference.remote.name, mu=np.zeros(1), sigma=np.eye(1))
     cfg = compose(f"model={name}", f"regime={regime}", "offline=true")
-    return cfg, cell._model(cfg, "cpu")
+    return cfg, registry.build({**cfg.model, "regime": regime, "device": "cpu"})
 
 
 def check(name, regime, cache, **sizes):

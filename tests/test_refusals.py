@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import cli, registry
 from seedsbench.bench.cell import problem_of
-from seedsbench.bench.class_numbers import _classes, check_classes
+from seedsbench.bench.labels import check_classes
 from seedsbench.composing import compose_each, composing
 from seedsbench.config import BOOLEANS, Config, check_config
 from seedsbench.overrides import GROUPS
@@ -252,4 +252,4 @@ def test_a_class_that_some_model_has_may_run(arguments):
 @pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])
 def test_the_classes_known_unloaded_are_the_models_own(model):
     cfg = compose(f"model={model}")
-    assert _classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim
+    assert known_classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim

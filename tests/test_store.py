@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from cells import rows_of, run
 
-from seedsbench.bench.store import ResultStore, run_key, write_atomic
+from seedsbench.bench.store import ResultStore, run_key
 from seedsbench.diffusion.process import Process
+from seedsbench.files.atomic import write_atomic
 
 UNNAMED_A, UNNAMED_B = "2025-01-01_00-00-00", "2025-01-02_00-00-00"
 

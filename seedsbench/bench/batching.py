@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from seedsbench.bench.precision import tensor_cores
+from seedsbench.bench.precision import out_of_memory, tensor_cores
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 
@@ -23,8 +23,6 @@ CPU_VALUES = 2**25
 MOST = 4096
 GAIN = 0.95
 """A batch of twice the size must take less than this share of the time a sample to be worth it."""
-NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "not enough memory")
-"""In messages of torch's allocator on the CPU, of CUDA itself, and of cuBLAS and cuDNN."""
 
 _FOUND: WeakKeyDictionary[Denoiser, dict[int | str, int]] = WeakKeyDictionary()
 
@@ -54,14 +52,6 @@ class BatchSize:
         self._known[self._asked] = math.ceil(tried / 2)
         log.warning("out of memory with %d samples at a time: going on with %d", tried, self.now)
         return True
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether less at a time may help: torch has a class for some of these errors, and words for the rest."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
-    )
 
 
 def _auto(denoiser: Denoiser, device: str, tf32: bool) -> int:

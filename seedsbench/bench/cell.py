@@ -2,19 +2,18 @@
 
 import logging
 import time
-from collections.abc import Hashable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from seedsbench.bench.kept import kept
 from seedsbench.bench.machine import device_of, make_current
 from seedsbench.bench.own_problems import built
 from seedsbench.bench.partial import forget
 from seedsbench.bench.problems import Model, Problem
 from seedsbench.bench.progress import SweepLine
-from seedsbench.bench.ranks import Ranks, blamed, joined, let_go, tell
+from seedsbench.bench.ranks import Ranks, cells, gathered, joined
 from seedsbench.bench.row_facts import (
     as_used,
     choices_of,
@@ -29,11 +28,12 @@ from seedsbench.bench.sampling import batch_size_for
 from seedsbench.bench.sanity import doubts, facts_in, facts_of
 from seedsbench.bench.science import scientific
 from seedsbench.bench.scoring import beside_fid, floor
-from seedsbench.bench.share import Job, gather, lead, plan_of
+from seedsbench.bench.share import Job, draw, lead, plan_of
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row, run_key
 from seedsbench.bench.yardsticks import measured
 from seedsbench.config import study_folder
+from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,9 @@ MEASURED = (
 """What only a finished cell has; null in the rows of the others, so that every row has every key. Where
 samples diverged, their size is said all the same."""
 
-_LOADED: dict[Hashable, Any] = {}
-MOST_LOADED = 16
-"""Eight networks and the problems they are part of: a sweep over models or regimes loads each once. Of large
-networks (300 million parameters) these are 10 GB."""
+KEPT = 8
+"""Models and problems kept: a sweep over models or regimes loads each once. Of large networks (300 million
+parameters) these are 10 GB."""
 
 
 def problem_of(cfg: DictConfig, device: str) -> Problem:
@@ -60,18 +59,21 @@ def problem_of(cfg: DictConfig, device: str) -> Problem:
     The first that a process asks of its GPU, which it then makes its own.
     """
     make_current(device)
-    keep = partial(kept, _LOADED, most=MOST_LOADED)
-    model = (OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), device)
     options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
-    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else ""
-    return keep(
-        (*model, metrics), lambda: measured(keep(model, lambda: _model(cfg, device)), options, device)
-    )
+    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else "{}"
+    return _problem(OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), metrics, device)
 
 
-def _model(cfg: DictConfig, device: str) -> Model:
-    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    return built(options, str(cfg.regime.name), device)
+@lru_cache(maxsize=KEPT)
+def _problem(model: str, regime: str, metrics: str, device: str) -> Problem:
+    options: Any = OmegaConf.to_container(OmegaConf.create(metrics))
+    return measured(_model(model, regime, device), options, device)
+
+
+@lru_cache(maxsize=KEPT)
+def _model(model: str, regime: str, device: str) -> Model:
+    options: Any = OmegaConf.to_container(OmegaConf.create(model))
+    return built(options, regime, device)
 
 
 def run_cell(
@@ -87,30 +89,8 @@ def run_cell(
     store, ranks = ResultStore(study_folder(cfg)), joined()
     row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
     row.update(seed=seed, command=command, invocation=invocation)
-    number = tell(ranks, lambda: {"cfg": OmegaConf.to_yaml(cfg, resolve=True), "seed": seed})
     try:
-        return _run(cfg, seed, store, row, sweep, ranks, number)
-    except Stopped:
-        failed = blamed(ranks, row)
-        if failed is not None:
-            _stored(store, {"run_key": run_key(scientific(cfg, None, seed)), **failed})
-        raise
-    finally:
-        let_go(ranks, number, None)
-
-
-def _run(
-    cfg: DictConfig,
-    seed: int,
-    store: ResultStore,
-    row: Row,
-    sweep: SweepLine | None,
-    ranks: Ranks,
-    number: int,
-) -> Row:
-    device = str(cfg.device)
-    try:
-        device = device_of(device, ranks.local_rank)
+        device = device_of(str(cfg.device), ranks.local_rank)
         problem = problem_of(cfg, device)
     except Exception as error:
         return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
@@ -123,10 +103,8 @@ def _run(
     if stop_requested():
         raise Stopped
     try:
-        plan = plan_of(cfg, problem, seed)
         row.update(as_used(cfg, problem.denoiser))
-        size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
-        row.update(_execute(Job(cfg, problem, plan, size, device, store, dict(row), ranks, number), sweep))
+        row.update(_execute(_job(cfg, problem, device, store, dict(row), ranks), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
@@ -135,6 +113,40 @@ def _run(
     _stored(store, row)
     forget(store, row["run_key"])
     return row
+
+
+def follow(ranks: Ranks) -> None:
+    """What the ranks other than 0 do: their share of each cell, and nothing else, until rank 0 ends.
+
+    They read no command, run no Hydra and write nothing but their own sums. Raises Stopped when told to stop,
+    or when another rank is gone.
+    """
+    for cell in cells(ranks):
+        try:
+            part: Any = _share(ranks, **cell)
+        except Exception as error:
+            part = reason_of(error)
+        gathered(ranks, part)
+
+
+def _share(ranks: Ranks, cfg: str, row: Row, done: np.ndarray) -> State:
+    """The sums of this rank's share of a cell, told by its resolved configuration as YAML."""
+    composed: Any = OmegaConf.create(cfg)
+    device = device_of(str(composed.device), ranks.local_rank)
+    store = ResultStore(study_folder(composed))
+    problem = problem_of(composed, device)
+    if problem.model_id != row["model_id"]:
+        raise ValueError("the model is another one in each process: let what builds it seed its numbers")
+    job = _job(composed, problem, device, store, row, ranks)
+    mine = job.scorer()
+    draw(job, done, mine)
+    return mine.state()
+
+
+def _job(cfg: DictConfig, problem: Problem, device: str, store: ResultStore, row: Row, ranks: Ranks) -> Job:
+    plan = plan_of(cfg, problem, row["seed"])
+    size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
+    return Job(cfg, problem, plan, size, device, store, row, ranks)
 
 
 def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> Row:
@@ -154,9 +166,10 @@ def _stored(store: ResultStore, row: Row) -> Row:
 def _execute(job: Job, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     cfg, problem, plan = job.cfg, job.problem, job.plan
-    earlier, scorer = lead(job, sweep)
+    earlier, scorer, others = lead(job, sweep)
     started = time.perf_counter()
-    gather(job, scorer)
+    for part in others:
+        scorer.add(part, alongside=True)
     if earlier.n_done:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}

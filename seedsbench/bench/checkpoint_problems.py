@@ -15,8 +15,8 @@ from seedsbench.bench.fetch import Fetched
 from seedsbench.bench.model_files import Wanted, resolve, wanted_files
 from seedsbench.bench.problems import Model
 from seedsbench.checks import Count, Range
-from seedsbench.data.digests import digest
 from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.files.digests import digest
 
 CPU_BATCH = 8
 """Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""

@@ -9,14 +9,16 @@ must find the same. Imports no torch, so that it is quick on login nodes.
 import json
 import logging
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
+
+from seedsbench.files.atomic import write_atomic
+from seedsbench.files.digests import file_sha256, folder_sha256
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +86,14 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to try: attempts, seconds without a byte before one is given up, seconds between two
-    (doubled each time)."""
+    """How long to try: attempts, and seconds without a byte before one is given up."""
 
     attempts: int = 4
     timeout: float = 30.0
-    pause: float = 1.0
+
+
+class _NoUse(Exception):
+    """What is wrong would be wrong the next time too."""
 
 
 def cache_dir() -> Path:
@@ -105,21 +109,22 @@ def cached_path(file: RemoteFile) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """64 hex digits of a file's bytes; FetchError if it cannot be read."""
-    import pooch
-
+    """64 hex digits of a file or folder; FetchError if it cannot be read."""
     try:
-        return pooch.file_hash(str(path), alg="sha256")
+        return folder_sha256(path) if path.is_dir() else file_sha256(path)
     except OSError as error:
-        raise FetchError(f"cannot read {path} ({error.strerror}): make it readable") from error
+        raise FetchError(
+            f"cannot read {error.filename or path} ({error.strerror}): make it readable"
+        ) from error
 
 
 def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None = None) -> Fetched:
     """The file, from the cache or, unless offline, downloaded into it.
 
-    Processes may ask for the same file at once: one downloads, the others wait for it. A killed
-    download leaves a partial file that the next one overwrites. Raises FetchError.
+    Processes may ask for the same file at once: one downloads, the others wait for it. Raises FetchError.
     """
+    from filelock import FileLock
+
     path = cached_path(file)
     if path.is_file():
         return _verified(file, path)
@@ -127,9 +132,16 @@ def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None 
         raise FetchError(f"offline=true and {file.name} is not in the cache: {by_hand(file)}")
     if file.url is None:
         raise FetchError(f"{file.name} cannot be downloaded by a program: {by_hand(file)}")
-    with _lock(path):
-        if not path.is_file():  # else another process brought it while this one waited
-            _download(file, file.url, path, patience or Patience())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():  # else another process brought it while this one waited
+                _download(file, file.url, path, patience or Patience())
+    except OSError as error:
+        raise FetchError(
+            f"cannot write to {path.parent} ({error.strerror or error}): "
+            f"make room there or set {CACHE_VARIABLE}"
+        ) from error
     return _verified(file, path)
 
 
@@ -145,146 +157,101 @@ def record_path(path: Path) -> Path:
 
 
 def _verified(file: RemoteFile, path: Path) -> Fetched:
-    found = sha256_of(path)
-    record = record_path(path)
+    """The file as it is in the cache; FetchError unless it is what is pinned, or what it was at first use."""
+    found, record = sha256_of(path), record_path(path)
     if file.sha256 is not None:
         if found != file.sha256:
             raise FetchError(
                 f"{path} is damaged or another file: sha256 {found}, expected {file.sha256}; "
                 f"delete it to download {file.source} again"
             )
-    elif not record.is_file():
-        _record(file, path, found)
-    elif found != (expected := _recorded(record)):
-        raise FetchError(
-            f"{path} has changed since its first use: sha256 {found}, then {expected}; delete it to download "
-            f"{file.source} again, or delete {record.name} beside it to accept it as it is"
-        )
+    elif record.is_file():
+        try:
+            expected = json.loads(record.read_text())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FetchError(
+                f"{record} cannot be read ({error}): delete it to record the sha256 anew"
+            ) from error
+        if found != expected:
+            raise FetchError(
+                f"{path} has changed since its first use: sha256 {found}, then {expected}; delete it to "
+                f"download {file.source} again, or delete {record.name} beside it to accept it as it is"
+            )
+    else:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entry = {
+            "sha256": found,
+            "url": file.url or file.page,
+            "bytes": path.stat().st_size,
+            "first_use": now,
+        }
+        try:
+            write_atomic(record, json.dumps(entry, indent=1).encode() + b"\n")
+            log.info("%s: sha256 %s, recorded and enforced from now on", path.name, found)
+        except OSError as error:
+            # A shared, read-only cache is legitimate: the row names the weights' hash in any case.
+            log.warning("cannot write %s (%s): the sha256 is not pinned", record, error.strerror)
     return Fetched(path, found)
 
 
-def _record(file: RemoteFile, path: Path, found: str) -> None:
-    from seedsbench.bench.store import write_atomic
-
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entry = {"sha256": found, "url": file.url or file.page, "bytes": path.stat().st_size, "first_use": now}
-    try:
-        write_atomic(record_path(path), json.dumps(entry, indent=1).encode() + b"\n")
-    except OSError as error:
-        # A shared, read-only cache is legitimate: the row names the weights' hash in any case.
-        log.warning("cannot write %s (%s): the sha256 is not pinned", record_path(path), error.strerror)
-        return
-    log.info("%s: sha256 %s, recorded and enforced from now on", path.name, found)
-
-
-def _recorded(record: Path) -> str:
-    try:
-        digits = json.loads(record.read_text())["sha256"]
-        if isinstance(digits, str):
-            return digits
-        reason = "its sha256 is no text"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise FetchError(f"{record} cannot be read ({reason}): delete it to record the sha256 anew")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another process that downloads %s", path.name)
-            lock.acquire()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _unwritable(path: Path, error: OSError) -> FetchError:
-    return FetchError(
-        f"cannot write to {path.parent} ({error.strerror or error}): make room there or set {CACHE_VARIABLE}"
-    )
-
-
 def _download(file: RemoteFile, url: str, path: Path, patience: Patience) -> None:
-    """Download to a partial file, check, rename. Nothing is left behind but by a kill."""
-    partial = path.with_name(f".{path.name}.partial")
-    log.info("downloading %s to %s", url, path)
-    reason, tried, final = "", 0, False
-    try:
-        while tried < patience.attempts and not final:
-            if tried:
-                log.warning("%s: %s; trying again", file.name, reason)
-                time.sleep(patience.pause * 2 ** (tried - 1))
-            reason, final = _attempt(file, url, partial, patience.timeout)
-            tried += 1
-            if not reason:
-                os.replace(partial, path)
-                return
-        raise FetchError(
-            f"cannot fetch {file.name} from {url}: {reason} (attempts: {tried}); "
-            f"try again later, or {by_hand(file)}"
-        )
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _attempt(file: RemoteFile, url: str, partial: Path, timeout: float) -> tuple[str, bool]:
-    """One download: ("", True) if it went well, else (what was wrong, whether trying again is no use)."""
+    """Download beside its place, check, rename. Nothing is left behind but by a kill."""
+    import pooch
     import requests
 
+    beside = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+    beside.mkdir()
+    source = pooch.create(beside, "", registry={file.name: file.sha256}, urls={file.name: url})
+    source.retry_if_failed = patience.attempts - 1
+
+    def get(*given: Any) -> None:
+        _get(given[0], given[1], patience.timeout)
+
     try:
-        _get(file.name, url, partial, timeout)
+        come = source.fetch(file.name, downloader=cast(Any, get))
+        os.chmod(come, 0o644)  # pooch makes files that only their owner can read
+        os.replace(come, path)
+    except (_NoUse, ValueError, requests.RequestException) as error:
+        reason = _reason(error, patience.timeout)
+        raise FetchError(
+            f"cannot fetch {file.name} from {url}: {reason}; try again later, or {by_hand(file)}"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _get(url: str, to: str, timeout: float) -> None:
+    """pooch's download, which raises _NoUse where another attempt is none."""
+    import pooch
+    import requests
+
+    # So that bytes on the wire are the file's own.
+    options: dict[str, Any] = {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}
+    try:
+        pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), **options)(url, to, None)
     except requests.HTTPError as error:
-        response = error.response
-        assert response is not None, "raise_for_status gives it"
-        final = response.status_code not in WORTH_ANOTHER_TRY
-        return f"the server answered {response.status_code} {response.reason}", final
-    except requests.exceptions.ChunkedEncodingError:
-        return "the connection broke before the whole file had come", False
-    except (requests.Timeout, requests.ConnectionError) as error:
-        if "timed out" in str(error):
-            return f"the server sent nothing for {timeout:g} s", False
-        return f"no connection ({_innermost(error)})", False
-    except requests.RequestException as error:
-        return " ".join(str(error).split())[:160], True
-    with partial.open("rb") as stream:
+        if error.response is None or error.response.status_code in WORTH_ANOTHER_TRY:
+            raise
+        raise _NoUse(_reason(error, timeout)) from error
+    with open(to, "rb") as stream:
         start = stream.read(512).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        return "the server sent a web page in its place", True
+        raise _NoUse("the server sent a web page in its place")
     if not start:
-        return "the server sent an empty file", False
-    found = sha256_of(partial)
-    if file.sha256 is not None and found != file.sha256:
-        return f"what came has sha256 {found}, expected {file.sha256}", False
-    return "", True
+        raise ValueError("the server sent an empty file")
 
 
-def _get(name: str, url: str, partial: Path, timeout: float) -> None:
-    import pooch
-    from tqdm import tqdm
+def _reason(error: Exception, timeout: float) -> str:
+    import requests
 
-    # total: pooch sets the right one, but asks for the bar's truth value, which a bar without one has not.
-    with tqdm(total=1, desc=name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        headers = {"Accept-Encoding": "identity"}  # so that bytes on the wire are the file's own
-        downloader: Any = pooch.HTTPDownloader  # its annotations allow no bar of one's own, its manual does
-        downloader(progressbar=bar, timeout=timeout, headers=headers)(url, str(partial), None)
-
-
-def _innermost(error: BaseException) -> str:
-    """The cause that says something: of nested connection errors the deepest."""
-    while True:
-        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-        if not isinstance(inner, BaseException):
-            return " ".join(str(error).split("object at")[-1].split(": ", 1)[-1].split())[:120]
-        error = inner
+    said = " ".join(str(error).split())
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke before the whole file had come"
+    if isinstance(error, requests.Timeout | requests.ConnectionError):
+        if "timed out" in said:
+            return f"the server sent nothing for {timeout:g} s"
+        return f"no connection ({said.rpartition(': ')[2]:.120})"
+    return said[:400]

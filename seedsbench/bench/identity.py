@@ -1,18 +1,15 @@
 """Who a problem is, from files and options alone, before any network is loaded.
 
-The builders in `bench.problems` take their identities from here, and plan=true knows run_keys by them.
+The builders in `bench.problems` take their identities from here.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from seedsbench.data.digests import digest
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.analytic import check_mixture
+from seedsbench.files.digests import digest
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,3 @@ def finite_glyphs_identity(regime: str, name: str, n_images: int) -> Identity:
 
 def _analytic(regime: str, parameters: dict[str, Any]) -> Identity:
     return Identity(digest(parameters, regime), digest(parameters), digest(parameters))
-
-
-_KNOWN: dict[str, Callable[..., Identity]] = {
-    "seedsbench.bench.problems.glyphs_problem": glyphs_identity,
-    "seedsbench.bench.problems.mixture_problem": mixture_identity,
-    "seedsbench.bench.problems.finite_glyphs_problem": finite_glyphs_identity,
-}
-
-
-def identity_of(cfg: DictConfig) -> Identity | None:
-    """Of the problem of a composed cell; None where only building the problem can tell."""
-    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    target = options.pop("_target_", None)
-    if target not in _KNOWN or "_target_" in cfg.metrics:
-        return None
-    return _KNOWN[target](cfg.regime.name, **options)

@@ -1,19 +1,18 @@
-"""Which machine this is, asking torch nothing that can be known without it; durations as people say them."""
+"""Which machine and device this is; durations as people say them."""
 
-import hashlib
-import importlib.util
 import os
 import platform
-import re
-import sys
 from functools import lru_cache
-from pathlib import Path
+
+import torch
+
+from seedsbench.files.digests import digest
 
 
 @lru_cache(maxsize=1)
 def machine() -> str:
     """8 hex digits that tell this machine from others, without naming it."""
-    return hashlib.sha256(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode()).hexdigest()[:8]
+    return digest(f"{platform.node()}/{platform.machine()}/{os.cpu_count()}".encode())[:8]
 
 
 def device_of(name: str, local_rank: int | None = None) -> str:
@@ -29,8 +28,6 @@ def device_of(name: str, local_rank: int | None = None) -> str:
         return "cpu"
     if local_rank is None:
         return "cuda"
-    import torch
-
     return f"cuda:{local_rank % torch.cuda.device_count()}"
 
 
@@ -41,36 +38,12 @@ def make_current(device: str) -> None:
     `device_of` says; one without a number is no choice, and the CPU is none either.
     """
     if device.startswith("cuda:"):
-        import torch
-
         torch.cuda.set_device(device)
 
 
 def has_cuda() -> bool:
-    """Whether torch sees a CUDA device; while torch is not loaded, judged by its build and device files."""
-    if "torch" in sys.modules or sys.platform != "linux":
-        import torch
-
-        return bool(torch.cuda.is_available())
-    spec = importlib.util.find_spec("torch")
-    version = Path(spec.origin).with_name("version.py") if spec and spec.origin else Path()
-    text = version.read_text() if version.is_file() else ""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    for build, files in (("cuda", "nvidia[0-9]*"), ("hip", "kfd")):
-        said = re.search(rf"^{build}.*=\s*(\S+)", text, re.MULTILINE)
-        if said and said[1] != "None" and not hidden and any(Path("/dev").glob(files)):
-            return True
-    return False
-
-
-def threads() -> int | None:
-    """Threads torch computes with; None if only torch can tell, and it is not loaded."""
-    if "torch" in sys.modules:
-        import torch
-
-        return torch.get_num_threads()
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() else None
+    """Whether torch sees a CUDA device."""
+    return torch.cuda.is_available()
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +53,7 @@ def resolve(wanted: Wanted, *, offline: bool) -> Fetched:
     if wanted.remote is not None:
         return fetch(wanted.remote, offline=offline)
     assert wanted.path is not None
-    if wanted.path.is_dir():
-        return Fetched(wanted.path, _sha256_of_folder(wanted.path))
-    if not wanted.path.is_file():
+    if not wanted.path.exists():
         raise FetchError(f"{wanted.key}={wanted.path}: no such file; give the path of a file that is there")
     return Fetched(wanted.path, sha256_of(wanted.path))
 
@@ -159,11 +156,3 @@ def place_of(path: Any) -> tuple[Path, str]:
 def absolute(path: Any) -> Path:
     """A path of a configuration, from where the command runs."""
     return Path(str(path)).expanduser().absolute()
-
-
-def _sha256_of_folder(folder: Path) -> str:
-    sha = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            sha.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
-    return sha.hexdigest()

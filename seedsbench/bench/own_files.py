@@ -10,7 +10,7 @@ from seedsbench import registry
 from seedsbench.bench.fetch import sha256_of
 from seedsbench.bench.model_files import place_of
 from seedsbench.checks import nearest
-from seedsbench.data.digests import digest
+from seedsbench.files.digests import digest
 
 AROUND = ("name", "shape", "classes", "reference", "offline", "licence", "note")
 """Entries of a model's YAML that are not for a function of one's own, unless that declares them."""

@@ -23,9 +23,9 @@ from seedsbench.bench.model_files import place_of, resolve, wanted_files
 from seedsbench.bench.own_files import defined_in, entries_for, modules_beside, source_id
 from seedsbench.bench.problems import Model
 from seedsbench.checks import nearest
-from seedsbench.data.digests import digest
 from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import adapted
+from seedsbench.files.digests import digest
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from seedsbench.bench.scoring import Scorer
-from seedsbench.bench.store import UNNAMED, ResultStore, write_atomic
+from seedsbench.bench.store import UNNAMED, ResultStore
+from seedsbench.files.atomic import write_atomic
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)

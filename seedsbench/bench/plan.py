@@ -1,15 +1,13 @@
-"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing.
-
-Needs no torch where identities and speeds are known without it (see `seedsbench.without_torch`).
-"""
+"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing."""
 
 from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.api import steps_of
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.dry_run import still_to_fetch
-from seedsbench.bench.estimate import estimate, estimate_lines
-from seedsbench.bench.identity import Identity, identity_of
+from seedsbench.bench.estimate import estimate_lines
+from seedsbench.bench.identity import Identity
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.science import scientific
 from seedsbench.bench.store import ResultStore, run_key
@@ -24,27 +22,19 @@ def plan_text(cells: list[DictConfig]) -> str:
     """
     lines, left = [], []
     for cfg in cells:
-        who = _identity(cfg)
-        told, nfe, count = _lines(cfg, who)
+        told, nfe, count = _lines(cfg, _identity(cfg))
         lines += told
         if count:
-            left.append((cfg, who, nfe, count))
+            left.append((cfg, nfe, count))
     if not cells:
         return "0 cells"
-    study = study_folder(cells[0])
-    told = estimate_lines(estimate(left, study.parent), study)
+    told = estimate_lines(left, study_folder(cells[0]))
     return "\n".join([f"{len(lines)} cell{'s' * (len(lines) != 1)}", *lines, *told])
 
 
 def _identity(cfg: DictConfig) -> Identity | None:
     """Who the cell's problem is; None if its files are not here, so that no row of it can be known."""
-    device = device_of(cfg.device)
-    known = identity_of(cfg)
-    if known is None and not still_to_fetch(cfg):
-        from seedsbench.bench.cell import problem_of
-
-        known = problem_of(cfg, device).identity
-    return known
+    return None if still_to_fetch(cfg) else problem_of(cfg, device_of(cfg.device)).identity
 
 
 def _lines(cfg: DictConfig, who: Identity | None) -> tuple[list[str], int, int]:

@@ -7,13 +7,13 @@ convolutions alone get the low precision, as in the half-precision mode of Karra
 
 import copy
 import functools
+import inspect
 import os
 import shutil
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,18 +21,18 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.bench.arithmetic import check_precision
-from seedsbench.bench.kept import kept
+from seedsbench.config import check_precision
 from seedsbench.denoisers.base import Denoiser, FixedBatch
-from seedsbench.metrics.extraction import FLAGS
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_MADE = 4
 """Variants kept of a denoiser, and sizes compiled of each: they hold weights, and graphs on a GPU memory."""
-UNGUARDED = hasattr(torch.compiler, "skip_all_guards_unsafe")
-"""Whether torch can leave out the check that a graph still fits its arguments (from 2.8). There is one graph
-for each kind of argument here, and the check fails by chance where several threads make it: torch would then
-compile again and, after eight times, give up. Without this, threads take turns."""
+ISOLATED = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+"""Whether torch keeps the graphs of one network apart from those of others of its class. Each then has one
+graph for each kind of argument, whose check (which fails by chance where several threads make it) can be left
+out. Without this, threads take turns, and a process can compile eight graphs of a class."""
+NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "not enough memory")
+"""In messages of torch's allocator on the CPU, of CUDA itself, and of cuBLAS and cuDNN."""
 
 _MADE: WeakKeyDictionary[Denoiser, dict[Hashable, Denoiser]] = WeakKeyDictionary()
 
@@ -61,34 +61,39 @@ def variant(
     return denoiser
 
 
-def release(denoiser: Denoiser, device: str) -> None:
+def release(device: str) -> None:
     """Give back what compiled variants hold of a device's memory; they are made anew when next asked for."""
-    for made in [denoiser, *_MADE.get(denoiser, {}).values()]:
-        known = _MADE.get(made, {})
-        for key in [key for key in known if isinstance(key, tuple)]:
-            del known[key]
+    made = list(_MADE.values())
+    compiled = [(variants, key) for variants in made for key in variants if isinstance(key, tuple)]
+    for variants, key in compiled:
+        del variants[key]
+    if compiled:  # torch keeps graphs longer than the networks they are of
+        torch.compiler.reset()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 
 
 def _kept(denoiser: Denoiser, key: Hashable, change: Callable[[nn.Module], nn.Module]) -> Denoiser:
     made = _MADE.setdefault(denoiser, {})
-    return kept(made, key, lambda: denoiser.with_network(change), MOST_MADE)
+    variant = made.pop(key) if key in made else denoiser.with_network(change)
+    while len(made) >= MOST_MADE:
+        del made[next(iter(made))]  # the one not used for longest
+    made[key] = variant
+    return variant
 
 
 @contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not.
 
-    For an evaluation at a time: while it holds, no other thread gets to one that wants it otherwise.
+    For an evaluation at a time, as these flags are the whole process's.
     """
-    with FLAGS:
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Lowered(nn.Module):
@@ -141,26 +146,26 @@ class Compiled(nn.Module):
     def __init__(self, network: nn.Module, size: int | None, *, graphs: bool) -> None:
         super().__init__()
         self.network, self.size = network, size
-        self._runs = {labelled: _compiled(network, graphs) for labelled in (False, True)}
+        self._runs = {labelled: _compiled(network, graphs=graphs) for labelled in (False, True)}
         self._ready: set[bool] = set()
         self._compiling = threading.Lock()
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """As the network's own. Raises ValueError, in one line, if it cannot be compiled."""
-        from torch._dynamo import exc
-
         # One noise level for each sample, also where all have the same: one graph for both.
         c_noise = c_noise.expand(len(x)).contiguous()
         given = [value if value is None else self._padded(value) for value in (x, c_noise, labels)]
         labelled = labels is not None
         try:
-            if labelled in self._ready and UNGUARDED:
+            if labelled in self._ready and ISOLATED:
                 return self._runs[labelled](*given)[: len(x)]
             with self._compiling:  # one thread compiles, the others wait
                 found = self._runs[labelled](*given)[: len(x)]
                 self._ready.add(labelled)
                 return found
-        except exc.TorchDynamoException as error:
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ValueError(f"compile=true: {said.strip()[:300]}: use compile=false") from error
 
@@ -169,18 +174,21 @@ class Compiled(nn.Module):
         return value if missing == 0 else torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
 
 
-def _compiled(network: nn.Module, graphs: bool) -> Callable[..., Any]:
+def _compiled(network: nn.Module, *, graphs: bool) -> Callable[..., Any]:
     """The network, compiled at its first call for arguments like that call's; others are not asked for."""
+    how: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"triton.cudagraphs": graphs}}
+    if ISOLATED:
+        how["isolate_recompiles"] = True
+        how["options"]["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
+    return torch.compile(network, **how)
 
-    def evaluated(x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        return network(x, c_noise, labels)
 
-    # torch counts graphs by code object, and allows eight: so each network has its own, not its class's.
-    own = FunctionType(evaluated.__code__.replace(), globals(), "evaluated", None, evaluated.__closure__)
-    options: dict[str, Any] = {"triton.cudagraphs": graphs}
-    if UNGUARDED:
-        options["guard_filter_fn"] = lambda guards: [False for _ in guards]
-    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+def out_of_memory(error: Exception) -> bool:
+    """Whether less at a time may help: torch has a class for some of these errors, and words for the rest."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
+    )
 
 
 def _check_device(precision: str, device: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedsbench.bench.store import write_atomic
+from seedsbench.files.atomic import write_atomic
 from seedsbench.metrics.base import State
 
 N_SHOWN = 10

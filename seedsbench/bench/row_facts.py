@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 import seedsbench
 from seedsbench import registry
 from seedsbench.api import as_trained
+from seedsbench.bench.labels import labels_of
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems import Problem
-from seedsbench.bench.science import PLACES, labels_of, options_of
+from seedsbench.bench.science import PLACES, options_of
 from seedsbench.bench.store import Row
 from seedsbench.config import NUMERICS_VERSION
 from seedsbench.data.images import QUANTISER

@@ -1,24 +1,21 @@
 """Sample indices to batches of finished samples. What sample i is depends on (seed, i) alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from seedsbench.bench.batching import BatchSize, out_of_memory
-from seedsbench.bench.class_numbers import refusal
-from seedsbench.bench.classes import balanced_classes
-from seedsbench.bench.precision import release, tensor_cores, variant
+from seedsbench.bench.batching import BatchSize
+from seedsbench.bench.labels import Labels, classes_of
+from seedsbench.bench.precision import out_of_memory, release, tensor_cores, variant
 from seedsbench.bench.problems import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
-from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents, random_classes
+from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
-
-Labels = str | int
 
 
 @dataclass(frozen=True)
@@ -62,25 +59,6 @@ class SampleBatch:
     nfe: Tensor
 
 
-def classes_of(
-    indices: Tensor, labels: Labels, label_dim: int, seed: int, weights: Sequence[float] | None = None
-) -> Tensor | None:
-    """(B,) class of each sample, None for unconditional sampling. weights: `Denoiser.class_weights`.
-
-    Raises ValueError for labels an unconditional model cannot honour (its "balanced" is "none": there
-    is nothing to balance) and for a class out of range.
-    """
-    if labels == "none" or (labels == "balanced" and label_dim == 0):
-        return None
-    if (refused := refusal(labels, label_dim)) is not None:
-        raise ValueError(refused)
-    if labels == "balanced":
-        return indices % label_dim if weights is None else balanced_classes(indices, weights)
-    if labels == "random":
-        return random_classes(indices, label_dim, seed=seed, weights=weights)
-    return torch.full_like(indices, int(labels))
-
-
 def generate(
     denoiser: Denoiser,
     plan: Plan,
@@ -115,7 +93,7 @@ def generate(
             progress(-sum(spent))
             finished = None
         if finished is None:  # out of the handler, where the error still holds the batch's tensors
-            release(denoiser, device)
+            release(device)
             continue
         yield finished
         indices = indices[len(batch) :]

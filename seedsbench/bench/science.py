@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from seedsbench.bench.identity import Identity
+from seedsbench.bench.labels import labels_of
 from seedsbench.bench.machine import has_cuda
 from seedsbench.bench.model_files import CIRCUMSTANCES
 from seedsbench.config import NUMERICS_VERSION
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
 
 PLACES = ("weights", "reference", "real")
 """Options of a metrics group that say where something is; rows are keyed by what it is."""
-
-
-def labels_of(value: Any) -> str | int:
-    """The `labels` key: balanced, random, none, or a class number."""
-    if value is None:
-        return "none"
-    text = str(value)
-    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:

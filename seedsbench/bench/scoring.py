@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.bench.kept import kept
+from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.previews import Strip
 from seedsbench.bench.problems import Pairs, Problem
-from seedsbench.bench.sampling import Labels, SampleBatch, classes_of
+from seedsbench.bench.sampling import SampleBatch
 from seedsbench.data.images import quantise
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
@@ -243,7 +243,9 @@ def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> f
     """
     yardstick = (replace(problem.identity, model_id=""), problem.real, problem.denoiser.label_dim)
     key = (yardstick, n, labels, splits, sets)
-    return kept(_FLOORS, key, lambda: _floor(problem, n, labels, splits, sets), most=64)
+    if key not in _FLOORS:
+        _FLOORS[key] = _floor(problem, n, labels, splits, sets)
+    return _FLOORS[key]
 
 
 def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:

@@ -7,28 +7,27 @@ are the same to the bit however many ranks and runs made them.
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
 from seedsbench.api import foreign_table, noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.overlap import beside_drawing
-from seedsbench.bench.partial import Saver, about, packed, restore, unpacked
+from seedsbench.bench.labels import classes_of, labels_of
+from seedsbench.bench.partial import Saver, about, restore
 from seedsbench.bench.problems import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
-from seedsbench.bench.ranks import Ranks, in_step, let_go, merged, watch
-from seedsbench.bench.row_facts import describe
-from seedsbench.bench.sampling import Plan, SampleBatch, classes_of, generate
+from seedsbench.bench.ranks import Ranks, broadcast, gathered
+from seedsbench.bench.row_facts import describe, reason_of
+from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.sanity import extents
-from seedsbench.bench.science import labels_of
 from seedsbench.bench.scoring import Scorer, prepared
-from seedsbench.bench.stopping import Stopped
+from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.bench.store import ResultStore, Row
+from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 class Job:
     """A cell as its ranks see it: what to draw, what to score it with, and where its sums are saved.
 
-    row: what is known of the cell before it has run, with its run_key. ranks: who share it, under `number`.
+    row: what is known of the cell before it has run, with its run_key. ranks: who share it.
     """
 
     cfg: DictConfig
@@ -48,7 +47,6 @@ class Job:
     store: ResultStore
     row: Row
     ranks: Ranks
-    number: int
 
     @property
     def of(self) -> dict[str, Any]:
@@ -79,80 +77,67 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     )
 
 
-def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer]:
-    """Rank 0's part of a cell: the sums of earlier runs, and those of its share of what they left."""
+def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
+    """Rank 0's part of a cell: the sums of earlier runs, of its share of what they left, and of the others'.
+
+    Raises ValueError with the rank and the error where one of several could not do its share.
+    """
     earlier, mine = job.scorer(), job.scorer()
     restore(job.store, job.of, earlier, mine, job.cfg.force)
     if earlier.n_done:
         mine = job.scorer()
         log.info("%s: goes on at %d of %d samples", describe(job.row), earlier.n_done, job.plan.samples)
-    let_go(job.ranks, job.number, {"row": job.row, "done": np.packbits(earlier.done).tobytes().hex()})
-    left = job.plan.samples - earlier.n_done
+    if job.ranks.world_size > 1:
+        cfg = OmegaConf.to_yaml(job.cfg, resolve=True)
+        broadcast(job.ranks, {"cfg": cfg, "row": job.row, "done": earlier.done})
+    left, failure = job.plan.samples - earlier.n_done, None
     with CellLine(describe(job.row), left, left * job.cfg.nfe, sweep) as line:
-        in_step(job.ranks, job.number, lambda: draw(job, earlier.done, mine, line))
-    return earlier, mine
-
-
-def gather(job: Job, mine: Scorer) -> None:
-    """Bring the sums of all ranks together on rank 0."""
-    merged(
-        job.ranks,
-        send=lambda: packed(mine.state(), job.of),
-        receive=lambda data: mine.add(unpacked(data)[0], alongside=True),
-    )
+        try:
+            draw(job, earlier.done, mine, line)
+        except Exception as error:
+            if job.ranks.world_size == 1:
+                raise
+            failure = error
+    _, *others = gathered(job.ranks, None)
+    for rank, part in enumerate([failure and reason_of(failure), *others]):
+        if isinstance(part, str):
+            raise ValueError(f"rank {rank}: {part}") from failure
+    return earlier, mine, others
 
 
 def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
     """Draw and score this rank's share of the blocks that are not done, saving the sums now and then.
 
-    The scorer is told how long this took: the drawing, and what the drawing waited for besides, which is
-    features, sums and their saving. On a GPU most of the latter is done during the former and is not
-    counted again, so that both together are what the clock says.
+    The scorer is told the seconds of drawing, and of features, sums and their saving.
     """
     ranks = job.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
     indices = torch.tensor([i for block in blocks for i in scorer.indices(block)], dtype=torch.int64)
-    if not len(indices):
-        return
-    look = watch(ranks, job.number)
     saver = Saver(job.store, job.of, ranks.rank, job.cfg.save_every, len(indices))
 
     def advance(evaluations: int) -> None:
-        look()
+        if stop_requested():
+            raise Stopped
         if line is not None:
             line.advance(evaluations * ranks.world_size)
 
     batches = generate(
-        *(job.problem.denoiser, job.plan, indices),
-        batch_size=job.size,
-        device=job.device,
-        progress=advance,
+        job.problem.denoiser, job.plan, indices, batch_size=job.size, device=job.device, progress=advance
     )
-    with beside_drawing(job.device, job.problem.features.device) as scoring:
-        try:
-            while True:
-                started = time.perf_counter()
-                batch = next(batches, None)
-                drawn = time.perf_counter()
-                scorer.seconds[0] += drawn - started
-                if batch is None:
-                    scoring.wait()
-                else:
-                    scoring.hand_over(partial(_score, job.problem, batch, scorer, saver))
-                scorer.seconds[1] += time.perf_counter() - drawn
-                if batch is None:
-                    return
-                if line is not None:
-                    line.finished(len(batch.indices) * ranks.world_size)
-        except (Exception, Stopped) as error:
-            scoring.wait()  # an error in there is of an earlier batch, and comes first
-            if isinstance(error, Stopped):
-                saver.save(scorer)
-            raise
-
-
-def _score(problem: Problem, batch: SampleBatch, scorer: Scorer, saver: Saver) -> None:
-    """All that becomes of a batch; on a GPU it runs beside the drawing of the next one."""
-    images = prepared(problem, batch)
-    scorer.update(batch.indices, images, batch.nfe, extents(problem, batch))
-    saver.offer(scorer)
+    try:
+        started = time.perf_counter()
+        for batch in batches:
+            drawn = time.perf_counter()
+            scorer.seconds[0] += drawn - started
+            images = prepared(job.problem, batch)
+            scorer.update(batch.indices, images, batch.nfe, extents(job.problem, batch))
+            saver.offer(scorer)
+            started = time.perf_counter()
+            scorer.seconds[1] += started - drawn
+            if line is not None:
+                line.finished(len(batch.indices) * ranks.world_size)
+        if ranks.world_size > 1:
+            saver.save(scorer)  # who waits for another rank cannot be told to stop
+    except Stopped:
+        saver.save(scorer)
+        raise

@@ -4,7 +4,6 @@ A file is written beside its place, synced and renamed, so it is there whole or 
 concurrent jobs never share a file. Imports no torch.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -13,6 +12,9 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from seedsbench.files.atomic import write_atomic
+from seedsbench.files.digests import digest
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def run_key(scientific: dict[str, Any]) -> str:
     `scientific` holds all that can change the numbers and nothing else (no device, batch size, path).
     """
     text = json.dumps(scientific, sort_keys=True, separators=(",", ":"), allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(text.encode())
 
 
 def _clean(value: Any) -> Any:
@@ -39,22 +41,6 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(v) for v in value]
     return value
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a temporary file in the same folder, fsync and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 class ResultStore:

@@ -5,7 +5,6 @@ the network's state, with its configuration and provenance as JSON in the metada
 """
 
 import difflib
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.precond import PRECONDITIONERS
 from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.files.digests import file_sha256
 
 # Large enough for full kernel efficiency, small enough that padding the last batch costs little.
 CPU_BATCH = 64
@@ -35,7 +35,7 @@ def weights_path(regime: str) -> Path:
 
 def model_id(regime: str) -> str:
     """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
-    return hashlib.sha256(_existing(weights_path(regime)).read_bytes()).hexdigest()[:16]
+    return file_sha256(_existing(weights_path(regime)))[:16]
 
 
 def provenance(path: Path) -> dict[str, object]:

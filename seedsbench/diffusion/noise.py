@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.fused import normals
-from seedsbench.diffusion.philox import philox_words
+from seedsbench.diffusion.philox import philox_normal, philox_words
 
 LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
 EXACT = 2**30
@@ -69,7 +68,7 @@ class Philox(_FromNormals):
 
     def normal(self) -> Tensor:
         size = int(np.prod(self._shape))
-        z = normals(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
+        z = philox_normal(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
         self._draw += 1
         return z.to(self._dtype).reshape(-1, *self._shape)
 

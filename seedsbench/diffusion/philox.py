@@ -14,7 +14,6 @@ torch's own sqrt: where torch has MKL, one float64 root in a hundred is off by i
 
 import math
 import struct
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,11 +34,11 @@ SIN_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * 
 COS_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k) / math.factorial(2 * k) for k in range(8))
 
 
-def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Any, Any]) -> tuple[Tensor, ...]:
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
     """Ten rounds of Philox-4x32 on int64 tensors that hold 32-bit words.
 
-    counter: four broadcastable int64 tensors with values in [0, 2**32). key: two such integers, or
-    tensors () of them. Returns four int64 tensors with values in [0, 2**32). The product of two 32-bit
+    counter: four broadcastable int64 tensors with values in [0, 2**32). key: two such integers.
+    Returns four int64 tensors with values in [0, 2**32). The product of two 32-bit
     words overflows only into the sign bit of int64, so the masked shifts below are exact.
     """
     c0, c1, c2, c3 = (

@@ -1,4 +1,4 @@
-"""What a metric is, what it is fed, and what several of them share.
+"""What several metrics share.
 
 A metric must not depend, in any bit, on how samples were batched, ordered or split over ranks. Two
 ways lead there: sums of integers (moments, Inception score), which are exact in any order, and a
@@ -7,8 +7,6 @@ table filled by sample index (KID, precision and recall), whose scoring sees one
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,34 +15,6 @@ from torch import Tensor
 
 State = dict[str, np.ndarray]
 """What an accumulator has seen, as plain arrays: to be saved, sent, and added to another's, exactly."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What an extractor makes of one batch of images.
-
-    features: (B, D), any float dtype. logits: (B, K) unnormalised class scores, or None where the
-    extractor has no classifier.
-    """
-
-    features: Tensor
-    logits: Tensor | None = None
-
-
-class Metric(Protocol):
-    """A score that samples are streamed into."""
-
-    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
-        """Add a batch: features (B, D), logits (B, K) or None, sample indices (B,) int64."""
-        ...
-
-    def merge(self, other: Any) -> None:
-        """Add what another instance with the same settings has seen (another rank's samples)."""
-        ...
-
-    def compute(self, reference: Any) -> dict[str, float]:
-        """The scores by name. What `reference` is, moments or features or nothing, the metric says."""
-        ...
 
 
 class FeatureTable:
@@ -78,12 +48,6 @@ class FeatureTable:
         self.rows[where] = torch.from_numpy(state["rows"])
         self.seen[where] = True
 
-    def merge(self, other: "FeatureTable") -> None:
-        if other.rows.shape != self.rows.shape:
-            mine, theirs = tuple(self.rows.shape), tuple(other.rows.shape)
-            raise ValueError(f"cannot merge feature tables of shapes {mine} and {theirs}")
-        self.add(other.state())
-
     def complete(self) -> Tensor:
         """All rows (n_total, D); ValueError that names the first missing sample index."""
         if not self.seen.all():
@@ -91,7 +55,7 @@ class FeatureTable:
             first = int((~self.seen).nonzero()[0])
             raise ValueError(
                 f"{missing} of {len(self.seen)} samples were not scored, the first has index {first}: "
-                "update or merge them first"
+                "update or add them first"
             )
         return self.rows
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedsbench.data.digests import digest, file_sha256
+from seedsbench.files.digests import digest, file_sha256
 from seedsbench.metrics.extraction import Extractor, full_precision
 
 SIZE, PATCH, HEAD = 224, 14, 64

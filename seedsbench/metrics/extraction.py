@@ -1,6 +1,5 @@
 """What feature extractors share: one shape, an identity by content, the same arithmetic everywhere."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +12,6 @@ from seedsbench.side_by_side import side_by_side
 
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
-FLAGS = threading.RLock()
-"""Held by whoever sets torch's flags of precision, which all threads share, until they are as they were.
-
-So two threads ask a GPU for their products and convolutions in turn, and it works on both at once. In turn
-too they need the memory for it: what a network's layers hold is free again before the other's begins.
-"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,7 @@ class Extractor:
     name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
     quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples. weights_id: of its
     weights file. block: images it sees at a time, always exactly so many. device: where it runs; on a GPU it
-    is called in a thread and a stream of its own, and sets what flags it needs by `full_precision`.
+    sets what flags it needs by `full_precision`.
     """
 
     name: str
@@ -67,18 +60,14 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
     """float32 convolutions and products as such, not TF32, and by algorithms that do not depend on luck.
 
     TF32 keeps 10 bits of a feature: enough to move a small FID, and only on some devices. A CPU has none.
-    For a call of a network at a time (see FLAGS); images are better moved to the device before it.
     """
     if torch.device(device).type == "cpu":
         yield
         return
-    with FLAGS:
-        matmul = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-            ):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = matmul
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul

@@ -55,9 +55,6 @@ class FID:
         """Add features (B, D); logits and indices are not used."""
         self.sums.update(features)
 
-    def merge(self, other: "FID") -> None:
-        self.sums.merge(other.sums)
-
     def compute(self, reference: Moments) -> dict[str, float]:
         """{"fid": distance of the samples' moments from the reference's}."""
         mine = self.sums.moments()

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedsbench.data.digests import digest, file_sha256
-from seedsbench.data.torchvision_operators import declare_torchvision_operators
+from seedsbench.files.digests import digest, file_sha256
 from seedsbench.metrics.extraction import Extractor, full_precision
 
 FEATURES, CLASSES = 2048, 1008
@@ -135,17 +134,17 @@ def empty_network() -> nn.Module:
 
 
 def _torch_fidelity_class() -> Any:
-    """torch-fidelity's class, imported only now. It imports torchvision, whose CUDA build fails on a CPU
-    torch for want of two operators that nothing here calls: they are then declared, and it imports."""
-    name = "torch_fidelity.feature_extractor_inceptionv3"
+    """torch-fidelity's class, imported only now, and torchvision with it."""
     try:
-        return importlib.import_module(name).FeatureExtractorInceptionV3
+        return importlib.import_module(
+            "torch_fidelity.feature_extractor_inceptionv3"
+        ).FeatureExtractorInceptionV3
     except ImportError as error:
         raise ValueError(
             f"metrics=inception needs torch-fidelity and torchvision ({error}): pip install torch-fidelity"
         ) from error
     except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        declare_torchvision_operators()
-        return importlib.import_module(name).FeatureExtractorInceptionV3
+        raise ValueError(
+            f"metrics=inception needs a torchvision made for this torch ({torch.__version__}): {error}; "
+            "install both from one index, as pip install torch torchvision"
+        ) from error

@@ -65,13 +65,6 @@ class InceptionScore:
         np.add.at(self.probabilities, split, p)
         np.add.at(self.negentropy, split, p_log_p)
 
-    def merge(self, other: "InceptionScore") -> None:
-        mine = (self.n_total, self.n_classes, self.splits)
-        theirs = (other.n_total, other.n_classes, other.splits)
-        if mine != theirs:
-            raise ValueError(f"cannot merge scores with (n_total, n_classes, splits) {mine} and {theirs}")
-        self.add(other.state())
-
     def state(self) -> State:
         """Sums over each split, as integers: counts and negentropy (splits,), probabilities (splits, K)."""
         return {"counts": self.counts, "probabilities": self.probabilities, "negentropy": self.negentropy}

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.diffusion.philox import philox_uniform
-from seedsbench.metrics.base import FeatureTable, as_matrix, one_thread
+from seedsbench.metrics.base import as_matrix, one_thread
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """x (m, D), y (n, D) -> (m, n)."""
@@ -73,31 +73,6 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel = cubic_kernel) -> float:
     """Unbiased squared MMD of x (m, D) and y (n, D) (Gretton et al. 2012, eq. 3)."""
     xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
     return float(_off_diagonal_mean(xx) + _off_diagonal_mean(yy) - 2 * xy.mean())
-
-
-class KernelDistance:
-    """Streaming `kernel_distance` of n_total samples with D = dim features."""
-
-    def __init__(
-        self, n_total: int, dim: int, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-    ) -> None:
-        _check_sizes(n_total, subsets, subset_size)
-        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
-        self.table = FeatureTable(n_total, dim)
-
-    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
-        """Add features (B, D) of the samples with these indices; logits are not used."""
-        self.table.update(features, logits, indices)
-
-    def merge(self, other: "KernelDistance") -> None:
-        self.table.merge(other.table)
-
-    def compute(self, reference: ArrayLike | Tensor) -> dict[str, float]:
-        """{"kid_mean", "kid_std"} against reference features (n, D)."""
-        mean, std = kernel_distance(
-            self.table.complete(), reference, self.subsets, self.subset_size, seed=self.seed
-        )
-        return {"kid_mean": mean, "kid_std": std}
 
 
 def _off_diagonal_mean(kernel: Tensor) -> Tensor:

@@ -91,13 +91,6 @@ class MomentSum:
         for block in whole.split(BLOCK):
             self._multiply(block)
 
-    def merge(self, other: "MomentSum") -> None:
-        """Add another sum with the same dim, n_max and bound."""
-        mine, theirs = (self.dim, self.n_max, self.bound), (other.dim, other.n_max, other.bound)
-        if mine != theirs:
-            raise ValueError(f"cannot merge moments with (dim, n_max, bound) {mine} and {theirs}")
-        self.add(other.state())
-
     def state(self) -> State:
         """All of it as integers: n (), total (D,) and products (D, D), int64."""
         n = np.array(self.n, dtype=np.int64)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from seedsbench.metrics.base import FeatureTable, as_matrix
+from seedsbench.metrics.base import as_matrix
 
 # Entries of a block of distances: 128 MiB of float64.
 BLOCK_ENTRIES = 2**24
@@ -52,29 +52,6 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int 
         "density": pairs / (k * len(y)),
         "coverage": covered / len(x),
     }
-
-
-class PrecisionRecall:
-    """Streaming `precision_recall` of n_total generated samples with D = dim features."""
-
-    def __init__(self, n_total: int, dim: int, k: int = 3) -> None:
-        if not 1 <= k < n_total:
-            raise ValueError(
-                f"k = {k} neighbours do not exist among {n_total} samples: use 1 to {n_total - 1}"
-            )
-        self.k = k
-        self.table = FeatureTable(n_total, dim)
-
-    def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
-        """Add features (B, D) of the samples with these indices; logits are not used."""
-        self.table.update(features, logits, indices)
-
-    def merge(self, other: "PrecisionRecall") -> None:
-        self.table.merge(other.table)
-
-    def compute(self, reference: ArrayLike | Tensor) -> dict[str, float]:
-        """precision, recall, density, coverage against the features (n, D) of real images."""
-        return precision_recall(reference, self.table.complete(), self.k)
 
 
 def _on_grid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

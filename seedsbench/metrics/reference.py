@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.data.digests import digest
 from seedsbench.data.pictures import ARRAY, Picture, image_names, pictures
+from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments, MomentSum
 

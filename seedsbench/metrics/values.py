@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from seedsbench.data.digests import digest
+from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor
 
 MOST = 4096

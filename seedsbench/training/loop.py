@@ -3,8 +3,6 @@
 import copy
 import logging
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
+from seedsbench.files.atomic import replacing
 from seedsbench.training.options import TrainingOptions
 
 log = logging.getLogger(__name__)
@@ -88,7 +87,8 @@ def train(
             total.zero_()
         if done % options.checkpoint_every == 0 and done < options.iterations:
             state = _state(done, seconds + time.perf_counter() - began, network, optimizer, ema, options)
-            save_atomically(path, lambda temporary, state=state: torch.save(state, temporary))
+            with replacing(path) as temporary:
+                torch.save(state, temporary)
     return ema, seconds + time.perf_counter() - began
 
 
@@ -174,17 +174,3 @@ def _resume(
         mine.copy_(stored)
     log.info("%s: resumed at iteration %d", options.target, state["iteration"])
     return state["iteration"], state["seconds"]
-
-
-def save_atomically(path: Path, save: Callable[[Path], object]) -> None:
-    """Call `save` with a temporary name beside `path`, then rename: no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        save(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,9 +19,10 @@ from seedsbench.denoisers.embedded import load_network, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.files.atomic import replacing
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score
-from seedsbench.training.loop import checkpoint_path, save_atomically, train
+from seedsbench.training.loop import checkpoint_path, train
 from seedsbench.training.losses import denoising_loss, feature_loss
 from seedsbench.training.options import TrainingOptions
 from seedsbench.training.pool import Pool, generator_of, make_pool
@@ -192,6 +193,7 @@ def _write_npz(arrays: dict, path: Path) -> None:
 
 
 def _save(path: Path, save: Callable[[Path], object]) -> Path:
-    save_atomically(path, save)
+    with replacing(path) as temporary:
+        save(temporary)
     log.info("wrote %s (%d bytes)", path, path.stat().st_size)
     return path

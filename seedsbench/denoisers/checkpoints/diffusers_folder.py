@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedsbench.data.torchvision_operators import declare_torchvision_operators
 from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.unet_blocks import check_size
@@ -195,17 +194,6 @@ def _variant(folder: Path) -> str | None:
     return found.pop()
 
 
-def _unet_class(library: Any) -> Any:
-    """UNet2DModel, which the library imports only now, and some versions torchvision with it."""
-    try:
-        return library.UNet2DModel
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        declare_torchvision_operators()
-        return library.UNet2DModel
-
-
 def _unet(folder: Path) -> Any:
     try:
         import diffusers  # pyright: ignore[reportMissingImports]
@@ -213,8 +201,9 @@ def _unet(folder: Path) -> Any:
         raise CheckpointError(
             f"{folder} needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
         ) from error
+    library: Any = diffusers
     try:
-        unet, info = _unet_class(diffusers).from_pretrained(
+        unet, info = library.UNet2DModel.from_pretrained(
             str(folder),
             local_files_only=True,
             output_loading_info=True,
@@ -225,6 +214,8 @@ def _unet(folder: Path) -> Any:
         raise
     except Exception as error:  # the library's errors are of many types
         said = " ".join(str(error).split())[:200]
+        if "torchvision::" in str(error):
+            said += "; install a torchvision made for this torch, as pip install torch torchvision does"
         raise CheckpointError(f"{folder} cannot be loaded by diffusers: {said}") from error
     # The library itself fills what is missing with random numbers and only warns.
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -1,6 +1,5 @@
 """What all readers of checkpoints share: their error, the file in memory, safe `torch.load`, content ids."""
 
-import hashlib
 import mmap
 import os
 import stat
@@ -14,6 +13,7 @@ import torch
 from seedsbench.denoisers.checkpoints.pickle_machine import run
 from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Damaged, Global, Policy, Refused, shown
 from seedsbench.denoisers.checkpoints.torch_blob import DTYPES, FORMAT, MAGIC
+from seedsbench.files.digests import file_sha256
 
 MAX_FILE_BYTES = 32 * 2**30
 MAX_PICKLE_BYTES = 256 * 2**20
@@ -43,11 +43,7 @@ def file_id(path: str | Path) -> str:
     """
     path = Path(path).expanduser()
     _check_file(path, MAX_FILE_BYTES)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
+    return file_sha256(path)[:16]
 
 
 def mapped(path: Path, max_bytes: int = MAX_FILE_BYTES) -> memoryview:

@@ -24,6 +24,7 @@ from seedsbench.denoisers.checkpoints.pickle_policy import shown
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
 from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.diffusion.noise import latents
+from seedsbench.files.atomic import replacing
 
 ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
@@ -41,21 +42,10 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], config: dic
     metadata = {ENTRY: _json({"format": FORMAT, "version": VERSION, "config": config})}
     tensors = _separate(state_dict)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {shown(error, 200)}") from error
-    try:
-        os.close(descriptor)
-        save_file(tensors, name, metadata=metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be written: {shown(error, 200)}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

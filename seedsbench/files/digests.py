@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 
 def digest(*parts: Any) -> str:
-    """16 hex digits of the JSON, or of the bytes, of the parts."""
+    """16 hex digits of the sha256 of the JSON, or of the bytes, of the parts."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
@@ -16,15 +15,18 @@ def digest(*parts: Any) -> str:
 
 
 def file_sha256(path: str | Path) -> str:
-    """The sha256 of a file, 64 hex digits; remembered while its size and time stay the same."""
-    stat = Path(path).stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, size: int, time: int) -> str:
+    """The sha256 of a file, 64 hex digits."""
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):
             sha.update(chunk)
+    return sha.hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """64 hex digits of the names and contents of all files in a folder, hidden ones apart."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            sha.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return sha.hexdigest()
