@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import cli, registry
 from seedsbench.bench.cell import problem_of
-from seedsbench.bench.labels import check_classes
+from seedsbench.bench.labels import check_classes, known_classes
 from seedsbench.composing import compose_each, composing
 from seedsbench.config import BOOLEANS, Config, check_config
 from seedsbench.overrides import GROUPS
