@@ -33,11 +33,17 @@ COMMAND = "seedsbench model=python model.path=mynet.py:build metrics=values metr
 QUICK = ("model=python", "metrics=values", "metrics.reference=images", "solver=euler", "nfe=4", "samples=8")
 
 
+def forget_loaded():
+    """Have models loaded anew, as another process does."""
+    cell._problem.cache_clear()
+    cell._model.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The current directory, with images to compare with and the recipe's mynet.py."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cell, "_LOADED", {})
+    forget_loaded()
     monkeypatch.setattr(sys, "path", [*sys.path])
     write_images(tmp_path / "images", some_images(200))  # more than values
     (tmp_path / "mynet.py").write_text(MYNET)
@@ -45,7 +51,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def row_of(folder, *overrides):
-    cell._LOADED.clear()
+    forget_loaded()
     return run(folder, *QUICK, *overrides)
 
 
@@ -108,11 +114,11 @@ def test_a_yaml_whose_target_returns_a_denoiser_is_a_model(folder, form, monkeyp
     (folder / "model").mkdir()
     text = f"_target_: own_{form}.build\nname: mine\nshape: [3, 8, 8]\nstd: 0.5\n"
     (folder / "model" / "mine.yaml").write_text(text)
-    cell._LOADED.clear()
+    forget_loaded()
     row = run(folder, *QUICK, "model=mine", config_dirs=[folder])
     assert row["status"] == "done", row["reason"]
     assert row["model"] == "mine"
-    cell._LOADED.clear()
+    forget_loaded()
     wrong = run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])
     assert "sdt" in wrong["reason"]
 
@@ -235,7 +241,7 @@ def shrink(x, variance, sigma):
 
 
 def identity(folder, path="own.py:build", *overrides):
-    cell._LOADED.clear()
+    forget_loaded()
     cfg = compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides)
     return problem_of(cfg, "cpu").model_id
 
@@ -267,7 +273,7 @@ def test_two_folders_may_have_modules_of_one_name(folder):
         (folder / name).mkdir()
         (folder / name / "own.py").write_text(WITH_PARTS.replace('torch.load("w.pt")', "torch.tensor(0.25)"))
         (folder / name / "parts.py").write_text(PARTS.replace("x *", f"{factor} * x *"))
-        cell._LOADED.clear()
+        forget_loaded()
         cfg = compose(*QUICK, f"model.path={name}/own.py:build", "model.shape=[3,8,8]")
         values[name] = float(
             problem_of(cfg, "cpu").denoiser(torch.ones(1, 3, 8, 8), torch.tensor(0.5)).mean()
