@@ -175,7 +175,8 @@ def mixture_problem(
 ) -> Problem:
     """Isotropic Gaussian mixture; features are the values, logits the exact component posteriors.
 
-    Means and std are such that the regimes' highest noise levels, 80 and more, drown them. device is accepted and unused: the exact denoiser follows its input.
+    Means and std are such that the regimes' highest noise levels, 80 and more, drown them. device is accepted
+    and unused: the exact denoiser follows its input.
     """
     who = mixture_identity(regime, name, means, weights, std)
     model = GaussianMixture(means, weights, std, labelled=len(means) > 1, **_regime_range(regime))
