@@ -348,7 +348,7 @@ def test_samples_in_an_npz_are_the_reference_that_their_folder_is(tmp_path, fake
 # Grey networks
 
 
-def grey_model(cfg):
+def grey_model():
     images = some_images(12, size=16, seed=4)[:, :1].double() / 127.5 - 1
     return Model("grey", FixedBatch(FiniteData(images, sigma_min=0.002, sigma_max=80.0)), "grey")
 
@@ -362,7 +362,7 @@ def grey_files(tmp_path):
 
 
 def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, grey_files, real, monkeypatch):
-    monkeypatch.setattr(cell, "_model", lambda cfg, device: grey_model(cfg))
+    monkeypatch.setattr(cell, "_model", lambda *_: grey_model())
     long = (*QUICK, "solver=heun", "nfe=35")
     row = run(tmp_path, *long, f"metrics.reference={grey_files}")
     assert (row["status"], row["reference_shape"], row["warning"]) == ("done", "1x16x16", None)
