@@ -102,7 +102,7 @@ def _sniffed(path: Path) -> str | None:
         return "ddim"
     if not isinstance(content, Mapping):
         return None
-    keys = {str(key).removeprefix("module.") for key in content}
+    keys = {key.removeprefix("module.") for key in content if isinstance(key, str)}
     if "time_embed.0.weight" in keys:
         return "guided"
     if "temb.dense.0.weight" in keys:

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
-from seedsbench.denoisers.checkpoints.pickle_policy import shown
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
 
 ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
@@ -61,7 +60,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises FileNotFoundError, and CheckpointError for a file that is damaged or of another format.
     """
     path = Path(path).expanduser()
-    mapped(path)  # for its checks: a regular file, readable, not empty
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
