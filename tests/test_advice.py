@@ -146,7 +146,7 @@ def test_copy_it_again(tmp_path):
     path = saved(tmp_path / "net.pt", weights(DDIM))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    fails("Copy or download it again", path, img_resolution=8)
+    fails("copy or download it again", path, img_resolution=8)
     path.write_bytes(b"")
     fails("is empty: copy or download it again", path, img_resolution=8)
     path.write_bytes(whole)

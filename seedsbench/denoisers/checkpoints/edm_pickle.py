@@ -1,13 +1,13 @@
 """EDM `.pkl` files, read without running what is in them.
 
 Karras et al. 2022 publish networks as pickles of Python objects that carry their own source code:
-unpickling runs it. Here a file is interpreted by `pickle_machine`, under a list of the globals such
-files need (`edm_policy`). Each becomes an inert record; any other is refused by name, wherever it
-occurs. Of the records, only the network asked for is looked into: its class name, constructor
-arguments, and state dict.
+unpickling runs it. Here `pickles` makes inert records of them, for the names in `edm_allowed`, and refuses
+any other by name, wherever it occurs. Of the records, only the network asked for is looked into:
+its class name, constructor arguments, and state dict.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from seedsbench.denoisers.checkpoints.edm_policy import EDMPolicy, Record
-from seedsbench.denoisers.checkpoints.pickle_machine import run
-from seedsbench.denoisers.checkpoints.pickle_policy import Budget, Refused, described, shown
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped, refusal
-from seedsbench.denoisers.checkpoints.torch_blob import TensorRecord, materialise
+from seedsbench.denoisers.checkpoints.edm_allowed import ALLOWED, Record, TensorRecord, tensor_of
+from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
@@ -33,6 +31,10 @@ INSTEAD = (
     "pickle {'ema': network} alone, or write it with seedsbench.denoisers.checkpoints.weights: "
     "save_weights('network.safetensors', network.state_dict(), {'class_name': type(network).__name__, "
     "'init_args': network.init_args, 'init_kwargs': network.init_kwargs})"
+)
+ADVICE = (
+    "The file was not run. If it is damaged, copy or download it again; if you trust it, load it with the "
+    f"code that wrote it, on a machine that may run that, and {INSTEAD}"
 )
 
 
@@ -58,38 +60,32 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
     globals (named), damage, sizes that do not fit the file.
     """
     path = Path(path).expanduser()
-    data = mapped(path)
-    if bytes(data[:2]) == b"PK":
-        raise CheckpointError(f"{path} is a zip file, as torch.save writes, and not an EDM pickle")
+    check_file(path)
     try:
-        return network_in(data, key)
+        content = content_of(path.read_bytes())
+        return network_in(content, key, path.stat().st_size)
     except Refused as error:
-        raise refusal(path, error, INSTEAD) from error
-    except MemoryError as error:
-        raise CheckpointError(f"{path} does not fit in memory: {len(data)} bytes") from error
+        raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
+    except (MemoryError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read into memory: {shown(error, 200)}") from error
 
 
-def network_in(data: memoryview, key: str = "ema") -> EDMRecord:
-    """The network in the bytes of a file. Raises Refused, and nothing else, whatever they are."""
-    budget = Budget.of(data)
-    value, end = run(data, EDMPolicy(budget), budget)
-    if end != len(data):
-        raise Refused(f"{len(data) - end} bytes follow the end of its pickle")
-    return _network(_entry(value, key), len(data))
+def content_of(data: bytes) -> Any:
+    """What the bytes of a file hold, as inert records. Raises Refused, or MemoryError, whatever they are."""
+    if data[:2] == b"PK":
+        raise Refused("it is a zip file, as torch.save writes, and not an EDM pickle")
+    try:
+        return unpickled(data, ALLOWED)
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # pickle promises no particular ones for damaged files
+        said = shown(f"{type(error).__name__}: {error}", 200)
+        raise Refused(f"it is damaged, or does what no EDM pickle needs: {said}") from error
 
 
-def _entry(value: Any, key: str) -> Record:
-    if type(value) is not dict:
-        raise Refused(f"it holds {described(value)} and no dict with the key {key!r}")
-    if key not in value:
-        there = ", ".join(shown(repr(name), 40) for name in itertools.islice(value, 10))
-        raise Refused(f"it has no key {key!r}; it has {there or 'none'}")
-    if not isinstance(value[key], Record):
-        raise Refused(f"under {key!r} it holds {described(value[key])} and no network")
-    return value[key]
-
-
-def _network(network: Record, file_bytes: int) -> EDMRecord:
+def network_in(content: Any, key: str, file_bytes: int) -> EDMRecord:
+    """The network under `key`; its tensors take up to that many bytes. Raises Refused, or MemoryError."""
+    network = _entry(content, key)
     state = network.state or {}
     args, kwargs = state.get("_init_args"), state.get("_init_kwargs")
     if type(args) is not tuple or type(kwargs) is not dict or not network.kind.isidentifier():
@@ -99,9 +95,21 @@ def _network(network: Record, file_bytes: int) -> EDMRecord:
     records = dict(_tensors(network, "", itertools.count(MAX_MODULES, -1)))
     if len(records) > MAX_TENSORS:
         raise Refused(f"its network has {len(records)} tensors, over {MAX_TENSORS}")
-    if (total := sum(record.nbytes for record in records.values())) > file_bytes:
+    if (total := sum(math.prod(r.size) * r.dtype.itemsize for r in records.values())) > file_bytes:
         raise Refused(f"its tensors take {total} bytes, more than the file has ({file_bytes})")
-    return EDMRecord(network.kind, args, kwargs, {name: materialise(r) for name, r in records.items()})
+    return EDMRecord(network.kind, args, kwargs, {name: tensor_of(r) for name, r in records.items()})
+
+
+def _entry(value: Any, key: str) -> Record:
+    if type(value) is not dict:
+        raise Refused(f"it holds {described(value)} and no dict with the key {key!r}")
+    if key not in value:
+        names = [repr(name[:40]) if isinstance(name, str) else described(name) for name in [*value][:10]]
+        there = ", ".join(shown(name, 60) for name in names)
+        raise Refused(f"it has no key {key!r}; it has {there or 'none'}")
+    if not isinstance(value[key], Record):
+        raise Refused(f"under {key!r} it holds {described(value[key])} and no network")
+    return value[key]
 
 
 def _plain(value: Any, where: str, left: Iterator[int], depth: int = 0) -> Any:
@@ -126,7 +134,9 @@ def _tensors(module: Record, prefix: str, left: Iterator[int]) -> Iterator[tuple
     where = f"module {shown(prefix.rstrip('.') or module.kind)}"
     if next(left) <= 0 or prefix.count(".") > MAX_DEPTH:
         raise Refused(f"its modules nest deeper than {MAX_DEPTH} or are over {MAX_MODULES}")
-    skipped = state.get("_non_persistent_buffers_set") or ()
+    skipped = state.get("_non_persistent_buffers_set") or set()
+    if type(skipped) is not set:
+        raise Refused(f"{where} has {described(skipped)} for _non_persistent_buffers_set")
     for group in ("_parameters", "_buffers", "_modules"):
         for name, value in _members(state, group, where):
             if value is None or (group == "_buffers" and name in skipped):

@@ -15,8 +15,7 @@ from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.edm import denoiser_of
 from seedsbench.denoisers.checkpoints.edm_pickle import INSTEAD, read_edm
 from seedsbench.denoisers.checkpoints.guided import load_guided
-from seedsbench.denoisers.checkpoints.pickle_policy import shown
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch, shown
 from seedsbench.denoisers.checkpoints.score_sde import load_score_sde
 from seedsbench.denoisers.checkpoints.score_sde_modules import PREFIX
 from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
@@ -153,14 +152,20 @@ def _sniffed(path: Path) -> str:
 
 def _family(part: Any) -> str | None:
     """The family that a state dict belongs to by its keys."""
-    keys = {str(key).removeprefix(DATA_PARALLEL) for key in part} if isinstance(part, Mapping) else set()
+    names = [key for key in part if isinstance(key, str)] if isinstance(part, Mapping) else []
+    keys = {name.removeprefix(DATA_PARALLEL) for name in names}
     if any(key.startswith(PREFIX) for key in keys):
         return "score_sde"
     return next((family for key, family in FAMILIES.items() if key in keys), None)
 
 
 def _keys(part: Mapping[Any, Any]) -> str:
-    return shown(", ".join(str(key) for key in itertools.islice(part, 5)) or "nothing", 120)
+    return shown(", ".join(_name(key) for key in itertools.islice(part, 5)) or "nothing", 120)
+
+
+def _name(key: Any) -> str:
+    """A key as text; of one that is a container only its type, as its text may have no end."""
+    return str(key) if isinstance(key, str | int) else type(key).__name__
 
 
 def _known() -> str:

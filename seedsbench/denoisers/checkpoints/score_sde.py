@@ -21,6 +21,7 @@ from seedsbench.denoisers.checkpoints.score_sde_process import SDE, ScoreProcess
 from seedsbench.denoisers.checkpoints.score_sde_song import is_song, song_config, song_state
 from seedsbench.denoisers.checkpoints.states import (
     check_resolution,
+    is_dense,
     is_state,
     network_of,
     understood,
@@ -137,6 +138,6 @@ def _averaged(state: Mapping[str, Tensor], shadow: Sequence[Any], path: str | Pa
     if len(names) != len(shadow):
         raise CheckpointError(f"{path}: ema has {len(shadow)} tensors for {len(names)} trained parameters")
     for name, average in zip(names, shadow, strict=True):
-        if not isinstance(average, Tensor) or average.shape != state[name].shape:
+        if not is_dense(average) or average.shape != state[name].shape:
             raise CheckpointError(f"{path}: the average of {name} has another shape than the parameter")
     return dict(zip(names, shadow, strict=True))

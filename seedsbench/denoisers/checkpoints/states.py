@@ -12,6 +12,7 @@ from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.unet_blocks import check_size
 
 DATA_PARALLEL = "module."
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -20,7 +21,16 @@ def is_state(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
         and len(value) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+        and all(isinstance(k, str) and is_dense(v) for k, v in value.items())
+    )
+
+
+def is_dense(value: Any) -> bool:
+    """Whether it is a tensor with its numbers in memory: not sparse, nested, quantised or without data."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_nested or value.is_quantized or value.is_meta)
     )
 
 
@@ -72,7 +82,7 @@ def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         if value.shape != wanted[name].shape:
             found, expected = tuple(value.shape), tuple(wanted[name].shape)
             raise CheckpointError(f"{path}: {name} has shape {found}, expected {expected}")
-        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+        if value.dtype not in FLOATS or not bool(torch.isfinite(value).all()):
             raise CheckpointError(f"{path}: {name} ({value.dtype}) holds values that are not finite numbers")
 
 

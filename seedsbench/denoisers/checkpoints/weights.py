@@ -20,8 +20,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm import denoiser_of
 from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
-from seedsbench.denoisers.checkpoints.pickle_policy import shown
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, mapped
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
 from seedsbench.denoisers.preconditioned import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
@@ -54,7 +53,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises FileNotFoundError, and CheckpointError for a file that is damaged or of another format.
     """
     path = Path(path).expanduser()
-    mapped(path)  # for its checks: a regular file, readable, not empty
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
