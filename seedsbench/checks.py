@@ -40,6 +40,7 @@ class Range:
 Positive = Annotated[float, Range(0, open_low=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+PositiveShare = Annotated[float, Range(0, 1, open_low=True)]
 Node = Annotated[float, Range(1e-3, 1)]
 """A place in a step, which differences are divided by: nearer to 0 those of float32 networks are noise."""
 Level = Annotated[float, Range(0, 1e8, open_low=True)]
@@ -104,7 +105,7 @@ def _fault(name: str, value: Any, hint: Any, limits: Range | None = None) -> str
     else:
         kind, wanted = _KINDS.get(origin or hint, (object, ""))
         fits = isinstance(value, kind) and (kind in (bool, object) or not isinstance(value, bool))
-    if not fits or (hint is float and math.isnan(value)):
+    if not fits or (hint is float and value != value):
         return f"{name}={value!r} must be {wanted}"
     if hint in (float, int) and value not in (limits or Range()):
         return f"{name}={value} must lie in {limits or Range()}"

@@ -159,11 +159,11 @@ def _build(cells: list[DictConfig]) -> None:
                 done.append(cfg[group])
         problem = (cfg.model, cfg.regime, cfg.metrics)
         if problem not in done:
-            _check_problem(cfg)
+            check_problem(cfg)
             done.append(problem)
 
 
-def _check_problem(cfg: DictConfig) -> None:
+def check_problem(cfg: DictConfig) -> None:
     """Check the options of a cell's model and metrics, whose building may take files and minutes."""
     from seedsbench.bench.identity import identity_of
 

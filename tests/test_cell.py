@@ -182,7 +182,7 @@ def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
         (["labels=3"], "labels=3: the model has classes 0..2"),
         (["labels=-1"], "labels=-1: the model has classes 0..2"),
         (["regime.name=edn"], "unknown regime.name 'edn'. Did you mean 'edm'?"),
-        (["model.std=-1"], "mixture_problem: std=-1 must lie in [1e-06, 100]"),
+        (["model.std=-1"], "mixture_problem: std=-1 must lie in [1e-06, 10]"),
         (["model.weights=[0.5,0.5]"], "weights have shape (2,)"),
     ],
 )

@@ -9,6 +9,7 @@ SEEDS = [
     ("seeds1", {}, 1.0),
     ("seeds2", {}, 2.0),
     ("seeds2", {"c2": 0.4}, 2.0),
+    ("seeds2", {"c2": 1.0}, 2.0),
     ("seeds3", {}, 2.0),
     ("seeds3", {"c2": 0.4}, 2.0),
 ]
@@ -46,6 +47,15 @@ def test_weak_order_two_in_every_prediction(name, options, steps, least):
         ("seeds3", {"c2": 0.4}, 3),
         ("seeds3", {"c2": 0.4, "c3": 0.9}, 3),
         ("seeds3", {"c2": 0.8, "c3": 0.3}, 3),
+        # Stages at the end of the step (c2 = 1 at eta = 0: ComfyUI's exp_heun_2_x0).
+        ("seeds2", {"c2": 1.0}, 2),
+        ("seeds2", {"c2": 1.0, "variant": "b"}, 2),
+        ("seeds2", {"c2": 1.0, "prediction": "noise"}, 2),
+        ("etd_erk2", {"c2": 1.0}, 2),
+        ("seeds3", {"c2": 1.0}, 3),
+        ("seeds3", {"c2": 1.0, "c3": 0.5, "variant": "b"}, 3),
+        ("seeds3", {"c2": 0.5, "c3": 1.0}, 3),
+        ("etd_erk3", {"c2": 1.0, "c3": 0.5}, 3),
         ("seeds3", {"variant": "b"}, 3),
         ("seeds3", {"prediction": "noise"}, 3),
         ("seeds3", {"prediction": "edm"}, 3),

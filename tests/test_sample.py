@@ -163,7 +163,7 @@ def test_unknown_solvers_and_options_name_their_neighbours():
         seedsbench.solver("seeds2", c2=2)
     with pytest.raises(ValueError, match="must be a number"):
         seedsbench.solver("seeds2", c2="half")
-    with pytest.raises(ValueError, match="c2=2/3"):
+    with pytest.raises(ValueError, match="near c2=2/3"):
         seedsbench.solver("seeds3", c2=2 / 3, c3=0.5)
     with pytest.raises(ValueError, match="data, noise, edm"):
         seedsbench.solver("seeds3", prediction="x0")

@@ -42,7 +42,7 @@ def checkpoint_problem(
     path: str | None = None,
     format: str | None = None,
     hints: Mapping[str, Any] | None = None,
-    reference: Any = None,
+    reference: str | Mapping[str, Any] | None = None,
     licence: str | None = None,
     note: str | None = None,
     device: str = "cpu",

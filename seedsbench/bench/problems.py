@@ -164,12 +164,14 @@ def _values(samples: Tensor) -> Tensor:
 def mixture_problem(
     regime: str,
     name: str,
-    means: Annotated[list[list[float]], Range(-1000, 1000)],
+    means: Annotated[list[list[float]], Range(-10, 10)],
     weights: Annotated[list[float], Range(0, 1, open_low=True)],
-    std: Annotated[float, Range(1e-6, 100)],
+    std: Annotated[float, Range(1e-6, 10)],
     device: str = "cpu",
 ) -> Problem:
     """Isotropic Gaussian mixture; features are the values, logits the exact component posteriors.
+
+    Means and std are such that the regimes' highest noise levels, 80 and more, drown them.
 
     device is accepted and unused: the exact denoiser follows its input.
     """

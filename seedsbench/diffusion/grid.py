@@ -18,7 +18,7 @@ from torch import Tensor
 from seedsbench.checks import Level, Range, check_fields
 from seedsbench.diffusion.schedule import VP, Discrete, EarliestTime, Schedule
 
-Exponent = Annotated[float, Range(0.1, 100)]
+Exponent = Annotated[float, Range(0.5, 100)]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class IDDPMGrid(Grid):
     sigma_max: Level = 81.0
     C_1: Annotated[float, Range(0, 1, open_high=True)] = 0.001
     C_2: Annotated[float, Range(0, 1)] = 0.008
-    M: Annotated[int, Range(2, 10**5)] = 1000
+    M: Annotated[int, Range(2, 10**4)] = 1000
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         table = iddpm_table(self.C_1, self.C_2, self.M)
@@ -175,7 +175,7 @@ class DiscreteGrid(Grid):
             )
         total = schedule.num_train_timesteps
         if n > total:
-            raise ValueError(f"{n} levels do not fit a table of {total} timesteps")
+            raise ValueError(f"{n} levels do not fit num_train_timesteps={total}")
         timesteps = self.timesteps(n, total)
         if int(timesteps[0]) >= total:
             room = total - 1 - (n - 1) * (total // n)
@@ -222,7 +222,7 @@ def check_decreasing(sigmas: Tensor | Sequence[float]) -> None:
     """Raise ValueError unless there are at least two levels, finite, positive, strictly decreasing."""
     levels = [float(sigma) for sigma in sigmas]
     if len(levels) < 2:
-        raise ValueError(f"a grid needs at least two noise levels, got {levels}")
+        raise ValueError(f"sigmas={levels}: a grid needs at least two noise levels")
     if not all(0 < level < math.inf for level in levels):
         raise ValueError(f"noise levels must be finite and positive (the step to 0 is `final`), got {levels}")
     if not all(after < before for before, after in itertools.pairwise(levels)):

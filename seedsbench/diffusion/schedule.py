@@ -18,7 +18,7 @@ from seedsbench.checks import Range, check_fields
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Scaling = Literal["none", "vp", "subvp"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
-Beta = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
+Beta = Annotated[float, Range(1e-10, 1, open_high=True)]  # below, 1 - beta loses it
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,11 @@ class Discrete(Schedule):
             alphas_cumprod = zero_terminal_snr(alphas_cumprod, self.terminal_alpha_cumprod)
         log_sigmas = 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log()
         if not bool(log_sigmas.isfinite().all() and (log_sigmas.diff() > 0).all()):
-            raise ValueError("Discrete: the noise levels of these betas do not grow from each to the next")
+            betas = "trained_betas" if self.trained_betas else "beta_start and beta_end"
+            raise ValueError(
+                f"Discrete: num_train_timesteps={self.num_train_timesteps} with these {betas}: noise levels "
+                "must grow with every timestep and stay numbers: use smaller betas or fewer timesteps"
+            )
         object.__setattr__(self, "log_sigmas", log_sigmas)
 
     def _betas(self) -> Tensor:

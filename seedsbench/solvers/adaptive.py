@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Range, Share
+from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.ieee import tree_sum
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
@@ -27,7 +27,7 @@ from seedsbench.solvers.base import Solver, StepResult
 
 Self = TypeVar("Self", bound="AdaptiveSolver")
 Memory = dict[str, Tensor]  # what a method remembers of each sample: tensors whose first axis is the batch
-Tolerance = Annotated[float, Range(0, 1, open_low=True)]
+RelativeTolerance = Annotated[float, Range(0, 0.5)]
 NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length: L / n_steps
 
 
@@ -72,8 +72,8 @@ class AdaptiveSolver(Solver):
 
     family: ClassVar[str] = "adaptive"
     adaptive: ClassVar[bool] = True
-    rtol: Share
-    atol: Tolerance
+    rtol: RelativeTolerance
+    atol: PositiveShare
     norms: Literal["per_sample", "batch"]
 
     @property

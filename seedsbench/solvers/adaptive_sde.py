@@ -18,9 +18,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Range, Share
+from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class AdaptiveSDE(AdaptiveSolver):
     order: ClassVar[int] = 2
     weak_order: ClassVar[int | None] = 2
     stochastic: ClassVar[bool] = True
-    rtol: Share = 0.02
-    atol: Tolerance = 0.0078
+    rtol: RelativeTolerance = 0.02
+    atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
     error_norm: Literal["l2", "linf"] = "l2"
-    safety: Tolerance = 0.9
+    safety: PositiveShare = 0.9
     exponent: Annotated[float, Range(0.5, 1)] = 0.9
-    h_init: Tolerance = 0.01
+    h_init: PositiveShare = 0.01
 
     def nfe(self, n_steps: int) -> int:
         return 2 * n_steps

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Positive, Range, Share
+from seedsbench.checks import PositiveShare, Range, Share
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
 from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.dpm_single import dpm2, dpm3, end1, end2, noise_estimate
 
@@ -28,23 +28,25 @@ Gain = Annotated[float, Range(0, 10)]
 class DPMAdaptive(AdaptiveSolver):
     """Order 2 or 3, its option; defaults are k-diffusion's.
 
-    h_init: first step, in lambda. pcoeff, icoeff, dcoeff: of the controller. eta, s_noise: ancestral noise,
-    of which Lu et al. have none (a step goes lower by the ODE and back up by noise); a rejected trial's is
-    not used again, and no weak order is claimed. compat: "k_diffusion" goes on from the
+    h_init: first step, in lambda; errors are measured in units of the state a step comes from, which hides
+    those of a long one. pcoeff, icoeff, dcoeff: of the controller, whose factors lie between 0.21 and 2.6.
+    accept_safety: least factor of an accepted trial. eta, s_noise: ancestral noise, of which Lu et al. have
+    none (a step goes lower by the ODE and back up by noise); a rejected trial's is not used again, and no
+    weak order is claimed. compat: "k_diffusion" goes on from the
     proposed length after a rejection of the last step, so that it may try the same step again; without it
     the step that was taken is shortened. To reproduce k-diffusion set norms=batch too.
     """
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     weak_order: ClassVar[int | None] = None
-    rtol: Share = 0.05
-    atol: Tolerance = 0.0078
+    rtol: RelativeTolerance = 0.05
+    atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
-    h_init: Positive = 0.05
+    h_init: PositiveShare = 0.05
     pcoeff: Gain = 0.0
     icoeff: Gain = 1.0
     dcoeff: Gain = 0.0
-    accept_safety: Positive = 0.81
+    accept_safety: Annotated[float, Range(0.25, 2)] = 0.81
     eta: Share = 0.0
     s_noise: NoiseFactor = 1.0
     compat: Literal["paper", "k_diffusion"] = "paper"

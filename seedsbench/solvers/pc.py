@@ -54,7 +54,7 @@ class PredictorCorrector(Solver):
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = "reverse_diffusion"
     corrector: Literal["annealed_langevin", "langevin", "none"] = "annealed_langevin"
     snr: Share = 0.16
-    corrector_steps: Annotated[int, Range(1, 1000)] = 1
+    corrector_steps: Annotated[int, Range(1, 100)] = 1
     probability_flow: bool = False
     norms: correctors.Norms = "per_sample"
     discretization: Literal["grid", "reference"] = "grid"

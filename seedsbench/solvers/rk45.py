@@ -7,14 +7,14 @@ costs 6 evaluations (the last slope is the first of the next step), the start 2.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from seedsbench.checks import NotNegative, Share
+from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, Tolerance, Trial
+from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
 from seedsbench.solvers.tableau import ButcherTableau
 
 FIFTH = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
@@ -44,10 +44,10 @@ class RK45(AdaptiveSolver):
     """
 
     order: ClassVar[int] = 5
-    rtol: Share = 1e-5
-    atol: Tolerance = 1e-5
+    rtol: RelativeTolerance = 1e-5
+    atol: PositiveShare = 1e-5
     norms: Literal["per_sample", "batch"] = "per_sample"
-    first_step: NotNegative = 0.0
+    first_step: Annotated[float, Range(0, 1e8)] = 0.0
 
     def nfe(self, n_steps: int) -> int:
         return 6 * n_steps + (1 if self.first_step else 2)

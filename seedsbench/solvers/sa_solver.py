@@ -13,7 +13,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from seedsbench.checks import NotNegative, Range
+from seedsbench.checks import Range
 from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
 
 
@@ -32,13 +32,15 @@ class SASolver(PredictorCorrector):
     corrector_order: Annotated[int, Range(0, 4)] = 4
     tau_value: Annotated[float, Range(0, 2)] = 1.0
     tau_start: Annotated[float, Range(0, infinite=True)] = 25.1
-    tau_end: NotNegative = 0.72
+    tau_end: Annotated[float, Range(0, 1e8)] = 0.72
     slope: TwoPoint = "exact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tau_start < self.tau_end:
-            raise ValueError(f"SASolver: tau_start={self.tau_start} must lie in [{self.tau_end:g}, inf]")
+            raise ValueError(
+                f"SASolver: tau_start={self.tau_start} must lie in [{self.tau_end:g}, inf], from tau_end"
+            )
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

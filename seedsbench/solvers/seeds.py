@@ -31,16 +31,22 @@ def two_stage(c2: float, variant: Variant) -> ExponentialTableau:
 def three_stage(c2: float, c3: float, variant: Variant) -> ExponentialTableau:
     """Order 3 for any distinct nodes. Variant a ends with one divided difference (phi_2), b with two
     (phi_2 and phi_3, quadratic interpolation of N through the nodes)."""
-    if abs(2 * c2 - 3 * c2**2) < 1e-9 and abs(c3 - 2 / 3) > 1e-9:
-        raise ValueError(f"c2=2/3 with c3={c3} has no three-stage scheme of order 3: set c3=2/3 or change c2")
-    gamma = 0.0 if abs(c3 - 2 / 3) < 1e-9 else (3 * c3**2 - 2 * c3) / (2 * c2 - 3 * c2**2)
+    near = abs(c3 - 2 / 3) < 1e-9
+    if not near and abs(c3 - 2 / 3) > 100 * abs(c2 - 2 / 3):
+        raise ValueError(
+            f"c2={c2:g} with c3={c3:g}: near c2=2/3 there is no three-stage scheme of order 3: "
+            "set c3=2/3 or change c2"
+        )
+    if abs(c2 - c3) < 1e-3 and not (near and variant == "a"):
+        raise ValueError(
+            f"c2={c2:g} and c3={c3:g} must be at least 0.001 apart: weights are divided by c3 - c2"
+        )
+    gamma = 0.0 if near else (3 * c3**2 - 2 * c3) / (2 * c2 - 3 * c2**2)
     a32: Weight = ((c3**2 / c2, 2, c3),) + (((gamma * c2, 2, c2),) if gamma else ())
     if variant == "a":
         q = gamma * c2 + c3
         b2, b3 = ((gamma / q, 2, 1.0),), ((1 / q, 2, 1.0),)
     else:
-        if c2 == c3:
-            raise ValueError(f"variant=b interpolates through c2 and c3, which must differ: both are {c2}")
         d2, d3 = c2 * (c2 - c3), c3 * (c3 - c2)
         b2, b3 = ((-c3 / d2, 2, 1.0), (2 / d2, 3, 1.0)), ((-c2 / d3, 2, 1.0), (2 / d3, 3, 1.0))
     return ExponentialTableau(c=(0.0, c2, c3), a=((), row(c2), row(c3, a32)), b=row(1.0, b2, b3), order=3)
@@ -60,7 +66,10 @@ class Seeds1(ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class Seeds2(ExponentialRungeKutta):
-    """Two evaluations a step; drift and weak order 2. c2: place of the second stage."""
+    """Two evaluations a step; drift and weak order 2. c2: place of the second stage.
+
+    Its noise is divided by c2: at 20 steps with c2=0.1 a Gaussian's variance is 15% too large (eta=0: right).
+    """
 
     c2: Node = 0.5
     variant: Variant = "a"

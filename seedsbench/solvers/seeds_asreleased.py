@@ -31,6 +31,14 @@ class Seeds3AsReleased(Seeds3):
 
     prediction: Literal["data", "noise"] = "data"  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prediction == "noise" and self.c2 >= self.c3:
+            raise ValueError(
+                f"Seeds3AsReleased: c2={self.c2} must be less than c3={self.c3}: with prediction=noise the "
+                "release exchanges the noises of its stages in this order"
+            )
+
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 1 if self.prediction == "data" else 3
