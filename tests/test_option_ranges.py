@@ -4,8 +4,10 @@ What an option may be is declared beside its type (`seedsbench.checks.Range`); t
 """
 
 import math
+import re
 import sys
-from typing import Annotated, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 import seedsbench
 from seedsbench import cli, registry
 from seedsbench.analytic import GaussianMixture
-from seedsbench.checks import check_options
+from seedsbench.checks import Range, check_options
 from seedsbench.config import OF_CELLS
 from seedsbench.metrics import frechet_distance
 from seedsbench.noise import Philox, latents
@@ -93,6 +95,53 @@ def sampled(group, name, option, value, steps):
     return frechet_distance(x.mean(0), np.cov(x.T), *GAUSSIAN.moments()), float(np.abs(x).max())
 
 
+SOME = Annotated[float, Range(0, 1, open_low=True)]
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad"),
+    [
+        (SOME, (1, 0.5), {0: "x=0 must lie in (0, 1]", True: "x=True must be a number"}),
+        (
+            SOME | None,
+            (None, 1),
+            {2.0: "x=2.0 must lie in (0, 1] or null", "a": "x='a' must be a number or null"},
+        ),
+        (Annotated[float | None, Range(0, 1)], (None, 0), {-1: "x=-1 must lie in [0, 1] or null"}),
+        (Annotated[float, Range(0, infinite=True)], (math.inf,), {-math.inf: "x=-inf must lie in [0, inf]"}),
+        (float, (-3, 1e300), {math.inf: "x=inf must lie in (-inf, inf)", math.nan: "x=nan must be a number"}),
+        (Literal[1, 2], (1, 2), {True: "x=True must be one of 1, 2", 2.0: "x=2.0 must be one of 1, 2"}),
+        (int, (3,), {3.0: "x=3.0 must be an integer", False: "x=False must be an integer"}),
+        (list[SOME], ([], [1]), {(1, 0): "x[1]=0 must lie in (0, 1]", 1: "x=1 must be a list"}),
+        (tuple[SOME, int], ((1, 5), [1, 5]), {(1,): "x=(1,) must be a list of 2"}),
+        (dict[str, float], ({},), {1: "x=1 must be a mapping"}),
+        (torch.Tensor, (None, 1), {}),
+    ],
+)
+def test_what_an_annotation_says_of_a_value(hint, good, bad):
+    for value in good:
+        check_options("Owner", {"x": hint}, {"x": value})
+    for value, said in bad.items():
+        with pytest.raises(ValueError, match=f"^{re.escape(f'Owner: {said}')}$"):
+            check_options("Owner", {"x": hint}, {"x": value})
+
+
+@dataclass
+class Outside:
+    """A class that checks nothing itself."""
+
+    share: SOME = 0.5
+
+
+def test_classes_from_outside_are_checked_too():
+    target = {"_target_": f"{__name__}.Outside"}
+    assert registry.build({**target, "share": 1}).share == 1
+    with pytest.raises(ValueError, match=r"^Outside: share=2 must lie in \(0, 1\]$"):
+        registry.build({**target, "share": 2})
+    with pytest.raises(ValueError, match=r"^Outside: unknown option 'shar'. Did you mean 'share'\?$"):
+        registry.build({**target, "shar": 1})
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_number_declares_its_range(group, name):
     for option, hint in options_of(group, name).items():
@@ -158,21 +207,42 @@ def assert_right(group, name, option, value):
         ("tracker=jsonl tracker.filename=3", "JsonLines: filename=3 must be a string"),
         ("afs=-5", "afs=-5 must be true or false"),
         ("-m nfe=10,20 afs=false,2", "afs=2 must be true or false"),
+        ("plan=true model.std=inf", "mixture_problem: std=inf must lie in [1e-06, 10]"),
     ],
 )
 def test_a_command_is_refused_in_one_line_before_anything_runs(
     tmp_path, monkeypatch, capsys, arguments, said
 ):
+    assert said in refused(tmp_path, monkeypatch, capsys, arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("solver: {c2: 7}", "Seeds3: c2=7 must lie in [0.001, 1]"),
+        ("grid: {rho: .nan}", "EDM: rho=nan must be a number"),
+        ("model: {std: -.inf}", "mixture_problem: std=-inf must lie in [1e-06, 10]"),
+        ("afs: -5", "afs=-5 must be true or false"),
+    ],
+)
+def test_an_experiment_is_refused_too(tmp_path, monkeypatch, capsys, text, said):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}\n")
+    assert said in refused(tmp_path, monkeypatch, capsys, f"--config-dir={tmp_path} experiment=own")
+
+
+def refused(tmp_path, monkeypatch, capsys, arguments):
+    """The line that a command says as it ends with code 2."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setenv("SEEDSBENCH_STUDY", "study")
     with pytest.raises(SystemExit) as end:
         cli.main(["model=gaussian", *arguments.split()] if "model=" not in arguments else arguments.split())
-    (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
-    assert said in line
-    assert not list(tmp_path.iterdir())
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 @pytest.mark.slow
