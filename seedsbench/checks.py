@@ -105,7 +105,7 @@ def _fault(name: str, value: Any, hint: Any, limits: Range | None = None) -> str
     else:
         kind, wanted = _KINDS.get(origin or hint, (object, ""))
         fits = isinstance(value, kind) and (kind in (bool, object) or not isinstance(value, bool))
-    if not fits or (hint is float and math.isnan(value)):
+    if not fits or (hint is float and value != value):
         return f"{name}={value!r} must be {wanted}"
     if hint in (float, int) and value not in (limits or Range()):
         return f"{name}={value} must lie in {limits or Range()}"

@@ -164,11 +164,11 @@ def _build(cells: list[DictConfig]) -> None:
                 done.append(cfg[group])
         problem = (cfg.model, cfg.regime, cfg.metrics)
         if problem not in done:
-            _check_problem(cfg)
+            check_problem(cfg)
             done.append(problem)
 
 
-def _check_problem(cfg: DictConfig) -> None:
+def check_problem(cfg: DictConfig) -> None:
     """Check the options of a cell's model and metrics, whose building may take files and minutes."""
     options, given, _ = entries_for(cfg.model, cfg.regime.name, "cpu")
     registry.check(options, given=given)

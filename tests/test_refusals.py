@@ -182,7 +182,7 @@ def test_a_value_that_means_nothing_is_refused_by_name():
         ("metrics.kid_subset_size=1", "kid_subset_size=1 must lie in [2, 1e+06]"),
         ("metrics.neighbours=true", "neighbours=True must be an integer"),
         ("metrics.block=0", "block=0 must lie in [1, 10000]"),
-        ("metrics.bound=inf", "bound=inf must lie in (0, 65536]"),
+        ("metrics.bound=inf", "bound=inf must lie in [1, 4096]"),
         ("metrics.bound=nan", "bound=nan must be a number"),
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from seedsbench.bench.checkpoint_problems import Checkpoint, placed
 from seedsbench.bench.model_files import place_of, resolve, wanted_files
 from seedsbench.bench.own_files import defined_in, entries_for, modules_beside, source_id
 from seedsbench.bench.problems import Model
-from seedsbench.checks import nearest
+from seedsbench.checks import Count, Range, nearest
 from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.files.digests import digest
@@ -35,8 +35,8 @@ def python_problem(
     name: str = "python",
     path: str | None = None,
     options: Mapping[str, Any] | None = None,
-    shape: list[int] | None = None,
-    classes: int | None = None,
+    shape: list[Count] | None = None,
+    classes: Annotated[int, Range(0, 10**6)] | None = None,
     reference: str | Mapping[str, Any] | None = None,
     offline: bool = False,
     device: str = "cpu",

@@ -38,7 +38,7 @@ def standard_problem(
     kid_subset_size: Annotated[int, Range(2, 10**6)],
     neighbours: Annotated[int, Range(0, 10**4)],
     block: Annotated[int, Range(1, 10**4)],
-    bound: Annotated[float, Range(0, 2**16, open_low=True)],
+    bound: Annotated[float, Range(1, 4096)],
     device: str = "cpu",
 ) -> Problem:
     """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).

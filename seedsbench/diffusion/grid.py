@@ -18,7 +18,7 @@ from torch import Tensor
 from seedsbench.checks import Level, Range, check_fields, filled
 from seedsbench.diffusion.schedule import NOT_GIVEN, VP, Discrete, EarliestTime, Schedule
 
-Exponent = Annotated[float, Range(0.1, 100)]
+Exponent = Annotated[float, Range(0.5, 100)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class IDDPMGrid(Grid):
     sigma_max: Level = 81.0
     C_1: Annotated[float, Range(0, 1, open_high=True)] = 0.001
     C_2: Annotated[float, Range(0, 1)] = 0.008
-    M: Annotated[int, Range(2, 10**5)] = 1000
+    M: Annotated[int, Range(2, 10**4)] = 1000
 
     def levels(self, n: int, low: float, high: float, schedule: Schedule) -> Tensor:
         table = iddpm_table(self.C_1, self.C_2, self.M)
@@ -185,7 +185,7 @@ class DiscreteGrid(Grid):
             )
         total = schedule.num_train_timesteps
         if n > total:
-            raise ValueError(f"{n} levels do not fit a table of {total} timesteps")
+            raise ValueError(f"{n} levels do not fit num_train_timesteps={total}")
         timesteps = self.timesteps(n, total)
         if int(timesteps[0]) >= total:
             room = total - 1 - (n - 1) * (total // n)

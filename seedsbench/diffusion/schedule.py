@@ -217,17 +217,16 @@ class Discrete(Schedule):
         if self.rescale_betas_zero_snr:
             alphas_cumprod = zero_terminal_snr(alphas_cumprod)
         *_, before, last = alphas_cumprod.tolist()
-        if before < 1e-300:
-            raise ValueError("alphas_cumprod is 0 before its last entry: use smaller betas, or fewer")
         if last < min(LEAST_SIGNAL, before / 2):
             object.__setattr__(self, "no_signal", True)
             alphas_cumprod[-1] = self.terminal_alpha_cumprod or min(LIMIT, before / 4)
         log_sigmas = 0.5 * ((1 - alphas_cumprod) / alphas_cumprod).log()
-        if not bool(log_sigmas.isfinite().all() and (log_sigmas.diff() > 0).all()):
-            ends = f"beta_start={self.beta_start}, beta_end={self.beta_end}"
+        growing = log_sigmas[:-1] if self.no_signal else log_sigmas  # a stand-in given may lie below
+        if not bool(log_sigmas.isfinite().all() and (growing.diff() > 0).all()):
+            betas = "trained_betas" if self.trained_betas else "beta_start and beta_end"
             raise ValueError(
-                f"Discrete: noise levels of {'trained_betas' if self.trained_betas else ends} do not grow at "
-                "every timestep, or beyond all numbers: use smaller betas or fewer timesteps"
+                f"Discrete: num_train_timesteps={self.num_train_timesteps} with these {betas}: noise levels "
+                "must grow with every timestep and stay numbers: use smaller betas or fewer timesteps"
             )
         object.__setattr__(self, "log_sigmas", log_sigmas)
 

@@ -32,7 +32,7 @@ def three_stage(c2: float, c3: float, variant: Variant) -> ExponentialTableau:
     """Order 3 for any distinct nodes. Variant a ends with one divided difference (phi_2), b with two
     (phi_2 and phi_3, quadratic interpolation of N through the nodes)."""
     near = abs(c3 - 2 / 3) < 1e-9
-    if not near and abs(3 * c3**2 - 2 * c3) > 100 * c3 * abs(2 - 3 * c2):
+    if not near and abs(c3 - 2 / 3) > 100 * abs(c2 - 2 / 3):
         raise ValueError(
             f"c2={c2:g} with c3={c3:g}: near c2=2/3 there is no three-stage scheme of order 3: "
             "set c3=2/3 or change c2"
@@ -66,7 +66,10 @@ class Seeds1(ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class Seeds2(ExponentialRungeKutta):
-    """Two evaluations a step; drift and weak order 2. c2: place of the second stage."""
+    """Two evaluations a step; drift and weak order 2. c2: place of the second stage.
+
+    Its noise is divided by c2: at 20 steps with c2=0.1 a Gaussian's variance is 15% too large (eta=0: right).
+    """
 
     c2: Node = 0.5
     variant: Variant = "a"
