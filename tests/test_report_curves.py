@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_report import make_row, read, write_study
 from test_report_compare import compared
 
-from seedsbench.bench.identity import identity_of
+from seedsbench.bench.cell import problem_of
 from seedsbench.bench.row_facts import choices_of
 from seedsbench.bench.science import scientific
 from seedsbench.report.pareto import panels
@@ -30,7 +30,7 @@ GRIDS = st.fixed_dictionaries(
 def row_of(*overrides, seed=0):
     """A row as the benchmark would write it of a configuration, and what its key is made of."""
     cfg = compose(*BASE, *overrides)
-    who = identity_of(cfg)
+    who = problem_of(cfg, "cpu").identity
     ids = {"model_id": who.model_id, "extractor_id": who.features_id, "reference_id": who.reference_id}
     choices = {key: value for key, value in choices_of(cfg).items() if key != "nfe_budget"}
     fields = {**choices, **ids, "run_key": f"{seed}{'-'.join(overrides)}", "n_steps": cfg.nfe}
