@@ -85,6 +85,7 @@ def test_joblib_runs_the_sweep_into_one_study(tmp_path, capfd, monkeypatch):
     assert {key: told(row) for key, row in here.items()} == {key: told(rows[key]) for key in here}
 
 
+@pytest.mark.slow
 @needs_submitit
 def test_submitit_runs_the_sweep_on_this_machine(tmp_path, capfd):
     assert sweep("hydra/launcher=submitit_local", *CELLS) == 0
@@ -168,6 +169,7 @@ def slow_problem(regime, device="cpu"):
 '''
 
 
+@pytest.mark.slow
 @needs_submitit
 def test_a_job_that_is_told_to_go_is_queued_again_and_ends_its_cells(tmp_path, capfd, monkeypatch):
     fake_slurm.install(tmp_path / "slurm", monkeypatch)
@@ -359,6 +361,7 @@ def test_a_command_that_waits_for_others_stops_when_told_to(name, tmp_path, caps
     assert ("submitted go on" in capsys.readouterr().err) == (name != "joblib")
 
 
+@pytest.mark.slow
 @needs_submitit
 def test_the_tasks_of_a_job_share_its_cells(tmp_path, monkeypatch):
     fake_slurm.install(tmp_path / "slurm", monkeypatch)

@@ -190,6 +190,7 @@ def test_preparing_leaves_only_the_folder(tmp_path):
     assert os.listdir(tmp_path / "study") == []
 
 
+@pytest.mark.slow
 def test_two_sweeps_into_one_study_lose_nothing(tmp_path):
     """Two processes run the same cells side by side; whoever ends last has reported on all of them."""
     command = [

@@ -115,6 +115,7 @@ def test_wandbs_own_agent_builds_the_same_command(path):
         assert command_of(sweep, assignment)[2:] == built
 
 
+@pytest.mark.slow
 def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
     """A tiny cell of the embedded sweep, run offline as the agent would; the run is the agent's own."""
     pytest.importorskip("wandb")
@@ -187,6 +188,7 @@ def test_an_interval_without_a_searching_sweeper_is_refused():
         preflight(parse(["-m", *QUICK, "solver=seeds3", "solver.eta=interval(0, 1)"]))
 
 
+@pytest.mark.slow
 def test_optuna_searches_and_a_cell_without_score_does_not_end_it(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     words = ["-m", "experiment=churn_optuna", *QUICK, "nfe=choice(2,7)", "hydra.sweeper.n_trials=5"]
