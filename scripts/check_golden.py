@@ -11,7 +11,7 @@ Two kinds of output are compared with the recorded noise label in place of ours,
 - Fourier features of VP levels. Labels reach 999 and their features turn them into angles of 1e5, where
   the last bit of a float32 label is 1e-2 of a turn. No published network combines the two.
 - iDDPM levels between two of its table, of which the released code takes the farther (by rounded squares
-  of distances): tests/test_edm_networks.py has the one that occurs.
+  of distances): tests/denoisers/test_edm_networks.py has the one that occurs.
 """
 
 import argparse
@@ -26,25 +26,24 @@ from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import families  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
-from conftest import Golden  # pyright: ignore[reportMissingImports]
-from parity import (  # pyright: ignore[reportMissingImports]
+from tqdm import tqdm
+
+from seedsbench import metrics
+from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
+from seedsbench.denoisers.checkpoints.formats import load_any
+from seedsbench.report.table import markdown_table
+from tests.support.golden import Golden  # pyright: ignore[reportMissingImports]
+from tests.support.parity import (  # pyright: ignore[reportMissingImports]
     Augmented,
     fid_gaussians,
     kernel_of,
     relative_error,
     sampled,
 )
-from tqdm import tqdm
-
-from seedsbench import metrics
-from seedsbench.denoisers.checkpoints.edm import denoiser_of
-from seedsbench.denoisers.checkpoints.formats import load_any
-from seedsbench.report.table import markdown_table
 
 NETWORKS = ("nets_song", "nets_dhariwal")
 FAMILIES = ("ddim", "guided", "score_sde")

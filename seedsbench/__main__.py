@@ -1,5 +1,5 @@
 """`python -m seedsbench` is `seedsbench`."""
 
-from seedsbench.cli import main
+from seedsbench.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from seedsbench.bench.precision import out_of_memory, tensor_cores
-from seedsbench.bench.problems import one_hot
+from seedsbench.bench.problems.base import one_hot
 from seedsbench.denoisers.base import Denoiser
 
 log = logging.getLogger(__name__)

@@ -1,195 +1,130 @@
-"""One cell: a resolved configuration in, one row out. A cell that cannot run says why in its row."""
+"""The top level of the configuration: types, defaults and checks. Imports no torch."""
 
-import logging
-import time
-from functools import lru_cache, partial
-from typing import Any
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
-from seedsbench.bench.machine import device_of, make_current
-from seedsbench.bench.own_problems import built
-from seedsbench.bench.partial import forget
-from seedsbench.bench.problems import Model, Problem
-from seedsbench.bench.progress import SweepLine
-from seedsbench.bench.ranks import Ranks, cells, gathered, joined
-from seedsbench.bench.row_facts import (
-    as_used,
-    choices_of,
-    describe,
-    environment_of,
-    identity_of,
-    outcome,
-    reason_of,
-    solver_facts,
-)
-from seedsbench.bench.sampling import batch_size_for
-from seedsbench.bench.sanity import doubts, facts_in, facts_of
-from seedsbench.bench.science import scientific
-from seedsbench.bench.scoring import beside_fid, floor
-from seedsbench.bench.share import Job, draw, lead, plan_of
-from seedsbench.bench.stopping import Stopped, stop_requested
-from seedsbench.bench.store import ResultStore, Row, run_key
-from seedsbench.bench.yardsticks import measured
-from seedsbench.config import study_folder
-from seedsbench.metrics.base import State
-from seedsbench.solvers.base import BudgetError
+from seedsbench.checks import NO_NETWORK, Range, check_options, nearest
 
-log = logging.getLogger(__name__)
+NUMERICS_VERSION = 1
+"""Bumped by hand when the same configuration legitimately gives other numbers; part of every run_key."""
 
-# fmt: off
-MEASURED = (
-    "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
-    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "largest", "largest_data",
-    "saturated", "warning",
-)
-# fmt: on
-"""What only a finished cell has; null in the rows of the others, so that every row has every key. Where
-samples diverged, their size is said all the same."""
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("float64", "float32")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+LABELS = ("balanced", "random", "none")
+FORMULAS = ("mixture_problem", "finite_glyphs_problem")
+"""Builders of `seedsbench.bench.problems.base` whose models are formulas."""
+BOOLEANS = ("afs", "compile", "published", "force", "offline", "plan", "dry_run", "debug")
+OF_CELLS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
+"""Options of the metrics group that say how a cell is scored, whatever the yardstick."""
+MOST_NFE = MOST_REPEATS = 10**6
 
-KEPT = 8
-"""Models and problems kept: a sweep over models or regimes loads each once. Of large networks (300 million
-parameters) these are 10 GB."""
+# For conf/config.yaml, where Hydra makes folders.
+OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 
 
-def problem_of(cfg: DictConfig, device: str) -> Problem:
-    """The model's problem; loaded once for all cells of this process that share it.
+@dataclass
+class Config:
+    """Schema of `conf/config.yaml`; Hydra checks names and types of overrides against it.
 
-    The first that a process asks of its GPU, which it then makes its own.
+    Groups (model, regime, schedule, grid, solver, metrics, tracker) are checked by the classes they
+    name, so that no central schema grows with each solver. Where a type would turn one value into another
+    (bool takes -5 for true), `check_config` looks at what was given.
     """
-    make_current(device)
-    options: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
-    metrics = OmegaConf.to_yaml(cfg.metrics, resolve=True) if "_target_" in options else "{}"
-    return _problem(OmegaConf.to_yaml(cfg.model, resolve=True), str(cfg.regime.name), metrics, device)
+
+    model: Any = MISSING
+    regime: Any = MISSING
+    schedule: Any = MISSING
+    grid: Any = MISSING
+    solver: Any = MISSING
+    metrics: Any = MISSING
+    tracker: Any = MISSING
+    nfe: int = 20
+    samples: int = 2000
+    seed: int = 0
+    repeats: int = 1
+    labels: Any = "balanced"
+    final: str = "denoise"
+    afs: Any = False
+    batch_size: Any = 256
+    device: str = "auto"
+    dtype: str = "float64"
+    precision: str = "fp32"
+    compile: Any = False
+    seeding: str = "philox"
+    study: str = "${oc.env:SEEDSBENCH_STUDY}"
+    results_dir: str = "results"
+    published: Any = False
+    force: Any = False
+    offline: Any = False
+    plan: Any = False
+    dry_run: Any = False
+    debug: Any = False
+    save_every: float = 60.0
+    choices: Any = field(default_factory=dict)
 
 
-@lru_cache(maxsize=KEPT)
-def _problem(model: str, regime: str, metrics: str, device: str) -> Problem:
-    options: Any = OmegaConf.to_container(OmegaConf.create(metrics))
-    return measured(_model(model, regime, device), options, device)
+def study_folder(cfg: Any) -> Path:
+    """`<results_dir>/<study>`, where ~ is the user's home."""
+    return Path(os.path.expanduser(cfg.results_dir)) / cfg.study
 
 
-@lru_cache(maxsize=KEPT)
-def _model(model: str, regime: str, device: str) -> Model:
-    options: Any = OmegaConf.to_container(OmegaConf.create(model))
-    return built(options, regime, device)
+def check_config(cfg: Any) -> None:
+    """Raise ValueError, in one line, for a value that no cell could run with.
 
-
-def run_cell(
-    cfg: DictConfig, seed: int, *, command: str, invocation: str, sweep: SweepLine | None = None
-) -> Row:
-    """Run, or find finished, the cell of `cfg` with this seed; returns and stores its row.
-
-    command reproduces the cell; invocation names the run it was computed in; sweep is told of progress.
-    A budget that fits no step gives status "skipped"; any error gives "failed" with its message. Only
-    KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
-    Of several ranks, rank 0 calls it and the others do their share in `follow`.
+    A budget of at least 1 that is too small for a solver is no such value: it makes a row that says so.
     """
-    store, ranks = ResultStore(study_folder(cfg)), joined()
-    row: Row = {"status": "failed", "reason": None, **choices_of(cfg), **dict.fromkeys(MEASURED)}
-    row.update(seed=seed, command=command, invocation=invocation)
-    try:
-        device = device_of(str(cfg.device), ranks.local_rank)
-        problem = problem_of(cfg, device)
-    except Exception as error:
-        return _failed(cfg, store, {**row, "run_key": run_key(scientific(cfg, None, seed))}, error)
-    row.update(run_key=run_key(scientific(cfg, problem, seed)), **identity_of(problem))
-    finished = None if cfg.force else store.finished(row["run_key"])
-    if finished is not None:
-        log.info("%s is already done: %s", describe(row), outcome(finished))
-        forget(store, row["run_key"])
-        return finished
-    if stop_requested():
-        raise Stopped
-    try:
-        row.update(as_used(cfg, problem.denoiser))
-        row.update(_execute(_job(cfg, problem, device, store, dict(row), ranks), sweep))
-        row["status"] = "done"
-    except BudgetError as error:
-        row.update(status="skipped", reason=str(error))
-    except Exception as error:
-        return _failed(cfg, store, row, error)
-    _stored(store, row)
-    forget(store, row["run_key"])
-    return row
+    if not 1 <= cfg.nfe <= MOST_NFE:
+        raise ValueError(f"nfe={cfg.nfe} must lie in [1, {MOST_NFE}]: network evaluations for one sample")
+    if cfg.samples < 2:
+        raise ValueError(f"samples={cfg.samples}: a covariance needs at least 2 samples")
+    if cfg.samples > 2**32:
+        raise ValueError(f"samples={cfg.samples}: the noise is numbered for at most 2**32 samples")
+    size = cfg.batch_size
+    if size != "auto" and (type(size) is not int or not 1 <= size <= 2**32):
+        raise ValueError(f"batch_size={size} must be at least 1, or auto, and at most 2**32")
+    if not cfg.save_every >= 0:
+        raise ValueError(f"save_every={cfg.save_every} must be a number of seconds from 0 up, or .inf")
+    if not 1 <= cfg.repeats <= MOST_REPEATS:
+        raise ValueError(f"repeats={cfg.repeats} must be at least 1, and at most {MOST_REPEATS}")
+    if not 0 <= cfg.seed <= 2**64 - cfg.repeats:
+        raise ValueError(f"seed={cfg.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
+    _one_of("final", cfg.final, ("denoise", "euler", "stop"))
+    _one_of("dtype", cfg.dtype, DTYPES)
+    _one_of("precision", cfg.precision, PRECISIONS)
+    _one_of("seeding", cfg.seeding, ("philox", "edm"))
+    _one_of("device", str(cfg.device).split(":")[0], DEVICES)
+    if isinstance(cfg.labels, bool) or not isinstance(cfg.labels, int):
+        _one_of("labels", "none" if cfg.labels is None else str(cfg.labels), LABELS, " or a class number")
+    check_options("metrics", OF_CELLS, cfg.metrics)
+    for key in BOOLEANS:
+        if type(cfg[key]) is not bool:
+            raise ValueError(f"{key}={cfg[key]} must be true or false")
+    if not str(cfg.results_dir).strip():
+        raise ValueError("results_dir is empty: give a folder, as results_dir=results")
+    if not str(cfg.study).strip() or "/" in str(cfg.study) or str(cfg.study) in (".", ".."):
+        raise ValueError(f"study={cfg.study!r} must be one folder name, without '/'")
 
 
-def follow(ranks: Ranks) -> None:
-    """What the ranks other than 0 do: their share of each cell, and nothing else, until rank 0 ends.
-
-    They read no command, run no Hydra and write nothing but their own sums. Raises Stopped when told to stop,
-    or when another rank is gone.
-    """
-    for cell in cells(ranks):
-        try:
-            part: Any = _share(ranks, **cell)
-        except Exception as error:
-            part = reason_of(error)
-        gathered(ranks, part)
+def _one_of(key: str, value: str, options: tuple[str, ...], more: str = "") -> None:
+    if value not in options:
+        hint = nearest(value, options, what=key)
+        raise ValueError(f"{key}={value!r}: {hint} (one of {', '.join(options)}{more})")
 
 
-def _share(ranks: Ranks, cfg: str, row: Row, done: np.ndarray) -> State:
-    """The sums of this rank's share of a cell, told by its resolved configuration as YAML."""
-    composed: Any = OmegaConf.create(cfg)
-    device = device_of(str(composed.device), ranks.local_rank)
-    store = ResultStore(study_folder(composed))
-    problem = problem_of(composed, device)
-    if problem.model_id != row["model_id"]:
-        raise ValueError("the model is another one in each process: let what builds it seed its numbers")
-    job = _job(composed, problem, device, store, row, ranks)
-    mine = job.scorer()
-    draw(job, done, mine)
-    return mine.state()
+def check_network(cfg: Any) -> None:
+    """Raise ValueError where a cell's network is to run another way, and its model has none."""
+    module, _, name = str(cfg.model.get("_target_")).rpartition(".")
+    formula = module == "seedsbench.bench.problems.base" and name in FORMULAS
+    if formula and (cfg.precision != "fp32" or cfg.compile):
+        raise ValueError(f"model={cfg.hydra.runtime.choices.model} {NO_NETWORK}")
 
 
-def _job(cfg: DictConfig, problem: Problem, device: str, store: ResultStore, row: Row, ranks: Ranks) -> Job:
-    plan = plan_of(cfg, problem, row["seed"])
-    size = batch_size_for(problem.denoiser, plan, cfg.batch_size, device)
-    return Job(cfg, problem, plan, size, device, store, row, ranks)
-
-
-def _failed(cfg: DictConfig, store: ResultStore, row: Row, error: Exception) -> Row:
-    if cfg.debug:
-        raise error
-    log.debug("cell failed", exc_info=error)
-    row.update(status="failed", reason=reason_of(error), **facts_in(error))
-    return _stored(store, row)
-
-
-def _stored(store: ResultStore, row: Row) -> Row:
-    store.write(row)
-    log.info("%s: %s", describe(row), outcome(row))
-    return row
-
-
-def _execute(job: Job, sweep: SweepLine | None) -> Row:
-    """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
-    cfg, problem, plan = job.cfg, job.problem, job.plan
-    earlier, scorer, others = lead(job, sweep)
-    started = time.perf_counter()
-    for part in others:
-        scorer.add(part, alongside=True)
-    if earlier.n_done:
-        scorer.add(earlier.state())
-    row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
-    sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
-    warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
-    scored = time.perf_counter()
-    splits, sets = cfg.metrics.splits, cfg.metrics.floor_sets
-    real = partial(floor, problem, plan.samples, plan.labels, splits, sets)
-    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
-    sampling, features = scorer.seconds.tolist()
-    row.update(
-        **sizes,
-        warning="; ".join(warnings) or None,
-        seconds_sampling=sampling,
-        seconds_features=features,
-        seconds_scoring=scored - started,
-        seconds_floor=time.perf_counter() - scored,
-        images_per_second=plan.samples / sampling,
-        batch_size=job.size.now,
-    )
-    scorer.shown.write(job.store.sample_path(job.row["run_key"]))
-    environment = environment_of(cfg, job.device, job.ranks.world_size)
-    return {**row, **solver_facts(plan.solver), "n_steps": len(plan.sigmas) - 1, **environment}
+def check_precision(precision: str, device: str) -> None:
+    """Raise ValueError where no device of this kind ("cpu", "cuda", "cuda:1") has this precision."""
+    if precision in ("tf32", "fp16") and not device.startswith("cuda"):
+        raise ValueError(f"precision={precision} needs device=cuda: on {device} use fp32 or bf16")

@@ -46,7 +46,7 @@ def check_classes(cells: Iterable[DictConfig]) -> None:
 
 def known_classes(model: DictConfig) -> int | None:
     """How many classes a model has, 0 for an unconditional one; None where only its file can tell."""
-    target = str(model.get("_target_")).removeprefix("seedsbench.bench.problems.")
+    target = str(model.get("_target_")).removeprefix("seedsbench.bench.problems.base.")
     if target == "mixture_problem":
         return len(model.weights) if len(model.weights) > 1 else 0
     return {"glyphs_problem": 10, "finite_glyphs_problem": 0}.get(target, model.get("classes"))

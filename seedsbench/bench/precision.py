@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.config import check_precision
+from seedsbench.bench.cell import check_precision
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}

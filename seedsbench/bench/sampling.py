@@ -9,7 +9,7 @@ from torch import Tensor
 from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.precision import out_of_memory, release, tensor_cores, variant
-from seedsbench.bench.problems import one_hot
+from seedsbench.bench.problems.base import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.bench.problems import Problem
+from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.sampling import SampleBatch
 
 # Measured with all solvers at 2 to 40 evaluations in all regimes. With fewer evaluations than their solver

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from seedsbench.bench.labels import Labels, classes_of
-from seedsbench.bench.previews import Strip
-from seedsbench.bench.problems import Pairs, Problem
+from seedsbench.bench.problems.base import Pairs, Problem
+from seedsbench.bench.rows.previews import Strip
 from seedsbench.bench.sampling import SampleBatch
 from seedsbench.data.images import quantise
 from seedsbench.metrics.base import FeatureTable, State

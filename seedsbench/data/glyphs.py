@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.philox import philox_uniform
+from seedsbench.exact.philox import philox_uniform
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "glyphs"
 

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels
-from seedsbench.diffusion import ieee
-from seedsbench.diffusion.philox import philox_normal, philox_uniform
 from seedsbench.diffusion.process import expand
+from seedsbench.exact import ieee
+from seedsbench.exact.philox import philox_normal, philox_uniform
 
 
 class Analytic(Denoiser):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seedsbench.checks import NO_NETWORK
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.side_by_side import side_by_side
+from seedsbench.exact.blocks import side_by_side
 
 
 class Denoiser(ABC):

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
-from seedsbench.denoisers.precond import PRECONDITIONERS
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.files.digests import file_sha256
 
 # Large enough for full kernel efficiency, small enough that padding the last batch costs little.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.analytic import Analytic, as_float64
 from seedsbench.denoisers.base import check_labels
-from seedsbench.diffusion.philox import philox_uniform
+from seedsbench.exact.philox import philox_uniform
 
 # Entries of a block of a posterior: 128 MiB of float64.
 BLOCK_ENTRIES = 2**24

@@ -35,7 +35,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Adaptive(Protocol):
-    """A solver that chooses its own steps (seedsbench.solvers.adaptive.AdaptiveSolver)."""
+    """A solver that chooses its own steps (seedsbench.solvers.parts.adaptive.AdaptiveSolver)."""
 
     def solve(self, process: Process, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]: ...
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.philox import philox_normal, philox_words
+from seedsbench.exact.philox import philox_normal, philox_words
 
 LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
 EXACT = 2**30

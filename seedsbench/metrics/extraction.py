@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seedsbench.exact.blocks import side_by_side
 from seedsbench.metrics.base import one_thread
-from seedsbench.side_by_side import side_by_side
 
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from seedsbench.diffusion.philox import philox_uniform
+from seedsbench.exact.philox import philox_uniform
 from seedsbench.metrics.base import as_matrix, one_thread
 
 Kernel = Callable[[Tensor, Tensor], Tensor]

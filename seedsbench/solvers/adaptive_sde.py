@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
+from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.dpm_single import Predict, dpm1, dpm2, dpmpp2
-from seedsbench.solvers.unscaled import Unscaled
+from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
+from seedsbench.solvers.parts.dpm_rules import Predict, dpm1, dpm2, dpmpp2
+from seedsbench.solvers.parts.unscaled import Unscaled
 
 
 def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:

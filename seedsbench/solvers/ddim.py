@@ -13,8 +13,8 @@ from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.clipping import Clipping
-from seedsbench.solvers.table_steps import PreviousTimestep, landing, stride
+from seedsbench.solvers.parts.clipping import Clipping
+from seedsbench.solvers.parts.table_steps import PreviousTimestep, landing, stride
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.clipping import Clipping
+from seedsbench.solvers.parts.clipping import Clipping
 
 Variance = Literal[
     "fixed_small",

@@ -13,11 +13,11 @@ from torch import Tensor
 from seedsbench.checks import NotNegative
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
-from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.dpm_single import dpm2
 from seedsbench.solvers.karras_sde import KarrasSDE, UpperLevel
-from seedsbench.solvers.unscaled import Unscaled
+from seedsbench.solvers.parts.added_noise import NoiseFactor
+from seedsbench.solvers.parts.dpm_rules import dpm2
+from seedsbench.solvers.parts.unscaled import Unscaled
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.added_noise import unit_increment
 from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.dpm_single import RULES
+from seedsbench.solvers.parts.added_noise import unit_increment
+from seedsbench.solvers.parts.dpm_rules import RULES
 
 State = tuple[tuple[int, ...], Tensor]  # orders of the steps to come, the last level
 

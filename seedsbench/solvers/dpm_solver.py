@@ -13,9 +13,9 @@ from torch import Tensor
 from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
-from seedsbench.solvers import dpm_single as rules
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.unscaled import Unscaled
+from seedsbench.solvers.parts import dpm_rules as rules
+from seedsbench.solvers.parts.unscaled import Unscaled
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.dpm_single import decay, node
-from seedsbench.solvers.exponential import brownian_path
+from seedsbench.solvers.parts.dpm_rules import decay, node
+from seedsbench.solvers.parts.exponential import brownian_path
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.quadrature import newton, noise_levels
-from seedsbench.solvers.unscaled import OneStage
+from seedsbench.solvers.parts.quadrature import newton, noise_levels
+from seedsbench.solvers.parts.unscaled import OneStage
 
 Past = tuple[tuple[Tensor, Tensor], ...]  # (sigma, D) of the levels before, newest first
 

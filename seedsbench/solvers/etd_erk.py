@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedsbench.checks import Share
-from seedsbench.solvers.exponential import ExponentialRungeKutta
+from seedsbench.solvers.parts.exponential import ExponentialRungeKutta
+from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, minus, row
 from seedsbench.solvers.seeds import Seeds1, Seeds2, Seeds3
-from seedsbench.solvers.tableau import ExponentialTableau, Weight, minus, row
 
 
 def _five_stage() -> ExponentialTableau:

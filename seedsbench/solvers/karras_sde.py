@@ -14,10 +14,10 @@ from torch import Tensor
 from seedsbench.checks import Node, NotNegative, Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.parts.added_noise import NoiseFactor
+from seedsbench.solvers.parts.tableau import ButcherTableau
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
-from seedsbench.solvers.tableau import ButcherTableau
 
 UpperLevel = Annotated[float, Range(0, infinite=True)]
 MAX_GAMMA = math.sqrt(2) - 1

@@ -12,9 +12,9 @@ from torch import Tensor
 from seedsbench.checks import NotNegative
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.added_noise import NoiseFactor
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.karras_sde import KarrasSDE, UpperLevel
+from seedsbench.solvers.parts.added_noise import NoiseFactor
 from seedsbench.solvers.runge_kutta import rk_step
 
 

@@ -16,8 +16,8 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import VP, Schedule
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.quadrature import lagrange, noise_levels
-from seedsbench.solvers.unscaled import OneStage
+from seedsbench.solvers.parts.quadrature import lagrange, noise_levels
+from seedsbench.solvers.parts.unscaled import OneStage
 
 MaxOrder = Literal[1, 2, 3, 4]
 

@@ -20,9 +20,9 @@ from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Scaling, Schedule
-from seedsbench.solvers import pc_correctors as correctors
-from seedsbench.solvers import pc_predictors as predictors
 from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.parts import pc_correctors as correctors
+from seedsbench.solvers.parts import pc_predictors as predictors
 
 COUNTERPART = {"none": "ve_geometric", "vp": "vp", "subvp": "subvp"}
 MEANS: dict[str, predictors.Mean] = {

@@ -17,8 +17,8 @@ from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.linear_multistep import ADAMS_BASHFORTH
-from seedsbench.solvers.table_steps import PreviousTimestep, landing, stride
-from seedsbench.solvers.unscaled import Unscaled
+from seedsbench.solvers.parts.table_steps import PreviousTimestep, landing, stride
+from seedsbench.solvers.parts.unscaled import Unscaled
 
 WARM_UP = 3  # Runge-Kutta steps before four noise estimates are at hand
 RK4_WEIGHTS = (1 / 6, 2 / 6, 2 / 6, 1 / 6)

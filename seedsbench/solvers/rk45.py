@@ -14,8 +14,8 @@ from torch import Tensor
 
 from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.process import Process, each, expand
-from seedsbench.solvers.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
-from seedsbench.solvers.tableau import ButcherTableau
+from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
+from seedsbench.solvers.parts.tableau import ButcherTableau
 
 FIFTH = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
 FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)

@@ -10,7 +10,7 @@ from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted
 from seedsbench.solvers.base import Solver, StepResult
-from seedsbench.solvers.tableau import ButcherTableau
+from seedsbench.solvers.parts.tableau import ButcherTableau
 
 EULER = ButcherTableau(c=(0.0,), a=((),), b=(1.0,))
 CLASSICAL = ButcherTableau(

@@ -14,7 +14,7 @@ from typing import Annotated
 from torch import Tensor
 
 from seedsbench.checks import Range
-from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
+from seedsbench.solvers.parts.exponential_adams import History, PredictorCorrector, TwoPoint
 
 
 @dataclass(frozen=True)

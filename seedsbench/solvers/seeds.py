@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Literal
 
 from seedsbench.checks import Node
-from seedsbench.solvers.exponential import ExponentialRungeKutta
-from seedsbench.solvers.tableau import ExponentialTableau, Weight, row
+from seedsbench.solvers.parts.exponential import ExponentialRungeKutta
+from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, row
 
 Variant = Literal["a", "b"]
 

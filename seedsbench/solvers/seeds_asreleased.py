@@ -19,10 +19,10 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.exponential import Phis
+from seedsbench.solvers.parts.exponential import Phis
+from seedsbench.solvers.parts.splitting import Splitting
+from seedsbench.solvers.parts.tableau import Weight, phi
 from seedsbench.solvers.seeds import Seeds3
-from seedsbench.solvers.splitting import Splitting
-from seedsbench.solvers.tableau import Weight, phi
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from seedsbench.checks import Range
-from seedsbench.solvers.exponential_adams import History, PredictorCorrector, TwoPoint
+from seedsbench.solvers.parts.exponential_adams import History, PredictorCorrector, TwoPoint
 
 
 @dataclass(frozen=True)

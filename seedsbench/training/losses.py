@@ -8,8 +8,8 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES
-from seedsbench.denoisers.precond import EDMPreconditioner, Preconditioner
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import EDMPreconditioner, Preconditioner
 from seedsbench.diffusion.process import expand
 from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
 from seedsbench.training.pool import Pool

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
 from seedsbench.denoisers.embedded import load_network, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
-from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.files.atomic import replacing
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score

@@ -20,9 +20,9 @@ from seedsbench.denoisers.checkpoints.states import (
     understood,
     without_prefix,
 )
-from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.diffusion.schedule import Discrete
 
 Weights = Literal["ema", "raw"]

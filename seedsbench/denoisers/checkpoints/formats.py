@@ -12,12 +12,12 @@ from seedsbench.checks import nearest
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.checkpoints.ddim import load_ddim
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
-from seedsbench.denoisers.checkpoints.edm import denoiser_of
-from seedsbench.denoisers.checkpoints.edm_pickle import INSTEAD, read_edm
+from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
+from seedsbench.denoisers.checkpoints.edm.read import INSTEAD, read_edm
 from seedsbench.denoisers.checkpoints.guided import load_guided
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch, shown
-from seedsbench.denoisers.checkpoints.score_sde import load_score_sde
-from seedsbench.denoisers.checkpoints.score_sde_modules import PREFIX
+from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
+from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX
 from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
 from seedsbench.denoisers.checkpoints.weights import ENTRY, read_converted
 from seedsbench.denoisers.embedded import as_denoiser, load_network, metadata_of

@@ -19,9 +19,9 @@ from seedsbench.denoisers.checkpoints.states import (
     understood,
     without_prefix,
 )
-from seedsbench.denoisers.discrete_precond import DiscreteNoisePrediction
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.diffusion.schedule import Discrete
 
 Numbers = str | int | float | Sequence[float]

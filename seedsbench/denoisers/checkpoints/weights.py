@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seedsbench.denoisers.checkpoints.edm import denoiser_of
-from seedsbench.denoisers.checkpoints.edm_pickle import EDMRecord, read_edm
+from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
+from seedsbench.denoisers.checkpoints.edm.read import EDMRecord, read_edm
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
-from seedsbench.denoisers.preconditioned import Preconditioned
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
 

@@ -25,7 +25,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from seedsbench.denoisers.networks.unet_blocks import check_size
-from seedsbench.denoisers.precond import PRECONDITIONERS, EDMPreconditioner
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.diffusion.process import expand
 
 

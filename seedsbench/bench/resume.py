@@ -1,0 +1,157 @@
+"""Sums of a cell that is not finished, kept under `<study>/partial/<run_key>/` so that it can go on.
+
+Each rank writes a file of its own now and then, whole or not at all. The next run of the cell, whatever its
+number of ranks, begins by adding them up into one. A file says which blocks of samples it is of; no block
+is ever counted twice, and a file that cannot be used costs only time. Arrays only: nothing in it is run.
+"""
+
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seedsbench.bench.rows.store import UNNAMED, ResultStore
+from seedsbench.bench.scoring import Scorer
+from seedsbench.files.atomic import write_atomic
+from seedsbench.metrics.base import State
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+BASE = "earlier.npz"
+SHARE = 0.02
+"""A part of the samples worth saving before the time is up, ..."""
+SOONER = 30
+"""... once a thirtieth of the time has passed, ..."""
+COST = 50
+"""... and this many times what the last saving took: it never takes more than 2 % of the time."""
+
+
+def packed(state: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
+    """Arrays and what they are of as the bytes of an .npz file."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {**state, "about": np.array(json.dumps(about))}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> tuple[State, dict[str, Any]]:
+    """What packed() was given."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        state = {name: file[name] for name in file.files}
+    return state, json.loads(str(state.pop("about")))
+
+
+def about(run_key: str, samples: int, block: int, invocation: str) -> dict[str, Any]:
+    """What a file of sums is of: others are foreign."""
+    return {"format": FORMAT, "run_key": run_key, "samples": samples, "block": block, "by": invocation}
+
+
+class Saver:
+    """Writes the sums of one rank's share, every so many seconds, or sooner if much is new.
+
+    every: seconds; 0 saves at each chance, inf never. samples: of the share.
+    """
+
+    def __init__(
+        self, store: ResultStore, of: Mapping[str, Any], rank: int, every: float, samples: int
+    ) -> None:
+        self._path = _folder(store, of["run_key"]) / f"rank-{rank}.npz"
+        self._of, self._every, self._samples = of, every, samples
+        self._n, self._took, self._last = 0, 0.0, time.monotonic()
+
+    def offer(self, scorer: Scorer) -> None:
+        """Save if it is time to."""
+        waited, new = time.monotonic() - self._last, scorer.n_done - self._n
+        due = waited >= self._every
+        due |= waited >= self._every / SOONER and new >= SHARE * self._samples
+        if due and new and (not self._every or waited >= COST * self._took):
+            self.save(scorer)
+
+    def save(self, scorer: Scorer) -> None:
+        """Save now what is not saved yet."""
+        if scorer.n_done > self._n and self._every < float("inf"):
+            started = time.monotonic()
+            _written(self._path, packed(scorer.state(), self._of))
+            self._n, self._last = scorer.n_done, time.monotonic()
+            self._took = self._last - started
+
+
+def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: Scorer, force: bool) -> None:
+    """Add to `earlier` what was saved of a cell, and leave it as one file; both scorers are empty.
+
+    Between unnamed studies the sums of a sibling serve too. force: only sums of this very invocation.
+    What cannot be used is ignored, with one warning.
+    """
+    used, ignored = 0, []
+    for path in _files(store, of["run_key"]):
+        try:
+            state, found = unpacked(path.read_bytes())
+            foreign = [key for key, value in of.items() if key != "by" and found.get(key) != value]
+            if foreign:
+                raise ValueError(f"its {foreign[0]} is {found.get(foreign[0])}, not {of[foreign[0]]}")
+            if force and found.get("by") != of["by"]:
+                continue
+            if path.name == BASE:
+                earlier.add(state)
+            elif not earlier.overlaps(state):  # else they were added already, by a run that was cut off then
+                blank.add(state, alongside=True)
+            used += 1
+        except Exception as error:  # whatever is wrong with it, the cell can do without
+            ignored.append(f"{path} ({type(error).__name__}: {' '.join(str(error).split())})")
+    if ignored:
+        log.warning("partial sums that cannot be used, ignored: %s", ", ".join(ignored))
+    folder = _folder(store, of["run_key"])
+    if used:
+        earlier.add(blank.state())
+        if not _written(folder / BASE, packed(earlier.state(), of)):
+            return
+    for path in folder.glob("rank-*.npz" if used else "*.npz"):
+        path.unlink(missing_ok=True)
+
+
+def forget(store: ResultStore, run_key: str) -> None:
+    """Delete what was saved of a cell, here and where restore() may have found it."""
+    for folder in (_folder(store, run_key), *_siblings(store, run_key)):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # others' sums are in it
+            folder.parent.rmdir()
+
+
+def _written(path: Path, data: bytes) -> bool:
+    """Write sums, if it can be done: a full disk, or another job that ends the same cell, costs only time."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        log.warning("%s cannot be saved (%s): a run that is cut off now begins further back", path, error)
+        return False
+    return True
+
+
+def _folder(store: ResultStore, run_key: str) -> Path:
+    return store.study / "partial" / run_key
+
+
+def _files(store: ResultStore, run_key: str) -> list[Path]:
+    """The files of the first folder that has any, the one of earlier sums first."""
+    for folder in (_folder(store, run_key), *_siblings(store, run_key)):
+        found = sorted(folder.glob("*.npz"), key=lambda path: (path.name != BASE, path.name))
+        if found:
+            return found
+    return []
+
+
+def _siblings(store: ResultStore, run_key: str) -> Iterator[Path]:
+    """The folders of the same cell in other studies without a name, latest first."""
+    if UNNAMED.fullmatch(store.study.name):
+        for folder in sorted(store.study.parent.glob(f"*/partial/{run_key}"), reverse=True):
+            study = folder.parents[1]
+            if study != store.study and UNNAMED.fullmatch(study.name):
+                yield folder

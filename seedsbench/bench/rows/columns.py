@@ -1,0 +1,124 @@
+"""What a row says beside its scores: choices, identity, the solver's declarations, the environment."""
+
+import platform
+from datetime import datetime, timezone
+from importlib import metadata
+
+import torch
+from omegaconf import DictConfig
+
+import seedsbench
+from seedsbench import registry
+from seedsbench.api import as_trained
+from seedsbench.bench.cell import NUMERICS_VERSION
+from seedsbench.bench.labels import labels_of
+from seedsbench.bench.machine import machine
+from seedsbench.bench.problems.base import Problem
+from seedsbench.bench.rows.run_key import PLACES, options_of
+from seedsbench.bench.rows.store import Row
+from seedsbench.data.images import QUANTISER
+from seedsbench.denoisers.base import Denoiser
+from seedsbench.solvers.base import Solver
+
+
+def choices_of(cfg: DictConfig) -> Row:
+    """What was asked for: names, options and sizes."""
+    return {
+        **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
+        **{f"{group}_params": options_of(cfg[group]) for group in ("schedule", "grid", "solver")},
+        "metrics_params": options_of(cfg.metrics, without=("_target_", *PLACES)),
+        "nfe_budget": cfg.nfe,
+        "samples": cfg.samples,
+        "labels": str(labels_of(cfg.labels)),
+        "final": cfg.final,
+        "afs": cfg.afs,
+        "dtype": cfg.dtype,
+        "network_precision": cfg.precision,
+        "compile": cfg.compile,
+        "seeding": cfg.seeding,
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def as_used(cfg: DictConfig, denoiser: Denoiser) -> Row:
+    """Options of schedule and grid that are null, which leaves them to the network, as they came out."""
+    chosen = as_trained(denoiser, registry.build(cfg.schedule), registry.build(cfg.grid))
+    return {
+        f"{group}_params": {
+            name: getattr(one, name) if value is None else value
+            for name, value in options_of(cfg[group]).items()
+        }
+        for group, one in zip(("schedule", "grid"), chosen, strict=True)
+    }
+
+
+def identity_of(problem: Problem) -> Row:
+    """What the numbers are of: network, extractor, reference, and the version of the arithmetic."""
+    return {
+        "model_id": problem.model_id,
+        "extractor": problem.features.name,
+        "extractor_id": problem.features.id,
+        "extractor_weights": problem.features.weights_id,
+        "reference": problem.reference_name,
+        "reference_id": problem.reference_id,
+        "reference_images": problem.reference.n or None,
+        "reference_shape": problem.reference_shape,
+        "real_id": problem.identity.real_id,
+        "quantiser": QUANTISER if problem.features.quantised else "none",
+        "numerics_version": NUMERICS_VERSION,
+    }
+
+
+def solver_facts(solver: Solver) -> Row:
+    """What the solver declares."""
+    return {
+        "solver_family": solver.family,
+        "order": solver.order,
+        "weak_order": solver.weak_order,
+        "stochastic": solver.stochastic,
+    }
+
+
+def environment_of(cfg: DictConfig, device: str, world_size: int = 1) -> Row:
+    """Where it ran, and with which versions."""
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "device": device,
+        "device_name": name,
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+        "version_seedsbench": seedsbench.__version__,
+        "version_torch": torch.__version__,
+        "version_numpy": metadata.version("numpy"),
+        "version_python": platform.python_version(),
+    }
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line; with its type unless it is one that we raise to be read."""
+    message = " ".join(str(error).split())
+    expected = isinstance(error, ValueError | ArithmeticError)
+    return message if expected and message else f"{type(error).__name__}: {message}"
+
+
+def describe(row: Row) -> str:
+    """The cell in a few words, for logs and progress bars."""
+    return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
+
+
+def outcome(row: Row) -> str:
+    """What became of the cell, in a few words."""
+    if row["status"] != "done":
+        return f"{row['status']}: {row['reason']}"
+    score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
+    floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
+    return (
+        f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
+        f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
+        + (f" (warning: {row['warning']})" if row.get("warning") else "")
+    )

@@ -1,0 +1,1 @@
+"""EDM's pickles, read without running what is in them."""

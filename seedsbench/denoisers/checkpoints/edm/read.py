@@ -1,0 +1,159 @@
+"""EDM `.pkl` files, read without running what is in them.
+
+Karras et al. 2022 publish networks as pickles of Python objects that carry their own source code:
+unpickling runs it. Here `pickles` makes inert records of them, for the names in `edm_allowed`, and refuses
+any other by name, wherever it occurs. Of the records, only the network asked for is looked into:
+its class name, constructor arguments, and state dict.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
+from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
+
+MAX_DEPTH = 50
+"""Modules within modules, and containers within a constructor argument."""
+MAX_MODULES = 5_000
+MAX_TENSORS = 20_000
+MAX_ARGUMENT_VALUES = 10_000
+MEMBER = re.compile(r"[A-Za-z0-9_]{1,100}")
+
+INSTEAD = (
+    "pickle {'ema': network} alone, or write it with seedsbench.denoisers.checkpoints.weights: "
+    "save_weights('network.safetensors', network.state_dict(), {'class_name': type(network).__name__, "
+    "'init_args': network.init_args, 'init_kwargs': network.init_kwargs})"
+)
+ADVICE = (
+    "The file was not run. If it is damaged, copy or download it again; if you trust it, load it with the "
+    f"code that wrote it, on a machine that may run that, and {INSTEAD}"
+)
+
+
+@dataclass(frozen=True)
+class EDMRecord:
+    """A network as its file describes it, in plain data.
+
+    class_name: its class, EDMPrecond for example. init_args, init_kwargs: what its constructor was
+    given (None, bool, int, float, str, tuples, lists, dicts of them; numpy scalars become Python's).
+    state_dict: name -> tensor, in the file's dtype, on the CPU, each in memory of its own.
+    """
+
+    class_name: str
+    init_args: tuple[Any, ...]
+    init_kwargs: dict[str, Any]
+    state_dict: dict[str, Tensor]
+
+
+def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
+    """The network under `key` of an EDM pickle; the others under their keys are neither kept nor run.
+
+    Raises FileNotFoundError, and CheckpointError for anything else that is not such a file: unknown
+    globals (named), damage, sizes that do not fit the file.
+    """
+    path = Path(path).expanduser()
+    check_file(path)
+    try:
+        content = content_of(path.read_bytes())
+        return network_in(content, key, path.stat().st_size)
+    except Refused as error:
+        raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
+    except (MemoryError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read into memory: {shown(error, 200)}") from error
+
+
+def content_of(data: bytes) -> Any:
+    """What the bytes of a file hold, as inert records. Raises Refused, or MemoryError, whatever they are."""
+    if data[:2] == b"PK":
+        raise Refused("it is a zip file, as torch.save writes, and not an EDM pickle")
+    try:
+        return unpickled(data, ALLOWED)
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # pickle promises no particular ones for damaged files
+        said = shown(f"{type(error).__name__}: {error}", 200)
+        raise Refused(f"it is damaged, or does what no EDM pickle needs: {said}") from error
+
+
+def network_in(content: Any, key: str, file_bytes: int) -> EDMRecord:
+    """The network under `key`; its tensors take up to that many bytes. Raises Refused, or MemoryError."""
+    network = _entry(content, key)
+    state = network.state or {}
+    args, kwargs = state.get("_init_args"), state.get("_init_kwargs")
+    if type(args) is not tuple or type(kwargs) is not dict or not network.kind.isidentifier():
+        raise Refused(f"its network, {described(network)}, does not say how it was constructed")
+    left = itertools.count(MAX_ARGUMENT_VALUES, -1)
+    args, kwargs = _plain(args, "_init_args", left), _plain(kwargs, "_init_kwargs", left)
+    records = dict(_tensors(network, "", itertools.count(MAX_MODULES, -1)))
+    if len(records) > MAX_TENSORS:
+        raise Refused(f"its network has {len(records)} tensors, over {MAX_TENSORS}")
+    if (total := sum(math.prod(r.size) * r.dtype.itemsize for r in records.values())) > file_bytes:
+        raise Refused(f"its tensors take {total} bytes, more than the file has ({file_bytes})")
+    return EDMRecord(network.kind, args, kwargs, {name: tensor_of(r) for name, r in records.items()})
+
+
+def _entry(value: Any, key: str) -> Record:
+    if type(value) is not dict:
+        raise Refused(f"it holds {described(value)} and no dict with the key {key!r}")
+    if key not in value:
+        names = [repr(name[:40]) if isinstance(name, str) else described(name) for name in [*value][:10]]
+        there = ", ".join(shown(name, 60) for name in names)
+        raise Refused(f"it has no key {key!r}; it has {there or 'none'}")
+    if not isinstance(value[key], Record):
+        raise Refused(f"under {key!r} it holds {described(value[key])} and no network")
+    return value[key]
+
+
+def _plain(value: Any, where: str, left: Iterator[int], depth: int = 0) -> Any:
+    """A copy of a constructor argument that is plain data through and through, or Refused."""
+    if next(left) <= 0 or depth > MAX_DEPTH:
+        raise Refused(f"its {where} nest deeper than {MAX_DEPTH} or hold over {MAX_ARGUMENT_VALUES} values")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, where, left, depth + 1) for item in value)
+    if type(value) is dict and all(isinstance(name, str) for name in value):
+        return {
+            name: _plain(item, f"{where}[{shown(name, 40)!r}]"[:200], left, depth + 1)
+            for name, item in value.items()
+        }
+    raise Refused(f"its {where} holds {described(value)}, which is no plain value")
+
+
+def _tensors(module: Record, prefix: str, left: Iterator[int]) -> Iterator[tuple[str, TensorRecord]]:
+    """Parameters and persistent buffers under a module, named as in a state dict."""
+    state = module.state or {}
+    where = f"module {shown(prefix.rstrip('.') or module.kind)}"
+    if next(left) <= 0 or prefix.count(".") > MAX_DEPTH:
+        raise Refused(f"its modules nest deeper than {MAX_DEPTH} or are over {MAX_MODULES}")
+    skipped = state.get("_non_persistent_buffers_set") or set()
+    if type(skipped) is not set:
+        raise Refused(f"{where} has {described(skipped)} for _non_persistent_buffers_set")
+    for group in ("_parameters", "_buffers", "_modules"):
+        for name, value in _members(state, group, where):
+            if value is None or (group == "_buffers" and name in skipped):
+                continue
+            if group == "_modules" and isinstance(value, Record):
+                yield from _tensors(value, f"{prefix}{name}.", left)
+            elif group != "_modules" and isinstance(value, TensorRecord):
+                yield prefix + name, value
+            else:
+                raise Refused(f"{where} has {described(value)} among its {group}, as {shown(name)}")
+
+
+def _members(state: dict[str, Any], group: str, where: str) -> Iterator[tuple[str, Any]]:
+    members = state.get(group, {})
+    if type(members) is not dict:
+        raise Refused(f"{where} has {described(members)} for {group}")
+    for name, value in members.items():
+        if not isinstance(name, str) or not MEMBER.fullmatch(name):
+            raise Refused(f"{where} has a member with the name {described(name)}")
+        yield name, value

@@ -1,0 +1,143 @@
+"""Checkpoints of score SDE (Song et al. 2021), PyTorch: NCSN++, DDPM++ and DDPM, as VP, sub-VP or VE.
+
+A file is what training saved: model (weights under `module.all_modules.N`), ema (averages, a list in the
+order of the trainable parameters), optimizer, step; or the weights alone. The architecture is read off keys
+and shapes, VE's noise levels off the buffer `sigmas`; the process and its conventions are not in the file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
+from seedsbench.denoisers.checkpoints.score_sde.ddpm import ddpm_config, ddpm_state
+from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX, Entry, entries
+from seedsbench.denoisers.checkpoints.score_sde.ncsnpp import ncsnpp_config, ncsnpp_state
+from seedsbench.denoisers.checkpoints.score_sde.process import SDE, ScoreProcess
+from seedsbench.denoisers.checkpoints.score_sde.song import is_song, song_config, song_state
+from seedsbench.denoisers.checkpoints.states import (
+    check_resolution,
+    is_dense,
+    is_state,
+    network_of,
+    understood,
+    without_prefix,
+)
+from seedsbench.denoisers.networks.ddim_unet import DDIMUNet
+from seedsbench.denoisers.networks.ncsnpp import NCSNpp
+from seedsbench.denoisers.networks.song_unet import SongUNet
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+
+LEVELS = "sigmas"
+
+
+def load_score_sde(
+    path: str | Path,
+    *,
+    image_size: int,
+    sde: SDE,
+    continuous: bool,
+    name: Literal["ncsnpp", "ddpm"] = "ncsnpp",
+    fir: bool | None = None,
+    skip_rescale: bool = True,
+    centered: bool | None = None,
+    scale_by_sigma: bool | None = None,
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
+    num_scales: int = 1000,
+    weights: Literal["ema", "raw"] = "ema",
+    fractional_timesteps: bool = False,
+) -> Preconditioned:
+    """The unconditional denoiser in a checkpoint_N.pth; float32, on the CPU. Hints have the config's names.
+
+    sde, continuous: training.sde and training.continuous. name: model.name (NCSN++ and DDPM++ are both
+        "ncsnpp"). fir, skip_rescale: model.fir, needed where the file does not tell it (true for NCSN++,
+        false for DDPM++), and model.skip_rescale.
+    centered: data.centered; by default as published, true but for VE. scale_by_sigma: likewise, true for VE.
+    beta_min, beta_max, num_scales: of VP and sub-VP; VE has its levels in the file.
+    weights: "ema" (averages) or "raw"; of weights alone there is one kind.
+    fractional_timesteps: see DiscreteNoisePrediction.fractional.
+
+    Raises FileNotFoundError, and CheckpointError for another kind of file or hints that do not fit it.
+    """
+    try:
+        process = ScoreProcess(
+            sde, continuous, centered, scale_by_sigma, beta_min, beta_max, num_scales, fractional_timesteps
+        )
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    state = _state(read_torch(path), weights, path)
+    sigmas = state.pop(LEVELS, None)
+    with understood(path):
+        found = entries(state)
+        layout = _layout(found, image_size, name=name, fir=fir, skip_rescale=skip_rescale)
+        preconditioner = process.preconditioner(sigmas, layout.embedding)
+    network = network_of(layout.build, layout.state, path)
+    check_resolution(path, image_size, layout.levels)
+    channels = next(entry for entry in found if entry.kind == "convolution").inputs
+    return Preconditioned(network, preconditioner, img_channels=channels, img_resolution=image_size)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A network of ours for the modules found, and their weights under its names."""
+
+    build: Callable[[], nn.Module]
+    state: dict[str, Tensor]
+    levels: int
+    embedding: str | None
+
+
+def _layout(
+    found: Sequence[Entry], image_size: int, *, name: str, fir: bool | None, skip_rescale: bool
+) -> _Layout:
+    if name == "ddpm":
+        config = ddpm_config(found)
+        build = partial(DDIMUNet, config)
+        return _Layout(build, ddpm_state(config, found), len(config.multiples), "positional")
+    if name != "ncsnpp":
+        raise ValueError(f"name={name!r} must be ncsnpp or ddpm")
+    if not is_song(found, skip_rescale):
+        config = ncsnpp_config(found, fir=fir, skip_rescale=skip_rescale)
+        build = partial(NCSNpp, config)
+        return _Layout(build, ncsnpp_state(config, found), len(config.channels), config.embedding)
+    config = song_config(found, image_size, fir)
+    build = partial(SongUNet, config)
+    return _Layout(build, song_state(config, found), len(config.channel_mult), config.embedding_type)
+
+
+def _state(content: Any, weights: str, path: str | Path) -> dict[str, Tensor]:
+    """Keys sigmas and all_modules.N..., of the averaged or of the raw weights."""
+    if weights not in ("ema", "raw"):
+        raise CheckpointError(f"weights={weights!r} must be ema or raw")
+    if bare := is_state(content):  # as its state_dict() alone was saved
+        content = {"model": content}
+    if not isinstance(content, Mapping) or not is_state(content.get("model")):
+        raise CheckpointError(
+            f"{path} has no state dict under `model`: a score SDE checkpoint has model and ema"
+        )
+    state = without_prefix(content["model"])
+    foreign = [key for key in state if not key.startswith(PREFIX) and key != LEVELS]
+    if foreign:
+        raise CheckpointError(f"{path} is no score SDE checkpoint: its model has {foreign[0][:80]}")
+    if weights == "raw" or bare:
+        return state
+    averages = content.get("ema")
+    if not isinstance(averages, Mapping) or not isinstance(averages.get("shadow_params"), (list, tuple)):
+        raise CheckpointError(f"{path} holds no averaged weights (ema.shadow_params): use weights=raw")
+    return state | _averaged(state, averages["shadow_params"], path)
+
+
+def _averaged(state: Mapping[str, Tensor], shadow: Sequence[Any], path: str | Path) -> dict[str, Tensor]:
+    """The list of averages by name. Frequencies of a Fourier embedding are not trained and not in it."""
+    names = [key for key in state if key not in (LEVELS, f"{PREFIX}0.W")]
+    if len(names) != len(shadow):
+        raise CheckpointError(f"{path}: ema has {len(shadow)} tensors for {len(names)} trained parameters")
+    for name, average in zip(names, shadow, strict=True):
+        if not is_dense(average) or average.shape != state[name].shape:
+            raise CheckpointError(f"{path}: the average of {name} has another shape than the parameter")
+    return dict(zip(names, shadow, strict=True))

@@ -1,0 +1,131 @@
+"""Preconditioners of the networks of Song et al. 2021 that Karras et al.'s Table 1 does not cover.
+
+Table 1 has their continuous VP and VE as they were published. Here are VE trained at a table of levels
+or with other conventions of its input and output, and the sub-VP process (their Eq. 13).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from seedsbench.denoisers.preconditioning.discrete import LevelTable
+from seedsbench.denoisers.preconditioning.karras import NoisePrediction, Preconditioner
+from seedsbench.diffusion.schedule import Discrete
+
+
+@dataclass(frozen=True)
+class ScoreVE(Preconditioner):
+    """Variance exploding; sigma_min and sigma_max are for data in [-1, 1].
+
+    levels: number of noise levels of discrete training, in geometric progression; the network is told the
+        index, counted from the largest. 0: continuous training, the network is told the logarithm.
+    unit_range: training saw data in [0, 1], so the network counts noise and score in those units.
+    divided: the network's output is divided by the noise level to give the score; else it is the score.
+    fractional: with levels, tell a real-valued index and leave noise levels as they are in `round_sigma`.
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+    levels: int = 0
+    unit_range: bool = True
+    divided: bool = True
+    fractional: bool = False
+
+    @cached_property
+    def table(self) -> LevelTable:
+        """All levels of discrete training, increasing."""
+        ends = math.log(self.sigma_min), math.log(self.sigma_max)
+        levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
+        levels[0], levels[-1] = self.sigma_min, self.sigma_max  # exp(log(.)) is off by a bit
+        return LevelTable(levels)
+
+    @cached_property
+    def trained_at(self) -> Discrete | None:
+        return Discrete.at_levels(self.table.on(torch.device("cpu"))) if self.levels else None
+
+    @property
+    def _unit(self) -> float:
+        """One unit of the network's noise level, in units of data in [-1, 1]."""
+        return 2.0 if self.unit_range else 1.0
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return sigma if self.divided else sigma**2 / self._unit
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        if self.fractional or not self.levels:
+            return sigma
+        return self.table.on(sigma.device)[self.table.nearest(sigma)].to(sigma.dtype)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        if not self.levels:
+            return (sigma / self._unit).log()
+        index = self.table.position(sigma) if self.fractional else self.table.nearest(sigma)
+        return (self.levels - 1 - index).to(sigma.dtype)
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        if not self.levels:
+            return self._unit * c_noise.exp()
+        return self.table.at(self.levels - 1 - c_noise).to(c_noise.dtype)
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        if not self.levels:
+            return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
+        index = (u * self.levels).long().clamp(max=self.levels - 1)
+        return self.table.on(u.device)[index].to(u.dtype)
+
+
+@dataclass(frozen=True)
+class SubVP(NoisePrediction):
+    """The sub-VP process: x_t = m x0 + (1 - m^2) eps with m = exp(-beta_d t^2 / 4 - beta_min t / 2).
+
+    In units of the data its noise level is sigma = 1/m - m = 2 sinh(-ln m). M as in VPPreconditioner;
+    epsilon_t: smallest time, where the authors end sampling.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    M: int = 1000
+    epsilon_t: float = 1e-3
+
+    @property
+    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.sigma(torch.tensor(self.epsilon_t, dtype=torch.float64)))
+
+    @property
+    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level at time t in (0, 1]."""
+        return 2 * torch.sinh((0.25 * self.beta_d * t + 0.5 * self.beta_min) * t)
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        """Time at which the noise level is sigma."""
+        decay = torch.asinh(sigma / 2)
+        # The root of the quadratic in the form that keeps its digits where sigma is small.
+        return 4 * decay / ((self.beta_min**2 + 4 * self.beta_d * decay).sqrt() + self.beta_min)
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        # m; the difference sqrt(1 + sigma^2/4) - sigma/2 would cancel where sigma is large
+        return 1 / ((1 + sigma**2 / 4).sqrt() + sigma / 2)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return (self.M - 1) * self.sigma_inv(sigma)
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        return self.sigma(c_noise / (self.M - 1))
+
+    def sample_sigma(self, u: Tensor) -> Tensor:
+        return self.sigma(self.epsilon_t + (1 - self.epsilon_t) * u)

@@ -1,0 +1,1 @@
+"""What keeps bits equal, whatever the machine, batch or number of threads."""

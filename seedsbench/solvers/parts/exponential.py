@@ -1,0 +1,127 @@
+"""One engine for exponential Runge-Kutta solvers of the reverse SDE and of its ODE.
+
+A step from sigma_s to sigma_t in a splitting (A, y, q, N) with z = log(y_t / y_s):
+
+    x_i = (A_i/A_s) x_s + A_i y_i z sum_j a_ij(-z) N_j + A_i (W(q_i) - W(q_s))
+
+at nodes y_i = y_s exp(c_i z), and the same with b_j at the end. All stage noises are read off one
+Brownian path W, so their correlations are exact for any nodes; no weight of a noise is ever typed.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from seedsbench.checks import Range, Share
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, add_weighted, expand
+from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
+from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, evaluate
+
+Prediction = Literal["data", "noise", "edm"]
+Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
+
+
+@dataclass(frozen=True)
+class ExponentialRungeKutta(Solver):
+    """Exponential Runge-Kutta: len(tableau.b) evaluations and as many normals a step (none at eta = 0).
+
+    prediction: which splitting (see solvers/splitting.py). eta in [0, 1]: strength of the reverse
+    SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
+    """
+
+    family: ClassVar[str] = "seeds"
+    prediction: Prediction = "data"
+    eta: Share = 1.0
+    sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.tableau  # building it checks the nodes and the weights
+
+    @property
+    @abstractmethod
+    def tableau(self) -> ExponentialTableau:
+        """The method's coefficients."""
+
+    @property
+    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.tableau.order
+
+    @property
+    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.eta > 0
+
+    @property
+    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # Stage noises sampled from the path give at most weak order 2, however many stages:
+        # see the note in solvers/seeds.py.
+        return min(self.order, 2) if self.stochastic else None
+
+    def nfe(self, n_steps: int) -> int:
+        return len(self.tableau.b) * n_steps
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    ) -> StepResult:
+        schedule, tableau = process.schedule, self.tableau
+        splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
+        start, end = schedule.sigma(t), schedule.sigma(t_next)
+        sigmas, z = self._nodes(splitting, tableau, start, end)
+        path = self._path(process, splitting, sigmas, noise) if self.stochastic else []
+        x = x / expand(schedule.scale_at(start), x)
+        amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
+        n: list[Tensor] = []
+        known: Phis = {}
+        value = x
+        for i, weights in enumerate((*tableau.a, tableau.b)):
+            if i > 0:
+                value = expand(amplitude[i] / amplitude[0], x) * x
+                gain = amplitude[i] * splitting.clock(sigmas[i]) * z
+                row = [gain * weight for weight in self._weights(i, weights, -z, known)]
+                if path:
+                    row.append(amplitude[i])
+                value = add_weighted(value, row, [*n, *path[i : i + 1]], owned=True)
+            if i < len(tableau.b):
+                n.append(splitting.nonlinear(value, process.predict(value, sigmas[i]), sigmas[i]))
+        return StepResult(value * expand(schedule.scale_at(end), x))
+
+    def _nodes(
+        self, splitting: Splitting, tableau: ExponentialTableau, start: Tensor, end: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Noise levels of the stages and of the end, and z = log(y_end / y_start)."""
+        first = splitting.clock(start)
+        z = (splitting.clock(end) / first).log()
+        inner = [splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]]
+        return [start, *inner, end], z
+
+    def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
+        """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""
+        return [evaluate(weight, z, known) for weight in weights]
+
+    def _path(
+        self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise
+    ) -> list[Tensor]:
+        """B at each of `sigmas`, 0 at the first: the noise in x there divided by the amplitude."""
+        return brownian_path([splitting.noise_clock(sigma) for sigma in sigmas], noise)
+
+
+def brownian_path(clocks: list[Tensor], noise: Noise) -> list[Tensor]:
+    """W(q_i) - W(q_0) at each clock reading, whatever their order; increments drawn in order of time.
+
+    clocks: q_0 first, all others larger. A reading that occurs twice costs one draw.
+    """
+    key = [float(q.flatten()[0]) for q in clocks]
+    order = sorted(range(len(clocks)), key=key.__getitem__)
+    values: dict[int, Tensor] = {}
+    total, last = torch.zeros((), dtype=torch.float64), order[0]
+    for i in order:
+        if key[i] > key[last]:
+            total = total + noise.increment(clocks[last], clocks[i])
+            last = i
+        values[i] = total
+    return [values[i] for i in range(len(clocks))]

@@ -1,0 +1,1 @@
+"""Where rows are told as they come."""

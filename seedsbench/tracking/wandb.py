@@ -1,0 +1,212 @@
+"""Weights & Biases: one run a cell, grouped by study, and one run for the study with table and chart.
+
+A cell's run is made when its row is there, so W&B never sits between a sampler and its result. Run ids
+follow from study and run_key: a study that is resumed, or run again after an outage, fills in what is missing
+and doubles nothing. wandb is imported when the first row is logged, not before.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any
+
+from seedsbench.checks import Range, check_fields, nearest
+from seedsbench.files.digests import digest
+from seedsbench.tracking.base import warn_once
+
+MODES = ("online", "offline", "disabled")
+WANDBS = {"run": "online", "dryrun": "offline", "shared": "online"} | {mode: mode for mode in MODES}
+"""What WANDB_MODE may say. Runs are written by one process here: there is none to share them with."""
+SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
+# fmt: off
+TABLE = (
+    "model", "regime", "schedule", "grid", "solver", "solver_params", "nfe_budget", "nfe", "fid", "fid_floor",
+    "is_mean", "is_std", "images_per_second", "seconds_sampling", "samples", "labels", "seed", "status",
+    "reason", "extractor", "run_key",
+)
+SWEEP_VARIABLES = (
+    "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_GROUP", "WANDB_NAME",
+    "WANDB_RESUME",
+)
+# fmt: on
+_FALLEN_BACK: set[str] = set()
+"""Modes this process found not to work; kept here because every Hydra job builds its own tracker."""
+_AGENT_RUNS: set[str] = set()
+"""Run ids of a W&B agent that a cell of this process has taken: an agent gives one run a process."""
+
+
+@dataclass(frozen=True)
+class WandB:
+    """Tracker of `conf/tracker/wandb.yaml`.
+
+    mode: "online", "offline" (send later with `wandb sync`) or "disabled"; None for what the environment
+    variable WANDB_MODE says, and online where it is not set. Where online does not work
+    (no login, no connection within `timeout` seconds), the rest of the process records offline, and one
+    warning says so. Runs lie in `<study>/wandb`.
+    """
+
+    mode: str | None = None
+    project: str = "seedsbench"
+    entity: str | None = None
+    timeout: Annotated[float, Range(0, 1e6, open_low=True)] = 30.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _ = self.effective_mode
+
+    @property
+    def effective_mode(self) -> str:
+        """One of MODES; ValueError for a mode, or a WANDB_MODE, that is unknown."""
+        what, known = ("WANDB_MODE", WANDBS) if self.mode is None else ("tracker.mode", {m: m for m in MODES})
+        mode = os.environ.get("WANDB_MODE", "online") if self.mode is None else str(self.mode)
+        if mode not in known:
+            raise ValueError(f"{nearest(mode, known, what=what)} (one of {', '.join(known)})")
+        return known[mode]
+
+    def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
+        """One run: `cfg` and `row` as nested configuration, scores as summary, the sample strip as image.
+
+        Under a W&B agent the run is the agent's own. Exit code 1 for a failed cell.
+        """
+        if self.effective_mode == "disabled":
+            return
+        agents = os.environ.get("WANDB_RUN_ID", "")
+        if os.environ.get("WANDB_SWEEP_ID") and agents not in _AGENT_RUNS:
+            _AGENT_RUNS.add(agents)
+            self._log_cell(study, row, cfg)
+            return
+        with _outside_sweep():
+            self._log_cell(study, row, cfg)
+
+    def finish_study(self, study: Path) -> None:
+        """The study's run: `cells` (table), a `pareto/...` line chart a panel, and the report's figures."""
+        if self.effective_mode == "disabled":
+            return
+        with _outside_sweep():
+            self._log_study(study)
+
+    def _log_cell(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
+        import wandb
+
+        name = f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
+        run = self._start(study, "cell", name, row["run_key"], {"cfg": cfg})
+        run.define_metric("nfe")
+        for score in SCORES[1:]:
+            run.define_metric(score, step_metric="nfe")
+        scores = {key: row[key] for key in SCORES if isinstance(row.get(key), Real)}
+        strip = study / "samples" / f"{row['run_key']}.png"
+        images = {"samples": wandb.Image(str(strip), caption=name)} if strip.is_file() else {}
+        if scores or images:
+            run.log({**scores, **images})
+        told = {key: value for key, value in row.items() if isinstance(value, str | bool | Real)}
+        run.summary.update({**told, **scores})
+        run.finish(exit_code=int(row["status"] == "failed"))
+
+    def _log_study(self, study: Path) -> None:
+        import wandb
+
+        from seedsbench.report.pareto import panels
+        from seedsbench.report.points import points
+        from seedsbench.report.rows import read_rows
+
+        df, _ = read_rows(study)
+        run = self._start(study, "study", f"study {study.name}", "study", {"study": study.name})
+        columns: Any = [name for name in TABLE if name in df]
+        told = df[columns].astype(object)
+        cells: Any = told.where(told.notna(), None).to_numpy().tolist()
+        logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
+        for panel in panels(df):
+            scored = points(panel.rows).dropna(subset=["nfe", "fid"]).sort_values("nfe")
+            curves = {str(name): part for name, part in scored.groupby("curve", sort=False)}
+            if curves:
+                logged[f"pareto/{panel.slug}"] = wandb.plot.line_series(
+                    xs=[part["nfe"].tolist() for part in curves.values()],
+                    ys=[part["fid"].tolist() for part in curves.values()],
+                    keys=list(curves),
+                    title=f"FID against NFE: {panel.title}",
+                    xname="NFE",
+                )
+        for figure in sorted((study / "figures").glob("*.png")):
+            logged[f"figures/{figure.stem}"] = wandb.Image(str(figure))
+        run.log(logged)
+        counts = {f"cells_{name}": int(count) for name, count in df["status"].value_counts().items()}
+        run.summary.update({"cells": len(df), **counts})
+        run.finish(exit_code=0)
+
+    def _start(self, study: Path, kind: str, name: str, key: str, config: dict[str, Any]) -> Any:
+        """A started run; offline where online was found not to work."""
+        import wandb
+
+        if self.effective_mode == "online" and "online" not in _FALLEN_BACK:
+            try:
+                if not _logged_in(wandb):
+                    raise RuntimeError("no login: run `wandb login`, or set WANDB_API_KEY")
+                return self._init(wandb, "online", study, kind, name, key, config)
+            except Exception as error:
+                _FALLEN_BACK.add("online")
+                wandb.teardown()  # it still holds the run that did not start
+                said = " ".join(str(error).split())[:200]
+                warn_once(
+                    f"W&B cannot be reached ({said}); recorded offline, to be sent with: "
+                    f"wandb sync {study / 'wandb'}/offline-run-*"
+                )
+        return self._init(wandb, "offline", study, kind, name, key, config)
+
+    def _init(
+        self, wandb: Any, mode: str, study: Path, kind: str, name: str, key: str, config: dict[str, Any]
+    ) -> Any:
+        options = {
+            "silent": True,
+            "console": "off",
+            "x_disable_stats": True,
+            "disable_git": True,
+            "disable_code": True,
+            "init_timeout": self.timeout,
+            "finish_timeout": self.timeout,
+        }
+        known = getattr(wandb.Settings, "model_fields", options)
+        identity = digest(f"{study.name}/{key}".encode())
+        in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+        return wandb.init(
+            project=None if in_sweep else self.project,
+            entity=None if in_sweep else self.entity,
+            id=None if in_sweep else identity,
+            resume=None if in_sweep or mode == "offline" else "allow",
+            group=study.name,
+            job_type=kind,
+            name=name,
+            config=config,
+            dir=str(study),
+            mode=mode,
+            settings=wandb.Settings(**{name: value for name, value in options.items() if name in known}),
+        )
+
+
+def _logged_in(wandb: Any) -> bool:
+    """Whether there are credentials, without asking for any at the keyboard."""
+    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # whatever WANDB_MODE says
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except TypeError:  # before wandb 0.31, which has no such option; init will tell
+        return True
+
+
+@contextmanager
+def _outside_sweep() -> Iterator[None]:
+    """Runs started here do not belong to the W&B agent that started this process."""
+    taken = {name: os.environ.pop(name) for name in SWEEP_VARIABLES if name in os.environ}
+    if "WANDB_SWEEP_ID" in taken:
+        import wandb
+
+        wandb.teardown()  # it has read the variables
+    try:
+        yield
+    finally:
+        if "WANDB_SWEEP_ID" in taken:
+            import wandb
+
+            wandb.teardown()
+        os.environ.update(taken)

@@ -1,0 +1,273 @@
+"""Models that come from checkpoints: configurations, dry runs, helpful failures. No network, no weights."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from seedsbench import registry
+from seedsbench.bench import run as cell
+from seedsbench.bench.problems import scored_on as yardsticks
+from seedsbench.bench.problems.base import glyphs_problem
+from seedsbench.bench.problems.checkpoint import CPU_BATCH, Checkpoint, placed
+from seedsbench.bench.rows.run_key import scientific
+from seedsbench.bench.run import problem_of
+from seedsbench.cli.check import Usage, parse, preflight
+from seedsbench.cli.dry_run import dry_run_text
+from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers.base import FixedBatch
+from seedsbench.files import download as fetch
+from seedsbench.files.extractor_files import weights_of
+from seedsbench.files.model_files import wanted_files
+from seedsbench.metrics import dinov2, inception
+from tests.support.cells import compose, run
+
+
+def yaml_of(name):
+    """conf/model/<name>.yaml with its links to other groups left as text."""
+    return OmegaConf.to_container(OmegaConf.load(registry.conf_dir() / "model" / f"{name}.yaml"))
+
+
+TARGET = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
+LOADED = {name: yaml_of(name) for name in registry.names("model")}
+PUBLISHED = {name: model for name, model in LOADED.items() if "files" in model}
+OWN = [name for name, model in LOADED.items() if model["_target_"] == TARGET and name not in PUBLISHED]
+CELLS = [(name, regime) for name, model in PUBLISHED.items() for regime in model["files"]]
+HOME = "https://nvlabs-fi-cdn.nvidia.com/edm/"
+EDM_FILES = {  # facts/checkpoints.md, section 4.1
+    *(f"edm-cifar10-32x32-{c}-{r}.pkl" for c in ("cond", "uncond") for r in ("vp", "ve")),
+    *(f"edm-{d}-64x64-uncond-{r}.pkl" for d in ("ffhq", "afhqv2") for r in ("vp", "ve")),
+    "edm-imagenet-64x64-cond-adm.pkl",
+}
+BASELINE_FILES = {
+    "baseline-cifar10-32x32-uncond-vp.pkl",
+    "baseline-cifar10-32x32-uncond-ve.pkl",
+    "baseline-imagenet-64x64-cond-adm.pkl",
+}
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch, nothing_loaded):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
+    monkeypatch.setattr(fetch, "_get", no_network)
+
+
+def no_network(*_):
+    import requests
+
+    raise requests.ConnectionError("Name or service not known")
+
+
+def dry_run(*arguments):
+    """What dry_run=true prints for one cell."""
+    return dry_run_text([compose(*arguments)])
+
+
+def test_every_published_file_has_a_model():
+    urls = {model["files"][regime]["url"] for model in PUBLISHED.values() for regime in model["files"]}
+    expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES}
+    expected |= {f"{HOME}pretrained/baseline/{name}" for name in BASELINE_FILES}
+    assert {url for url in urls if "drive" not in url} == expected
+    assert set(PUBLISHED) == {
+        *("cifar10_uncond", "cifar10_cond", "ffhq64", "afhqv2", "imagenet64", "celeba64"),
+        *("cifar10_uncond_baseline", "imagenet64_baseline"),
+    }
+    assert set(OWN) == {"file", "diffusers_pipeline"}
+
+
+def test_only_the_imagenet_baseline_has_its_own_reference():
+    refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
+    assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
+    names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
+    assert set(refs.values()) == {f"{HOME}fid-refs/{name}.npz" for name in names}
+
+
+@pytest.mark.parametrize(("model", "regime"), CELLS)
+def test_every_model_composes_and_dry_runs(model, regime, tmp_path):
+    said = dry_run(f"model={model}", f"regime={regime}")
+    weights, reference = wanted_files(PUBLISHED[model], regime)
+    for remote in (weights.remote, reference.remote):
+        assert remote.source in said
+        assert str(tmp_path / "cache" / remote.name) in said
+        assert remote.licence in said
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("model", "regime"), CELLS)
+@pytest.mark.parametrize("offline", ["true", "false"])
+def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
+    model, regime, offline, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    row = run(tmp_path, f"model={model}", f"regime={regime}", f"offline={offline}")
+    remote = wanted_files(PUBLISHED[model], regime)[0].remote
+    assert row["status"] == "failed"
+    for expected in (f"download {remote.source}", f"put it at {tmp_path / 'cache' / remote.name}"):
+        assert expected in row["reason"]
+    assert ("offline=true" if offline == "true" else "no connection") in row["reason"]
+    assert "Traceback" not in row["reason"]
+    assert "FetchError" not in row["reason"]
+
+
+def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=inception")
+    assert said.startswith("model=ffhq64 regime=vp metrics=inception:\n")
+    place = tmp_path / "torch" / "hub" / "checkpoints" / inception.WEIGHTS_FILE
+    assert f"to       {place} (not there yet)" in said
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=dinov2", "metrics.real=photos")
+    assert "by hand (page: https://dl.fbaipublicfiles.com/" in said
+    assert "fid-refs" not in said, "published statistics are of Inception features"
+    assert f"reference: {tmp_path / 'photos'} (missing)" in said
+    said = dry_run("model=ffhq64", "regime=vp", "metrics=inception", "metrics.reference=mine.npz")
+    assert "fid-refs" not in said
+    said = dry_run("model=glyphs", "metrics=inception", "metrics.weights=w.pth")
+    assert said.splitlines()[1:] == [f"  inception weights: {tmp_path / 'w.pth'} (missing)"]
+
+
+def test_the_extractors_files_are_where_the_extractors_look(monkeypatch, tmp_path):
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "neither"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert fetch.cached_path(weights_of("inception")) == inception.default_weights()
+        assert fetch.cached_path(weights_of("dinov2")) == dinov2._default()
+        monkeypatch.delenv(variable)
+
+
+def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():
+    walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
+    said = preflight(parse(walk)).plan
+    for name, model in PUBLISHED.items():
+        for regime, entry in model["files"].items():
+            assert f"model={name} regime={regime} metrics=inception:\n" in said
+            assert said.count(entry["url"] + "\n") + said.count(entry["url"] + " (page") == 1
+    assert "model=celeba64 has no weights for regime=edm: use regime=vp" in said
+    assert "model=file needs your weights" in said
+    assert said.count("from     https://github.com/toshas") == 1
+
+
+def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
+    with pytest.raises(Usage, match=r"model=cifar10_cond: a network from a file .* add metrics=inception"):
+        preflight(parse(["model=cifar10_cond"]))
+    assert "add metrics=inception" in preflight(parse(["model=cifar10_cond", "dry_run=true"])).plan
+
+
+def test_models_without_files_have_nothing_to_fetch():
+    assert dry_run("model=glyphs", "regime=edm") == "model=glyphs regime=edm: nothing to fetch"
+
+
+def test_a_dry_run_of_a_sweep_names_each_model_once_and_computes_nothing(tmp_path):
+    options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "solver=euler", "nfe=10", "dry_run=true"])
+    said = preflight(options).plan.splitlines()
+    titles = [line for line in said if not line.startswith(" ")]
+    assert titles == ["model=cifar10_cond regime=vp:", "model=cifar10_cond regime=ve:"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Usage, match=r"add model\.path="):
+        preflight(parse(["model=file", "dry_run=true"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model=imagenet64", "regime=vp"], "model=imagenet64 has no weights for regime=vp: use regime=edm"),
+        (["model=file"], "model=file needs your weights: add model.path="),
+        (["model=cifar10_cond", "model.files.edm.sha256=abc"], "64 lower-case hex digits"),
+        (["model=cifar10_cond", "model.files.edm.url=file:///x.pkl"], "use an https:// address"),
+        (["model=cifar10_cond", "+model.files.edm.sha=x"], "unknown option 'sha'. Did you mean 'sha256'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(arguments, expected):
+    with pytest.raises(ValueError, match=expected) as caught:
+        dry_run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+# --- with weights: the package's own format stands in for a checkpoint ---------------------------
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Checkpoints scored as the glyphs are; remembers the models that came."""
+    glyphs, given = glyphs_problem("vp"), []
+
+    def measured(model, metrics, device):
+        given.append(model)
+        if not isinstance(model, Checkpoint):
+            return model
+        return replace(glyphs, name=model.name, denoiser=model.denoiser, model_id=model.model_id)
+
+    monkeypatch.setattr(cell, "measured", measured)
+    return given
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return shutil.copy(ASSETS / "vp.safetensors", tmp_path / "mine.safetensors")
+
+
+def test_a_file_of_ones_own_runs_and_is_known_by_its_contents(tmp_path, weights, scored):
+    given = ("model=file", "regime=vp", "solver=euler", "nfe=4", "samples=20")
+    row = run(tmp_path, *given, f"model.path={weights}")
+    assert row["status"] == "done", row["reason"]
+    shutil.move(weights, tmp_path / "renamed.safetensors")
+    again = run(tmp_path, *given, f"model.path={tmp_path / 'renamed.safetensors'}", "offline=true")
+    assert again["run_key"] == row["run_key"]
+    assert again["time_utc"] == row["time_utc"]  # found, not computed
+    builtin = run(tmp_path, "model=glyphs", *given[1:])
+    assert builtin["fid"] == row["fid"]
+
+
+def test_neither_dry_run_nor_offline_nor_a_path_enters_the_run_key(weights, scored):
+    cfg = compose("model=file", f"model.path={weights}", "regime=vp")
+    problem = problem_of(cfg, "cpu")
+    known = scientific(cfg, problem, 0)
+    other = compose("model=file", "model.path=elsewhere", "regime=vp", "offline=true", "dry_run=true")
+    assert scientific(other, problem, 0) == known
+    assert scientific(cfg, replace(problem, model_id="other"), 0) != known
+    assert scientific(cfg, None, 0) != scientific(other, None, 0)  # two failures, two rows
+
+
+def test_the_statistics_of_the_model_are_what_inception_compares_with(tmp_path, weights, monkeypatch):
+    np.savez(tmp_path / "ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    extractor = replace(glyphs_problem("vp").features, dim=2048)
+    for name in ("inception", "dinov2"):
+        monkeypatch.setitem(yardsticks._EXTRACTORS, name, lambda *_, **__: extractor)
+    given = ("model=file", f"model.path={weights}", "model.reference=ref.npz")
+    problem = problem_of(compose(*given, "metrics=inception"), "cpu")
+    assert problem.reference_name == "ref.npz"
+    assert problem.reference.mu.shape == (2048,)
+    with pytest.raises(ValueError, match="names no reference for metrics=dinov2"):
+        problem_of(compose(*given, "metrics=dinov2"), "cpu")
+
+
+def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
+    (tmp_path / "cache").mkdir()
+    shutil.copy(weights, tmp_path / "cache" / "w.safetensors")
+    (tmp_path / "cache" / "cifar10-32x32.npz").write_bytes(b"x")
+    url = "model.files.vp.url=https://example.org/w.safetensors"
+    cfg = compose("model=cifar10_cond", "regime=vp", url, "model.files.vp.format=null", "offline=true")
+    with pytest.raises(ValueError, match=r"images \[3, 16, 16\] and 10 classes, but model=cifar10_cond"):
+        problem_of(cfg, "cpu")
+
+
+def test_a_missing_path_and_metrics_without_features_say_what_to_do(tmp_path, weights):
+    row = run(tmp_path, "model=file", "model.path=nowhere.pkl")
+    assert row["reason"].startswith("model.path=")
+    assert "no such file" in row["reason"]
+    row = run(tmp_path, "model=file", f"model.path={weights}")
+    assert "metrics=inception" in row["reason"]
+
+
+def test_on_the_cpu_a_network_sees_batches_of_one_size():
+    inner = glyphs_problem("vp").denoiser.denoiser
+    wrapped = placed(inner, "cpu")
+    assert isinstance(wrapped, FixedBatch)
+    assert wrapped.size == CPU_BATCH
+    assert placed(wrapped, "cpu") is wrapped
+    assert placed(wrapped, "meta") is inner
+    with pytest.raises(ValueError, match="use device=cpu"):
+        placed(registry.build({**LOADED["gaussian"], "regime": "vp"}).denoiser, "meta")

@@ -1,0 +1,117 @@
+"""EDM's per-image seeds: the published order of draws, and rows that do not depend on batches."""
+
+import pytest
+import torch
+
+from seedsbench.bench.rows.run_key import scientific
+from seedsbench.bench.rows.store import run_key
+from seedsbench.bench.run import problem_of
+from seedsbench.bench.sampling import Plan, generate
+from seedsbench.data.images import quantise
+from seedsbench.diffusion.grid import EDM
+from seedsbench.diffusion.noise import edm_start
+from seedsbench.diffusion.schedule import Linear
+from tests.support.cells import compose, run, same
+from tests.support.golden import golden
+
+DATA = golden("nv_misc")
+CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
+
+
+def test_the_golden_cases_are_all_there():
+    assert len(CASES) == 2
+    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
+
+
+def test_images_are_quantised_as_published_ones_are():
+    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
+    assert torch.equal(quantise(x), y)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_draws_come_in_the_published_order_and_have_its_bits(case):
+    latents, labels, noise = (DATA.tensor(case, name) for name in ("latents", "labels", "noise64"))
+    start = edm_start(torch.tensor(DATA.cases[case]["seeds"]), tuple(latents.shape[1:]), 10)
+    assert start.latents.dtype == torch.float32
+    assert torch.equal(start.latents, latents)
+    assert start.classes is not None
+    assert torch.equal(start.classes, labels)
+    assert torch.equal(start.noise.normal(), noise)
+
+
+def test_a_seed_is_taken_modulo_two_to_the_32():
+    near, far = (edm_start(torch.tensor([s]), (1, 4, 4), 0) for s in (5, 5 + 2**32))
+    assert torch.equal(near.latents, far.latents)
+
+
+def test_an_unconditional_model_draws_no_class():
+    """The noise follows the latents at once, as in the generate script."""
+    generator = torch.Generator().manual_seed(3)
+    torch.randn(1, 4, 4, generator=generator)
+    wanted = torch.randn(1, 4, 4, generator=generator, dtype=torch.float64)
+    start = edm_start(torch.tensor([3]), (1, 4, 4), 0)
+    assert start.classes is None
+    assert torch.equal(start.noise.normal()[0], wanted)
+
+
+def test_increments_are_scaled_normals():
+    zero, four = torch.tensor(0.0), torch.tensor(4.0)
+    noise, again = (edm_start(torch.tensor([3, 4]), (1, 4, 4), 0).noise for _ in range(2))
+    assert torch.equal(noise.increment(zero, four), 2 * again.normal())
+
+
+class Recording:
+    """A denoiser that returns zeros and keeps what it was asked for."""
+
+    label_dim, image_shape, sigma_min, sigma_max = 3, (1, 4, 4), 0.002, 80.0
+
+    def __init__(self):
+        self.asked = []
+
+    def round_sigma(self, sigma):
+        return sigma
+
+    def __call__(self, x, sigma, labels=None):
+        self.asked.append((x.clone(), labels))
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("labels", ["random", "balanced"])
+def test_seeds_of_repeated_cells_follow_each_other(labels):
+    """Seed 2 of 5 samples has EDM's seeds 10 to 14; a fixed class is drawn and not used, as by --class."""
+    from seedsbench import solver
+
+    sigmas = EDM().levels(4, 0.002, 80.0, Linear())
+    network = Recording()
+    plan = Plan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
+    for _ in generate(network, plan, torch.arange(5), batch_size=2):
+        pass
+    wanted = edm_start(torch.arange(10, 15), (1, 4, 4), 3)
+    firsts = [network.asked[i] for i in range(0, len(network.asked), len(network.asked) // 3)]
+    torch.testing.assert_close(
+        torch.cat([x for x, _ in firsts]) / 80.0, wanted.latents.double(), rtol=1e-12, atol=0
+    )
+    classes = torch.cat([rows for _, rows in firsts]).argmax(1)
+    expected = wanted.classes if labels == "random" else torch.arange(5) % 3
+    assert torch.equal(classes, expected)
+
+
+def key_of(*overrides):
+    cfg = compose(*overrides)
+    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
+
+
+def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_path):
+    overrides = ["solver=karras_sde", "labels=random", "seeding=edm"]
+    rows = [run(tmp_path / str(size), *overrides, f"batch_size={size}") for size in (3, 20)]
+    assert same(rows[0]) == same(rows[1])
+    assert rows[0]["seeding"] == "edm"
+    plain = run(tmp_path, *overrides[:2])
+    assert plain["fid"] != rows[0]["fid"]
+    assert plain["seeding"] == "philox"
+
+
+def test_the_default_seeding_leaves_run_keys_as_they_were():
+    cfg = compose()
+    assert "seeding" not in scientific(cfg, problem_of(cfg, "cpu"), 0)
+    assert key_of("seeding=edm") != key_of() == key_of("seeding=philox")

@@ -1,0 +1,331 @@
+"""From one's own float32 network to a row: the README's recipe, and each wrong form of it in one line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from seedsbench.bench import run as cell
+from seedsbench.bench.run import problem_of
+from seedsbench.cli.check import Usage, parse, preflight
+from seedsbench.metrics.values import values_extractor
+from tests.support.cells import compose, run
+from tests.support.extractors import some_images, write_images
+
+MYNET = """
+import seedsbench, torch
+class Net(torch.nn.Module):                        # any network of yours; this one predicts its input
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 1, bias=False)
+        torch.nn.init.dirac_(self.conv.weight)
+    def forward(self, x_t, t):
+        return self.conv(x_t)
+def build():
+    betas = torch.linspace(1e-4, 0.02, 1000)
+    return seedsbench.denoiser(Net(), "epsilon", alphas_cumprod=(1 - betas).cumprod(0), shape=(3, 8, 8))
+"""
+COMMAND = "seedsbench model=python model.path=mynet.py:build metrics=values metrics.reference=images nfe=8"
+QUICK = ("model=python", "metrics=values", "metrics.reference=images", "solver=euler", "nfe=4", "samples=8")
+
+
+def forget_loaded():
+    """Have models loaded anew, as another process does."""
+    cell._problem.cache_clear()
+    cell._model.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current directory, with images to compare with and the recipe's mynet.py."""
+    monkeypatch.chdir(tmp_path)
+    forget_loaded()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write_images(tmp_path / "images", some_images(200))  # more than values
+    (tmp_path / "mynet.py").write_text(MYNET)
+    return tmp_path
+
+
+def row_of(folder, *overrides):
+    forget_loaded()
+    return run(folder, *QUICK, *overrides)
+
+
+def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
+    assert len([*MYNET.strip().splitlines(), COMMAND]) <= 12
+    options = ["samples=16", "device=cpu", "study=own"]
+    command = [sys.executable, "-m", *COMMAND.split(), *options]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (folder / "results" / "own" / "rows").iterdir()
+    row = json.loads(path.read_text())
+    assert (row["status"], row["reason"], row["model"], row["extractor"]) == (
+        "done",
+        None,
+        "python",
+        "values",
+    )
+    assert row["warning"] is None
+    assert row["nfe"] <= 8
+    assert (folder / "results" / "own" / "report.html").is_file()
+    again = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert "already done" in again.stdout + again.stderr
+
+
+# --- what build may return -------------------------------------------------------------------------
+
+FORMS = {
+    "module": "return Net()",
+    "function": "net = Net()\n    return lambda x, sigma, labels: net(x.float(), sigma)",
+    "method": "return Net().forward",
+    "itself": "return seedsbench.analytic.Gaussian(0.1, 0.5, (3, 8, 8))",
+}
+DENOISING = """
+import torch, seedsbench
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.variance = torch.nn.Parameter(torch.tensor(0.25))
+    def forward(self, x, sigma, labels=None):
+        sigma = sigma.reshape(-1, 1, 1, 1)
+        return x * self.variance / (self.variance + sigma**2)
+def build(std=0.5):
+    {form}
+"""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_denoises_can_be_returned(folder, form):
+    (folder / "own.py").write_text(DENOISING.format(form=FORMS[form]))
+    row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
+    assert row["status"] == "done", row["reason"]
+    assert row["warning"] is None
+
+
+@pytest.mark.parametrize("form", ["module", "function"])
+def test_a_yaml_whose_target_returns_a_denoiser_is_a_model(folder, form, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    (folder / f"own_{form}.py").write_text(DENOISING.format(form=FORMS[form]))
+    (folder / "model").mkdir()
+    text = f"_target_: own_{form}.build\nname: mine\nshape: [3, 8, 8]\nstd: 0.5\n"
+    (folder / "model" / "mine.yaml").write_text(text)
+    forget_loaded()
+    row = run(folder, *QUICK, "model=mine", config_dirs=[folder])
+    assert row["status"] == "done", row["reason"]
+    assert row["model"] == "mine"
+    forget_loaded()
+    wrong = run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])
+    assert "sdt" in wrong["reason"]
+
+
+def test_metrics_that_bring_features_are_needed(folder):
+    row = run(folder, "model=python", "model.path=mynet.py:build")
+    assert "metrics=inception (or values)" in row["reason"]
+
+
+# --- wrong forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("null", "model=python needs your function: add model.path=<file.py>:<function>"),
+        ("mynet.py", "model.path=mynet.py: give model.path=<file.py>:<function>"),
+        ("mynet.pth:build", "model.path=mynet.pth:build: give model.path=<file.py>:<function>"),
+        ("nowhere.py:build", "nowhere.py: no such file"),
+        ("mynet.py:biuld", "mynet.py: unknown function 'biuld'. Did you mean 'build'?"),
+        ("broken.py:build", "broken.py:2 is no Python"),
+    ],
+)
+def test_what_its_text_tells_is_refused_before_anything_runs(folder, path, said):
+    (folder / "broken.py").write_text("x = 1\ndef build(:\n")
+    with pytest.raises(Usage) as caught:
+        preflight(
+            parse(
+                ["model=python", f"model.path='{path}'" if path != "null" else "model.path=null", *QUICK[1:]]
+            )
+        )
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "results").exists()
+
+
+WRONG = {
+    "import": ("import nothing_like_it\ndef build(): pass", "raised ModuleNotFoundError: .* \\(own.py:1\\)"),
+    "raises": (
+        "def build():\n    x = 1\n    raise KeyError('weights')",
+        r"own\.py:build raised KeyError: .* \(own.py:3\)",
+    ),
+    "none": ("def build(): pass", "own.py:build returned NoneType: expected a denoiser"),
+    "dict": ("def build(): return {}", "own.py:build returned dict: expected a denoiser"),
+    "number": ("build = 3", "own.py:build is int: give a function that returns a denoiser"),
+    "no shape": (
+        "import torch\ndef build(): return torch.nn.Identity()",
+        r"of which shape .* as model\.shape=\[3,32,32\]",
+    ),
+    "needs": ("def build(width, depth=1): pass", "own.py:build needs width: give model.options={width: ...}"),
+    "arguments": ("def build(): return lambda x: x", r"no denoiser: .*TypeError.*positional argument"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_only_running_it_tells_is_the_rows_reason(folder, name):
+    text, said = WRONG[name]
+    (folder / "own.py").write_text(text + "\n")
+    shape = [] if name == "no shape" else ["model.shape=[3,8,8]"]
+    row = row_of(folder, "model.path=own.py:build", *shape)
+    assert row["status"] == "failed"
+    assert re.search(said, row["reason"]), row["reason"]
+
+
+def test_unknown_options_are_named_and_known_ones_passed(folder):
+    (folder / "own.py").write_text(DENOISING.format(form="assert std == 0.7\n    return Net()"))
+    given = ("model.path=own.py:build", "model.shape=[3,8,8]")
+    assert row_of(folder, *given, "+model.options={std: 0.7}")["status"] == "done"
+    row = row_of(folder, *given, "+model.options={sdt: 0.7}")
+    assert row["reason"] == "own.py:build: unknown option 'sdt'. Did you mean 'std'?"
+
+
+def test_a_shape_that_is_not_the_denoisers_is_refused(folder):
+    row = row_of(folder, "model.path=mynet.py:build", "model.shape=[3,16,16]")
+    assert "is of images [3, 8, 8] and 0 classes" in row["reason"]
+
+
+# --- checks before sampling ------------------------------------------------------------------------
+
+
+def test_a_noise_prediction_as_denoiser_is_refused_with_the_way_out(folder):
+    unscaled = "sigma.reshape(-1, 1, 1, 1) ** 2"
+    for returned, status in (
+        (f"x / (1 + {unscaled}).sqrt()", "done"),  # D -> x at low noise, but keeps pure noise
+        (f"x * ({unscaled} / (1 + {unscaled})).sqrt()", "failed"),
+    ):
+        text = DENOISING.format(form="return lambda x, sigma, labels: " + returned)
+        (folder / "own.py").write_text(text)
+        row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
+        assert row["status"] == status
+    assert "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)" in row["reason"]
+
+
+def test_milder_findings_are_the_rows_warning(folder):
+    (folder / "own.py").write_text(DENOISING.format(form="return lambda x, sigma, labels: 0.01 * x + 0.3"))
+    row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
+    assert row["status"] == "done", row["reason"]
+    assert row["warning"].startswith("the denoiser's ")
+
+
+# --- identity --------------------------------------------------------------------------------------
+
+WITH_PARTS = """
+import torch, seedsbench
+import parts
+SCALE = torch.tensor(0.5)
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.variance = torch.nn.Parameter(torch.load("w.pt"))
+    def forward(self, x, sigma, labels=None):
+        return parts.shrink(x, self.variance, sigma)
+def build(std=0.5):
+    return Net()
+"""
+PARTS = """
+def shrink(x, variance, sigma):
+    return x * variance / (variance + sigma.reshape(-1, 1, 1, 1) ** 2)
+"""
+
+
+def identity(folder, path="own.py:build", *overrides):
+    forget_loaded()
+    cfg = compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides)
+    return problem_of(cfg, "cpu").model_id
+
+
+def test_a_model_is_known_by_what_is_inside(folder):
+    (folder / "own.py").write_text(WITH_PARTS)
+    (folder / "parts.py").write_text(PARTS)
+    (folder / "aside.py").write_text("x = 1\n")
+    torch.save(torch.tensor(0.25), folder / "w.pt")
+    known = [identity(folder)]
+    assert identity(folder) == known[0]
+    (folder / "aside.py").write_text("x = 2\n")
+    (folder / "renamed.py").write_text(WITH_PARTS)
+    assert identity(folder, "renamed.py:build") == known[0]
+
+    torch.save(torch.tensor(0.26), folder / "w.pt")
+    known.append(identity(folder))
+    known.append(identity(folder, "own.py:build", "+model.options={std: 0.6}"))
+    (folder / "parts.py").write_text(PARTS.replace("x *", "1.0 * x *"))
+    known.append(identity(folder))
+    (folder / "own.py").write_text(WITH_PARTS.replace("def build", "# changed\ndef build"))
+    known.append(identity(folder))
+    assert len(set(known)) == len(known)
+
+
+def test_two_folders_may_have_modules_of_one_name(folder):
+    values = {}
+    for name, factor in (("one", "1.0"), ("two", "0.99")):
+        (folder / name).mkdir()
+        (folder / name / "own.py").write_text(WITH_PARTS.replace('torch.load("w.pt")', "torch.tensor(0.25)"))
+        (folder / name / "parts.py").write_text(PARTS.replace("x *", f"{factor} * x *"))
+        forget_loaded()
+        cfg = compose(*QUICK, f"model.path={name}/own.py:build", "model.shape=[3,8,8]")
+        values[name] = float(
+            problem_of(cfg, "cpu").denoiser(torch.ones(1, 3, 8, 8), torch.tensor(0.5)).mean()
+        )
+    assert values["two"] == pytest.approx(0.99 * values["one"])
+
+
+def test_numbers_that_a_function_refers_to_are_inside_too(folder):
+    text = "import torch\nTABLE = torch.tensor({})\ndef one(x, s, labels):\n    return two(x, s)\n"
+    text += "def two(x, s):\n    return x * TABLE / (TABLE + s.reshape(-1, 1, 1, 1)**2)\n"
+    text += "def build():\n    from pathlib import Path\n    global TABLE\n"
+    text += "    TABLE = torch.tensor(float(Path('v.txt').read_text()))\n    return one\n"
+    (folder / "own.py").write_text(text.format(0.1))
+    found = set()
+    for value in ("0.25", "0.3", "0.25"):
+        (folder / "v.txt").write_text(value)
+        found.add(identity(folder))
+    assert len(found) == 2
+
+
+# --- metrics=values --------------------------------------------------------------------------------
+
+
+def test_values_are_the_pixels_of_samples_and_of_references_alike():
+    extractor = values_extractor((3, 8, 8))
+    images = some_images(5)
+    of_images, _ = extractor.padded(images)
+    of_samples, _ = extractor.padded(images.double() / 127.5 - 1)
+    assert torch.equal(of_images, of_samples)
+    grey = values_extractor((1, 8, 8))
+    assert torch.equal(grey.padded(images[:, :1].expand(-1, 3, -1, -1))[0], of_images[:, :64])
+    assert len({extractor.id, grey.id}) == 2
+    for wrong in (images, images[:, :, :4]):
+        with pytest.raises(
+            ValueError, match=r"reference images are .*, samples \(1, 8, 8\): use the same size"
+        ):
+            grey.padded(wrong)
+    with pytest.raises(ValueError, match=r"12288 values, at most 4096: use metrics=inception"):
+        values_extractor((3, 64, 64))
+
+
+# --- precision -------------------------------------------------------------------------------------
+
+
+def test_own_networks_run_in_lower_precision_and_functions_say_that_they_cannot(folder):
+    plain = row_of(folder, "model.path=mynet.py:build")
+    low = row_of(folder, "model.path=mynet.py:build", "precision=bf16")
+    assert low["status"] == "done", low["reason"]
+    assert low["fid"] != plain["fid"]
+    assert low["fid"] == pytest.approx(plain["fid"], rel=0.05)
+    (folder / "own.py").write_text(DENOISING.format(form=FORMS["module"]))
+    given = ("model.path=own.py:build", "model.shape=[3,8,8]", "precision=bf16")
+    assert row_of(folder, *given)["status"] == "done"
+    (folder / "own.py").write_text(DENOISING.format(form=FORMS["function"]))
+    assert "has no network to run another way" in row_of(folder, *given)["reason"]

@@ -1,0 +1,98 @@
+"""Every published file's YAML against a file of its structure: it says all that the reader needs."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from seedsbench import registry
+from seedsbench.api import noise_levels
+from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
+from seedsbench.files.model_files import wanted_files
+from seedsbench.registry import build
+from tests.support.cells import compose
+from tests.support.edm_checkpoint import write_edm
+
+MODELS = {name: registry.conf_dir() / "model" / f"{name}.yaml" for name in registry.names("model")}
+MODELS = {name: OmegaConf.to_container(OmegaConf.load(path)) for name, path in MODELS.items()}
+CELLS = [(name, regime) for name, model in MODELS.items() for regime in model.get("files", ())]
+BASELINES = {"vp": "VPPrecond", "ve": "VEPrecond", "iddpm": "iDDPMPrecond"}
+ADM = {"model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1], "num_blocks": 1}
+ADM |= {"attn_resolutions": []}
+NCSNPP = {"model_type": "SongUNet", "embedding_type": "fourier", "encoder_type": "residual"}
+NCSNPP |= {"decoder_type": "standard", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
+NCSNPP |= {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": []}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch, nothing_loaded):
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def write_ddim(path, width=32, multiples=(1, 2, 2, 2, 4)):
+    """What the DDIM authors' training saved, with the configuration of CelebA-64 but for the width."""
+    torch.manual_seed(0)
+    network = DDIMUNet(DDIMUNetConfig(width=width, multiples=multiples, attention_levels=(2,)))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    averages = network.state_dict()
+    raw = {f"module.{name}": torch.zeros_like(value) for name, value in averages.items()}
+    torch.save([raw, {"state": {}}, 3, 1234, averages], path)
+
+
+def write(path, name, regime, **sizes):
+    """A file of the structure of the published one, with a small network unless sizes say otherwise."""
+    model = MODELS[name]
+    if model["files"][regime]["format"] == "ddim":
+        return write_ddim(path, **sizes)
+    precond = BASELINES[regime] if name.endswith("baseline") else "EDMPrecond"
+    network = ADM if name.startswith("imagenet") else NCSNPP if regime == "ve" else None
+    shape = {"resolution": model["shape"][1], "label_dim": model["classes"]}
+    return write_edm(path, precond, network=network, **shape)
+
+
+def problem(name, regime, cache, **sizes):
+    """The cell's model, loaded from a file put where dry_run=true says it belongs."""
+    weights, reference = wanted_files(MODELS[name], regime)
+    write(cache / weights.remote.name, name, regime, **sizes)
+    np.savez(cache / reference.remote.name, mu=np.zeros(1), sigma=np.eye(1))
+    cfg = compose(f"model={name}", f"regime={regime}", "offline=true")
+    return cfg, registry.build({**cfg.model, "regime": regime, "device": "cpu"})
+
+
+def check(name, regime, cache, **sizes):
+    cfg, model = problem(name, regime, cache, **sizes)
+    assert list(model.denoiser.image_shape) == MODELS[name]["shape"]
+    assert model.denoiser.label_dim == MODELS[name]["classes"]
+    sigmas, _ = noise_levels(model.denoiser, build(cfg.schedule), build(cfg.grid), 5)
+    assert len(sigmas) == 6, "the regime's own grid has no two levels that the network takes for one"
+    x = sigmas[0] * torch.linspace(-2, 2, int(np.prod(model.denoiser.image_shape))).sin().double()
+    labels = torch.eye(model.denoiser.label_dim)[:1] if model.denoiser.label_dim else None
+    bare = model.denoiser.denoiser  # not in batches of a fixed size, which cost more
+    denoised = bare(x.reshape(1, *model.denoiser.image_shape), sigmas[0], labels)
+    assert bool(denoised.isfinite().all())
+
+
+@pytest.mark.parametrize(("name", "regime"), CELLS)
+def test_a_file_of_the_published_structure_loads_with_what_the_yaml_says(name, regime, cache):
+    check(name, regime, cache)
+
+
+def test_celeba64_is_told_fractional_times_and_evaluated_between_its_levels(cache):
+    _, model = problem("celeba64", "vp", cache)
+    sigma = torch.tensor(1.2345, dtype=torch.float64)
+    assert model.denoiser.round_sigma(sigma) == sigma
+    found = model.denoiser.denoiser.preconditioner
+    assert float(found.c_noise(sigma)) % 1 > 0
+    assert float(found.c_noise(found.table.on(sigma.device)[500])) == 500
+    assert (found.schedule.beta_start, found.schedule.beta_end) == (1e-4, 0.02)
+
+
+@pytest.mark.slow
+def test_celeba64_at_its_full_size(cache):
+    """78,700,803 parameters, as golden reference data say of the authors' file."""
+    check("celeba64", "vp", cache, width=128)
+    weights = wanted_files(MODELS["celeba64"], "vp")[0].remote
+    assert (cache / weights.name).stat().st_size > 2 * 4 * 78.7e6  # raw weights and averages

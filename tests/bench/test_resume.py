@@ -1,0 +1,267 @@
+"""A cell that is cut off goes on from its partial sums and ends as if it never was."""
+
+import math
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from seedsbench.bench.cell import check_config
+from seedsbench.bench.problems.base import Pairs
+from seedsbench.bench.resume import Saver, about, packed, unpacked
+from seedsbench.bench.rows.store import ResultStore
+from seedsbench.bench.run import problem_of
+from seedsbench.bench.scoring import Scorer
+from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
+from seedsbench.diffusion.process import Process
+from tests.support.cells import compose, run, same
+
+N = 1320  # 10 blocks of 128 and a last one of 40
+CELL = ["solver=euler", "nfe=2", f"samples={N}", "batch_size=50", "save_every=0"]
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """Counts samples evaluated; `at` it runs `event`."""
+
+    class Count:
+        samples, at, event = 0, math.inf, staticmethod(lambda: None)
+
+    predict = Process.predict
+
+    def counted(self, x, sigma):
+        Count.samples += len(x)
+        if Count.samples >= Count.at:
+            Count.at = math.inf
+            Count.event()
+        return predict(self, x, sigma)
+
+    monkeypatch.setattr(Process, "predict", counted)
+    return Count
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The row of an unbroken run."""
+    return run(tmp_path_factory.mktemp("whole"), *CELL)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def files(folder):
+    return sorted(path.name for path in folder.glob("study/partial/*/*.npz"))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.8])
+def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whole, fraction, caplog):
+    evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *CELL)
+    assert files(tmp_path) == (["rank-0.npz"] if fraction > 0.1 else [])
+    evaluations.samples = 0
+    caplog.set_level("INFO")
+    again = run(tmp_path, *CELL, "batch_size=128")
+    assert evaluations.samples <= (1 - fraction + 0.1) * 2 * N
+    assert ("goes on at" in caplog.text) == (fraction > 0.1)
+    assert same(again) == same(whole)
+    assert not (tmp_path / "study" / "partial").exists()
+
+
+def test_a_cell_may_be_cut_off_many_times_and_its_seconds_add_up(tmp_path, evaluations, whole):
+    seconds = []
+    for _ in range(3):
+        evaluations.samples, evaluations.at, evaluations.event = 0, 0.3 * 2 * N, request_stop
+        with stops_on_sigterm(), pytest.raises(Stopped):
+            run(tmp_path, *CELL, "save_every=1000")
+        store = ResultStore(tmp_path / "study")
+        (path,) = store.study.glob("partial/*/rank-0.npz")
+        seconds.append(unpacked(path.read_bytes())[0]["seconds"])
+    evaluations.samples = 0
+    row = run(tmp_path, *CELL)
+    assert evaluations.samples <= 0.45 * 2 * N
+    assert row["seconds_sampling"] > sum(seconds)[0]
+    assert row["seconds_features"] > sum(seconds)[1]
+    assert row["images_per_second"] == N / row["seconds_sampling"]
+    assert same(row) == same(whole)
+
+
+def test_a_signal_asks_for_a_stop_and_the_old_handler_comes_back():
+    before = signal.getsignal(signal.SIGTERM)
+    told = threading.Event()
+    with stops_on_sigterm(told.set):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_requested()
+        assert told.is_set()
+    assert not stop_requested()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def cut_off(folder, evaluations, *overrides):
+    evaluations.samples, evaluations.at, evaluations.event = 0, 1.6 * N, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, *CELL, *overrides)
+    evaluations.samples = 0
+    (path,) = folder.glob("*/partial/*/rank-0.npz")
+    return path
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    state, of = unpacked(path.read_bytes())
+    path.write_bytes(packed(state, {**of, "run_key": "0" * 16}))
+
+
+def of_other_shape(path):
+    state, of = unpacked(path.read_bytes())
+    path.write_bytes(packed({**state, "fid.total": state["fid.total"][:-1]}, of))
+
+
+def of_other_blocks(path):
+    state, of = unpacked(path.read_bytes())
+    path.write_bytes(packed({**state, "done": state["done"][::-1].copy()}, of))
+
+
+@pytest.mark.parametrize("harm", [truncated, flipped, empty, foreign, of_other_shape, of_other_blocks])
+def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluations, whole, harm, caplog):
+    harm(cut_off(tmp_path, evaluations))
+    row = run(tmp_path, *CELL)
+    assert evaluations.samples == 2 * N
+    assert [record.message[:30] for record in caplog.records if record.levelname == "WARNING"] == [
+        "partial sums that cannot be us"
+    ]
+    assert same(row) == same(whole)
+    assert not (tmp_path / "study" / "partial").exists()
+
+
+def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations, whole):
+    path = cut_off(tmp_path, evaluations)
+    path.with_name("earlier.npz").write_bytes(path.read_bytes())  # written, and the other not yet deleted
+    row = run(tmp_path, *CELL)
+    assert evaluations.samples <= 0.3 * 2 * N
+    assert same(row) == same(whole)
+
+
+def test_force_computes_all_again_but_for_what_its_own_invocation_saved(tmp_path, evaluations):
+    cut_off(tmp_path, evaluations, "force=true")
+    evaluations.at = 0.3 * N
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *CELL, "force=true")
+    assert len(files(tmp_path)) == 2, "it went on"
+    evaluations.samples = 0
+    run(tmp_path, *CELL, "force=true", invocation="another")
+    assert evaluations.samples == 2 * N
+
+
+def test_studies_without_a_name_go_on_with_each_others_cells(tmp_path, evaluations):
+    cut_off(tmp_path, evaluations, "study=2025-01-01_00-00-00")
+    run(tmp_path, *CELL, "study=named")
+    assert evaluations.samples == 2 * N
+    evaluations.samples = 0
+    run(tmp_path, *CELL, "study=2025-01-02_00-00-00")
+    assert evaluations.samples <= 0.3 * 2 * N
+    assert not list(tmp_path.glob("*/partial"))
+
+
+def test_nothing_is_saved_unless_it_is_time(tmp_path, evaluations):
+    evaluations.at, evaluations.event = 2 * N, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *CELL, "save_every=60")
+    assert files(tmp_path) == []
+    with pytest.raises(ValueError, match="save_every=-1"):
+        check_config(compose("save_every=-1"))
+
+
+def test_saving_waits_for_time_for_news_and_for_its_own_cost(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("seedsbench.bench.resume.time.monotonic", lambda: now[0])
+    scorer, store = scorer_of(problem()), ResultStore(tmp_path)
+    saver = Saver(store, about("k", 300, 128, "test"), 0, 60.0, 300)
+    path = tmp_path / "partial" / "k" / "rank-0.npz"
+    now[0] = 100.0
+    saver.offer(scorer)
+    assert not path.exists(), "nothing is new"
+    scorer.update(torch.arange(128), images(torch.arange(128)))
+    now[0] = 1.0
+    saver.offer(scorer)
+    assert not path.exists(), "too early"
+    now[0] = 2.0
+    saver.offer(scorer)
+    assert path.exists(), "a thirtieth of the time, and much is new"
+
+
+def test_sums_that_cannot_be_saved_cost_no_row(tmp_path, whole, caplog):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "partial").write_text("in the way, as a full disk would be")
+    row = run(tmp_path, *CELL)
+    assert same(row) == same(whole)
+    assert "cannot be saved" in caplog.text
+
+
+def test_a_cell_that_ends_takes_no_other_cells_sums_with_it(tmp_path, evaluations):
+    path = cut_off(tmp_path, evaluations)
+    run(tmp_path, *CELL, "seed=1")
+    assert path.exists()
+
+
+def problem():
+    """The mixture's, with real features, so that all accumulators take part."""
+    found = problem_of(compose(), "cpu")
+    real = found.features.extract(images(torch.arange(400)))[0]
+    return replace(found, pairs=Pairs(real, "real", 4, 100, 3))
+
+
+def scorer_of(found):
+    return Scorer(found, 300, splits=3)
+
+
+def images(indices):
+    """Something that depends on the index alone, (n, 2, 1, 1)."""
+    return torch.stack([torch.sin(indices * 1.7), torch.cos(indices * 0.3)], 1).double()[..., None, None]
+
+
+@pytest.mark.parametrize("owners", [[0, 0, 1], [0, 1, 0], [1, 0, 1], [2, 1, 0]])
+def test_sums_of_parts_are_those_of_the_whole_to_the_bit(owners):
+    found = problem()
+    whole, parts = scorer_of(found), [scorer_of(found) for _ in range(3)]
+    indices = torch.arange(300)
+    nfe = 3 + indices % 5
+    whole.update(indices, images(indices), nfe)
+    for block, owner in enumerate(owners):
+        mine = torch.tensor(parts[owner].indices(block))
+        parts[owner].update(mine, images(mine), nfe[mine])
+    total = scorer_of(found)
+    for part in parts:
+        total.add(unpacked(packed(part.state(), {}))[0], alongside=True)
+    assert total.compute() == whole.compute()
+    for name, array in whole.state().items():
+        assert np.array_equal(array, total.state()[name]) or name.startswith("shown"), name
+    assert (total.nfe, total.nfe_max) == (int(nfe.sum()), 7)
+    with pytest.raises(ValueError, match="block 0 is in both"):
+        total.add(parts[owners[0]].state())
+    assert total.compute() == whole.compute()
+
+
+def test_samples_of_a_block_that_is_not_whole_count_for_nothing():
+    scorer = scorer_of(problem())
+    scorer.update(torch.arange(200), images(torch.arange(200)), torch.full((200,), 2))
+    assert (scorer.n_done, scorer.nfe, scorer.nfe_max) == (128, 256, 2)
+    with pytest.raises(RuntimeError, match="172 samples still wait"):
+        scorer.compute()

@@ -1,0 +1,281 @@
+"""One cell: a configuration in, a row out, whatever happens in between."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+import seedsbench
+from seedsbench.bench import scoring
+from seedsbench.bench.machine import device_of
+from seedsbench.bench.rows import run_key as science
+from seedsbench.bench.rows.run_key import scientific
+from seedsbench.bench.rows.store import run_key
+from seedsbench.bench.run import problem_of
+from seedsbench.cli.plan import plan_text
+from seedsbench.diffusion.process import Process
+from seedsbench.solvers.base import BudgetError
+from tests.support.cells import compose, rows_of, run, same, write_broken_model
+
+# design.md, section 4: what outside checks read.
+PROMISED = [
+    *("run_key", "status", "reason", "model", "regime", "schedule", "grid", "solver", "solver_params"),
+    *("nfe_budget", "nfe", "n_steps", "samples", "seed", "fid", "fid_floor", "is_mean", "is_std"),
+    *("seconds_sampling", "seconds_features", "seconds_scoring", "images_per_second"),
+]
+# style.md, section 4.4, and issue 2: what else a row must tell.
+FURTHER = [
+    *("order", "stochastic", "extractor", "extractor_id", "reference_id", "model_id", "numerics_version"),
+    *("labels", "final", "dtype", "time_utc", "device", "threads", "batch_size", "world_size", "command"),
+    *("version_seedsbench", "version_torch", "version_numpy", "version_python", "invocation"),
+]
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch):
+    def refuse(self, x, sigma):
+        raise AssertionError("the network was evaluated")
+
+    monkeypatch.setattr(Process, "predict", refuse)
+
+
+def key_of(*overrides):
+    cfg = compose(*overrides)
+    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
+
+
+def test_a_finished_row_has_every_promised_field(tmp_path):
+    row = run(tmp_path, "solver=seeds2", "nfe=12")
+    assert set(PROMISED + FURTHER) <= set(row)
+    assert (row["status"], row["reason"]) == ("done", None)
+    assert (row["model"], row["regime"], row["schedule"], row["grid"], row["solver"]) == (
+        *("gaussian_mixture", "edm", "linear", "edm", "seeds2"),
+    )
+    assert row["solver_params"]["c2"] == 0.5
+    assert "_target_" not in row["solver_params"]
+    assert (row["nfe_budget"], row["nfe"], row["nfe_max"], row["n_steps"]) == (12, 11.0, 11, 5)
+    for name in ("fid", "fid_floor", "is_mean", "is_std", "seconds_sampling", "images_per_second"):
+        assert math.isfinite(row[name]), name
+    assert (row["order"], row["stochastic"], row["weak_order"]) == (2, True, 2)
+    assert row["version_seedsbench"] == seedsbench.__version__
+    assert rows_of(tmp_path / "study") == {row["run_key"]: row}
+
+
+def test_rows_that_came_to_nothing_have_the_same_fields(tmp_path):
+    skipped, failed = run(tmp_path, "nfe=1"), run(tmp_path, "labels=7")
+    for row in (skipped, failed):
+        assert set(PROMISED) <= set(row)
+        assert row["fid"] is None
+        assert row["reason"]
+
+
+@pytest.mark.parametrize("solver", seedsbench.solver_names())
+@pytest.mark.parametrize(
+    ("final", "budgets"),
+    [("denoise", (9, 10)), ("stop", (9,)), pytest.param("stop", (10,), marks=pytest.mark.slow)],
+)
+def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final, budgets):
+    method = seedsbench.solver(solver)
+    for nfe in budgets:
+        row = run(tmp_path, f"solver={solver}", f"nfe={nfe}", f"final={final}", "samples=4")
+        if nfe < method.total_nfe(1, final):
+            assert row["status"] == "skipped"
+            with pytest.raises(BudgetError, match=re.escape(row["reason"])):
+                method.steps_for(nfe, final)
+            continue
+        promised = method.total_nfe(method.steps_for(nfe, final), final)
+        assert row["status"] == "done", row["reason"]
+        assert row["nfe"] <= row["nfe_max"] <= promised <= nfe
+        assert method.adaptive or row["nfe"] == row["nfe_max"] == promised
+
+
+SAME_NUMBERS = [
+    "device=auto",
+    "batch_size=3",
+    "results_dir=/elsewhere",
+    "study=other",
+    "force=true",
+    "debug=true",
+]
+
+
+@pytest.mark.parametrize("override", [*SAME_NUMBERS, "tracker=jsonl", "repeats=3", "plan=true"])
+def test_a_run_key_does_not_depend_on(override):
+    assert key_of(override) == key_of()
+
+
+OTHER_NUMBERS = ["nfe=7", "samples=21", "seed=1", "labels=random", "labels=none", "labels=1", "final=euler"]
+OTHER_NUMBERS += ["final=stop", "dtype=float32", "solver=heun", "regime=vp", "grid=logsnr", "grid.rho=6"]
+OTHER_NUMBERS += ["grid.sigma_max=70", "schedule=ve", "model=gaussian", "model.std=0.2", "metrics.splits=5"]
+
+
+@pytest.mark.parametrize("override", OTHER_NUMBERS)
+def test_a_run_key_depends_on(override):
+    assert key_of(override) != key_of()
+
+
+def test_run_keys_of_all_such_choices_differ():
+    assert len({key_of(override) for override in OTHER_NUMBERS}) == len(OTHER_NUMBERS)
+
+
+@pytest.mark.parametrize("option", ["c2=0.3", "c3=0.7", "eta=0.5", "prediction=noise", "variant=b"])
+def test_a_run_key_depends_on_the_solvers_option(option):
+    assert key_of("solver=seeds3", f"solver.{option}") != key_of("solver=seeds3")
+
+
+def test_a_run_key_depends_on_the_numerics_version(monkeypatch):
+    before = key_of()
+    monkeypatch.setattr(science, "NUMERICS_VERSION", science.NUMERICS_VERSION + 1)
+    assert key_of() != before
+
+
+def test_a_run_key_depends_on_the_weights():
+    cfg = compose()
+    problem = problem_of(cfg, "cpu")
+    others = [replace(problem, model_id="other"), replace(problem, reference_id="other")]
+    assert len({run_key(scientific(cfg, which, 0)) for which in (problem, *others)}) == 3
+
+
+@pytest.mark.parametrize("solver", ["heun", "seeds3", "karras_sde", "dpmpp_2m"])
+@pytest.mark.parametrize("labels", ["balanced", "random"])
+def test_rows_do_not_depend_on_the_batch_size(tmp_path, solver, labels):
+    overrides = [f"solver={solver}", f"labels={labels}", "samples=70", "nfe=8"]
+    rows = [run(tmp_path / str(size), *overrides, f"batch_size={size}") for size in (1, 7, 64)]
+    assert [same(row) for row in rows] == [same(rows[0])] * 3
+
+
+def test_another_seed_gives_other_numbers(tmp_path):
+    fids = {run(tmp_path, f"seed={seed}")["fid"] for seed in (0, 1, 2**64 - 1)}
+    assert len(fids) == 3
+
+
+@pytest.mark.parametrize("nfe", [-5, 0, 1])
+def test_a_budget_that_fits_no_step_is_skipped_with_the_smallest_that_works(tmp_path, no_evaluation, nfe):
+    row = run(tmp_path, f"nfe={nfe}")
+    assert row["status"] == "skipped"
+    assert f"nfe={nfe}" in row["reason"]
+    assert "smallest budget that works is 2" in row["reason"]
+
+
+@pytest.mark.parametrize(("solver", "final", "least"), [("heun", "denoise", 3), ("seeds3", "stop", 3)])
+def test_the_smallest_budget_named_does_work(tmp_path, solver, final, least):
+    overrides = [f"solver={solver}", f"final={final}"]
+    assert f"works is {least}" in run(tmp_path, *overrides, f"nfe={least - 1}")["reason"]
+    assert run(tmp_path, *overrides, f"nfe={least}")["nfe"] == least
+
+
+def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
+    overrides = ["solver=heun", "grid=explicit", "grid.sigmas=[80,5,1,0.1]"]
+    row = run(tmp_path, *overrides, "nfe=20")
+    assert (row["status"], row["n_steps"], row["nfe"]) == ("done", 3, 7)
+    row = run(tmp_path, *overrides, "nfe=6")
+    assert row["status"] == "skipped"
+    assert "smallest budget that works is 7" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["model=gaussian", "labels=3"], "labels=3 on an unconditional model: use labels=none"),
+        (["model=gaussian", "labels=random"], "labels=random on an unconditional model: use labels=none"),
+        (["labels=3"], "labels=3: the model has classes 0..2"),
+        (["labels=-1"], "labels=-1: the model has classes 0..2"),
+        (["regime.name=edn"], "unknown regime.name 'edn'. Did you mean 'edm'?"),
+        (["model.std=-1"], "mixture_problem: std=-1 must lie in [1e-06, 10]"),
+        (["model.weights=[0.5,0.5]"], "weights have shape (2,)"),
+    ],
+)
+def test_what_the_model_cannot_do_is_a_failed_row_before_any_evaluation(
+    tmp_path, no_evaluation, overrides, reason
+):
+    row = run(tmp_path, *overrides)
+    assert row["status"] == "failed"
+    assert reason in row["reason"]
+    assert "\n" not in row["reason"]
+
+
+@pytest.mark.parametrize("labels", ["balanced", "none"])
+def test_an_unconditional_model_takes_balanced_and_none(tmp_path, labels):
+    assert run(tmp_path, "model=gaussian", f"labels={labels}")["status"] == "done"
+
+
+@pytest.mark.parametrize("labels", ["balanced", "random", "none", "2"])
+def test_a_conditional_model_takes_all_labels(tmp_path, labels):
+    row = run(tmp_path, f"labels={labels}")
+    assert (row["status"], row["labels"]) == ("done", labels)
+
+
+def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
+    folder = write_broken_model(tmp_path / "conf")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
+    row = run(tmp_path, "model=broken", "samples=5", config_dirs=[folder])
+    assert row["status"] == "failed"
+    # EDM's levels of 5 steps: 80, 24.4, 5.84, 0.96, ...: the first evaluation below 1 is step 4's.
+    assert "5 of 5 samples became non-finite in step 4 of 5, leaving sigma=0.9" in row["reason"]
+    assert rows_of(tmp_path / "study")[row["run_key"]]["status"] == "failed"
+    with pytest.raises(ArithmeticError, match="step 4 of 5"):
+        run(tmp_path, "model=broken", "debug=true", config_dirs=[folder])
+
+
+def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch):
+    def bug(self, x, sigma):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(Process, "predict", bug)
+    assert run(tmp_path)["reason"] == "KeyError: 'bug'"
+
+
+def test_an_interrupt_is_no_failed_cell(tmp_path, monkeypatch):
+    def interrupt(self, x, sigma):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Process, "predict", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert rows_of(tmp_path / "study") == {}
+
+
+def test_asking_for_cuda_where_there_is_none_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == "cpu"
+    with pytest.raises(ValueError, match=r"device=cuda:1.*use device=cpu or auto"):
+        device_of("cuda:1")
+
+
+def test_cells_of_one_model_share_it():
+    assert problem_of(compose("nfe=5"), "cpu") is problem_of(compose("solver=heun"), "cpu")
+    assert problem_of(compose("model.std=0.3"), "cpu") is not problem_of(compose(), "cpu")
+
+
+def test_the_floor_does_not_depend_on_the_solver(tmp_path):
+    rows = [run(tmp_path, f"solver={solver}", "nfe=9") for solver in ("euler", "seeds2", "heun")]
+    assert len({row["fid_floor"] for row in rows}) == 1
+    assert len({row["fid"] for row in rows}) == 3
+
+
+def test_a_plan_says_steps_and_evaluations_and_compute_nothing(tmp_path, no_evaluation):
+    overrides = ["repeats=2", "solver=heun", "nfe=10", f"results_dir={tmp_path}", "study=study"]
+    lines = plan_text([compose(*overrides), compose("nfe=1")]).splitlines()
+    assert lines[0] == "3 cells"
+    assert "gaussian_mixture/edm heun nfe=10 seed=1: 4 steps, NFE 9, 180 evaluations to do" in lines[2]
+    assert "will be skipped" in lines[3]
+    assert plan_text([compose(*overrides, "repeats=1")]).splitlines()[0] == "1 cell"
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_plan_knows_what_is_done(tmp_path):
+    row = run(tmp_path)
+    lines = plan_text([compose("repeats=2", f"results_dir={tmp_path}", "study=study")]).splitlines()
+    assert f"done, FID {row['fid']:.3f}" in lines[1]
+    assert "to do" in lines[2]
+
+
+def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):
+    problem = problem_of(compose("model=glyphs"), "cpu")
+    whole = scoring.floor(problem, 300, "balanced", 10, 1)
+    monkeypatch.setattr(scoring, "FLOOR_BATCH", 77)
+    monkeypatch.setattr(scoring, "_FLOORS", {})
+    assert scoring.floor(problem, 300, "balanced", 10, 1) == whole

@@ -1,0 +1,161 @@
+"""What finished samples measure before they are quantised: in every row, to the bit; who fails for it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from seedsbench.bench import sanity
+from seedsbench.bench.draw_and_score import plan_of
+from seedsbench.bench.resume import packed, unpacked
+from seedsbench.bench.run import problem_of
+from seedsbench.bench.sampling import SampleBatch, generate
+from seedsbench.metrics.extraction import Extractor
+from tests.bench.test_resume import images, problem, scorer_of
+from tests.support.cells import compose, run
+
+SIZES = ("largest", "largest_data", "saturated", "warning")
+WRONG_SIGN = '''
+"""Euler's method, uphill."""
+
+from dataclasses import dataclass
+
+from seedsbench.diffusion.process import expand
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.parts.unscaled import OneStage
+
+
+@dataclass(frozen=True)
+class Uphill(OneStage):
+    """x moves away from what the network says."""
+
+    order = 1
+
+    def update(self, x, denoised, sigma, sigma_next, state, noise):
+        return StepResult(x - expand((sigma_next - sigma) / sigma, x) * (x - denoised), state)
+'''
+
+
+@pytest.fixture
+def uphill(tmp_path, monkeypatch):
+    """A --config-dir with solver=uphill."""
+    folder = tmp_path / "conf"
+    (folder / "solver").mkdir(parents=True)
+    (folder / "uphill_solver.py").write_text(WRONG_SIGN)
+    (folder / "solver" / "uphill.yaml").write_text("_target_: uphill_solver.Uphill\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
+    return folder
+
+
+def samples_of(cfg):
+    found = problem_of(cfg, "cpu")
+    plan = plan_of(cfg, found, cfg.seed)
+    batches = generate(found.denoiser, plan, torch.arange(cfg.samples), batch_size=cfg.batch_size)
+    return torch.cat([batch.x for batch in batches])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bound"),
+    [
+        (["model=glyphs", "regime=vp", "solver=heun", "nfe=10", "samples=40"], 1.0),
+        (["model=gaussian", "solver=euler_maruyama", "nfe=3"], 0.3 + 6 * 0.5),
+    ],
+)
+def test_a_row_says_the_largest_value_and_the_share_that_no_data_can_have(tmp_path, overrides, bound):
+    """Of images in [-1, 1] by more than one level; of a Gaussian, beyond six of its standard deviations."""
+    row, x = run(tmp_path, *overrides), samples_of(compose(*overrides)).abs()
+    assert row["largest"] == float(x.max())
+    assert row["largest_data"] == pytest.approx(bound, abs=1e-12)
+    assert row["saturated"] == float((x > row["largest_data"] + 1 / 127.5).double().mean()) > 0.2
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_sizes_of_parts_are_those_of_the_whole_to_the_bit(order):
+    """Blocks by other ranks, in runs before, in whatever order: a maximum and a count."""
+    found, whole = problem(), scorer_of(problem())
+    indices, measured = (
+        torch.arange(300),
+        torch.rand(300, 2, generator=torch.Generator().manual_seed(0)).double(),
+    )
+    measured[:, 1] = (measured[:, 1] * 3).round()
+    whole.update(indices, images(indices), None, measured)
+    total = scorer_of(found)
+    for block in order:
+        part = scorer_of(found)
+        mine = torch.tensor(part.indices(block)).flip(0)
+        for few in mine.split(17):
+            part.update(few, images(few), None, measured[few])
+        total.add(unpacked(packed(part.state(), {}))[0], alongside=True)
+    expected = [float(measured[:, 0].max()), float(measured[:, 1].sum())]
+    assert whole.extent.tolist() == total.extent.tolist() == expected
+
+
+@pytest.mark.parametrize("model", ["glyphs", "gaussian"])
+def test_divergent_samples_fail_the_row_and_are_never_scored(tmp_path, uphill, monkeypatch, model):
+    def refuse(self, images):
+        raise AssertionError("scored")
+
+    monkeypatch.setattr(Extractor, "padded", refuse)
+    overrides = [f"model={model}", "solver=uphill", "nfe=10"]
+    rows = [
+        run(tmp_path / str(size), *overrides, f"batch_size={size}", config_dirs=[uphill])
+        for size in (1, 7, 20)
+    ]
+    (row, *others) = rows
+    assert row["status"] == "failed"
+    assert row["reason"].startswith(f"samples diverged: largest |x| is {row['largest']:.3g} in sample ")
+    assert row["largest"] > sanity.FAILED_BEYOND * row["largest_data"]
+    assert (row["fid"], row["saturated"]) == (None, 1.0)
+    for other in others:
+        assert [other[name] for name in (*SIZES, "reason")] == [row[name] for name in (*SIZES, "reason")]
+
+
+def test_an_image_of_4e15_is_no_image():
+    found = problem_of(compose("model=glyphs"), "cpu")
+    x = torch.zeros(3, *found.denoiser.image_shape, dtype=torch.float64)
+    x[2, 0, 5, 5] = 4e15
+    expected = r"largest \|x\| is 4e\+15 in sample 9, the data's is 1 "
+    with pytest.raises(sanity.Diverged, match=expected) as caught:
+        sanity.extents(found, SampleBatch(torch.tensor([7, 8, 9]), x, torch.ones(3)))
+    assert caught.value.facts == {"largest": 4e15, "largest_data": 1.0, "saturated": 1 / x[0].numel()}
+
+
+def test_the_size_is_in_the_row_though_another_error_brings_it():
+    """As it comes from rank 0's share when several ranks are in step."""
+    error = ValueError("rank 0: samples diverged")
+    error.__cause__ = sanity.Diverged("samples diverged", {"largest": 7.0})
+    assert sanity.facts_in(error) == {"largest": 7.0}
+    assert sanity.facts_in(ValueError("another")) == {}
+
+
+def test_bad_samples_are_done_with_a_warning_and_good_ones_without(tmp_path):
+    """Heun in VP's coordinates in four steps has FID 68: bad, and what it is."""
+    glyphs = ("model=glyphs", "solver=heun", "samples=64")
+    row = run(tmp_path, *glyphs, "regime=vp", "nfe=10")
+    assert (row["status"], round(row["fid"])) == ("done", 69)
+    assert row["warning"].startswith(
+        "samples may have diverged: largest |x| is 4.86, the data's is 1, and 38.9%"
+    )
+    row = run(tmp_path, *glyphs, "nfe=20")
+    assert (row["status"], row["warning"]) == ("done", None)
+    assert 1 < row["largest"] < 2
+    row = run(tmp_path, "model=gaussian", "solver=heun", "regime=vp", "nfe=9")
+    assert (row["status"], row["warning"], row["saturated"]) == ("done", None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("largest", "share", "warned"), [(10.0, 0.25, 0), (10.1, 0.0, 1), (1.1, 0.26, 1), (499.0, 1.0, 1)]
+)
+def test_bounds_of_a_warning(largest, share, warned):
+    facts = {"largest": 2 * largest, "largest_data": 2.0, "saturated": share}
+    assert len(sanity.doubts(facts)) == warned
+
+
+def test_models_of_other_features_have_images():
+    """Only where features are the values do their moments say how large data is."""
+    found = problem_of(compose("model=gaussian_mixture"), "cpu")
+    reach = np.abs(found.reference.mu) + 6 * np.sqrt(np.diag(found.reference.sigma))
+    assert math.isclose(sanity.largest_of_data(found), reach.max())
+    assert sanity.largest_of_data(problem_of(compose("model=glyphs"), "cpu")) == 1.0

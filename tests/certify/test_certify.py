@@ -1,0 +1,243 @@
+"""The certificate: its measures are right, its files are what the solvers are today, its command behaves."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import kstest
+
+import seedsbench
+from seedsbench.certify.distances import distance, distances, floor, sliced_wasserstein
+from seedsbench.certify.main import main
+from seedsbench.certify.orders import strong_order
+from seedsbench.certify.paths import BrownianPath, NoPathError
+from seedsbench.certify.problems import line_mixture, mixture
+from seedsbench.certify.row import WITHIN, entries, gaussian_orders, verdict, weak_measured
+from seedsbench.certify.table import write_csv
+from seedsbench.certify.weak import (
+    common_noise_order,
+    exact_expectations,
+    is_affine,
+    is_markov,
+    kolmogorov_expectations,
+    kolmogorov_order,
+)
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.seeds import Seeds1, Seeds2
+from tests.support.measure import mixture as golden_mixture
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def committed():
+    return pd.read_csv(RESULTS / "certificate.csv")
+
+
+# --- the files -------------------------------------------------------------------------------------
+
+
+def test_the_committed_certificate_has_every_solver_and_what_it_declares_today():
+    table = committed().set_index("solver")
+    wanted = {entry.title: entry.build() for entry in entries()}
+    assert set(table.index) == set(wanted), "run seedsbench-certify"
+    for title, solver in wanted.items():
+        row = table.loc[title]
+        assert (row["order"], row["stochastic"], row["adaptive"]) == (
+            solver.order,
+            solver.stochastic,
+            solver.adaptive,
+        ), title
+        assert row["smallest_budget"] == solver.total_nfe(1), title
+        declared = math.nan if solver.weak_order is None else solver.weak_order
+        assert row["weak_order"] == pytest.approx(declared, nan_ok=True), title
+
+
+def test_the_committed_certificate_contradicts_no_solver():
+    for row in committed().to_dict("records"):
+        assert row["verdict"] == "as declared" == verdict(row), row["solver"]
+
+
+def test_the_committed_certificate_shows_what_the_project_claims_of_seeds():
+    table = committed().set_index("solver")
+    for title, drift, weak in [
+        ("seeds1", 1, 1),
+        ("seeds2", 2, 2),
+        ("seeds2 c2=0.4", 2, 2),
+        ("seeds3", 3, 2),
+        ("seeds3 c2=0.4", 3, 2),
+        ("seeds3_asreleased", 1, 1),
+    ]:
+        row = table.loc[title].to_dict()
+        assert row["drift_order_linear"] == pytest.approx(drift, abs=0.15)
+        assert row["drift_order_vp"] == pytest.approx(drift, abs=0.15)
+        assert row["weak_variance_gaussian"] == pytest.approx(weak, abs=0.1)
+        assert weak_measured(row).order == pytest.approx(weak, abs=WITHIN)
+        assert row["strong_order"] == pytest.approx(1, abs=0.2)
+
+
+def test_tables_name_every_solver_and_the_figure_is_there():
+    text = (RESULTS / "certificate.md").read_text()
+    for entry in entries():
+        assert len(re.findall(rf"^\| {re.escape(entry.title)} *\|", text, re.MULTILINE)) == 2, entry.title
+    assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- declared orders against measured ones ------------------------------------------------------------
+
+
+def test_declared_weak_order_is_the_measured_one(solver_name):
+    """Of solvers whose map is affine, exactly; the drift order is measured in test_solver_contract."""
+    solver = seedsbench.solver(solver_name)
+    if solver.weak_order is None:
+        return
+    assert is_affine(solver), "measure it by kolmogorov_order or common_noise_order"
+    found = [order for order in gaussian_orders(solver, 128) if not math.isnan(order)]
+    assert min(found) == pytest.approx(solver.weak_order, abs=WITHIN)
+
+
+def test_a_wrong_declaration_is_contradicted():
+    class Boasting(Seeds1):
+        order = 2
+        weak_order = 2
+
+    row = {"solver": "boasting", "order": 2, "weak_order": 2, "drift_order_linear": 1.05}
+    row |= {"drift_order_vp": 1.05, "weak_mean_gaussian": math.nan}
+    row |= {"weak_variance_gaussian": 0.99, "weak_mixture": 0.98, "weak_mixture_stderr": 0.0}
+    told = verdict(row)
+    assert "drift order 1.05 (linear), declared 2" in told
+    assert "weak order 0.98, declared 2" in told
+    assert kolmogorov_order(Boasting(), 8).order < 1.5
+
+
+# --- the measures ------------------------------------------------------------------------------------
+
+
+def test_the_problem_is_the_golden_mixture():
+    for mine, golden in zip(mixture().moments(), golden_mixture().moments(), strict=True):
+        assert mine == pytest.approx(golden)
+    assert line_mixture().moments()[1][0, 0] == pytest.approx(mixture().moments()[1][0, 0])
+
+
+def test_one_path_is_brownian_whatever_the_order_of_its_readings():
+    path = BrownianPath((20_000, 1, 1, 1), seed=3)
+    whole = path.increment(torch.tensor(0.0), torch.tensor(1.0))
+    left, right = (path.increment(torch.tensor(a), torch.tensor(b)) for a, b in [(0.0, 0.3), (0.3, 1.0)])
+    beyond = path.increment(torch.tensor(-0.5), torch.tensor(0.0))
+    assert torch.allclose(left + right, whole, atol=1e-12)
+    for part, variance in ((whole, 1.0), (left, 0.3), (right, 0.7), (beyond, 0.5)):
+        assert kstest(part.flatten().numpy() / variance**0.5, "norm").pvalue > 1e-3
+    for a, b in ((left, right), (beyond, whole), (beyond, left)):
+        correlation = np.corrcoef(a.flatten(), b.flatten())[0, 1]
+        assert abs(correlation) < 5 / 20_000**0.5
+    assert torch.equal(path.increment(torch.tensor(0.0), torch.tensor(0.3 + 1e-13).double()), left)
+    with pytest.raises(NoPathError, match="fresh normals"):
+        path.normal()
+
+
+def test_quadrature_agrees_with_simulation():
+    expected = kolmogorov_expectations("seeds2", 6)
+    n = 200_000
+    start = seedsbench.noise.Philox(torch.arange(n), (1, 1, 1), seed=8, stream=9).normal()
+    exact = line_mixture().draw(torch.arange(n), seed=1, stream=0x300)
+    levels = torch.logspace(math.log10(5.0), math.log10(0.4), 7, dtype=torch.float64)
+    levels[0], levels[-1] = 5.0, 0.4
+    latents = exact / 5.0 + start  # the state at the first level has the exact law
+    x = seedsbench.sample(line_mixture(), latents, solver="seeds2", sigmas=levels, final="stop").x.flatten()
+    simulated = torch.stack([x, x**2, torch.cos(3 * x), torch.sin(3 * x)]).mean(1).numpy()
+    assert expected == pytest.approx(simulated, abs=4 / n**0.5)
+    assert np.abs(expected - exact_expectations()).max() > 0.01  # there is an error to see
+
+
+def test_orders_by_three_methods_agree():
+    assert kolmogorov_order("seeds1", 32).order == pytest.approx(1, abs=0.1)
+    assert kolmogorov_order("seeds2", 16).order == pytest.approx(2, abs=0.2)
+    sampled = common_noise_order("seeds1", paths=20_000)
+    assert sampled is not None
+    assert sampled.order == pytest.approx(1, abs=0.1 + 3 * sampled.stderr)
+    assert 0 < sampled.stderr < 0.2
+
+
+def test_strong_order_is_one_for_seeds_and_none_without_a_path():
+    for name in ("seeds1", "seeds2", "euler_maruyama"):
+        found = strong_order(name, (16, 32, 64), paths=1000)
+        assert found is not None
+        assert found.order == pytest.approx(1, abs=0.15 + 3 * found.stderr)
+    assert strong_order("heun") is None
+    assert strong_order("ddpm") is None
+
+
+def test_what_is_affine_and_what_remembers():
+    assert is_affine("seeds3")
+    assert not is_affine({"name": "pc_ve", "corrector": "langevin"})
+    assert is_markov("seeds3")
+    assert not is_markov("dpmpp_2m_sde")
+    assert not is_markov("adaptive_sde")
+
+
+def test_distances_know_the_distribution():
+    low, high = floor(samples=20_000), floor(samples=1000)
+    assert low[0] < high[0] < 1e-2
+    assert low[1] < high[1] < 0.1
+    exact = mixture().draw(torch.arange(5000), seed=0, stream=0x300).flatten(1).numpy()
+    shifted = distances(exact + np.array([0.3, 0.0]))
+    assert shifted[0] == pytest.approx(0.09, rel=0.1)  # |shift|^2
+    assert shifted[1] == pytest.approx(0.3 / 2**0.5, rel=0.1)  # its root mean square over directions
+    assert sliced_wasserstein(exact * 2) > 10 * sliced_wasserstein(exact)
+    assert distance("seeds3", 3) is None
+    found = distance("heun", 10, samples=500)
+    assert found is not None
+    assert found.nfe == 9
+
+
+# --- the command ---------------------------------------------------------------------------------------
+
+
+def test_the_command_for_one_solver_keeps_the_others_rows(tmp_path, capsys):
+    old = committed()
+    old = old[old["solver"].isin(["euler", "heun"])].assign(samples=200)
+    stale = old.iloc[:1].assign(solver="gone")
+    write_csv(pd.concat([old, stale]), tmp_path / "certificate.csv")
+    assert main(["heun", "--output", str(tmp_path), "--samples", "300", "--jobs", "1"]) == 0
+    table = pd.read_csv(tmp_path / "certificate.csv").set_index("solver")
+    assert list(table.index) == ["heun", "euler"]
+    assert table["samples"].to_dict() == {"heun": 300, "euler": 200}
+    assert "1 of 1 are as declared" in capsys.readouterr().out
+    assert (tmp_path / "certificate.png").stat().st_size > 10_000
+    assert "| heun " in (tmp_path / "certificate.md").read_text()
+
+
+def test_a_solver_from_outside_is_certified_and_a_broken_one_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CONF", "")
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "solver").mkdir()
+    (tmp_path / "solver" / "lame.yaml").write_text("_target_: lame.Lame\n")
+    (tmp_path / "lame.py").write_text(
+        "from seedsbench.solvers.seeds import Seeds1\n\n"
+        "class Lame(Seeds1):\n"
+        "    def step(self, *arguments):\n"
+        "        raise ArithmeticError('it never works')\n"
+    )
+    code = main(["lame", "--config-dir", str(tmp_path), "--output", str(tmp_path), "--jobs", "1"])
+    assert code == 1
+    told = capsys.readouterr()
+    assert "lame: failed: ArithmeticError: it never works" in told.err
+    assert "0 of 1 are as declared" in told.out
+
+
+def test_an_unknown_solver_is_refused(capsys):
+    assert main(["seeds33"]) == 2
+    assert "Did you mean" in capsys.readouterr().err
+
+
+def test_a_class_of_ones_own_can_be_measured():
+    class Wrong(Seeds2):
+        def step(self, process, x, t, t_next, state, noise):
+            result = super().step(process, x, t, t_next, state, noise)
+            return StepResult(result.x + 0.2 * noise.normal(), state)
+
+    assert kolmogorov_order(Wrong(), 8).order < 1

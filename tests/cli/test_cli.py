@@ -1,0 +1,311 @@
+"""The command line: what it accepts, what it refuses and how, and sweeps that are interrupted."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seedsbench.cli import main as cli
+from seedsbench.cli.check import parse, preflight
+from seedsbench.diffusion.process import Process
+from tests.support.cells import rows_of, same, write_broken_model
+
+QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
+CONSOLE = str(Path(sys.executable).with_name("seedsbench"))
+
+
+@pytest.fixture
+def isolated(tmp_path, monkeypatch):
+    """A working directory and process-wide settings that the command line may change freely."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
+    monkeypatch.setenv("SEEDSBENCH_INVOCATION", "test")
+    monkeypatch.setenv("SEEDSBENCH_CONF", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return tmp_path
+
+
+@pytest.fixture
+def seedsbench(isolated, monkeypatch, capsys):
+    """Runs a command in process: arguments -> (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        for name in ("SEEDSBENCH_STUDY", "SEEDSBENCH_INVOCATION"):
+            monkeypatch.delenv(name, raising=False)
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main(list(arguments))
+        except SystemExit as end:
+            code = end.code or 0
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def console(*arguments, cwd, **options):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    return subprocess.run(
+        [CONSOLE, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def test_flags_may_stand_anywhere():
+    expected = parse(["-m", "--config-dir", "there", "solver=euler,heun", "nfe=5"])
+    assert expected.multirun
+    assert (
+        parse(["solver=euler,heun", "-m", "nfe=5", "--config-dir", "there"]).overrides == expected.overrides
+    )
+    assert parse(["solver=euler,heun", "nfe=5", "--config-dir=there", "--multirun"]).multirun
+    assert expected.overrides == ["solver=euler,heun", "nfe=5"]
+    assert expected.flags == ["-m", "--config-dir", "there"]
+
+
+def test_a_refusal_writes_and_evaluates_nothing(seedsbench, tmp_path, monkeypatch):
+    monkeypatch.setattr(Process, "predict", None)
+    code, out, err = seedsbench(*QUICK, "-m", "solver=euler,heun", "nfe=5,6", "final=nowhere")
+    assert (code, out) == (2, "")
+    assert err.startswith("seedsbench: final='nowhere'")
+    assert err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_command_that_can_run_is_accepted_with_its_study_folder(isolated):
+    checked = preflight(parse([*QUICK, "solver=seeds3", "results_dir=out", "study=mine", "-m", "nfe=5,6"]))
+    assert (checked.study, checked.plan) == (Path("out/mine"), None)
+    assert os.listdir(isolated / "out" / "mine") == []
+
+
+def test_published_is_a_key_of_the_report_and_of_no_cell(seedsbench, tmp_path):
+    cell = ("model=gaussian_mixture", "solver=euler", "nfe=5", "samples=20")
+    keys = []
+    for extra in ((), ("published=true",)):
+        study = tmp_path / str(len(extra))
+        seedsbench(*cell, f"results_dir={tmp_path}", f"study={study.name}", *extra)
+        (row,) = (study / "rows").glob("*.json")
+        keys.append(row.stem)
+        assert "published" not in json.loads(row.read_text())["command"]
+        # Its figures say that nothing published may be compared with these features.
+        assert (study / "figures" / "published.csv").exists() is bool(extra)
+    assert keys[0] == keys[1]
+
+
+def test_a_sweep_leaves_rows_table_and_figure_and_prints_the_report(seedsbench, tmp_path):
+    code, out, err = seedsbench(*QUICK, "solver=euler,heun", "-m", "nfe=5,7", "study=s", "tracker=jsonl")
+    study = tmp_path / "results" / "s"
+    rows = rows_of(study)
+    assert (code, err) == (0, "")
+    assert {(row["solver"], row["nfe"]) for row in rows.values()} == {
+        *(("euler", 5.0), ("euler", 7.0), ("heun", 5.0), ("heun", 7.0)),
+    }
+    assert all(row["status"] == "done" for row in rows.values())
+    for name in ("table.csv", "table.md", "figures/pareto.png", "figures/pareto.svg"):
+        assert (study / name).stat().st_size > 0, name
+    assert "4 cells: 4 done, 0 skipped, 0 failed." in out
+    assert str(Path("results/s/figures/pareto.png")) in out
+    assert "Glyph" not in out, "other libraries keep quiet"
+    tracked = [json.loads(line) for line in (study / "track.jsonl").read_text().splitlines()]
+    assert sorted(row["run_key"] for row in tracked) == sorted(rows)
+
+    written = {path: path.stat().st_mtime_ns for path in (study / "rows").iterdir()}
+    code, out, _ = seedsbench(*QUICK, "solver=euler,heun", "-m", "nfe=5,7", "study=s", "tracker=jsonl")
+    assert code == 0
+    assert out.count("is already done") == 4
+    assert {path: path.stat().st_mtime_ns for path in (study / "rows").iterdir()} == written
+
+
+def test_repeats_are_rows_with_consecutive_seeds(seedsbench, tmp_path):
+    code, _, _ = seedsbench(*QUICK, "solver=seeds1", "nfe=5", "seed=7", "repeats=3", "study=s")
+    rows = list(rows_of(tmp_path / "results" / "s").values())
+    assert code == 0
+    assert sorted(row["seed"] for row in rows) == [7, 8, 9]
+    assert len({row["fid"] for row in rows}) == 3
+
+
+def test_the_command_in_a_row_gives_the_row_again(seedsbench, tmp_path):
+    command = ["grid=explicit", "grid.sigmas=[50,5,0.5]", "solver=euler", "repeats=2", "study=a"]
+    assert seedsbench(*QUICK, *command)[0] == 0
+    row = max(rows_of(tmp_path / "results" / "a").values(), key=lambda row: row["seed"])
+    words = shlex.split(row["command"])
+    assert words[0] == "seedsbench"
+    assert seedsbench(*words[1:], "study=b")[0] == 0
+    again = rows_of(tmp_path / "results" / "b")
+    assert list(again) == [row["run_key"]]
+    assert same(again[row["run_key"]]) == same(row)
+
+
+def test_a_budget_too_small_is_a_skipped_row_and_no_failure(seedsbench, tmp_path):
+    code, out, _ = seedsbench(*QUICK, "-m", "solver=heun", "nfe=1,2,5", "study=s")
+    rows = {row["nfe_budget"]: row for row in rows_of(tmp_path / "results" / "s").values()}
+    assert code == 0
+    assert {nfe: row["status"] for nfe, row in rows.items()} == {
+        **dict.fromkeys((1, 2), "skipped"),
+        5: "done",
+    }
+    assert all("smallest budget that works is 3" in rows[nfe]["reason"] for nfe in (1, 2))
+    assert "3 cells: 1 done, 2 skipped, 0 failed." in out
+
+
+def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
+    """For the rows as for Hydra's own log, and for what plan=true finds done."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, out, _ = seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s")
+    assert code == 0
+    study = tmp_path / "home" / "r" / "s"
+    assert len(rows_of(study)) == 1
+    assert (study / "seedsbench.log").is_file()
+    assert str(study / "table.md") in out
+    assert "done, FID" in seedsbench(*QUICK, "nfe=5", "results_dir=~/r", "study=s", "plan=true")[1]
+    seedsbench(*QUICK, "-m", "nfe=6,7", "results_dir=~/r", "study=s")
+    assert len(rows_of(study)) == 3
+    assert not (tmp_path / "~").exists()
+
+
+def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):
+    code, out, err = seedsbench(
+        *QUICK[1:], "-m", "model=gaussian,gaussian_mixture", "labels=2", "nfe=20", "study=s"
+    )
+    rows = {row["model"]: row for row in rows_of(tmp_path / "results" / "s").values()}
+    assert code == 1
+    assert rows["gaussian"]["status"] == "failed"
+    assert rows["gaussian"]["reason"] == "labels=2 on an unconditional model: use labels=none"
+    assert rows["gaussian_mixture"]["status"] == "done"
+    assert "1 failed" in out
+    assert err.startswith("1 cell(s) failed")
+
+
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch, how):
+    folder = write_broken_model(tmp_path / "mine")
+    flags = ["--config-dir", str(folder)] if how == "flag" else []
+    if how == "environment":
+        monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
+    models = "model=broken,gaussian"
+    code, _, err = seedsbench(
+        *flags, "-m", models, "samples=20", "device=cpu", "solver=euler", "nfe=6,7", "study=s"
+    )
+    study = tmp_path / "results" / "s"
+    rows = [(row["model"], row["status"], row["reason"]) for row in rows_of(study).values()]
+    assert code == 1
+    assert [status for model, status, _ in rows if model == "gaussian"] == ["done", "done"]
+    failed = [reason for model, status, reason in rows if (model, status) == ("broken", "failed")]
+    assert len(failed) == 2
+    assert all("non-finite in step" in reason and "sigma=" in reason for reason in failed)
+    assert (study / "figures" / "pareto.png").is_file()
+    assert "2 cell(s) failed" in err
+    assert "Traceback" not in err
+
+
+def test_debug_raises_at_the_first_failing_cell(seedsbench, tmp_path):
+    folder = write_broken_model(tmp_path / "mine")
+    command = ["--config-dir", str(folder), "model=broken", "samples=20", "solver=euler", "debug=true"]
+    code, _, err = seedsbench(*command, "-m", "nfe=6,7", "study=s")
+    assert code == 1
+    assert "Traceback" in err or "Error executing job" in err
+    assert "non-finite in step" in err
+    assert rows_of(tmp_path / "results" / "s") == {}
+
+
+def test_plan_lists_the_cells_and_writes_nothing(seedsbench, tmp_path):
+    code, out, err = seedsbench(
+        *QUICK, "-m", "solver=euler,heun", "nfe=1,9", "repeats=2", "plan=true", "study=s"
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "8 cells"
+    assert len(out.splitlines()) == 11
+    assert "gaussian_mixture/edm heun nfe=9 seed=1: 4 steps, NFE 9, 180 evaluations to do" in out
+    assert out.count("will be skipped") == 4
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_row_file_that_is_no_row_is_set_aside(seedsbench, tmp_path):
+    command = [*QUICK, "solver=euler", "nfe=5", "study=s"]
+    seedsbench(*command)
+    (path,) = (tmp_path / "results" / "s" / "rows").glob("*.json")
+    path.write_text('{"half')
+    (path.parent / "notes.json").write_text('{"not": "a row"}')
+    code, out, err = seedsbench(*command)
+    assert code == 0
+    assert "kept as" in out
+    assert "notes.json" in err, "the report names what it left out"
+    assert json.loads(path.read_text())["status"] == "done"
+    assert path.with_name(f"{path.name}.unreadable").read_text() == '{"half'
+
+
+def test_help_teaches(seedsbench):
+    code, out, err = seedsbench("--help")
+    assert (code, err) == (0, "")
+    for word in (
+        "seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50",
+        "gaussian_mixture",
+        "--config-dir",
+        "iddpm",
+    ):
+        assert word in out
+
+
+def test_cfg_shows_a_cell(seedsbench):
+    code, out, _ = seedsbench("--cfg", "job", "solver=seeds3", "solver.c2=0.4")
+    assert code == 0
+    assert "c2: 0.4" in out
+
+
+def test_version(seedsbench):
+    code, out, _ = seedsbench("--version")
+    assert (code, out.split()[0]) == (0, "seedsbench")
+
+
+def test_the_console_script_refuses_in_one_line(tmp_path):
+    result = console("solver=elur", "nfe=5", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_console_script_runs_a_cell_from_any_directory_and_names_the_study_by_time(tmp_path):
+    result = console(*QUICK, "solver=euler", "nfe=5", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    (study,) = (tmp_path / "results").iterdir()
+    assert study.name[:2] == "20"
+    assert (study / "table.md").is_file()
+
+
+def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
+    command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    study = tmp_path / "results" / "killed"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [CONSOLE, *command, "study=killed"], cwd=tmp_path, env=environment, stdout=log
+        )
+        deadline = time.monotonic() + 60
+        while len(list(study.glob("rows/*.json"))) < 3:
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = {path: path.stat().st_mtime_ns for path in study.glob("rows/*.json")}
+    assert 3 <= len(before) < 40
+
+    assert seedsbench(*command, "study=killed")[0] == 0
+    assert seedsbench(*command, "study=whole", "batch_size=7")[0] == 0
+    killed, whole = rows_of(study), rows_of(tmp_path / "results" / "whole")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(whole) == 40
+    assert {key: same(row) for key, row in killed.items()} == {key: same(row) for key, row in whole.items()}

@@ -1,0 +1,203 @@
+"""plan=true and the lines of a running sweep: what is left, how long it takes, and quiet in logs."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seedsbench import registry
+from seedsbench.bench import progress
+from seedsbench.bench.machine import duration, machine
+from seedsbench.bench.progress import SweepLine
+from seedsbench.cli import estimate
+from seedsbench.cli.check import parse, preflight
+from seedsbench.cli.estimate import Speed, from_rows
+from seedsbench.cli.plan import plan_text
+from tests.support.cells import compose, run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(4, "4 s"), (59.6, "1 min 0 s"), (75, "1 min 15 s"), (7260, "2 h 1 min")]
+)
+def test_durations_are_said_as_people_do(seconds, said):
+    assert duration(seconds) == said
+
+
+def row_of(**more):
+    row = {"status": "done", "machine": machine(), "model": "gaussian_mixture", "regime": "edm"}
+    row |= {"dtype": "float64", "device": "cpu", "threads": 1, "batch_size": 256, "solver": "euler"}
+    row |= {"nfe": 10.0, "samples": 100, "seconds_sampling": 2.0, "seconds_features": 0.5}
+    return row | {"seconds_scoring": 0.5, "seconds_floor": 3.0} | more
+
+
+def test_rows_of_the_same_solver_are_the_best_witnesses():
+    cfg = compose("solver=euler", "samples=50")
+    other = row_of(solver="heun", seconds_sampling=20.0)
+    assert from_rows(cfg, [row_of(), other]) == Speed(0.002, 0.01, 1.5)
+    assert from_rows(cfg, [other]).evaluation == 0.02
+
+
+@pytest.mark.parametrize(
+    "difference", [{"model": "glyphs"}, {"regime": "vp"}, {"device": "cuda"}, {"threads": 2}, {"nfe": None}]
+)
+def test_rows_of_something_else_are_none(difference):
+    assert from_rows(compose("solver=euler"), [row_of(**difference)]) is None
+
+
+def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
+    folder = tmp_path / "study" / "rows"
+    folder.mkdir(parents=True)
+    for name, row in {"a": row_of(), "b": row_of(machine="other"), "c": row_of(status="failed")}.items():
+        (folder / f"{name}.json").write_text(json.dumps(row))
+    (folder / "d.json").write_text("{half")
+    assert estimate.rows_of(tmp_path) == [row_of()]
+
+
+def test_a_row_says_its_machine(tmp_path):
+    assert run(tmp_path)["machine"] == machine()
+
+
+def planned(tmp_path, monkeypatch, *overrides):
+    rows = [row_of(solver=name) for name in ("euler", "heun")]
+    monkeypatch.setattr(estimate, "rows_of", lambda results: rows)
+    place = [f"results_dir={tmp_path}", "study=study", "samples=1000"]
+    return plan_text([compose(*place, *overrides, f"nfe={nfe}") for nfe in (5, 10)])
+
+
+def test_the_estimate_is_evaluations_times_speed_plus_one_floor(tmp_path, monkeypatch):
+    text = planned(tmp_path, monkeypatch, "repeats=2")
+    # 2 * 1000 * (5 + 10) * 2 ms + 4 * 1000 * 10 ms + 30 s + start
+    expected = 60 + 40 + 30 + estimate.START_AND_REPORT
+    assert f"estimated time: {duration(expected)} on this machine" in text
+    assert "by its earlier rows" in text
+    assert "GB free" in text
+    assert text.startswith("4 cells\n")
+
+
+def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
+    for nfe in (5, 10):
+        run(tmp_path, f"nfe={nfe}", "samples=1000")
+    text = planned(tmp_path, monkeypatch)
+    assert text.count("done, FID") == 2
+    assert text.endswith("nothing to do")
+    assert "estimated time" in planned(tmp_path, monkeypatch, "force=true")
+
+
+def test_short_runs_tell_no_speed():
+    assert from_rows(compose("solver=euler"), [row_of(seconds_sampling=0.1)]) is None
+
+
+def test_a_model_that_has_not_run_here_takes_a_time_not_known_yet(tmp_path, monkeypatch):
+    text = planned(tmp_path, monkeypatch, "model.std=0.2", "regime=vp")
+    assert "estimated time" not in text
+    assert "time not known yet of gaussian_mixture/vp: no such cell has run on this machine" in text
+
+
+def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cells = [f"results_dir={tmp_path}/results", "study=s", "metrics=inception", "nfe=35", "solver=heun"]
+    chosen = ["model=cifar10_cond", "regime=vp", "samples=50000"]
+    text = plan_text([compose(*cells, *chosen), compose("study=s", f"results_dir={tmp_path}/results")])
+    assert "cifar10_cond/vp heun nfe=35 seed=0: 17 steps, NFE 35, 1,750,000 evaluations to do" in text
+    assert "time not known yet of cifar10_cond/vp, gaussian_mixture/edm: no such cell has run" in text
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"model\.path=.*no such file"):
+        plan_text([compose(*cells, "model=file", f"model.path={tmp_path}/none.pkl")])
+
+
+def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
+    place = [f"results_dir={tmp_path}", "study=study", "nfe=15"]
+    row = run(tmp_path, *place, "solver=heun")
+    names = registry.names("solver")
+    lines = plan_text([compose(*place, f"solver={name}") for name in names]).splitlines()[1:-2]
+    assert any(f"heun nfe=15 seed=0: 7 steps, NFE 15, done, FID {row['fid']:.3f}" in line for line in lines)
+    for name, line in zip(names, lines, strict=True):
+        assert f" {name} nfe=15 seed=0: " in line
+        nfe = int(line.split("NFE ")[1].split(",")[0]) if "NFE" in line else None
+        assert "will be skipped" in line if nfe is None else 0 < nfe <= 15
+
+
+def test_weights_follow_the_order_of_the_cells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDSBENCH_STUDY", "s")
+    checked = preflight(
+        parse(["-m", "model=gaussian", "samples=10", "nfe=5,7", "solver=euler,heun", "repeats=2"])
+    )
+    assert checked.weights == [50] * 4 + [70] * 4
+
+
+def test_the_time_left_goes_by_evaluations_not_by_cells(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    line = SweepLine([100, 100, 500])
+    assert line.remaining() is None
+    line.cell_done({"status": "done"}, computed=False)
+    assert line.remaining() is None
+    now = 10.0
+    line.cell_done({"status": "done"}, computed=True)
+    assert line.remaining() == pytest.approx(50.0)
+    now = 30.0
+    line.advance(200)
+    assert line.remaining() == pytest.approx(300 * 30 / 300)
+    line.cell_done({"status": "failed"}, computed=True)
+    assert line.remaining() == 0.0
+    line.close()
+
+
+def sweep(tmp_path, stderr):
+    words = [
+        "-m",
+        "model=gaussian_mixture",
+        "samples=2000",
+        "device=cpu",
+        "solver=euler",
+        "nfe=5,400",
+        "study=s",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "seedsbench", *words]
+    return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr)
+
+
+@pytest.mark.slow
+def test_a_log_file_has_no_progress(tmp_path):
+    process = sweep(tmp_path, subprocess.PIPE)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, b"")
+    assert b"\r" not in out
+
+
+def test_a_terminal_has_a_line_for_the_sweep_and_one_for_the_cell(tmp_path):
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = sweep(tmp_path, theirs)
+    os.close(theirs)
+    shown, deadline = b"", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(mine, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "sweep: 0/2 cells" in text
+    assert "sweep: 1/2 cells" in text
+    assert " left" in text
+    assert "2000 samples" in text
+    assert "NFE/s" in text

@@ -1,0 +1,256 @@
+"""Commands that cannot run: each is refused in one line that says what would work, before anything runs."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from seedsbench import registry
+from seedsbench.bench.cell import BOOLEANS, Config, check_config
+from seedsbench.bench.labels import check_classes, known_classes
+from seedsbench.bench.run import problem_of
+from seedsbench.cli import main as cli
+from seedsbench.cli.check import Usage, _one_line, parse, preflight
+from seedsbench.cli.command import GROUPS
+from seedsbench.cli.compose import compose_each, composing
+from tests.support.cells import compose
+
+FIRST = registry.names("solver")[0]
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
+    monkeypatch.delenv("SEEDSBENCH_CONF", raising=False)
+
+
+def refusal(*arguments):
+    """The one line that refuses a command; fails if it is accepted."""
+    with pytest.raises(Usage) as caught:
+        preflight(parse(["model=gaussian_mixture", *arguments]))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("solver=elur", "unknown solver 'elur'. Did you mean 'euler'"),
+        ("solver=SEEDS3", "unknown solver 'SEEDS3'"),
+        ("solver=", f"unknown solver ''. Known: {FIRST}, "),
+        ("solver=null", f"unknown solver 'None'. Known: {FIRST}, "),
+        ("regime=edn", "unknown regime 'edn'. Did you mean 'edm'?"),
+        ("schedule=lin", "unknown schedule 'lin'. Did you mean 'linear'?"),
+        ("grid=eddm", "unknown grid 'eddm'. Did you mean 'edm'"),
+        ("metrics=inseption", "unknown metrics 'inseption'. Did you mean 'inception'?"),
+        ("tracker=json", "unknown tracker 'json'. Did you mean 'jsonl'"),
+        ("experiment=nothing_like_it", "unknown experiment 'nothing_like_it'"),
+        ("nffe=10", "unknown option 'nffe'. Did you mean 'nfe'"),
+        ("sample=10", "unknown option 'sample'. Did you mean 'samples'"),
+        ("solver.cc2=0.4", "unknown option 'solver.cc2'. Did you mean 'solver.c2'"),
+        ("grid.sigma_mx=70", "unknown option 'grid.sigma_mx'. Did you mean 'grid.sigma_max'"),
+        ("model.stdd=1", "unknown option 'model.stdd'. Did you mean 'model.std'"),
+        ("tracker.file=x", "unknown option 'tracker.file'. Known: (tracker=none has no options)"),
+        ("choices.solver=x", "unknown option 'choices'"),
+        ("nfe=abc", "nfe=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("nfe=1.5", "could not be converted to Integer"),
+        ("nfe=", "could not be converted to Integer"),
+        ("nfe", "cannot read 'nfe': write key=value"),
+        ("=5", "cannot read '=5': write key=value"),
+        ("]", "cannot read ']': write key=value"),
+        ("force=perhaps", "force=perhaps must be true or false"),
+        ("samples=1", "samples=1: a covariance needs at least 2 samples"),
+        ("samples=1e3", "could not be converted to Integer"),
+        ("samples=4294967297", "at most 2**32 samples"),
+        ("seed=-1", "seed=-1 must lie in [0, 2**64)"),
+        ("seed=18446744073709551616", "must lie in [0, 2**64)"),
+        ("batch_size=0", "batch_size=0 must be at least 1"),
+        ("repeats=0", "repeats=0 must be at least 1"),
+        ("final=denoize", "Did you mean 'denoise'? (one of denoise, euler, stop)"),
+        ("dtype=float16", "(one of float64, float32)"),
+        ("device=gpu", "(one of auto, cpu, cuda)"),
+        ("labels=balance", "Did you mean 'balanced'? (one of balanced, random, none or a class number)"),
+        ("labels=1.5", "or a class number"),
+        ("study=a/b", "one folder name"),
+        ("results_dir=", "results_dir is empty"),
+        ("metrics.splits=0", "metrics: splits=0 must lie in [1, 1000]"),
+        ("metrics.floor_sets=two", "metrics: floor_sets='two' must be an integer"),
+        ("model.std=nan", "std=nan must be a number"),
+        ("grid.sigma_max=inf", "sigma_max=inf must lie in"),
+        ("grid.rho=inf", "rho=inf must lie in"),
+        ("afs=-5", "afs=-5 must be true or false"),
+        ("nfe=5,6", "nfe=5,6 names several values: add -m"),
+        ("solver=euler,heun", "solver=euler,heun names several values: add -m"),
+        ("nfe=range(5,9)", "names several values: add -m"),
+        ("grid=explicit", "at least two noise levels"),
+        ("--bogus", "unknown flag '--bogus'"),
+        ("-x", "unknown flag '-x'"),
+        ("--cfg=everything", "invalid choice: 'everything'"),
+        ("--config-dir", "expected one argument"),
+        ("--config-dir=nowhere", "--config-dir nowhere: no such folder"),
+    ],
+)
+def test_one_argument(argument, expected):
+    assert expected in refusal(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["solver=euler", "solver.c2=0.4"],
+            "unknown option 'solver.c2'. Known: (solver=euler has no options)",
+        ),
+        (["solver=seeds3", "solver.S_churn=3"], "unknown option 'solver.S_churn'. Did you mean 'solver."),
+        (["solver=seeds2", "solver.c2=7"], "Seeds2: c2=7 must lie in [0.001, 1]"),
+        (["solver=seeds2", "solver.c2=0"], "Seeds2: c2=0 must lie in [0.001, 1]"),
+        (["solver=seeds2", "solver.c2=half"], "Seeds2: c2='half' must be a number"),
+        (["solver=seeds3", "solver.eta=-1"], "Seeds3: eta=-1 must lie in [0, 1]"),
+        (["solver=seeds3", "solver.prediction=dta"], "must be one of data, noise, edm"),
+        (["schedule=vp", "schedule.beta_d=-1"], "VP: beta_d=-1"),
+        (["schedule=vp", "schedule.beta_min=-inf"], "VP: beta_min=-inf must lie in"),
+        (["solver=adaptive_sde", "solver.atol=inf"], "AdaptiveSDE: atol=inf must lie in (0, 1]"),
+        (["solver=dpm_adaptive", "solver.pcoeff=-inf"], "DPMAdaptive: pcoeff=-inf must lie in"),
+        (["solver=karras_ve", "solver.rk_order=true"], "rk_order=True must be"),
+        (["solver=er_sde", "solver.max_order=true"], "max_order=True must be"),
+        (["regime=edm", "grid.sigma_min=100"], "EDM: sigma_min=100, sigma_max=80.0"),
+        (["grid=explicit", "grid.sigmas=[1,2,3]"], "noise levels must decrease strictly"),
+        (
+            ["solver=euler", "solver=heun"],
+            "solver is given 2 times: for several values write -m solver=a,b",
+        ),
+        (["nfe=5", "nfe=6"], "nfe is given 2 times"),
+        (["-m", "solver=euler,elur"], "unknown solver 'elur'"),
+        (["-m", "nfe=5,x"], "nfe=x: Value 'x'"),
+        (["-m", "solver=seeds2", "solver.c2=0.5,2"], "Seeds2: c2=2 must lie in [0.001, 1]"),
+        (["-m", "solver=seeds3,euler", "solver.c2=0.2"], "unknown option 'solver.c2'"),
+        (["-m", "samples=20,1"], "samples=1: a covariance"),
+        (["-m", "solver=glob(zzz*)"], "solver=glob(zzz*) matches nothing"),
+    ],
+)
+def test_several_arguments(arguments, expected):
+    assert expected in refusal(*arguments)
+
+
+ODD = ("nan", "inf", "-inf", "true", "-1", "0", "1e20", "1e400", "1" + 30 * "0", "[1,2]", "words", "null")
+NAMES = {*ODD} - {"[1,2]", "null"}  # of folders
+VALID = {
+    "study": NAMES,
+    "results_dir": NAMES,
+    "seed": {"0"},
+    "labels": {"null", "0"},
+    "save_every": {"inf", "0", "1e20", "1e400", "1" + 30 * "0"},
+}
+
+
+def test_a_value_that_means_nothing_is_refused_by_name():
+    """Every key of the top level with odd values: one line that names it, or a configuration that can run."""
+    bases = {}
+    with composing([]):
+        for field in dataclasses.fields(Config):
+            if field.name in (*GROUPS, "choices"):
+                continue
+            yes_or_no = field.name in BOOLEANS  # each is checked in the same way
+            for value in ("nan", "1e400", "true") if yes_or_no else ODD:
+                said = None
+                try:
+                    (cfg,) = compose_each([["model=glyphs", f"{field.name}={value}"]], bases)
+                    check_config(cfg)
+                    check_classes([cfg])
+                except (ValueError, HydraException, OmegaConfBaseException) as error:
+                    said = _one_line(error)
+                if value in VALID.get(field.name, {"true"} if yes_or_no else ()):
+                    assert said is None
+                else:
+                    assert said is not None, f"{field.name}={value}"
+                    assert field.name in said
+                    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("nfe=0", "nfe=0 must lie in [1, 1000000]: network evaluations for one sample"),
+        ("nfe=-3", "nfe=-3 must lie in [1, 1000000]"),
+        ("nfe=1000001", "nfe=1000001 must lie in [1, 1000000]"),
+        ("repeats=1000001", "repeats=1000001 must be at least 1, and at most 1000000"),
+        ("batch_size=4294967297", "batch_size=4294967297 must be at least 1, or auto, and at most 2**32"),
+        ("metrics.kid_subsets=-1", "kid_subsets=-1 must lie in [0, 100000]"),
+        ("metrics.kid_subset_size=1", "kid_subset_size=1 must lie in [2, 1e+06]"),
+        ("metrics.neighbours=true", "neighbours=True must be an integer"),
+        ("metrics.block=0", "block=0 must lie in [1, 10000]"),
+        ("metrics.bound=inf", "bound=inf must lie in [1, 4096]"),
+        ("metrics.bound=nan", "bound=nan must be a number"),
+    ],
+)
+def test_numbers_without_a_meaning(argument, expected):
+    assert expected in refusal("metrics=inception", argument)
+
+
+def test_a_path_from_a_home_needs_no_quotes_of_hydras():
+    given = ["results_dir=~/r", "metrics.real=~me/x y", "study='~/s'", "-m", "nfe=1,2"]
+    expected = ["results_dir='~/r'", "metrics.real='~me/x y'", "study='~/s'", "nfe=1,2"]
+    assert parse(given).overrides == expected
+    assert parse(given).flags == ["-m"]
+
+
+def test_nothing_runs_where_the_budget_is_none(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["-m", "model=gaussian_mixture", "nfe=0,5"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("seedsbench: nfe=0 must lie in")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_does_not_exist():
+    with pytest.raises(Usage, match=r"^unknown model 'gausian'. Did you mean 'gaussian'"):
+        preflight(parse(["model=gausian"]))
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        Usage, match="device=cuda:0, but torch sees no CUDA device here: use device=cpu or auto"
+    ):
+        preflight(parse(["model=gaussian", "device=cuda:0"]))
+
+
+def test_a_results_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    expected = f"cannot write to {tmp_path}/file/results/s (Not a directory): choose another place"
+    assert expected in refusal(f"results_dir={tmp_path}/file/results", "study=s")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("model=glyphs labels=12", "labels=12: the model has classes 0..9"),
+        ("model=glyphs labels=-1", "labels=-1: the model has classes 0..9"),
+        ("model=gaussian_mixture labels=3", "labels=3: the model has classes 0..2"),
+        ("model=gaussian labels=0", "labels=0 on an unconditional model: use labels=none"),
+        ("model=glyphs_finite labels=random", "labels=random on an unconditional model"),
+        ("model=imagenet64 metrics=inception labels=1000", "labels=1000: the model has classes 0..999"),
+        ("-m model=glyphs,gaussian_mixture labels=1,10", "labels=10: the model has classes 0..9"),
+    ],
+)
+def test_a_class_that_no_model_of_the_command_has(arguments, expected):
+    with pytest.raises(Usage, match=rf"^{re.escape(expected)}"):
+        preflight(parse(arguments.split()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["model=gaussian_mixture labels=2", "model=gaussian labels=none", "-m model=gaussian,glyphs labels=9"],
+)
+def test_a_class_that_some_model_has_may_run(arguments):
+    preflight(parse(arguments.split()))
+
+
+@pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])
+def test_the_classes_known_unloaded_are_the_models_own(model):
+    cfg = compose(f"model={model}")
+    assert known_classes(cfg.model) == problem_of(cfg, "cpu").denoiser.label_dim

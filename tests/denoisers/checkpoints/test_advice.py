@@ -1,0 +1,276 @@
+"""Whatever an error about a checkpoint tells its reader to do, done: the file can then be read."""
+
+import argparse
+import ast
+import re
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import seedsbench
+from seedsbench.denoisers import checkpoints
+from seedsbench.denoisers.checkpoints.edm.read import read_edm
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.checkpoints.weights import save_weights
+from tests.support.cells import compose
+from tests.support.edm_checkpoint import write_edm
+from tests.support.edm_files import Name, dumped, persistent
+from tests.support.families import NAME, content, weights
+from tests.support.golden import golden
+
+DDIM, ADM = "ddim_ckpt_ema", "guided_adm64style_new_order"
+VP, VE = "score_sde_vp_ddpmpp_discrete", "score_sde_ve_ncsnpp_continuous_ckpt"
+UNSCALED = "score_sde_opt_biggan_norescale_nofir_residual_in"
+IMPERATIVE = re.compile(
+    r"(: |, |^)(give|use|copy|Copy|pip|name its kind|torch\.save|pickle)\b|torch\.save (its|those)"
+)
+
+
+def hints(name, **changes):
+    """What the case's file does not say of itself."""
+    return {**golden(NAME).cases[name]["hints"], **changes}
+
+
+def denoised(denoiser):
+    labels = torch.eye(denoiser.label_dim)[:2] if denoiser.label_dim else None
+    x = seedsbench.noise.latents(torch.arange(2), denoiser.image_shape, seed=3)
+    return denoiser(x, torch.tensor(1.0, dtype=torch.float64), labels)
+
+
+def fails(match, path, **given):
+    with pytest.raises((CheckpointError, FileNotFoundError), match=match) as caught:
+        seedsbench.load_denoiser(path, **given)
+    assert "\n" not in str(caught.value)
+
+
+def works(path, **given):
+    found = denoised(seedsbench.load_denoiser(path, **given))
+    assert found.isfinite().all()
+    return found
+
+
+def saved(path, value):
+    torch.save(value, path)
+    return path
+
+
+def folder(path, classes=None, **changes):
+    """A tiny pipeline of diffusers; changes: of its network's configuration."""
+    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+    network = {"sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    network |= {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(**{**network, **changes}, num_class_embeds=classes).eval()
+    diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler()).save_pretrained(path)
+    return unet
+
+
+# --- torch files ------------------------------------------------------------------------------------
+
+
+def test_save_the_state_dict_alone(tmp_path):
+    for name in (DDIM, ADM, VP, VE):
+        state = content(name)["model"] if name in (VP, VE) else weights(name)
+        path = saved(tmp_path / "net.pt", {"state": state, "arguments": argparse.Namespace(lr=1e-4)})
+        fails(r"torch\.save its state_dict\(\) alone", path)
+        found = works(saved(path, state), **hints(name))
+        if name in (VP, DDIM, ADM):
+            whole = saved(tmp_path / "whole.pt", content(name))
+            raw = {"weights": "raw"} if name == VP else {}
+            assert torch.equal(found, works(whole, **hints(name, **raw)))
+
+
+def test_save_those_of_the_network_alone(tmp_path):
+    """The training state of a trainer of its own, which is not score SDE's for having its keys."""
+    state = weights(ADM)
+    training = {"step": 7, "model": state, "ema": state, "opt": {"lr": torch.ones(1)}}
+    path = saved(tmp_path / "net.pt", training)
+    fails(r"a guided-diffusion .* under model or ema: torch\.save those of model or ema alone", path)
+    works(saved(path, torch.load(path)["ema"]), **hints(ADM))
+
+
+def test_name_the_kind(tmp_path):
+    path = saved(tmp_path / "net.bin", weights(ADM))
+    fails("name its kind with format=", path)
+    works(path, format="guided", **hints(ADM))
+
+
+def test_give_what_the_file_does_not_say(tmp_path):
+    path = saved(tmp_path / "net.pt", weights(DDIM))
+    fails(
+        r"does not say img_resolution: give img_resolution=\.\.\. \(on the command line '\+model\.hints=",
+        path,
+    )
+    works(path, img_resolution=8)
+    cfg = compose("model=file", f"model.path={path}", "+model.hints={img_resolution: 8}")
+    assert dict(cfg.model.hints) == {"img_resolution": 8}
+
+
+def test_use_the_other_weights(tmp_path):
+    raw = [weights(DDIM), {}, 3, 1234]
+    path = saved(tmp_path / "net.ckpt", raw)
+    fails("use weights=raw", path, img_resolution=8)
+    works(path, img_resolution=8, weights="raw")
+    path = saved(tmp_path / "net.ckpt", weights(DDIM))
+    fails("use weights=ema", path, img_resolution=8, weights="raw")
+    works(path, img_resolution=8, weights="ema")
+    path = saved(tmp_path / "net.pth", content(VP))
+    fails("use weights=raw", path, **hints(VP))
+    works(path, **hints(VP, weights="raw"))
+
+
+def test_give_flags_that_no_weight_tells(tmp_path):
+    path = saved(tmp_path / "net.pt", weights(ADM))
+    fails("give one of them", path, **hints(ADM, num_heads=-1, num_head_channels=-1))
+    fails("give rescale_timesteps too", path, **hints(ADM, diffusion_steps=50, rescale_timesteps=None))
+    works(path, **hints(ADM, diffusion_steps=50, rescale_timesteps=True))
+    works(path, **hints(ADM, num_heads=2, num_head_channels=-1))
+    for name in (VP, UNSCALED):
+        path = saved(tmp_path / "net.pth", content(name))
+        fails(r"give fir \(NCSN\+\+ true", path, **hints(name, weights="raw", fir=None))
+        works(path, **hints(name, weights="raw"))
+
+
+def test_a_size_that_works(tmp_path):
+    path = saved(tmp_path / "net.pt", weights(DDIM))
+    fails("img_resolution=7 .* such as 6 or 8", path, img_resolution=7)
+    works(path, img_resolution=6)
+    works(path, img_resolution=8)
+
+
+def test_copy_it_again(tmp_path):
+    path = saved(tmp_path / "net.pt", weights(DDIM))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    fails("copy or download it again", path, img_resolution=8)
+    path.write_bytes(b"")
+    fails("is empty: copy or download it again", path, img_resolution=8)
+    path.write_bytes(whole)
+    works(path, img_resolution=8)
+    fails("give a checkpoint", tmp_path / "gone.pt")
+    with pytest.raises(CheckpointError, match="is no regular file: give the path of a checkpoint file"):
+        read_edm(tmp_path)
+    with pytest.raises(FileNotFoundError, match="give the path of a checkpoint"):
+        read_edm(tmp_path / "gone.pkl")
+
+
+# --- EDM --------------------------------------------------------------------------------------------
+
+
+def test_pickle_or_write_the_edm_network_alone(tmp_path):
+    source = write_edm(tmp_path / "net.pkl", label_dim=2)
+    wanted, record = works(source), read_edm(source)
+    network = types.new_class("EDMPrecond")()  # as its owner has it
+    network.init_args, network.init_kwargs = record.init_args, record.init_kwargs
+    network.state_dict = lambda: record.state_dict
+    foreign = tmp_path / "foreign.pkl"
+    foreign.write_bytes(dumped({"ema": persistent("EDMPrecond", {}), "hook": Name("mine", "hook")}))
+    fails(r"pickle \{'ema': network\} alone, or write it with .*save_weights\(", foreign)
+    bare = saved(tmp_path / "bare.pt", network.state_dict())
+    fails(r"weights of an EDM network without its arguments: pickle .*save_weights\(", bare)
+    with pytest.raises(CheckpointError) as caught:
+        seedsbench.load_denoiser(bare)
+    code = str(caught.value)[str(caught.value).index("save_weights(") :]
+    code = code.replace("'network.safetensors'", "path")
+    eval(code, {"save_weights": save_weights, "network": network, "path": tmp_path / "own.safetensors"})
+    assert torch.equal(works(tmp_path / "own.safetensors"), wanted)
+
+
+def test_save_weights_says_what_to_give_it(tmp_path):
+    path, tensor = tmp_path / "w.safetensors", torch.ones(2)
+    for state, config, said in (
+        ({"w": tensor}, [], "give a dict"),
+        ({"w": [1.0]}, {}, "give tensors by name"),
+        ({"w": tensor.to_sparse()}, {}, "give it dense"),
+        ({}, {}, "there are no weights to write"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            save_weights(path, state, config)
+    save_weights(path, {"w": tensor}, {})
+    assert path.exists()
+
+
+# --- diffusers --------------------------------------------------------------------------------------
+
+
+def test_give_the_folder_of_a_diffusers_model(tmp_path):
+    unet = folder(tmp_path / "pipeline")
+    bare = saved(tmp_path / "net.pt", unet.state_dict())
+    fails(
+        "give the folder that save_pretrained of the model writes, with that of its scheduler as scheduler/",
+        bare,
+    )
+    unet.save_pretrained(tmp_path / "mine")
+    shutil.copytree(tmp_path / "pipeline/scheduler", tmp_path / "mine/scheduler")
+    assert torch.equal(works(tmp_path / "mine"), works(tmp_path / "pipeline"))
+    fails("give a folder that holds config.json and the weights", tmp_path)
+
+
+def test_a_folder_with_one_variant_is_read_and_of_two_one_is_copied(tmp_path):
+    unet = folder(tmp_path / "pipeline")
+    home = tmp_path / "pipeline" / "unet"
+    plain = home / "diffusion_pytorch_model.safetensors"
+    wanted = works(tmp_path / "pipeline")
+    plain.rename(home / "diffusion_pytorch_model.fp16.safetensors")
+    assert torch.equal(works(tmp_path / "pipeline"), wanted)
+    unet.save_pretrained(home, variant="other")
+    fails(
+        r"fp16\.\*, diffusion_pytorch_model\.other\.\*: copy it with one of them alone",
+        tmp_path / "pipeline",
+    )
+    shutil.copytree(tmp_path / "pipeline", tmp_path / "copy", ignore=shutil.ignore_patterns("*fp16*"))
+    assert torch.equal(works(tmp_path / "copy"), wanted)
+
+
+def test_classes_need_labels(tmp_path):
+    folder(tmp_path, classes=3)
+    denoiser = seedsbench.load_denoiser(tmp_path)
+    with pytest.raises(ValueError, match="use labels=balanced"):
+        denoiser(torch.zeros(1, 3, 8, 8), torch.tensor(1.0))
+    assert denoised(denoiser).isfinite().all()
+
+
+def test_the_extra_that_is_named_exists(tmp_path, monkeypatch):
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    folder(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    fails(r"pip install 'seedsbench\[diffusers\]'", tmp_path)
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert any("diffusers" in one for one in project["optional-dependencies"]["diffusers"])
+
+
+# --- all of them ------------------------------------------------------------------------------------
+
+
+def told():
+    """Every text in the readers that tells somebody to do something; what is filled in shows as {}."""
+    for path in sorted(Path(checkpoints.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                skipped |= {id(value) for value in node.values}
+        for node in ast.walk(tree):
+            values = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if id(node) in skipped or not all(
+                isinstance(v, ast.Constant | ast.FormattedValue) for v in values
+            ):
+                continue
+            parts = [str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values]
+            if IMPERATIVE.search(text := "".join(parts)):
+                yield path.name, text
+
+
+def test_every_advice_is_followed_above():
+    source = re.sub(r'"\s*r?"|\\', "", Path(__file__).read_text())
+    found = list(told())
+    assert len(found) > 20
+    for name, text in found:
+        advice = IMPERATIVE.search(text)
+        assert advice is not None
+        start = text[advice.start() :].lstrip(":, ").split("{}")[0][:17].rstrip(" ,:")
+        assert start in source, f"{name} says {text!r}: follow that advice in a test here"

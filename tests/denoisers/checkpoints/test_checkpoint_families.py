@@ -1,0 +1,382 @@
+"""Checkpoints of DDIM, guided-diffusion, improved-diffusion and score SDE: parity, structure, refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import seedsbench
+from seedsbench.denoisers.checkpoints.ddim import ddim_config, load_ddim
+from seedsbench.denoisers.checkpoints.guided import load_guided, respaced
+from seedsbench.denoisers.checkpoints.guided_layout import guided_config
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
+from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
+from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
+from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
+from seedsbench.diffusion.schedule import Discrete
+from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
+from tests.support.golden import golden
+
+GOLDEN, TWINS = cases(twins=False), cases(twins=True)
+DDIM, ADM, SCORE = "ddim_ckpt_ema", "guided_adm64style_new_order", "score_sde_ve_ncsnpp_continuous_ckpt"
+
+
+def test_all_cases_are_covered():
+    # 5 of DDIM, 9 of OpenAI's, 10 of score SDE; twins where weights would be too large to keep here
+    assert (len(GOLDEN), len(TWINS)) == (15, 9)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_parity(name, tmp_path):
+    denoiser = load(name, tmp_path / "file")
+    assert distance(denoised(denoiser, name), golden(NAME).tensor(name, "D")) < 1e-5
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_stay_as_they_were(name, tmp_path):
+    assert golden(NAME).cases[name]["agreed"] < 1e-5
+    denoiser = load(name, tmp_path / "file")
+    assert distance(denoised(denoiser, name), golden(NAME).tensor(name, "D")) < 1e-5
+
+
+def test_golden_subvp(tmp_path):
+    name = "score_sde_vp_ddpmpp_continuous_ckpt"
+    denoiser = load(name, tmp_path / "file", sde="subvpsde")
+    assert distance(denoised(denoiser, name), golden(NAME).tensor(name, "subvp_D")) < 1e-5
+
+
+def test_noise_levels_round_to_those_of_training(tmp_path):
+    for name in ("ddim_ckpt_ema", "guided_improved_cosine4000_rescaled_t", "score_sde_ve_ncsnpp_discrete"):
+        denoiser = load(name, tmp_path / "file")
+        sigma = golden(NAME).tensor(name, "sigma").flatten()
+        torch.testing.assert_close(denoiser.round_sigma(1.0001 * sigma), sigma, rtol=1e-12, atol=0)
+        assert denoiser.sigma_min < denoiser.sigma_max
+    assert load(SCORE, tmp_path / "file").round_sigma(torch.tensor(1.2345)) == torch.tensor(1.2345)
+
+
+def test_a_loaded_file_samples(tmp_path):
+    denoiser = load(DDIM, tmp_path / "file")
+    latents = seedsbench.noise.Philox(torch.arange(2), (3, 8, 8)).normal()
+    drawn = seedsbench.sample(denoiser, latents, solver="seeds1", nfe=4)
+    assert bool(torch.isfinite(drawn.x).all())
+    assert not any(p.requires_grad for p in denoiser.network.parameters())
+
+
+def channels_last(network):
+    images = [value for value in network.parameters() if value.ndim == 4]
+    return all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_beside_the_cpu_weights_are_channels_last(name, tmp_path):
+    denoiser = load(name, tmp_path / "file")
+    x = images(name)[0][0]
+    assert not channels_last(denoiser.to("cpu").network)
+    moved = denoiser.to("meta")
+    assert channels_last(moved.network)
+    # A view that this layout cannot have would raise.
+    labels = torch.ones(len(x), denoiser.label_dim, device="meta") if denoiser.label_dim else None
+    assert moved(x.to("meta"), torch.tensor(1.0), labels).shape == x.shape
+
+
+# --- published sizes ------------------------------------------------------------------------------
+
+
+def on_meta(build, config):
+    with torch.device("meta"):
+        return build(config).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "tensors"),
+    [
+        (DDIMUNetConfig(multiples=(1, 2, 2, 2, 4), attention_levels=(2,)), 78_700_803, 390),  # CelebA-64
+        (DDIMUNetConfig(attention_levels=(1,)), 35_746_307, None),  # CIFAR-10
+    ],
+)
+def test_ddim_architecture_is_read_off_the_file(config, parameters, tensors):
+    state = on_meta(DDIMUNet, config)
+    assert sum(value.numel() for value in state.values()) == parameters
+    assert len(state) == (tensors or len(state))
+    assert ddim_config(state) == config
+
+
+IMAGENET64 = GuidedUNetConfig(classes=1000, head_channels=64, new_attention_order=True)
+ADM128 = GuidedUNetConfig(
+    width=256,
+    channels=(256, 256, 512, 768, 1024),
+    blocks=2,
+    attention_levels=(2, 3, 4),
+    heads=4,
+    classes=1000,
+)
+ADM512 = GuidedUNetConfig(
+    width=256,
+    channels=(128, 256, 256, 512, 512, 1024, 1024),
+    blocks=2,
+    attention_levels=(4, 5, 6),
+    head_channels=64,
+)
+IDDPM = GuidedUNetConfig(
+    width=128,
+    channels=(128, 256, 256, 256),
+    attention_levels=(1, 2),
+    heads=4,
+    heads_up=4,
+    resample_in_blocks=False,
+)
+MEANS = replace(IDDPM, blocks=2, scale_shift=False, resample_with_convolution=False)
+SIZES = [(IMAGENET64, 295_904_454, 541), (ADM128, None, None), (ADM512, None, None)]
+SIZES += [(IDDPM, None, None), (MEANS, None, None)]
+
+
+@pytest.mark.parametrize(("config", "parameters", "tensors"), SIZES)
+def test_guided_architecture_is_read_off_the_file(config, parameters, tensors):
+    state = on_meta(GuidedUNet, config)
+    assert sum(value.numel() for value in state.values()) == parameters or parameters is None
+    assert len(state) == (tensors or len(state))
+    heads = {"heads": config.heads, "heads_up": config.heads_up, "head_channels": config.head_channels}
+    found = guided_config(state, new_attention_order=config.new_attention_order, **heads)
+    for name in (
+        "channels",
+        "blocks",
+        "attention_levels",
+        "width",
+        "classes",
+        "scale_shift",
+        "resample_in_blocks",
+    ):
+        assert getattr(found, name) == getattr(config, name), name
+    assert on_meta(GuidedUNet, found).keys() == state.keys()
+
+
+# --- outer structures -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_ddim_list_bare_and_raw(tmp_path, zipped):
+    path, state = tmp_path / "model.ckpt", weights(DDIM)
+    half = {key: 0.5 * value for key, value in state.items()}
+    hints = {"img_resolution": 8}
+
+    def first(content, **more):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        return load_ddim(path, **hints, **more).network.conv_in.weight
+
+    prefixed = {f"module.{key}": value for key, value in half.items()}
+    assert torch.equal(first([prefixed, {}, 1, 2, state]), state["conv_in.weight"])
+    assert torch.equal(first([prefixed, {}, 1, 2, state], weights="raw"), half["conv_in.weight"])
+    assert torch.equal(first([prefixed, {}, 1, 2], weights="raw"), half["conv_in.weight"])
+    assert torch.equal(first(state), state["conv_in.weight"])
+    with pytest.raises(CheckpointError, match="weights=raw"):
+        first([prefixed, {}, 1, 2])
+
+
+def test_half_precision_files_are_read(tmp_path):
+    torch.save({key: value.half() for key, value in weights(ADM).items()}, tmp_path / "x.pt")
+    hints = golden(NAME).cases[ADM]["hints"]
+    network = load_guided(tmp_path / "x.pt", **hints).network
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert torch.equal(network.out[2].weight, weights(ADM)["out.2.weight"])  # these weights are exact in half
+
+
+def test_fourier_frequencies_come_from_the_model_and_the_rest_from_the_averages(tmp_path):
+    averaged = load(SCORE, tmp_path / "file").network
+    raw = load(SCORE, tmp_path / "file", weights="raw").network
+    assert torch.equal(averaged.map_noise.freqs, raw.map_noise.freqs)
+    assert torch.equal(averaged.map_layer0.weight, 2 * raw.map_layer0.weight)
+    saved = content(SCORE)
+    saved["ema"]["shadow_params"].insert(0, weights(SCORE)["all_modules.0.W"])
+    torch.save(saved, tmp_path / "file")
+    with pytest.raises(CheckpointError, match="155 tensors for 154"):
+        load_score_sde(tmp_path / "file", image_size=8, sde="vesde", continuous=True)
+
+
+# --- OpenAI's flags -------------------------------------------------------------------------------
+
+
+def test_the_attention_order_must_be_told_and_matters(tmp_path):
+    torch.save(weights(ADM), tmp_path / "x.pt")
+    hints = dict(golden(NAME).cases[ADM]["hints"])
+    other = load_guided(tmp_path / "x.pt", **(hints | {"use_new_attention_order": False}))
+    assert distance(denoised(other, ADM), golden(NAME).tensor(ADM, "D")) > 1e-3
+    del hints["use_new_attention_order"]
+    with pytest.raises(TypeError, match="use_new_attention_order"):
+        load_guided(tmp_path / "x.pt", **hints)
+
+
+def test_fp16_rounds_the_torso_alone(tmp_path):
+    denoiser = load(ADM, tmp_path / "file", use_fp16=True)
+    assert 1e-5 < distance(denoised(denoiser, ADM), golden(NAME).tensor(ADM, "D")) < 5e-3
+    network = denoiser.network
+    assert network.middle_block[1].qkv.weight.dtype == torch.float16
+    assert {network.out[2].weight.dtype, network.time_embed[0].weight.dtype} == {torch.float32}
+
+
+def test_missing_labels_are_the_zero_row(tmp_path):
+    denoiser = load(ADM, tmp_path / "file")
+    x, sigma = golden(NAME).tensor(ADM, "x")[0], torch.tensor(1.0)
+    torch.testing.assert_close(denoiser(x, sigma), denoiser(x, sigma, torch.zeros(2, 10)))
+
+
+def test_respacing():
+    assert respaced(10, "") == tuple(range(10))[:0]
+    assert respaced(1000, "5") == (0, 250, 500, 749, 999)
+    assert respaced(10, "2,3") == (0, 4, 5, 7, 9)
+    assert respaced(1000, "ddim4") == (0, 250, 500, 750)
+    for wrong in ("11", "0", "2.5", "ddim7", "x"):
+        with pytest.raises(CheckpointError):
+            respaced(10, wrong)
+
+
+def test_a_respaced_process_keeps_fewer_levels(tmp_path):
+    all_levels = load(ADM, tmp_path / "file")
+    few = load(ADM, tmp_path / "file", timestep_respacing="5")
+    table = torch.tensor(all_levels.preconditioner.table.on(torch.device("cpu")).tolist())
+    assert few.round_sigma(torch.tensor(1e5, dtype=torch.float64)) == all_levels.sigma_max
+    kept = {float(few.round_sigma(level)) for level in table.double()}
+    assert len(kept) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"num_channels": 64}, "num_channels=64"),
+        ({"attention_resolutions": "8"}, "attention_resolutions"),
+        ({"learn_sigma": False}, "learn_sigma"),
+        ({"class_cond": False}, "class_cond"),
+        ({"num_heads": -1, "num_head_channels": -1}, "give one of them"),
+        ({"num_head_channels": 5}, "must divide"),
+        ({"noise_schedule": "cubic"}, "linear or cosine"),
+        ({"diffusion_steps": 4000, "rescale_timesteps": None}, "rescale_timesteps"),
+        ({"image_size": 9}, "multiple of 2"),
+        ({"use_new_attention_order": "no"}, "true or false"),
+    ],
+)
+def test_flags_that_do_not_fit_are_named(tmp_path, flags, said):
+    with pytest.raises(CheckpointError, match=said):
+        load(ADM, tmp_path / "file", **flags)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def damaged(state):
+    key = next(iter(state))
+    yield "lacks", {k: v for k, v in state.items() if k != key}
+    yield "unknown", state | {"extra.weight": torch.zeros(1)}
+    yield "shape", state | {key: state[key][..., :-1]}
+    yield "finite", state | {key: torch.full_like(state[key], torch.nan)}
+    yield "", {"one": torch.zeros(2)}
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "file"
+    for _, state in damaged(weights(DDIM)):
+        torch.save(state, path)
+        with pytest.raises(CheckpointError):
+            load_ddim(path, img_resolution=8)
+    hints = golden(NAME).cases[ADM]["hints"]
+    for _, state in damaged(weights(ADM)):
+        torch.save(state, path)
+        with pytest.raises(CheckpointError):
+            load_guided(path, **hints)
+    for _, state in damaged(weights(SCORE)):
+        torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, path)
+        with pytest.raises(CheckpointError):
+            load_score_sde(path, image_size=8, sde="vesde", continuous=True, weights="raw")
+
+
+@pytest.mark.parametrize("saved", [3, [], [1, 2], {"a": 1}, {"model": 5}, torch.zeros(3), {}])
+def test_other_contents_are_refused(tmp_path, saved):
+    torch.save(saved, tmp_path / "file")
+    with pytest.raises(CheckpointError):
+        load_ddim(tmp_path / "file", img_resolution=8)
+    with pytest.raises(CheckpointError):
+        load_guided(tmp_path / "file", **golden(NAME).cases[ADM]["hints"])
+    with pytest.raises(CheckpointError):
+        load_score_sde(tmp_path / "file", image_size=8, sde="vpsde", continuous=True)
+
+
+class Betrayal:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('the file was run')",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"model": Betrayal()}, tmp_path / "file")
+    for read in (
+        lambda path: load_ddim(path, img_resolution=8),
+        lambda path: load_score_sde(path, image_size=8, sde="vpsde", continuous=True),
+        lambda path: load_guided(path, **golden(NAME).cases[ADM]["hints"]),
+    ):
+        with pytest.raises(CheckpointError):
+            read(tmp_path / "file")
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("hints", "said"),
+    [
+        ({"sde": "vp"}, "must be vpsde"),
+        ({"sde": "vpsde"}, "positional embedding"),
+        ({"continuous": False}, "positional embedding"),
+        ({"fir": False}, "fir"),
+        ({"sde": "subvpsde", "continuous": False}, "continuous=true"),
+        ({"image_size": 7}, "multiple of 2"),
+        ({"weights": "best"}, "ema or raw"),
+        ({"name": "unet"}, "ncsnpp or ddpm"),
+    ],
+)
+def test_score_hints_that_do_not_fit_are_named(tmp_path, hints, said):
+    centred = {} if "sde" not in hints else {"centered": None, "scale_by_sigma": None}
+    with pytest.raises(CheckpointError, match=said):
+        load(SCORE, tmp_path / "file", **(hints | centred))
+
+
+# --- preconditioners ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "preconditioner",
+    [
+        DiscreteNoisePrediction(Discrete(), fractional=True),
+        DiscreteNoisePrediction(Discrete(num_train_timesteps=50), label_scale=20.0),
+        ScoreVE(),
+        ScoreVE(levels=100, fractional=True),
+        ScoreVE(levels=100),
+        SubVP(),
+    ],
+)
+def test_noise_labels_are_inverted(preconditioner):
+    u = torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
+    sigma = preconditioner.sample_sigma(u)
+    assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
+    torch.testing.assert_close(preconditioner.sigma_of_noise(preconditioner.c_noise(sigma)), sigma)
+    torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)
+
+
+def test_fractional_labels_lie_between_the_nearest_ones():
+    schedule = Discrete()
+    sigma = schedule.sigma(torch.tensor([3.25, 500.5, 998.75], dtype=torch.float64))
+    fractional = DiscreteNoisePrediction(schedule, fractional=True)
+    torch.testing.assert_close(fractional.c_noise(sigma), torch.tensor([3.25, 500.5, 998.75]).double())
+    assert torch.equal(fractional.round_sigma(sigma), sigma)
+    assert DiscreteNoisePrediction(schedule).c_noise(sigma)[[0, 2]].tolist() == [3, 999]
+
+
+def test_score_preconditioners_agree_with_table_1_where_it_applies():
+    sigma = torch.tensor([0.03, 1.0, 80.0], dtype=torch.float64)
+    ours, table = ScoreVE(), VEPreconditioner()
+    for name in ("c_in", "c_out", "c_skip", "c_noise"):
+        torch.testing.assert_close(getattr(ours, name)(sigma), getattr(table, name)(sigma))
+    # sub-VP has VP's mean and its variance squared
+    t = torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
+    mean = VPPreconditioner().c_in(VPPreconditioner().sigma(t))
+    torch.testing.assert_close(SubVP().sigma(t), (1 - mean**2) / mean)
+    torch.testing.assert_close(SubVP().c_in(SubVP().sigma(t)), mean)
+    torch.testing.assert_close(SubVP().sigma_inv(SubVP().sigma(t)), t)

@@ -1,0 +1,468 @@
+"""Safe torch.load, content ids, and our own format of weights."""
+
+import argparse
+import collections
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+import time
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import seedsbench
+from seedsbench.denoisers.checkpoints import weights as stored_weights
+from seedsbench.denoisers.checkpoints.edm.read import read_edm
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, file_id, read_torch
+from seedsbench.denoisers.checkpoints.states import check_state, is_state
+from seedsbench.denoisers.checkpoints.weights import (
+    convert_edm,
+    read_converted,
+    read_weights,
+    save_weights,
+)
+from tests.support.edm_checkpoint import CIFAR10, write_edm
+from tests.support.edm_files import Name, dumped, network, persistent, snapshot
+
+# --- torch.save -----------------------------------------------------------------------------------
+
+
+def checkpoint():
+    """As score_sde writes them: nested, with an optimiser, an EMA list, half and integer tensors."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 4)).sum().backward()
+    optimizer.step()
+    base = torch.randn(4, 6)
+    return {
+        "optimizer": optimizer.state_dict(),
+        "model": model.state_dict(),
+        "ema": {"decay": 0.9999, "shadow_params": [p.detach() for p in model.parameters()]},
+        "views": (base, base[1:, ::2], base.t().half(), torch.nn.Parameter(base)),
+        "kinds": [torch.float32, torch.Size([2]), torch.empty(0), torch.tensor(True), None],
+        "step": 7,
+    }
+
+
+def same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert list(a) == list(b)
+        for name in a:
+            same(a[name], b[name])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    else:
+        assert a == b
+
+
+def saved(value, legacy=False, **options):
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=not legacy, **options)
+    return file.getvalue()
+
+
+def read_bytes(path, data):
+    path.write_bytes(data)
+    return read_torch(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt"])
+def test_checkpoints_come_back(tmp_path, legacy, suffix):
+    same(read_bytes(tmp_path / f"a.{suffix}", saved(checkpoint(), legacy)), checkpoint())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_list_of_states_and_a_bare_state_dict_come_back(tmp_path, legacy):
+    states = [checkpoint()["model"], checkpoint()["optimizer"], 3, 4]
+    same(read_bytes(tmp_path / "a.ckpt", saved(states, legacy)), states)
+    same(read_bytes(tmp_path / "b.pt", saved(states[0], legacy)), states[0])
+
+
+def test_tensors_can_be_changed_without_changing_the_file(tmp_path):
+    path = tmp_path / "a.pth"
+    state = read_bytes(path, saved({"w": torch.ones(1000)}))
+    before = file_id(path)
+    state["w"].zero_()
+    assert file_id(path) == before
+
+
+class Evil:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_and_foreign_classes_are_refused_by_name(tmp_path, legacy):
+    marker = tmp_path / "it ran"
+    cases = [
+        ({"model": torch.ones(2), "x": Evil(f"touch '{marker}'")}, f"{os.system.__module__}.system"),
+        ({"args": argparse.Namespace(a=1)}, "argparse.Namespace"),
+        ({"f": collections.deque("ab")}, "collections.deque"),
+        ({"x": np.float64(1)}, "scalar"),
+    ]
+    for value, said in cases:
+        with pytest.raises(CheckpointError, match=said) as caught:
+            read_bytes(tmp_path / "a.pth", saved(value, legacy))
+        assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_other_plain_data_comes_back(tmp_path, legacy):
+    """What torch takes for harmless and we need not: it is read, and each format looks for what it needs."""
+    data = {"x": bytearray(3), "n": collections.Counter("ab")}
+    same(read_bytes(tmp_path / "a.pth", saved(data, legacy)), data)
+
+
+def test_tensors_that_hold_no_plain_numbers_are_no_state(tmp_path):
+    base = torch.ones(3, 3)
+    others = {
+        "sparse": base.to_sparse(),
+        "rows": base.to_sparse_csr(),
+        "without data": torch.empty(3, 3, device="meta"),
+        "nested": torch.nested.nested_tensor([base, base[:2]]),
+        "quantised": torch.quantize_per_tensor(base, 0.1, 0, torch.quint8),
+    }
+    hints = {"image_size": 8, "num_heads": 1, "use_new_attention_order": False, "noise_schedule": "linear"}
+    for name, value in others.items():
+        state = read_bytes(tmp_path / "a.pth", saved({"time_embed.0.weight": value}))
+        assert not is_state(state), name
+        with pytest.raises(CheckpointError, match="state dict"):
+            seedsbench.load_denoiser(tmp_path / "a.pth", format="guided", **hints)
+    for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int64):
+        state = read_bytes(tmp_path / "a.pth", saved({"w": base.to(dtype)}))
+        with pytest.raises(CheckpointError, match="not finite numbers"):
+            check_state(state, {"w": base}, "a.pth")
+
+
+def legacy_file(numel, data, keys=("0",)):
+    """A legacy file of one storage that declares `numel` floats, and nothing made from it."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system)]
+    reference = ("storage", Name("torch", "FloatStorage"), "0", "cpu", numel, None)
+    body = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
+    return b"".join([*parts, body, pickle.dumps(list(keys), 2), struct.pack("<q", numel), data])
+
+
+def zipped(edit=lambda name, data: data, compression=zipfile.ZIP_STORED):
+    """A file of torch.save with 3 numbers in it, packed again: edit(name, data) is what is stored instead."""
+    file, state = io.BytesIO(), zipfile.ZipFile(io.BytesIO(saved({"a": torch.ones(3)})))
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name in state.namelist():
+            if (data := edit(name, state.read(name))) is not None:
+                archive.writestr(name, data)
+    return file.getvalue()
+
+
+def declaring(numel):
+    """An edit of `zipped`: the storage says that it has so many numbers."""
+    reference = ("storage", Name("torch", "FloatStorage"), "0", "cpu", numel)
+    made = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
+    return lambda name, data: made if name.endswith("data.pkl") else data
+
+
+def without(part):
+    """An edit of `zipped`: an entry is not there."""
+    return lambda name, data: None if name.endswith(part) else data
+
+
+# Memory: torch takes what a storage declares before it looks whether the file holds that, untouched.
+TORCH_HOSTILE = {
+    "legacy declares too much": (legacy_file(10**15, bytes(8)), "4000000000000000"),
+    "legacy declares a negative size": (legacy_file(-1, b""), "negative number"),
+    "legacy declares more than it holds": (legacy_file(10**6, bytes(8)), "unexpected EOF"),
+    "legacy, cut": (saved(checkpoint(), legacy=True)[:-3], "unexpected EOF"),
+    "legacy, cut early": (saved(checkpoint(), legacy=True)[:60], "EOFError"),
+    "zip declares too much": (zipped(declaring(10**15)), "does not match expected size .4000000000000000"),
+    "zip declares more than it holds": (zipped(declaring(4)), "does not match expected size .16 bytes"),
+    "zip declares less than it holds": (zipped(declaring(2)), "does not match expected size .8 bytes"),
+    "zip without the storage": (zipped(without("data/0")), "file not found"),
+    "zip without a pickle": (zipped(without("data.pkl")), "file not found|data.pkl"),
+    "zip without a version": (zipped(without("version")), "version"),
+    "zip, cut": (saved(checkpoint())[:-30], "damaged"),
+    "plain pickle": (pickle.dumps({"a": 1}), "operand"),
+    "other pickles": (pickle.dumps(1) * 5, "magic number"),
+    "html": (b"<html>", "operand"),
+    "numpy": (b"\x93NUMPY", "operand"),
+}
+
+
+@pytest.mark.parametrize("name", TORCH_HOSTILE)
+def test_a_bad_torch_file_is_refused_in_one_line(tmp_path, name):
+    data, said = TORCH_HOSTILE[name]
+    with pytest.raises(CheckpointError, match=said) as caught:
+        read_bytes(tmp_path / "a.pth", data)
+    assert "\n" not in str(caught.value)
+    assert "a.pth" in str(caught.value)
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    """As torch.save does not write it. A small file can so take much memory: what it declares, and holds."""
+    path = tmp_path / "a.pth"
+    same(read_bytes(path, zipped(compression=zipfile.ZIP_DEFLATED)), {"a": torch.ones(3)})
+
+
+def test_what_is_no_file_is_said(tmp_path):
+    for read in (read_torch, read_weights, file_id, read_edm):
+        with pytest.raises(FileNotFoundError, match="not there"):
+            read(tmp_path / "none.pth")
+        with pytest.raises(CheckpointError, match="regular"):
+            read(tmp_path)
+    (tmp_path / "a.pth").write_bytes(bytes(100))
+    with pytest.raises(CheckpointError, match="100 bytes, over the limit of 99"):
+        read_torch(tmp_path / "a.pth", max_bytes=99)
+
+
+def assert_one_line_at_most(read, path):
+    """Read a file: it works, or it is refused in one line; any other error passes."""
+    said = ""
+    try:
+        read(path)
+    except CheckpointError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+FILES = [saved({"a": torch.ones(3), "b": [torch.zeros(2, 2).half()]}, legacy) for legacy in (False, True)]
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@given(
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5),
+)
+def test_fuzz_mutated_torch_files_raise_nothing_else(tmp_path_factory, legacy, edits):
+    data = bytearray(FILES[legacy])
+    for at, new in edits:
+        at %= len(data)
+        data[at : at + len(new)] = new
+    path = tmp_path_factory.getbasetemp() / "mutated.pth"
+    path.write_bytes(data)
+    assert_one_line_at_most(read_torch, path)
+
+
+def test_a_file_id_is_of_the_content(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"weights" * 300_000)
+    assert file_id(path) == hashlib.sha256(b"weights" * 300_000).hexdigest()[:16]
+
+
+# --- our own format -------------------------------------------------------------------------------
+
+CONFIG = {
+    "class_name": "X",
+    "init_args": [1, 2.5, None],
+    "init_kwargs": {"sigma_max": float("inf"), "é": "ü\n"},
+}
+
+
+def weights():
+    base = torch.arange(12.0).reshape(3, 4)
+    return {
+        "a.weight": base,
+        "a.t": base.t(),
+        "shared": base[1:],
+        "half": base.half(),
+        "bf": base.bfloat16(),
+        "n": torch.tensor(3),
+        "flag": torch.tensor([True]),
+        "empty": torch.empty(0, 2),
+        "parameter": torch.nn.Parameter(base + 1),
+    }
+
+
+def test_weights_come_back(tmp_path):
+    path = tmp_path / "new folder" / "w.safetensors"
+    save_weights(path, weights(), CONFIG)
+    config, state = read_weights(path)
+    assert config == CONFIG
+    assert state.keys() == weights().keys()
+    for name, value in weights().items():
+        assert state[name].dtype == value.dtype
+        assert torch.equal(state[name], value.detach())
+        assert not state[name].requires_grad
+    assert os.listdir(path.parent) == ["w.safetensors"], "no temporary file is left"
+
+
+def test_the_same_weights_make_the_same_file(tmp_path):
+    reverse = dict(reversed(CONFIG.items()))
+    save_weights(tmp_path / "a.safetensors", weights(), CONFIG)
+    save_weights(tmp_path / "b.safetensors", weights(), reverse)
+    assert file_id(tmp_path / "a.safetensors") == file_id(tmp_path / "b.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, weights(), CONFIG)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("seedsbench.denoisers.checkpoints.weights.save_file", full)
+    with pytest.raises(CheckpointError, match="no space left"):
+        save_weights(path, {"a": torch.ones(1)}, {})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    path = tmp_path / "w.safetensors"
+    loop = {}
+    loop["loop"] = loop
+    cases = [
+        ({}, {}, "empty"),
+        ({"a": 1}, {}, "int"),
+        ({1: torch.ones(1)}, {}, "1"),
+        ({"a": torch.ones(1)}, [], "list"),
+        ({"a": torch.ones(1)}, {"x": {1: 2}}, "key 1"),
+        ({"a": torch.ones(1)}, {"x": object()}, "object"),
+        ({"a": torch.ones(1)}, loop, "JSON"),
+        ({"a": torch.ones(1).to_sparse()}, {}, "dense"),
+        ({"a": torch.ones(1, device="meta")}, {}, "meta"),
+    ]
+    for state, config, said in cases:
+        with pytest.raises(CheckpointError, match=said):
+            save_weights(path, state, config)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_weights(tmp_path / "file" / "w.safetensors", weights(), {})
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_other_and_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    for metadata, said in [
+        (None, "no `seedsbench` entry"),
+        ({"format": "pt"}, "no `seedsbench` entry"),
+        ({"seedsbench": json.dumps({"format": "weights", "version": 9, "config": {}})}, '"version": 9'),
+        ({"seedsbench": json.dumps({"format": "weights", "version": 1})}, "no JSON object"),
+        ({"seedsbench": json.dumps({"format": "weights", "version": 1, "config": []})}, "no JSON object"),
+        ({"seedsbench": "[]"}, "another format"),
+        ({"seedsbench": "{"}, "damaged"),
+        ({"seedsbench": "[" * 100_000}, "damaged"),
+    ]:
+        save_file({"a": torch.ones(2)}, path, metadata=metadata)
+        with pytest.raises(CheckpointError, match=said):
+            read_weights(path)
+    save_weights(path, weights(), CONFIG)
+    data = path.read_bytes()
+    for end in (1, 8, 50, len(data) // 2, len(data) - 1):
+        path.unlink()
+        path.write_bytes(data[:end])
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_weights(path)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 1200), st.binary(min_size=1, max_size=6)), min_size=1, max_size=4)
+)
+def test_fuzz_mutated_weights_raise_nothing_else(tmp_path_factory, edits):
+    path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
+    path.unlink(missing_ok=True)
+    save_weights(path, weights(), CONFIG)
+    data = bytearray(path.read_bytes())
+    for at, new in edits:
+        data[at : at + len(new)] = new
+    path.unlink()
+    path.write_bytes(data)
+    assert_one_line_at_most(read_converted, path)
+
+
+# --- conversion -----------------------------------------------------------------------------------
+
+
+def test_a_converted_pickle_is_the_same_network(tmp_path):
+    source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
+    write_edm(source, resolution=16, label_dim=3, sigma_max=float("inf"))
+    convert_edm(source, target)
+    assert sorted(os.listdir(tmp_path)) == ["net.pkl", "net.safetensors"]
+    record, converted = read_edm(source), read_converted(target)
+    config, _ = read_weights(target)
+    assert config["class_name"] == converted.class_name == record.class_name == "EDMPrecond"
+    assert converted.init_args == record.init_args == (16, 3)
+    assert converted.init_kwargs == json.loads(json.dumps(record.init_kwargs))
+    assert converted.init_kwargs["sigma_max"] == float("inf")
+    same(dict(sorted(converted.state_dict.items())), dict(sorted(record.state_dict.items())))
+
+
+def test_what_cannot_be_converted_leaves_nothing(tmp_path):
+    source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
+    with pytest.raises(FileNotFoundError):
+        convert_edm(source, target)
+    source.write_bytes(dumped({"ema": Name("os", "system")}))
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        convert_edm(source, target)
+    with pytest.raises(CheckpointError, match=r"end in \.safetensors"):
+        convert_edm(source, tmp_path / "net.pt")
+    source.write_bytes(dumped(snapshot(persistent("Precond", dict(network().__dict__)))))  # EDM2's
+    assert read_edm(source).class_name == "Precond"
+    with pytest.raises(CheckpointError, match="unknown EDM class 'Precond'"):
+        convert_edm(source, target)
+    assert os.listdir(tmp_path) == ["net.pkl"]
+
+
+def test_a_file_that_denoises_another_way_than_its_source_is_not_left(tmp_path, monkeypatch):
+    source, target = write_edm(tmp_path / "net.pkl"), tmp_path / "net.safetensors"
+
+    def other(path):
+        record = read_converted(path)
+        state = {k: v if "filter" in k else 1.01 * v for k, v in record.state_dict.items()}
+        return replace(record, state_dict=state)
+
+    monkeypatch.setattr(stored_weights, "read_converted", other)
+    with pytest.raises(
+        CheckpointError, match=r"net\.safetensors is not written: it would denoise another way"
+    ):
+        convert_edm(source, target)
+    assert os.listdir(tmp_path) == ["net.pkl"]
+
+
+def test_weights_that_are_no_edm_network_are_said(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, weights(), {"network": "glyphs"})
+    with pytest.raises(CheckpointError, match="it has network, not class_name"):
+        read_converted(path)
+
+
+@pytest.mark.slow
+def test_a_converted_file_loads_three_times_faster(tmp_path):
+    source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
+    write_edm(source, resolution=32, network=CIFAR10)
+    convert_edm(source, target)
+    seconds = {}
+    for _ in range(5):
+        for read, path in ((read_edm, source), (read_converted, target)):
+            start = time.perf_counter()
+            record = read(path)
+            sum(float(value.sum()) for value in record.state_dict.values())
+            taken = time.perf_counter() - start
+            seconds[read.__name__] = min(taken, seconds.get(read.__name__, taken))
+            start = time.perf_counter()
+            read(path)
+            name = f"{read.__name__}, untouched"
+            taken = time.perf_counter() - start
+            seconds[name] = min(taken, seconds.get(name, taken))
+    print(seconds)
+    assert seconds["read_edm, untouched"] > 3 * seconds["read_converted, untouched"]

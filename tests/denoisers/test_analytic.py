@@ -1,0 +1,367 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedsbench.denoisers import finite
+from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
+from seedsbench.denoisers.base import FixedBatch
+from seedsbench.denoisers.finite import FiniteData
+from seedsbench.exact import ieee
+from tests.support.golden import golden, mixture_parameters
+
+LEVELS = st.floats(1e-3, 2e4)
+MIXTURE = GaussianMixture(*mixture_parameters())
+
+
+def normal(*shape, seed=0):
+    return torch.as_tensor(np.random.default_rng(seed).standard_normal(shape))
+
+
+def wide_mixture(labelled=False):
+    return GaussianMixture(normal(5, 3, 4, 4, seed=1), [0.1, 0.3, 0.2, 0.25, 0.15], 0.2, labelled=labelled)
+
+
+def observed(denoiser, sigma, batch=6, seed=0):
+    data = denoiser.draw(torch.arange(batch), seed, 0)
+    return data + sigma * normal(*data.shape, seed=seed + 10)
+
+
+# Gaussian mixtures
+
+
+def test_mixture_agrees_with_reference():
+    data, case = golden("mixture"), "denoiser_sigma_space"
+    x, sigma = data.tensor(case, "x"), data.tensor(case, "sigma")
+    torch.testing.assert_close(MIXTURE(x, sigma), data.tensor(case, "D"), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(MIXTURE.score(x, sigma), data.tensor(case, "score"), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        MIXTURE.log_density(x, sigma), data.tensor(case, "logp"), rtol=1e-12, atol=1e-13
+    )
+
+
+def test_mixture_agrees_with_reference_in_scaled_space():
+    data, case = golden("mixture"), "denoiser_scaled_space"
+    a, s = data.tensor(case, "a"), data.tensor(case, "s")
+    rows = (a > 0) & (s > 0)
+    x = data.tensor(case, "y")[rows] / a[rows].reshape(-1, 1, 1, 1)
+    expected = data.tensor(case, "D")[rows]
+    torch.testing.assert_close(MIXTURE(x, (s / a)[rows]), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_any_image_shape_with_as_many_values_is_taken():
+    x = normal(4, 2, 1, 1)
+    tall, wide = MIXTURE(x, torch.tensor(0.5)), MIXTURE(x.reshape(4, 1, 2, 1), torch.tensor(0.5))
+    assert wide.shape == (4, 1, 2, 1)
+    assert torch.equal(tall.flatten(), wide.flatten())
+    assert MIXTURE.image_shape == (2, 1, 1)
+    assert GaussianMixture(*mixture_parameters(), image_shape=(1, 2, 1)).image_shape == (1, 2, 1)
+    assert wide_mixture().image_shape == (3, 4, 4)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(sigma=LEVELS)
+def test_denoiser_is_x_plus_variance_times_score(sigma):
+    level = torch.tensor(sigma, dtype=torch.float64)
+    for model in (MIXTURE, wide_mixture()):
+        x = observed(model, sigma)
+        denoised = model(x, level)
+        assert torch.isfinite(denoised).all()
+        scale = float(x.abs().max())
+        torch.testing.assert_close(
+            denoised, x + sigma**2 * model.score(x, level), rtol=0, atol=1e-14 * scale + 1e-14
+        )
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(sigma=st.floats(0.01, 50.0))
+def test_score_is_the_gradient_of_log_density(sigma):
+    x, level, step = observed(MIXTURE, sigma), torch.tensor(sigma, dtype=torch.float64), 1e-5 * (1 + sigma)
+    score = MIXTURE.score(x, level).reshape(6, 2)
+    for i in range(2):
+        move = torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+        move[0, i] = step
+        slope = (MIXTURE.log_density(x + move, level) - MIXTURE.log_density(x - move, level)) / (2 * step)
+        torch.testing.assert_close(score[:, i], slope, rtol=1e-4, atol=1e-5)
+
+
+def test_limits_of_small_and_large_noise():
+    model = wide_mixture()
+    mean = torch.as_tensor(model.moments()[0]).reshape(model.image_shape)
+    x = observed(model, 0.0)
+    torch.testing.assert_close(model(x, torch.tensor(0.0)), x, rtol=0, atol=1e-15)
+    torch.testing.assert_close(model(x, torch.tensor(1e-8)), x, rtol=0, atol=1e-13)
+    far = 1e6 * normal(6, 3, 4, 4)
+    torch.testing.assert_close(model(far * 0, torch.tensor(1e8)), mean.expand(6, 3, 4, 4), rtol=0, atol=1e-12)
+    assert (model(far, torch.tensor(1e8)) - mean).abs().max() < 0.1
+    assert torch.isfinite(model(far, torch.tensor(1e-3))).all()
+
+
+def test_responsibilities_are_log_probabilities():
+    x, sigma = observed(MIXTURE, 0.3), torch.tensor(0.3)
+    log_p = MIXTURE.responsibilities(x, sigma)
+    assert log_p.shape == (6, 3)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(6, dtype=torch.float64), rtol=1e-14, atol=0)
+    means, weights, std = mixture_parameters()
+    variance = std**2 + 0.3**2
+    squared = ((x.reshape(6, 1, 2).numpy() - means) ** 2).sum(2)
+    plain = torch.as_tensor(np.log(weights) - squared / (2 * variance)).log_softmax(1)
+    torch.testing.assert_close(log_p, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_draws_have_the_moments_and_the_weights():
+    model = wide_mixture()
+    mean, covariance = model.moments()
+    x = model.draw(torch.arange(20_000), 3, 1).reshape(20_000, -1).numpy()
+    assert np.abs(x.mean(0) - mean).max() < 5 * np.sqrt(covariance.max() / 20_000)
+    assert np.abs(np.cov(x, rowvar=False) - covariance).max() < 0.1 * covariance.max()
+    shares = torch.as_tensor(model.responsibilities(torch.as_tensor(x), torch.tensor(0.0))).argmax(1)
+    assert np.abs(np.bincount(shares, minlength=5) / 20_000 - model.weights.numpy()).max() < 0.02
+
+
+def test_exact_moments_of_a_small_mixture():
+    mean, covariance = GaussianMixture([[1.0, 0.0], [-1.0, 0.0]], [0.5, 0.5], 0.5).moments()
+    np.testing.assert_allclose(mean, [0.0, 0.0], atol=1e-16)
+    np.testing.assert_allclose(covariance, [[1.25, 0.0], [0.0, 0.25]], atol=1e-15)
+
+
+@pytest.mark.parametrize("model", [MIXTURE, FiniteData(normal(7, 1, 2, 2), [0, 1, 2, 0, 1, 2, 0])])
+def test_a_draw_belongs_to_its_sample_index(model):
+    whole = model.draw(torch.arange(50), 1, 2)
+    part = model.draw(torch.tensor([40, 3]), 1, 2)
+    assert torch.equal(part, whole[[40, 3]])
+    assert not torch.equal(whole, model.draw(torch.arange(50), 2, 2))
+    assert not torch.equal(whole, model.draw(torch.arange(50), 1, 3))
+
+
+def test_labels_choose_a_component_and_a_zero_row_none():
+    model, sigma = wide_mixture(labelled=True), torch.tensor(0.7)
+    assert model.label_dim == 5
+    x = observed(model, 0.7)
+    labels = torch.eye(5)[[0, 4, 2, 1, 3, 0]]
+    labels[5] = 0
+    denoised = model(x, sigma, labels)
+    for i, k in enumerate([0, 4, 2, 1, 3]):
+        alone = GaussianMixture(model.means[k : k + 1], [1.0], 0.2)
+        torch.testing.assert_close(denoised[i : i + 1], alone(x[i : i + 1], sigma), rtol=1e-14, atol=1e-14)
+        density = model.log_density(x, sigma, labels)[i : i + 1]
+        torch.testing.assert_close(density, alone.log_density(x[i : i + 1], sigma), rtol=1e-13, atol=1e-13)
+    assert torch.equal(denoised[5], model(x, sigma)[5])
+    centres = model.draw(torch.arange(6), 0, 0, labels).reshape(6, -1) - model.means[[0, 4, 2, 1, 3, 0]]
+    assert (centres[:5].abs().amax(1) < 6 * 0.2).all()
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.4, 7.0, 2e4])
+def test_results_have_the_same_bits_in_every_batch_and_position(sigma):
+    model = wide_mixture(labelled=True)
+    x = observed(model, sigma, batch=67)
+    level = sigma * (1 + torch.arange(67, dtype=torch.float64) / 67)
+    labels = torch.eye(5)[torch.arange(67) % 5] * (torch.arange(67) % 3 > 0)[:, None]
+    whole = model(x, level, labels)
+    log_p = model.responsibilities(x, level)
+    for size in (1, 3, 8, 64):
+        for start in range(0, 67, size):
+            rows = slice(start, start + size)
+            assert torch.equal(model(x[rows], level[rows], labels[rows]), whole[rows])
+            assert torch.equal(model.responsibilities(x[rows], level[rows]), log_p[rows])
+
+
+def test_output_has_the_dtype_of_x_and_a_scalar_sigma_does_for_all():
+    x = observed(MIXTURE, 1.0)
+    single = MIXTURE(x.float(), torch.tensor(1.0))
+    assert single.dtype == torch.float32
+    assert torch.equal(MIXTURE(x.float().double(), torch.ones(6)).float(), single)
+
+
+def test_a_diverged_sample_stays_visible_and_alone():
+    x = observed(MIXTURE, 1.0)
+    x[2, 0], x[3, 0] = math.nan, math.inf
+    denoised = MIXTURE(x, torch.tensor(1.0))
+    assert not torch.isfinite(denoised[[2, 3]]).any(dim=1).any()
+    assert torch.isfinite(denoised[[0, 1, 4, 5]]).all()
+
+
+@pytest.mark.parametrize(
+    ("means", "weights", "std", "shape", "message"),
+    [
+        ([[0.0, 1.0]], [0.9], 1.0, None, r"weights \[0.9\] must be positive and sum to 1"),
+        ([[0.0], [1.0]], [1.5, -0.5], 1.0, None, "must be positive"),
+        ([[0.0], [1.0]], [1.0], 1.0, None, r"expected one for each mean, \(2,\)"),
+        ([[0.0]], [1.0], 0.0, None, "std 0.0 must be positive"),
+        ([0.0], [1.0], 1.0, None, r"means have shape \(1,\)"),
+        ([[math.nan]], [1.0], 1.0, None, "expected finite"),
+        ([[0.0, 1.0]], [1.0], 1.0, (3, 1, 1), r"image_shape \(3, 1, 1\) does not hold 2 values"),
+    ],
+)
+def test_mixture_refuses_what_is_no_distribution(means, weights, std, shape, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(means, weights, std, image_shape=shape)
+
+
+def test_calls_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expected 2 values a sample"):
+        MIXTURE(normal(4, 3, 1, 1), torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"sigma has shape \(3,\); expected \(\) or \(4,\)"):
+        MIXTURE(normal(4, 2, 1, 1), torch.ones(3))
+    with pytest.raises(ValueError, match="unconditional model"):
+        MIXTURE(normal(4, 2, 1, 1), torch.tensor(1.0), torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"shape \(4, 3\); expected one-hot rows of shape \(4, 5\)"):
+        wide_mixture(labelled=True)(normal(4, 3, 4, 4), torch.tensor(1.0), torch.zeros(4, 3))
+
+
+# One Gaussian
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(sigma=LEVELS, std=st.floats(0.01, 3.0))
+def test_gaussian_denoiser_is_linear_shrinkage(sigma, std):
+    mean = normal(1, 2, 2, seed=4)
+    model = Gaussian(mean, std, (1, 2, 2))
+    x = mean + sigma * normal(5, 1, 2, 2)
+    expected = (sigma**2 * mean + std**2 * x) / (sigma**2 + std**2)
+    torch.testing.assert_close(
+        model(x, torch.tensor(sigma, dtype=torch.float64)), expected, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_gaussian_takes_a_scalar_mean():
+    model = Gaussian(0.25, 0.5, (3, 2, 2))
+    mean, covariance = model.moments()
+    np.testing.assert_array_equal(mean, np.full(12, 0.25))
+    np.testing.assert_array_equal(covariance, 0.25 * np.eye(12))
+    assert (model.image_shape, model.img_channels, model.img_resolution, model.label_dim) == (
+        (3, 2, 2),
+        3,
+        2,
+        0,
+    )
+
+
+# Finite data
+
+
+def test_finite_data_is_the_limit_of_narrow_mixtures():
+    images = normal(9, 2, 2, 2, seed=8)
+    finite = FiniteData(images)
+    narrow = GaussianMixture(images, np.full(9, 1 / 9), 1e-7)
+    for sigma in (0.05, 0.5, 5.0, 2e4):
+        x = observed(finite, sigma)
+        level = torch.tensor(sigma, dtype=torch.float64)
+        torch.testing.assert_close(finite(x, level), narrow(x, level), rtol=0, atol=1e-7)
+
+
+def test_finite_data_limits_of_small_and_large_noise():
+    images = normal(9, 1, 3, 3, seed=8)
+    finite = FiniteData(images)
+    nearby = images + 1e-4 * normal(9, 1, 3, 3)
+    for sigma in (0.0, 1e-3, 1e-2):
+        torch.testing.assert_close(finite(nearby, torch.tensor(sigma)), images, rtol=0, atol=1e-12)
+    torch.testing.assert_close(finite(nearby, torch.tensor(1e9))[0], images.mean(0), rtol=0, atol=1e-12)
+
+
+def test_finite_data_moments_are_those_of_the_set():
+    images = normal(30, 1, 2, 2)
+    mean, covariance = FiniteData(images).moments()
+    flat = images.reshape(30, 4).numpy()
+    np.testing.assert_allclose(mean, flat.mean(0), atol=1e-15)
+    np.testing.assert_allclose(covariance, np.cov(flat, rowvar=False, ddof=0), atol=1e-14)
+
+
+def test_finite_data_labels_choose_the_images_of_a_class():
+    images, classes = normal(9, 1, 2, 2), torch.arange(9) % 3
+    model, sigma = FiniteData(images, classes), torch.tensor(0.8)
+    x = observed(model, 0.8)
+    labels = torch.eye(3)[[0, 1, 2, 1, 0, 0]]
+    labels[5] = 0
+    denoised = model(x, sigma, labels)
+    for i, k in enumerate([0, 1, 2, 1, 0]):
+        expected = FiniteData(images[classes == k])(x[i : i + 1], sigma)
+        torch.testing.assert_close(denoised[i : i + 1], expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(denoised[5:], FiniteData(images)(x[5:], sigma), rtol=1e-12, atol=1e-12)
+    drawn = model.draw(torch.arange(6), 0, 0, labels)
+    found = (drawn[:, None] == images).flatten(2).all(2).nonzero()[:, 1]
+    assert (found[:5] % 3).tolist() == [0, 1, 2, 1, 0]
+
+
+def test_finite_data_draws_every_image_equally_often():
+    images = torch.arange(8.0).reshape(8, 1, 1, 1)
+    counts = torch.bincount(FiniteData(images).draw(torch.arange(8000), 0, 0).flatten().long(), minlength=8)
+    assert (counts - 1000).abs().max() < 150
+
+
+def test_finite_data_blocks_do_not_matter(monkeypatch):
+    images, x = normal(9, 1, 2, 2), normal(7, 1, 2, 2, seed=1)
+    labels = torch.eye(3)[torch.arange(7) % 3]
+    model = FiniteData(images, torch.arange(9) % 3)
+    whole = model(x, torch.linspace(0.1, 2, 7), labels)
+    monkeypatch.setattr(finite, "BLOCK_ENTRIES", 20)
+    torch.testing.assert_close(model(x, torch.linspace(0.1, 2, 7), labels), whole, rtol=1e-13, atol=1e-13)
+
+
+def test_fixed_batches_make_finite_data_independent_of_the_batch():
+    model = FixedBatch(FiniteData(normal(50, 1, 4, 4)), size=8)
+    x = normal(21, 1, 4, 4, seed=1)
+    whole = model(x, torch.tensor(0.5))
+    assert torch.equal(torch.cat([model(part, torch.tensor(0.5)) for part in x.split(4)]), whole)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(3, 4), None, r"images have shape \(3, 4\)"),
+        (torch.zeros(0, 1, 2, 2), None, "n >= 1"),
+        (torch.full((1, 1, 1, 1), math.inf), None, "expected finite"),
+        (torch.zeros(3, 1, 1, 1), [0, 1], r"labels have shape \(2,\)"),
+        (torch.zeros(3, 1, 1, 1), [0.0, 1.0, 2.0], "expected 3 integers"),
+        (torch.zeros(3, 1, 1, 1), [0, 0, 2], "each with at least one image"),
+        (torch.zeros(3, 1, 1, 1), [0, 0, -1], "classes 0..K-1"),
+    ],
+)
+def test_finite_data_refuses_what_it_cannot_use(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        FiniteData(images, labels)
+
+
+# Noise levels
+
+
+def test_round_sigma_snaps_to_the_nearest_level_of_the_table():
+    table = torch.tensor([10.0, 0.5, 1.0, 4.0])
+    model = GaussianMixture(*mixture_parameters(), sigma_table=table)
+    sigma = torch.tensor([0.0, 0.5, 0.74, 0.75, 0.76, 3.0, 6.9, 7.1, 1e5], dtype=torch.float64)
+    assert model.round_sigma(sigma).tolist() == [0.5, 0.5, 0.5, 0.5, 1.0, 4.0, 4.0, 10.0, 10.0]
+    assert model.round_sigma(sigma.float()).dtype == torch.float32
+    assert model.round_sigma(torch.tensor(0.9)).shape == ()
+    assert torch.equal(MIXTURE.round_sigma(sigma), sigma)
+
+
+def test_an_empty_table_is_refused():
+    with pytest.raises(ValueError, match="at least one noise level"):
+        FiniteData(torch.zeros(1, 1, 1, 1), sigma_table=torch.zeros(0))
+
+
+# exp and log by IEEE operations
+
+
+def test_exp_and_log_are_as_good_as_the_library():
+    x = torch.cat(
+        [torch.linspace(-699.0, 0.0, 20_001, dtype=torch.float64), torch.linspace(-2, 0, 10_001).double()]
+    )
+    np.testing.assert_allclose(ieee.exp(x).numpy(), np.exp(x.numpy()), rtol=4e-16)
+    y = torch.logspace(-300, 300, 20_001, dtype=torch.float64)
+    np.testing.assert_allclose(ieee.log(y).numpy(), np.log(y.numpy()), rtol=4e-16, atol=4e-16)
+    assert float(ieee.exp(torch.tensor(0.0).double())) == 1.0
+    assert float(ieee.exp(torch.tensor(-math.inf).double())) < 1e-303
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sigma", [1e-3, 0.4, 2e4])
+def test_mixture_has_the_same_bits_on_a_gpu(sigma):
+    model, level = wide_mixture(), torch.tensor(sigma, dtype=torch.float64)
+    x = observed(model, sigma, batch=67)
+    assert torch.equal(model(x.cuda(), level.cuda()).cpu(), model(x, level))
+    assert torch.equal(model.draw(torch.arange(9).cuda(), 0, 0).cpu(), model.draw(torch.arange(9), 0, 0))

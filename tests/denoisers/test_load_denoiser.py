@@ -1,0 +1,198 @@
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import seedsbench
+from seedsbench.api import noise_levels
+from seedsbench.data.glyphs import ASSETS
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
+from seedsbench.diffusion.grid import DiscreteGrid
+from seedsbench.diffusion.schedule import Discrete
+from tests.support.families import NAME
+from tests.support.families import weights as weights_of
+from tests.support.golden import golden
+
+
+def write(path, regime="edm", changes=()):
+    torch.manual_seed(0)
+    network = GlyphUNet(GLYPH_UNETS[regime])
+    config = {**asdict(GLYPH_UNETS[regime]), **dict(changes)}
+    save_file(network.state_dict(), path, metadata={"network": json.dumps(config)})
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write(tmp_path / "mine.safetensors")
+
+
+def test_own_weights_become_a_denoiser(weights):
+    denoiser = seedsbench.load_denoiser(str(weights))
+    assert denoiser.image_shape == (3, 16, 16)
+    assert denoiser.label_dim == 10
+    assert denoiser.sigma_data == 0.5
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    denoised = denoiser(x, torch.tensor(1.0, dtype=torch.float64), torch.eye(10)[:3])
+    assert denoised.shape == x.shape
+    assert denoised.dtype == torch.float64
+    assert bool(denoised.isfinite().all())
+
+
+@pytest.mark.parametrize("regime", ["vp", "ve", "iddpm"])
+def test_only_the_edm_regime_has_a_sigma_data(tmp_path, regime):
+    assert seedsbench.load_denoiser(write(tmp_path / "w.safetensors", regime)).sigma_data is None
+
+
+def test_the_shipped_weights_are_such_files_and_can_be_sampled():
+    denoiser = seedsbench.load_denoiser(ASSETS / "edm.safetensors")
+    out = seedsbench.sample(denoiser, torch.randn(2, 3, 16, 16), solver="euler", nfe=3)
+    assert out.nfe.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("name", ["net.bin", "net.onnx", "net"])
+def test_other_formats_are_named_and_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    with pytest.raises(ValueError, match=rf"{name} is none of seedsbench .safetensors, EDM .pkl, .*format="):
+        seedsbench.load_denoiser(path)
+
+
+@pytest.mark.parametrize("name", ["net.pkl", "net.pth", "net.pt", "net.ckpt"])
+def test_damaged_files_are_one_line_of_our_own(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match=name) as caught:
+        seedsbench.load_denoiser(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            {"time_embed.0.weight": torch.zeros(2)},
+            "guided-diffusion .*does not say .*use_new_attention_order",
+        ),
+        ({"module.temb.dense.0.weight": torch.zeros(2)}, "DDIM authors.*does not say img_resolution"),
+        ([{"temb.dense.0.weight": torch.zeros(2)}, {}, 1, 2], "DDIM authors.*does not say img_resolution"),
+        (
+            {"model": {"module.all_modules.0.weight": torch.zeros(2)}, "ema": {}, "step": 1},
+            "score_sde .*does not say image_size, sde, continuous",
+        ),
+        (
+            {
+                "step": 1,
+                "model": {"downs.0.weight": torch.zeros(2)},
+                "ema": {"initted": torch.ones(1)},
+                "opt": {},
+            },
+            "none of .*: it holds step, model, ema, opt; its weights begin with downs.0.weight$",
+        ),
+        ({"weight": torch.zeros(2)}, "none of .*: it holds weight$"),
+        ([], "none of .*: it holds list$"),
+    ],
+)
+def test_families_are_told_by_their_keys_and_ask_for_what_is_missing(tmp_path, content, told):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=told):
+        seedsbench.load_denoiser(tmp_path / "net.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone.safetensors is not there"):
+        seedsbench.load_denoiser(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 5000, -10])
+def test_a_truncated_file_is_named(weights, kept):
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"mine.safetensors is truncated or not a safetensors file"):
+        seedsbench.load_denoiser(weights)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a seedsbench weights file"):
+        seedsbench.load_denoiser(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("changes", [{"depth": 3}, {"regime": "warp"}, {"channels": [16, 32]}])
+def test_a_network_of_another_version_is_refused(tmp_path, changes):
+    with pytest.raises(ValueError, match=r"mine.safetensors holds no network this version can rebuild"):
+        seedsbench.load_denoiser(write(tmp_path / "mine.safetensors", changes=changes))
+
+
+def test_unknown_hints_and_formats_are_named(weights):
+    with pytest.raises(ValueError, match="format seedsbench: unknown hint 'architecture'"):
+        seedsbench.load_denoiser(weights, architecture="ddpmpp")
+    with pytest.raises(ValueError, match="unknown format"):
+        seedsbench.load_denoiser(weights, format="emd")
+
+
+def test_an_edm_pickle_and_its_conversion_are_the_same_denoiser(tmp_path, capsys):
+    from seedsbench.cli.convert import main
+    from tests.support.edm_checkpoint import write_edm
+
+    pickle, own = write_edm(tmp_path / "net.pkl"), tmp_path / "net.safetensors"
+    assert main([str(pickle), str(own)]) == 0
+    assert str(own) in capsys.readouterr().out
+    one, two = seedsbench.load_denoiser(pickle), seedsbench.load_denoiser(own)
+    x, sigma = torch.randn(2, *one.image_shape), torch.tensor(0.7)
+    assert torch.equal(one(x, sigma), two(x, sigma))
+    assert main([str(tmp_path / "gone.pkl"), str(own)]) == 2
+    assert main([str(pickle), str(tmp_path / "net.bin")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("hints", "said"),
+    [
+        ({"img_resolution": [8, 8]}, None),
+        ({"img_resolution": 8.0, "timesteps": [1000]}, None),
+        ({"img_resolution": 8, "beta_schedule": ["sigmoid"]}, None),
+        ({"img_resolution": [8, 16]}, r"img_resolution=\[8, 16\] must be an integer"),
+        ({"img_resolution": 8.5}, "img_resolution=8.5 must be an integer"),
+        ({"img_resolution": float("inf")}, "img_resolution=inf must be an integer"),
+        ({"img_resolution": True}, "img_resolution=True must be an integer"),
+        ({"img_resolution": "8"}, "img_resolution='8' must be an integer"),
+        ({"img_resolution": 8, "beta_end": [0.1, 0.2]}, r"beta_end=\[0.1, 0.2\] must be a number"),
+        ({"img_resolution": 8, "beta_schedule": "cubic"}, "must be linear, quad, sigmoid, const, jsd"),
+    ],
+)
+def test_a_list_for_one_number_is_read_if_it_is_one(tmp_path, hints, said):
+    torch.save(weights_of("ddim_ckpt_ema"), tmp_path / "net.ckpt")
+    if said is None:
+        assert seedsbench.load_denoiser(tmp_path / "net.ckpt", **hints).image_shape == (3, 8, 8)
+        return
+    with pytest.raises(CheckpointError, match=said):
+        seedsbench.load_denoiser(tmp_path / "net.ckpt", **hints)
+
+
+@pytest.mark.parametrize("given", [4, 4.0, "4", [4], (4,), [4.0]])
+def test_one_number_for_a_list_is_read(tmp_path, given):
+    name = "guided_adm64style_new_order"
+    torch.save(weights_of(name), tmp_path / "net.pt")
+    hints = {**golden(NAME).cases[name]["hints"], "attention_resolutions": given}
+    assert seedsbench.load_denoiser(tmp_path / "net.pt", **hints).label_dim == 10
+    with pytest.raises(CheckpointError, match="must be numbers, such as 32,16,8"):
+        seedsbench.load_denoiser(tmp_path / "net.pt", **{**hints, "attention_resolutions": True})
+
+
+def test_the_betas_of_the_ddim_authors(tmp_path):
+    torch.save(weights_of("ddim_ckpt_ema"), tmp_path / "net.ckpt")
+    for name, schedule in (("sigmoid", "sigmoid"), ("const", "const"), ("quad", "scaled_linear")):
+        denoiser = seedsbench.load_denoiser(tmp_path / "net.ckpt", img_resolution=8, beta_schedule=name)
+        assert denoiser.table == Discrete(beta_schedule=schedule)
+    jsd = seedsbench.load_denoiser(tmp_path / "net.ckpt", img_resolution=8, beta_schedule="jsd")
+    assert jsd.sigma_max == pytest.approx(999**0.5)  # alphas_cumprod is 1 - k / T; its last, 0, is no level
+    levels, _ = noise_levels(jsd, Discrete(), DiscreteGrid(timestep_spacing="trailing"), 10)
+    assert levels[0] == jsd.sigma_max
+
+
+@pytest.mark.parametrize("resolution", [18, 0])
+def test_an_own_network_too_has_a_size_that_can_be_halved(tmp_path, resolution):
+    with pytest.raises(ValueError, match=f"img_resolution={resolution} .* multiple of 4, such as"):
+        seedsbench.load_denoiser(write(tmp_path / "w.safetensors", changes={"img_resolution": resolution}))

@@ -1,0 +1,412 @@
+"""Networks of one's own from Python: the type they are called in, `denoiser`, `check_denoiser`."""
+
+import pytest
+import torch
+from torch import nn
+
+import seedsbench
+from seedsbench import registry
+from seedsbench.denoisers.embedded import load_glyphs
+from seedsbench.denoisers.own import Foreign
+from seedsbench.denoisers.own_network import table_of
+from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.schedule import VP, Discrete
+from tests.support.measure import mixture
+
+START = seedsbench.noise.latents(torch.arange(5), (2, 1, 1), seed=0)
+TABLE = Discrete()
+ALPHAS = 1 / (1 + (2 * TABLE.log_sigmas).exp())
+KINDS = ("epsilon", "v", "v_prediction", "sample", "score")
+
+
+def shaped(value, like):
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
+
+
+class Trained(nn.Module):
+    """The exact network for the mixture: prediction, at scaled states, told t. It notes what it was told."""
+
+    def __init__(self, prediction, schedule=TABLE, dtype=torch.float32, time_scale=1.0):
+        super().__init__()
+        self.prediction, self.schedule, self.time_scale, self.told = prediction, schedule, time_scale, []
+        self.weight = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, x_t, t, *classes):
+        self.told.append((x_t.dtype, t, *classes))
+        assert x_t.dtype == self.weight.dtype
+        assert t.shape == (len(x_t),)
+        sigma = shaped(self.schedule.sigma(t.double() / self.time_scale), x_t)
+        scale = self.schedule.scale_at(sigma)
+        x = x_t.double() / scale
+        image = mixture()(x, sigma.flatten())
+        noise = (x - image) / sigma
+        return self.weight * {
+            "epsilon": noise,
+            "v": scale * (noise - sigma * image),
+            "v_prediction": scale * (noise - sigma * image),
+            "sample": image,
+            "score": (scale * image - x_t) / (scale * sigma) ** 2,
+        }[self.prediction].to(x_t.dtype)
+
+
+# --- any D, in its own type ------------------------------------------------------------------------
+
+
+class Module(nn.Module):
+    """A float32 module as D; `bn` alone has no parameters, `half` ones of half precision."""
+
+    def __init__(self, dtype=torch.float32, *, buffer=False):
+        super().__init__()
+        weight = torch.tensor(0.25, dtype=dtype)
+        if buffer:
+            self.register_buffer("weight", weight)
+        else:
+            self.weight = nn.Parameter(weight)
+        self.register_buffer("steps", torch.tensor(3))
+        self.seen = set()
+
+    def forward(self, x, sigma, labels=None):
+        self.seen.add((x.dtype, sigma.dtype, None if labels is None else labels.dtype))
+        return x * self.weight / (self.weight + expand(sigma, x) ** 2)
+
+    def method(self, x, sigma, labels=None):
+        return self.forward(x, sigma, labels)
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+@pytest.mark.parametrize("state", [torch.float32, torch.float64])
+@pytest.mark.parametrize("own", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_module_is_called_in_its_own_type_and_the_state_keeps_its(own, state, buffer):
+    net = Module(own, buffer=buffer)
+    for denoiser in (net, net.method):
+        result = seedsbench.sample(
+            denoiser, START, solver="rk45", nfe=14, dtype=state, labels=torch.ones(5, 3)
+        )
+        assert result.x.dtype == state
+    assert net.seen == {(own, own, own)}
+    exact = seedsbench.sample(Module(torch.float64), START, solver="rk45", nfe=14).x
+    close = 0.1 if own == torch.bfloat16 else 1e-4
+    assert torch.allclose(result.x.double(), exact, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("state", [torch.float32, torch.float64])
+def test_a_function_is_called_in_the_type_of_the_state(state):
+    seen = set()
+
+    def denoiser(x, sigma, labels):
+        seen.add((x.dtype, sigma.dtype))
+        return x / (1 + sigma**2)
+
+    seedsbench.sample(denoiser, START, solver="heun", steps=2, dtype=state)
+    assert seen == {(state, state)}
+
+
+def test_a_denoiser_of_ours_still_gets_sigma_in_float64():
+    exact, seen = mixture(), set()
+
+    class Ours(type(exact)):
+        def __call__(self, x, sigma, labels=None):
+            seen.add((x.dtype, sigma.dtype))
+            return super().__call__(x, sigma, labels)
+
+    exact.__class__ = Ours
+    seedsbench.sample(exact, START, solver="heun", steps=2, dtype=torch.float32)
+    assert seen == {(torch.float32, torch.float64)}
+
+
+def test_a_network_on_another_device_is_said():
+    with pytest.raises(
+        ValueError, match=r"^the network is on meta, x on cpu: move one to the other's device$"
+    ):
+        seedsbench.sample(Module().to("meta"), START, solver="heun", steps=2)
+
+
+def test_what_a_denoiser_says_of_itself_is_used():
+    net = Module()
+    net.sigma_min, net.sigma_max, net.evaluations = 0.1, 20.0, 2
+    net.round_sigma = lambda sigma: (8 * sigma).ceil() / 8
+    result = seedsbench.sample(net, START, solver="euler", steps=3)
+    assert (float(result.sigmas[0]), float(result.sigmas[-1])) == (20.0, 0.125)
+    assert torch.equal(result.sigmas, (8 * result.sigmas).ceil() / 8)
+    assert result.nfe.tolist() == [8] * 5
+    with pytest.raises(ValueError, match="Module does not say of which shape its images are"):
+        Foreign(net)
+
+
+# --- seedsbench.denoiser ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_of_any_prediction_is_the_denoiser_it_was_trained_to_be(kind, dtype):
+    net = Trained(kind, dtype=dtype)
+    denoiser = seedsbench.denoiser(net, kind, alphas_cumprod=ALPHAS, shape=(2, 1, 1))
+    assert (denoiser.image_shape, denoiser.label_dim) == ((2, 1, 1), 0)
+    ends = TABLE.log_sigmas[[0, -1]].exp().tolist()
+    assert [denoiser.sigma_min, denoiser.sigma_max] == pytest.approx(ends, rel=1e-10)
+    levels = TABLE.sigma(torch.tensor([990.0, 700.0, 400.0, 100.0, 3.0], dtype=torch.float64))
+    sigmas = denoiser.round_sigma(levels)
+    torch.testing.assert_close(sigmas, levels, rtol=1e-10, atol=0)
+    run = {"solver": "heun", "sigmas": sigmas}
+    got, expected = (seedsbench.sample(d, START, **run).x for d in (denoiser, mixture()))
+    assert torch.allclose(got, expected, atol=1e-8 if dtype == torch.float64 else 2e-3)
+    told = {int(t[0]) for _, t in net.told}
+    assert told == {990, 700, 400, 100, 3}
+    assert all(t.dtype == torch.int64 for _, t in net.told)
+
+
+def test_times_are_the_tables_own_and_never_beyond_it():
+    """Before: sigma_min 0, and t = -4.08 handed to the network."""
+    net = Trained("epsilon")
+    denoiser = seedsbench.denoiser(net, "epsilon", alphas_cumprod=ALPHAS, shape=(2, 1, 1))
+    for solver in ("heun", "seeds3", "rk45"):
+        seedsbench.sample(denoiser, START, solver=solver, nfe=20, grid={"name": "edm", "sigma_min": 1e-4})
+    times = torch.cat([t for _, t in net.told])
+    assert int(times.min()) >= 0
+    assert int(times.max()) <= 999
+    snapped = denoiser.round_sigma(torch.logspace(-3, 2, 50, dtype=torch.float64))
+    table = TABLE.log_sigmas.exp()
+    assert bool(((snapped[:, None] / table - 1).abs().min(dim=1).values < 1e-9).all())
+
+
+def test_fractional_times_are_told_between_entries_and_no_level_is_rounded():
+    net = Trained("epsilon")
+    denoiser = seedsbench.denoiser(net, "epsilon", alphas_cumprod=ALPHAS, shape=(2, 1, 1), fractional=True)
+    sigma = TABLE.sigma(torch.tensor(500.25, dtype=torch.float64))
+    assert denoiser.round_sigma(sigma) == sigma
+    x = START + 1
+    assert torch.allclose(denoiser(x, sigma), mixture()(x, sigma), atol=1e-4)
+    t = net.told[-1][1]
+    assert t.dtype == torch.float32
+    assert torch.allclose(t, torch.full((5,), 500.25))
+
+
+@pytest.mark.parametrize("scale", [1.0, 999.0])
+@pytest.mark.parametrize(
+    ("schedule", "kinds"),
+    [("vp", KINDS), ("subvp", ("epsilon", "sample", "score")), ("linear", ("epsilon", "score"))],
+)
+def test_continuous_schedules_tell_their_time_and_scale_as_they_do(schedule, kinds, scale):
+    chosen = registry.build(registry.configured("schedule", schedule))
+    for kind in kinds:
+        net = Trained(kind, chosen, torch.float64, scale)
+        denoiser = seedsbench.denoiser(net, kind, schedule=schedule, shape=(2, 1, 1), time_scale=scale)
+        for sigma in (
+            torch.tensor(1.3, dtype=torch.float64),
+            torch.linspace(0.1, 20, 5, dtype=torch.float64),
+        ):
+            torch.testing.assert_close(denoiser(START, sigma), mixture()(START, sigma), rtol=1e-8, atol=1e-9)
+        assert float(net.told[-1][1][0]) == pytest.approx(scale * float(chosen.sigma_inv(sigma)[0]))
+    if schedule == "vp":
+        ends = VP().sigma(torch.tensor([1e-3, 1.0], dtype=torch.float64)).tolist()
+        assert [denoiser.sigma_min, denoiser.sigma_max] == pytest.approx(ends)
+
+
+def test_classes_reach_the_network_as_numbers():
+    net = Trained("epsilon")
+    options = {"alphas_cumprod": ALPHAS, "shape": (2, 1, 1), "labels": 3}
+    denoiser = seedsbench.denoiser(net, "epsilon", **options)
+    labels = torch.eye(3)[[2, 0, 1, 1, 2]]
+    denoiser(START, torch.tensor(1.0, dtype=torch.float64), labels)
+    assert net.told[-1][2].tolist() == [2, 0, 1, 1, 2]
+    assert net.told[-1][2].dtype == torch.int64
+    with pytest.raises(ValueError, match=r"3 classes and no unconditional mode: use labels=balanced"):
+        denoiser(START, torch.tensor(1.0, dtype=torch.float64))
+    labels[1] = 0
+    free = seedsbench.denoiser(net, "epsilon", **options, null_class=3)
+    free(START, torch.tensor(1.0, dtype=torch.float64), labels)
+    assert net.told[-1][2].tolist() == [2, 3, 1, 1, 2]
+    free(START, torch.tensor(1.0, dtype=torch.float64))
+    assert net.told[-1][2].tolist() == [3] * 5
+
+
+def test_a_learnt_variance_is_cut_and_an_object_with_sample_is_read():
+    net, sigma = Trained("epsilon"), torch.tensor(1.0, dtype=torch.float64)
+    options = {"alphas_cumprod": ALPHAS, "shape": (2, 1, 1)}
+    plain = seedsbench.denoiser(net, "epsilon", **options)(START, sigma)
+
+    class Output:
+        def __init__(self, sample):
+            self.sample = sample
+
+    def wide(x_t, t):
+        return torch.cat([net(x_t.float(), t), x_t.float()], 1)
+
+    for other in (wide, lambda x_t, t: Output(net(x_t.float(), t))):
+        assert torch.allclose(
+            seedsbench.denoiser(other, "epsilon", **options)(START, sigma), plain, atol=1e-6
+        )
+    for wrong in (lambda x, t: x[:, :1], lambda x, t: x.flatten(1), lambda x, t: None, lambda x, t: x.long()):
+        with pytest.raises(
+            ValueError, match=r"^the network returned [^\n]*, expected (\(5, 2, 1, 1\)|a float)"
+        ):
+            seedsbench.denoiser(wrong, "epsilon", **options)(START, sigma)
+
+
+@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_a_table_of_alphas_is_the_schedule_to_rounding(beta_schedule):
+    schedule = Discrete(num_train_timesteps=200, beta_schedule=beta_schedule)
+    alphas = 1 / (1 + (2 * schedule.log_sigmas).exp())
+    torch.testing.assert_close(table_of(alphas).log_sigmas, schedule.log_sigmas, rtol=0, atol=2e-12)
+    torch.testing.assert_close(table_of(alphas.tolist()).log_sigmas, schedule.log_sigmas, rtol=0, atol=2e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give exactly one of alphas_cumprod and schedule"),
+        ({"alphas_cumprod": ALPHAS, "schedule": "vp"}, "give exactly one of alphas_cumprod and schedule"),
+        ({"schedule": "vpp"}, "Did you mean 'vp'"),
+        ({"alphas_cumprod": 0.5}, r"shape \(\): expected \(T,\)"),
+        ({"alphas_cumprod": ALPHAS.flip(0)}, "expected the cumulative product of 1 - beta, decreasing"),
+        ({"alphas_cumprod": 1 - ALPHAS}, "expected the cumulative product of 1 - beta, decreasing"),
+        ({"alphas_cumprod": [0.9, 0.5, 0.0]}, "ends at 0 .*'rescale_betas_zero_snr': True"),
+        (
+            {"schedule": "vp", "prediction": "eps"},
+            "prediction='eps' must be one of epsilon, v, v_prediction,",
+        ),
+        (
+            {"schedule": "linear", "prediction": "v"},
+            "'v' is of unit-variance states: use a schedule of scaling vp",
+        ),
+        ({"schedule": "vp", "shape": (16, 16)}, r"shape=\(16, 16\) must be that of one image, \(C, H, W\)"),
+        ({"schedule": "vp", "labels": 10}, r"net must be callable as net\(x_t, t, classes\)"),
+        ({"schedule": "vp", "labels": -1}, "labels=-1 must be the number of classes"),
+        ({"schedule": "vp", "net": None}, r"net is no network but NoneType: expected net\(x_t, t\)"),
+    ],
+)
+def test_choices_that_make_no_sense(options, message):
+    given = {"net": lambda x_t, t: x_t, "prediction": "epsilon", "shape": (2, 1, 1), **options}
+    with pytest.raises(ValueError, match=message) as caught:
+        seedsbench.denoiser(given.pop("net"), given.pop("prediction"), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_advice_for_a_table_that_ends_at_0_works():
+    betas = [0.1, 0.2, 0.3, 0.4]
+    schedule = {"name": "discrete", "trained_betas": betas, "num_train_timesteps": 4}
+    schedule["rescale_betas_zero_snr"] = True
+    denoiser = seedsbench.denoiser(lambda x_t, t: x_t, "v", schedule=schedule, shape=(2, 1, 1))
+    assert denoiser.schedule.rescale_betas_zero_snr
+
+
+# --- check_denoiser --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    return load_glyphs("edm").denoiser
+
+
+@pytest.mark.parametrize("regime", ["vp", "ve", "iddpm", "edm"])
+def test_nothing_is_found_in_our_own_models(regime):
+    for denoiser in (load_glyphs(regime), load_glyphs(regime).denoiser):
+        assert seedsbench.check_denoiser(denoiser) == []
+        assert seedsbench.check_denoiser(denoiser, labels=0) == []
+    for name in ("gaussian", "gaussian_mixture", "glyphs_finite"):
+        denoiser = registry.build({**registry.load("model", name), "regime": regime}).denoiser
+        assert seedsbench.check_denoiser(denoiser) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_found_in_a_network_that_denoiser_was_told_the_truth_of(kind):
+    denoiser = seedsbench.denoiser(Trained(kind), kind, alphas_cumprod=ALPHAS, shape=(2, 1, 1))
+    assert seedsbench.check_denoiser(denoiser) == []
+
+
+def found(denoiser, labels=10):
+    return {f.what: f for f in seedsbench.check_denoiser(denoiser, shape=(3, 16, 16), labels=labels)}
+
+
+def test_a_noise_prediction_passed_as_denoiser_is_found_and_fatal(glyphs):
+    vp = load_glyphs("vp").denoiser
+
+    def noise(x, sigma, labels):
+        return (x - glyphs(x, sigma, labels)) / expand(sigma, x)
+
+    def velocity(x, sigma, labels):
+        level = expand(sigma, x)
+        return (x / (1 + level**2).sqrt() - glyphs(x, sigma, labels)) * (1 + level**2).sqrt() / level
+
+    class Raw(nn.Module):  # a network of scaled states that is told an index, called as if it were D
+        def __init__(self):
+            super().__init__()
+            self.net = vp.network
+
+        def forward(self, x_t, t, labels):
+            sigma = TABLE.sigma(t.double())
+            x = x_t.double() * (1 + expand(sigma, x_t) ** 2).sqrt()
+            return ((x - vp(x, sigma, labels)) / expand(sigma, x)).float()
+
+    for denoiser in (noise, velocity, Raw(), vp.network):
+        finding = found(denoiser)["prediction"]
+        assert finding.fatal
+        assert "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)" in str(finding)
+
+
+def test_a_score_passed_as_denoiser_is_fatal(glyphs):
+    def score(x, sigma, labels):
+        return (glyphs(x, sigma, labels) - x) / expand(sigma, x) ** 2
+
+    assert found(score)["low noise"].fatal
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.long(), "returned int64"),
+        (lambda d: d + 0j, "returned complex128"),
+        (lambda d: d.flatten(1), "returned (4, 768)"),
+        (lambda d: torch.cat([d, d], 1), "returned (4, 6, 16, 16)"),
+        (lambda d: d.to("meta"), "on meta"),
+        (lambda d: d / 0, "NaN or infinite at sigma=80"),
+        (lambda d: d + "x", "TypeError"),
+    ],
+)
+def test_unusable_answers_are_fatal(glyphs, change, said):
+    (finding,) = found(lambda x, sigma, labels: change(glyphs(x, sigma, labels))).values()
+    assert finding.fatal
+    assert said in finding.detail
+    assert "\n" not in str(finding)
+
+
+def test_milder_mistakes_are_found_and_not_fatal(glyphs):
+    unit = found(lambda x, s, labels: 0.5 + 0.5 * glyphs(2 * (x - 0.5), 2 * s, labels))
+    assert set(unit) == {"size"}
+    assert "[0, 1]" in unit["size"].detail
+    assert set(found(lambda x, s, labels: glyphs(x, s))) == {"labels"}
+    assert set(found(lambda x, s, labels: x / (1 + s**2), labels=0)) == {"sigma"}
+    assert set(found(lambda x, s, labels: 0 * x, labels=0)) == {"variety"}
+    everything = found(lambda x, s, labels: x, labels=0)
+    assert set(everything) == {"high noise", "size"}
+    assert not any(finding.fatal for finding in everything.values())
+
+
+class Training(nn.Module):
+    """The glyph denoiser with a layer that behaves otherwise in training."""
+
+    def __init__(self, glyphs, layer):
+        super().__init__()
+        self.glyphs, self.layer = glyphs, layer
+
+    def forward(self, x, sigma, labels=None):
+        return self.glyphs(x, sigma, labels) + 0.05 * self.layer(
+            torch.ones_like(x) + x / (1 + expand(sigma, x))
+        )
+
+
+@pytest.mark.parametrize(("layer", "what"), [(nn.Dropout(0.5), "determinism"), (nn.BatchNorm2d(3), "batch")])
+def test_training_mode_is_found(glyphs, layer, what):
+    findings = found(Training(glyphs, layer.double()).train())
+    assert "is it in training mode? call .eval()" in findings[what].detail
+    assert what not in found(Training(glyphs, layer).eval())
+
+
+def test_a_range_that_is_none_is_fatal_and_a_shape_must_be_known(glyphs):
+    net = nn.Identity()
+    net.sigma_min, net.sigma_max = 5.0, 1.0
+    (finding,) = seedsbench.check_denoiser(net, shape=(1, 4, 4))
+    assert finding.fatal
+    assert "sigma_min=5, sigma_max=1" in str(finding)
+    with pytest.raises(ValueError, match="does not say of which shape"):
+        seedsbench.check_denoiser(net)

@@ -1,0 +1,161 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import (
+    PRECONDITIONERS,
+    EDMPreconditioner,
+    IDDPMPreconditioner,
+    VPPreconditioner,
+)
+from tests.support.golden import GOLDEN
+
+CASES = json.loads((GOLDEN / "nv_precond_tables.json").read_text())["cases"]
+TABLES = np.load(GOLDEN / "nv_precond_tables.npz")
+LEVELS = torch.tensor([0.025, 0.3, 1.0, 7.0, 90.0], dtype=torch.float64)
+
+
+def golden(case, key):
+    return torch.from_numpy(TABLES[f"{case}/{key}"])
+
+
+def vp(case):
+    settings = CASES[case]["settings"]
+    return VPPreconditioner(settings["beta_d"], settings["beta_min"], epsilon_t=settings["epsilon_t"])
+
+
+# The recursion of iDDPM's table starts from float32 sines, whose last bit differs among processors.
+OF_SINE = 2e-6
+
+
+def iddpm(case):
+    settings = CASES[case]["settings"]
+    return IDDPMPreconditioner(settings["C_1"], settings["C_2"], settings["M"])
+
+
+@pytest.mark.parametrize("case", ["iddpm_default", "iddpm_other"])
+def test_iddpm_levels_and_rounding_equal_the_reference(case):
+    preconditioner = iddpm(case)
+    sigma = golden(case, "sigma_in")
+    table = preconditioner.table("cpu")
+    torch.testing.assert_close(table, golden(case, "u"), rtol=OF_SINE, atol=0)
+    assert torch.equal(preconditioner.index(sigma), golden(case, "index"))
+    rounded = preconditioner.round_sigma(sigma)
+    torch.testing.assert_close(rounded, golden(case, "sigma_rounded"), rtol=OF_SINE, atol=0)
+    assert torch.equal(rounded, table[golden(case, "index")].to(rounded.dtype))
+    assert torch.equal(preconditioner.c_noise(sigma), preconditioner.M - 1.0 - golden(case, "index"))
+
+
+@pytest.mark.parametrize("case", ["vp_default", "vp_other"])
+def test_vp_times_and_levels_equal_the_reference(case):
+    preconditioner = vp(case)
+    sigma = golden(case, "sigma_in")
+    torch.testing.assert_close(
+        preconditioner.sigma(golden(case, "t")), golden(case, "sigma_of_t"), rtol=1e-10, atol=0
+    )
+    torch.testing.assert_close(
+        preconditioner.sigma_inv(sigma), golden(case, "t_of_sigma"), rtol=1e-10, atol=1e-12
+    )
+    assert torch.equal(preconditioner.round_sigma(sigma), golden(case, "sigma_rounded"))
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_sigma_range_equals_the_reference(case):
+    preconditioner = vp(case) if case.startswith("vp") else iddpm(case)
+    settings = CASES[case]["settings"]
+    tolerance = 0 if case.startswith("vp") else OF_SINE
+    expected = (settings["sigma_min"], settings["sigma_max"])
+    assert (preconditioner.sigma_min, preconditioner.sigma_max) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", list(PRECONDITIONERS))
+def test_the_noise_level_can_be_recovered_from_c_noise(name):
+    preconditioner = PRECONDITIONERS[name]
+    sigma = preconditioner.round_sigma(LEVELS)
+    recovered = preconditioner.sigma_of_noise(preconditioner.c_noise(sigma))
+    torch.testing.assert_close(recovered, sigma, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", list(PRECONDITIONERS))
+def test_coefficients_keep_shape_and_dtype(name):
+    preconditioner = PRECONDITIONERS[name]
+    for sigma in (torch.tensor(0.5, dtype=torch.float64), torch.rand(3) + 0.1):
+        for method in ("c_skip", "c_out", "c_in", "c_noise", "round_sigma", "loss_weight", "sigma_of_noise"):
+            value = getattr(preconditioner, method)(sigma)
+            assert (value.shape, value.dtype) == (sigma.shape, sigma.dtype), method
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "iddpm"])
+def test_noise_prediction_has_unit_effective_loss_weight(name):
+    preconditioner = PRECONDITIONERS[name]
+    effective = preconditioner.loss_weight(LEVELS) * preconditioner.c_out(LEVELS) ** 2
+    torch.testing.assert_close(effective, torch.ones_like(LEVELS))
+
+
+def test_edm_effective_loss_weight_is_one_and_the_target_has_unit_variance():
+    edm = EDMPreconditioner(sigma_data=0.7)
+    torch.testing.assert_close(edm.loss_weight(LEVELS) * edm.c_out(LEVELS) ** 2, torch.ones_like(LEVELS))
+    variance = (edm.c_skip(LEVELS) - 1) ** 2 * 0.7**2 + (edm.c_skip(LEVELS) * LEVELS) ** 2
+    torch.testing.assert_close(variance, edm.c_out(LEVELS) ** 2)
+
+
+@pytest.mark.parametrize("name", list(PRECONDITIONERS))
+def test_training_levels_stay_in_range_and_grow_with_u(name):
+    u = torch.linspace(1e-6, 1 - 1e-6, 1001, dtype=torch.float64)
+    sigma = PRECONDITIONERS[name].sample_sigma(u)
+    steps = sigma.diff() if name != "iddpm" else -sigma.diff()
+    assert (steps >= 0).all()
+    if name != "edm":
+        assert sigma.min() >= PRECONDITIONERS[name].sigma_min
+        assert sigma.max() <= PRECONDITIONERS[name].sigma_max * (1 + 1e-6)
+    else:
+        torch.testing.assert_close(sigma[500].log(), torch.tensor(-1.2, dtype=torch.float64))
+
+
+class Recorder(nn.Module):
+    """A network that answers with its input, twice over in the channels, and remembers its arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.seen = []
+
+    def forward(self, x, c_noise, labels):
+        self.seen = [x, c_noise, labels]
+        return torch.cat([x, torch.zeros_like(x)], dim=1) * self.weight
+
+
+@pytest.mark.parametrize("name", list(PRECONDITIONERS))
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_the_denoiser_combines_input_and_network_as_in_table_1(name, shape):
+    preconditioner, network = PRECONDITIONERS[name], Recorder()
+    denoiser = Preconditioned(network, preconditioner, img_channels=3, img_resolution=8, label_dim=4)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    sigma = torch.full(shape, 0.8, dtype=torch.float64)
+    c = {key: getattr(preconditioner, key)(torch.tensor(0.8).double()) for key in ("c_skip", "c_out", "c_in")}
+    expected = (c["c_skip"] + c["c_out"] * c["c_in"]) * x
+    result = denoiser(x, sigma, torch.eye(4)[:2])
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
+    assert result.dtype == torch.float64
+    assert result.requires_grad, "gradients are the caller's affair"
+    assert network.seen[0].dtype == torch.float32
+    assert network.seen[1].shape == shape
+
+
+def test_training_gradients_reach_the_network():
+    network = Recorder()
+    denoiser = Preconditioned(network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=8)
+    denoiser(torch.randn(2, 3, 8, 8), torch.tensor(0.8)).square().mean().backward()
+    assert network.weight.grad is not None
+
+
+def test_labels_of_the_wrong_shape_are_refused():
+    denoiser = Preconditioned(
+        Recorder(), PRECONDITIONERS["edm"], img_channels=3, img_resolution=8, label_dim=4
+    )
+    with pytest.raises(ValueError, match=r"expected one-hot rows of shape \(2, 4\)"):
+        denoiser(torch.randn(2, 3, 8, 8), torch.tensor(0.8), torch.eye(5)[:2])

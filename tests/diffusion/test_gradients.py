@@ -1,0 +1,126 @@
+"""Gradients through `sample`: none unless asked for, and right when asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+import seedsbench
+from seedsbench.denoisers.base import FixedBatch
+from seedsbench.denoisers.embedded import load_glyphs
+from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from tests.support.measure import mixture
+
+START = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2, 1, 1)
+WEIGHT = torch.linspace(1, -0.3, 8, dtype=torch.float64).reshape(4, 2, 1, 1).cos()
+
+
+class Net(nn.Module):
+    """A network of three numbers; any call of it fits. It notes whether gradients are recorded."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.weights, self.seen = nn.Parameter(torch.tensor([0.6, -0.2, 0.1], dtype=dtype)), set()
+
+    def forward(self, x, t, labels=None):
+        self.seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        a, b, c = self.weights
+        return a * x + b * torch.tanh(x) + c
+
+
+def kinds(net):
+    """The network as each kind of denoiser, its noise levels apart."""
+    table = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    preconditioned = Preconditioned(net, PRECONDITIONERS["edm"], img_channels=2, img_resolution=1)
+    return {
+        "module": net,
+        "function": lambda x, sigma, labels: net(x, sigma),
+        "preconditioned": preconditioned,
+        "in threads": FixedBatch(preconditioned, 2),
+        "predicted": seedsbench.denoiser(net, "v", alphas_cumprod=table, shape=(2, 1, 1)),
+    }
+
+
+KINDS = list(kinds(Net()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_are_ordinary_tensors_without_a_graph(kind):
+    net, start = Net(), START.clone().requires_grad_()
+    result = seedsbench.sample(kinds(net)[kind], start, solver="heun", steps=3, return_trajectory=True)
+    for tensor in (result.x, result.trajectory):
+        assert not tensor.requires_grad
+        assert not tensor.is_inference()
+    assert net.seen == {(False, False)}
+    (result.x.requires_grad_() ** 2).sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_by_latents_and_parameters_are_those_of_finite_differences(kind):
+    net = Net()
+    denoiser = kinds(net)[kind]
+
+    def loss(start):
+        run = {"solver": "heun", "sigmas": [3.0, 1.0, 0.3], "gradients": True}
+        return (seedsbench.sample(denoiser, start, **run).x * WEIGHT).sum()
+
+    start = START.clone().requires_grad_()
+    by_start, by_weights = torch.autograd.grad(loss(start), (start, net.weights))
+    step, h = WEIGHT.flip(0), 1e-6
+    slope = (loss(START + h * step) - loss(START - h * step)) / (2 * h)
+    torch.testing.assert_close((by_start * step).sum(), slope.detach(), rtol=1e-6, atol=1e-8)
+    for i in range(3):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                net.weights[i] += sign * h
+            ends.append(loss(START).detach())
+            with torch.no_grad():
+                net.weights[i] -= sign * h
+        torch.testing.assert_close(by_weights[i], (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "vp"])
+def test_every_solver_can_be_differentiated(solver_name, schedule):
+    def loss(start):
+        run = {"solver": solver_name, "steps": 4, "schedule": schedule, "gradients": True}
+        return (seedsbench.sample(mixture(), start, **run).x * WEIGHT).sum()
+
+    start = START.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(start), start)
+    step, h = WEIGHT.flip(0), 1e-6
+    slope = (loss(START + h * step) - loss(START - h * step)) / (2 * h)
+    torch.testing.assert_close((found * step).sum(), slope, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_reach_the_latents_through_an_embedded_network():
+    start = seedsbench.noise.latents(torch.arange(2), (3, 16, 16), seed=0).requires_grad_()
+    run = {"solver": "euler", "steps": 2, "labels": torch.eye(10)[:2]}
+    loss = seedsbench.sample(load_glyphs("edm"), start, gradients=True, **run).x.square().sum()
+    (found,) = torch.autograd.grad(loss, start)
+    assert found.isfinite().all()
+    assert float(found.norm()) > 0
+    assert torch.equal(
+        seedsbench.sample(load_glyphs("edm"), start, gradients=True, **run).x,
+        seedsbench.sample(load_glyphs("edm"), start, **run).x,
+    )
+
+
+def test_gradients_asked_for_are_recorded_whatever_the_mode_around():
+    net = Net()
+    with torch.no_grad():
+        x = seedsbench.sample(net, START, solver="euler", steps=2, gradients=True).x
+    assert x.requires_grad
+
+
+def test_gradients_reach_the_parameters_of_a_diffusers_network():
+    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+    from seedsbench.denoisers.checkpoints.diffusers_folder import DiffusersDenoiser
+    from seedsbench.diffusion.schedule import Discrete
+    from tests.denoisers.test_diffusers_folder import TINY
+
+    unet = diffusers.UNet2DModel(**TINY)
+    start = seedsbench.noise.latents(torch.arange(1), (3, 8, 8), seed=0)
+    run = {"solver": "euler", "steps": 1, "gradients": True}
+    seedsbench.sample(DiffusersDenoiser(unet, "epsilon", Discrete()), start, **run).x.sum().backward()
+    assert all(value.grad is not None for value in unet.parameters())

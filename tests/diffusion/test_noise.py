@@ -1,0 +1,205 @@
+"""Counter-based noise: known answers, distribution, independence, and independence of everything else."""
+
+import hashlib
+import math
+from functools import reduce
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from seedsbench.diffusion.noise import LABELS, LATENTS, STEPS, Philox, latents, random_classes
+from seedsbench.exact import ieee, philox
+from seedsbench.exact.philox import philox4x32, philox_normal, philox_uniform
+from seedsbench.noise import Recorded, Silent
+
+# kat_vectors of the Random123 distribution: counter, key, output of philox4x32_10.
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    (
+        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
+        (0xFFFFFFFF, 0xFFFFFFFF),
+        (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+    ),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "wanted"), KNOWN)
+def test_random123_known_answers(counter, key, wanted):
+    words = philox4x32(tuple(torch.tensor([c]) for c in counter), key)
+    assert tuple(int(w) for w in words) == wanted
+
+
+def plain_normals(indices, n_values, *, seed, stream, draw):
+    """The same numbers by whole arrays and library calls that are exact: frexp, comparisons, selection."""
+    position = torch.arange(-(-n_values // 4))[None, :]
+    counter = position, torch.tensor(draw), torch.tensor(stream), indices[:, None]
+    words = torch.cat(philox4x32(counter, (seed % 2**32, seed >> 32)), 1)
+    half = words.shape[1] // 2
+    series = lambda x, terms: reduce(lambda value, term: value * x + term, reversed(terms))  # noqa: E731
+    mantissa, exponent = torch.frexp((words[:, :half].double() + 0.5) / 2**32)
+    low = mantissa < math.sqrt(0.5)
+    m = torch.where(low, 2 * mantissa, mantissa)
+    s = (m - 1) / (m + 1)
+    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, ieee.LOG_TERMS[:8])
+    quarter = (words[:, half:] + 2**29) >> 30
+    r = ((words[:, half:] - (quarter << 30)).double() + 0.5) / 2**30
+    sin, cos = r * series(r * r, philox.SIN_TERMS), series(r * r, philox.COS_TERMS)
+    turned = [cos, -sin, -cos, sin]
+    cos, sin = (sum(torch.where(quarter == q, turned[(q - k) % 4], 0.0) for q in range(5)) for k in (0, 1))
+    radius = (-2 * log).sqrt()
+    return torch.cat([radius * cos, radius * sin], 1)[:, :n_values]
+
+
+NAMES = [(0, 2, 0), (2**63 + 5, 0x100, 9), (2**64 - 1, 0, 2**32 - 1)]
+
+
+@pytest.mark.parametrize("chunk", [1, 100, philox.CHUNK])
+@pytest.mark.parametrize(("seed", "stream", "draw"), NAMES)
+def test_bits_are_those_of_the_plain_formulas_in_pieces_of_any_size(seed, stream, draw, chunk, monkeypatch):
+    indices = torch.tensor([0, 2**31 + 5, 2**32 - 1])
+    name = {"seed": seed, "stream": stream, "draw": draw}
+    monkeypatch.setattr(philox, "CHUNK", chunk)
+    for n in (3, 60) if chunk == 1 else (7, 3072, 40001):
+        assert torch.equal(philox_normal(indices, n, **name), plain_normals(indices, n, **name))
+
+
+def test_the_numbers_of_earlier_versions():
+    first = philox_normal(torch.tensor([0]), 4, seed=0, stream=2, draw=0)[0]
+    recorded = [1.6116789046773259, -0.8036904028210338, 2.1876532915876603, 0.17559437193425045]
+    assert torch.allclose(first, torch.tensor(recorded, dtype=torch.float64), rtol=5e-16, atol=0)
+    uniforms = philox_uniform(
+        torch.tensor([0, 1, 2**31 + 5, 2**32 - 1, 77]), 150001, seed=1, stream=2, draw=3
+    )
+    assert hashlib.sha256(uniforms.contiguous().numpy().tobytes()).hexdigest()[:16] == "9efc66e78b0c80e6"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_do_not_depend_on_threads(threads):
+    before, indices = torch.get_num_threads(), torch.arange(24)
+    name = {"seed": 3, "stream": 2, "draw": 1}
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(philox_normal(indices, 3072, **name), plain_normals(indices, 3072, **name))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def million():
+    return philox_normal(torch.arange(1000), 1000, seed=11, stream=STEPS, draw=0).numpy()
+
+
+def test_normals_have_normal_moments_and_law(million):
+    z = million.ravel()
+    n = len(z)
+    assert n == 10**6
+    assert abs(z.mean()) < 4 / n**0.5
+    assert abs(z.var() - 1) < 4 * (2 / n) ** 0.5
+    assert abs(stats.skew(z)) < 4 * (6 / n) ** 0.5
+    assert abs(stats.kurtosis(z)) < 4 * (24 / n) ** 0.5
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    assert 4.5 < np.abs(z).max() < 6.8
+
+
+def test_no_correlation_across_samples_positions_draws_streams_or_seeds(million):
+    n = million.size
+    others = [
+        philox_normal(torch.arange(1000), 1000, seed=11, stream=STEPS, draw=1),
+        philox_normal(torch.arange(1000), 1000, seed=11, stream=LATENTS, draw=0),
+        philox_normal(torch.arange(1000), 1000, seed=12, stream=STEPS, draw=0),
+        torch.as_tensor(np.roll(million, 1, axis=0)),
+        torch.as_tensor(np.roll(million, 1, axis=1)),
+        torch.as_tensor(np.roll(million, 500, axis=1)),
+    ]
+    for other in others:
+        for f in (lambda v: v, lambda v: v**2 - 1):  # linear, and in the squares: catches shared radii
+            a, b = f(million).ravel(), f(other.numpy()).ravel()
+            assert abs((a * b).mean() / (a.std() * b.std())) < 5 / n**0.5
+
+
+def test_box_muller_agrees_with_the_library_functions():
+    words = torch.arange(0, 2**32, 2**32 // 4099)
+    from seedsbench.exact.philox import box_muller, uniform
+
+    cos, sin = box_muller(words, words.flip(0))
+    radius, angle = (-2 * uniform(words).log()).sqrt(), 2 * torch.pi * uniform(words.flip(0))
+    assert torch.allclose(cos, radius * angle.cos(), atol=1e-11)
+    assert torch.allclose(sin, radius * angle.sin(), atol=1e-11)
+
+
+def test_uniforms_are_uniform_and_open():
+    u = philox_uniform(torch.arange(500), 500, seed=1, stream=7, draw=0)
+    assert 0 < float(u.min()) < float(u.max()) < 1
+    assert stats.kstest(u.numpy().ravel(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1), (3, 5, 7), (3, 16, 16)])
+def test_a_sample_is_a_function_of_its_index(shape):
+    indices = torch.tensor([9, 3, 2**31 + 5, 0, 77, 4])
+    whole = Philox(indices, shape, seed=5)
+    draws = [whole.normal() for _ in range(3)]
+    for size in (1, 4):
+        for k, part in enumerate(indices.split(size)):
+            alone = Philox(part, shape, seed=5)
+            for draw in draws:
+                assert torch.equal(alone.normal(), draw[k * size : k * size + len(part)])
+
+
+def test_increments_scale_and_streams_differ():
+    q = torch.tensor([1.0, 3.25], dtype=torch.float64)
+    indices = torch.arange(4)
+    one, two = Philox(indices, (2, 1, 1)), Philox(indices, (2, 1, 1))
+    assert torch.equal(one.increment(q[0], q[1]), two.normal() * 1.5)
+    assert torch.equal(two.increment(q[1], q[0]), one.normal() * 1.5)
+    assert (
+        len({float(Philox(indices, (1, 1, 1), stream=s).normal()[0]) for s in (LATENTS, LABELS, STEPS)}) == 3
+    )
+
+
+def test_float32_is_the_float64_draw_rounded():
+    indices = torch.arange(3)
+    fine = Philox(indices, (2, 2, 2)).normal()
+    assert torch.equal(Philox(indices, (2, 2, 2), dtype=torch.float32).normal(), fine.float())
+
+
+def test_recorded_replays_and_says_when_it_runs_out():
+    z = torch.randn(2, 3, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    recorded = Recorded(z.numpy())
+    assert torch.equal(recorded.normal(), z[0])
+    recorded.normal()
+    with pytest.raises(ValueError, match="draw 3 but only 2"):
+        recorded.normal()
+    assert not Silent((1, 1, 1, 1)).normal().any()
+
+
+def test_random_classes_are_even_and_do_not_touch_the_latents():
+    classes = random_classes(torch.arange(20000), 10, seed=0)
+    counts = torch.bincount(classes, minlength=10)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+    assert torch.equal(classes[5:9], random_classes(torch.arange(5, 9), 10, seed=0))
+    assert latents(torch.arange(2), (1, 1, 1), seed=0).shape == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seed_out_of_range(seed):
+    with pytest.raises(ValueError, match="seed"):
+        latents(torch.arange(1), (1, 1, 1), seed=seed)
+
+
+@pytest.mark.gpu
+def test_normals_are_the_same_on_a_gpu():
+    """Uniforms bit for bit; normals but for the root: a CPU's vector library may miss its last bit."""
+    indices = torch.arange(64)
+    names = {"seed": 3, "stream": 1, "draw": 2}
+    uniforms = philox.philox_uniform(indices, 3072, **names)
+    assert torch.equal(philox.philox_uniform(indices.cuda(), 3072, **names).cpu(), uniforms)
+    cpu = Philox(indices, (3, 32, 32)).normal()
+    gpu = Philox(indices, (3, 32, 32), device="cuda").normal().cpu()
+    assert ((gpu - cpu).abs() <= 4 * torch.finfo(torch.float64).eps * cpu.abs()).all()

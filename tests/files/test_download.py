@@ -1,0 +1,363 @@
+"""Downloads against a server on localhost that misbehaves in every way a test can think of. No network."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from seedsbench.cli import fetch as fetch_main
+from seedsbench.files import download as fetching
+from seedsbench.files.download import FetchError, Patience, RemoteFile, cached_path, fetch, record_path
+
+ROOT = Path(__file__).parents[2]
+BODY = bytes(range(256)) * 400
+SHA = hashlib.sha256(BODY).hexdigest()
+QUICK = Patience(attempts=2, timeout=0.3)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET /<behaviour>/<name>; the behaviours are the methods below. Counts requests by path."""
+
+    def __init__(self, counts, *args):
+        self.counts = counts
+        super().__init__(*args)
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.counts[self.path] = self.counts.get(self.path, 0) + 1
+        getattr(self, self.path.split("/")[1])(self.counts[self.path])
+
+    def send(self, body, status=200, length=None):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def ok(self, count):
+        self.send(BODY)
+
+    def truncated(self, count):
+        self.send(BODY[:1000], length=len(BODY))
+
+    def truncated_once(self, count):
+        self.send(BODY[:1000] if count == 1 else BODY, length=len(BODY))
+
+    def corrupted(self, count):
+        self.send(BODY[:-1] + b"?")
+
+    def slow(self, count):
+        time.sleep(1.0)
+
+    def stalls(self, count):
+        self.send(BODY[:1000], length=len(BODY))
+        self.wfile.flush()
+        time.sleep(1.0)
+
+    def missing(self, count):
+        self.send(b"no", 404)
+
+    def error(self, count):
+        self.send(b"oops", 500)
+
+    def error_once(self, count):
+        self.send(b"oops", 500) if count == 1 else self.send(BODY)
+
+    def page(self, count):
+        self.send(b"\n<!DOCTYPE html><html>Please confirm</html>")
+
+    def empty(self, count):
+        self.send(b"")
+
+    def drips(self, count):  # slow enough to be killed half-way, the first time
+        if count > 1:
+            return self.send(BODY)
+        self.send(BODY[:50_000], length=len(BODY))
+        self.wfile.flush()
+        time.sleep(5)
+
+    def leisurely(self, count):  # long enough for a second process to ask meanwhile
+        time.sleep(0.7)
+        self.send(BODY)
+
+
+@pytest.fixture(scope="module")
+def site():
+    counts = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, counts))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.counts = counts
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def remote(site, request):
+    """remote("ok") is a file served that way, under a name no other test uses."""
+
+    def make(behaviour, **entry):
+        name = f"{request.node.name.split('[')[0]}-{behaviour}.pkl"
+        return RemoteFile(f"{site.url}/{behaviour}/{name}", name, **entry)
+
+    return make
+
+
+def leftovers(cache):
+    return sorted(p.name for p in cache.iterdir() if not p.name.endswith(".lock")) if cache.is_dir() else []
+
+
+def refusal(file, **options):
+    """The error, which must be one line that names the address and where to put the file."""
+    with pytest.raises(FetchError) as caught:
+        fetch(file, patience=QUICK, **options)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert file.source in said
+    assert str(cached_path(file)) in said
+    return said
+
+
+def test_a_file_comes_once_and_stays(remote, site):
+    file = remote("ok", sha256=SHA)
+    assert fetch(file) == fetch(file) == fetch(file, offline=True)
+    assert cached_path(file).read_bytes() == BODY
+    assert site.counts[f"/ok/{file.name}"] == 1
+
+
+def test_an_unknown_sha256_is_recorded_at_first_use_and_enforced_after(remote, cache):
+    file = remote("ok")
+    assert fetch(file).sha256 == SHA
+    record = json.loads(record_path(cached_path(file)).read_text())
+    assert (record["sha256"], record["url"], record["bytes"]) == (SHA, file.url, len(BODY))
+    cached_path(file).write_bytes(BODY + b"!")
+    assert "has changed since its first use" in refusal(file)
+    assert cached_path(file).read_bytes() == BODY + b"!"  # it may be somebody's: never overwritten
+    record_path(cached_path(file)).unlink()
+    assert fetch(file, offline=True).sha256 != SHA
+
+
+def test_a_deleted_file_must_come_back_the_same(remote, cache):
+    file = remote("ok")
+    fetch(file)
+    cached_path(file).unlink()
+    assert fetch(file).sha256 == SHA
+    cached_path(file).unlink()
+    record_path(cached_path(file)).write_text(json.dumps({"sha256": "0" * 64}))
+    assert "has changed since its first use" in refusal(file)
+
+
+def test_a_file_with_a_place_of_its_own_goes_there(remote, cache, tmp_path):
+    file = remote("ok", folder=tmp_path / "hub" / "checkpoints")
+    assert str(tmp_path / "hub") in refusal(file, offline=True)
+    assert fetch(file).path == tmp_path / "hub" / "checkpoints" / file.name
+    assert leftovers(cache) == []
+    assert leftovers(tmp_path / "hub" / "checkpoints") == [file.name, f"{file.name}.json"]
+
+
+def test_an_unreadable_record_is_named(remote):
+    file = remote("ok")
+    fetch(file)
+    record_path(cached_path(file)).write_text("{")
+    with pytest.raises(FetchError, match="delete it to record the sha256 anew"):
+        fetch(file)
+
+
+def test_a_pinned_file_that_was_damaged_in_the_cache_is_refused(remote):
+    file = remote("ok", sha256=SHA)
+    fetch(file)
+    cached_path(file).write_bytes(b"rot")
+    assert f"expected {SHA}" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected", "attempts"),
+    [
+        ("truncated", "the connection broke before the whole file had come", 2),
+        ("corrupted", f"expected {SHA}", 2),
+        ("slow", "the server sent nothing for 0.3 s", 2),
+        ("stalls", "the server sent nothing for 0.3 s", 2),
+        ("error", "the server answered 500", 2),
+        ("empty", "an empty file", 2),
+        ("missing", "the server answered 404", 1),
+        ("page", "a web page in its place", 1),
+    ],
+)
+def test_what_cannot_be_had_leaves_nothing_and_says_why(remote, site, cache, behaviour, expected, attempts):
+    file = remote(behaviour, sha256=SHA)
+    assert expected in refusal(file)
+    assert leftovers(cache) == []
+    assert site.counts[f"/{behaviour}/{file.name}"] == attempts
+
+
+@pytest.mark.parametrize("behaviour", ["error_once", "truncated_once"])
+def test_a_passing_fault_is_tried_again(remote, site, cache, behaviour):
+    file = remote(behaviour, sha256=SHA)
+    assert fetch(file, patience=QUICK).sha256 == SHA
+    assert site.counts[f"/{behaviour}/{file.name}"] == 2
+    assert leftovers(cache) == [file.name]
+
+
+def test_no_server_at_all():
+    file = RemoteFile("http://127.0.0.1:9/x.pkl", "x.pkl")
+    assert "no connection (" in refusal(file)
+
+
+FETCH = """
+import sys
+from seedsbench.files.download import Patience, RemoteFile, fetch
+print(fetch(RemoteFile(sys.argv[1], "shared.pkl"), patience=Patience(timeout=20)).sha256)
+"""
+
+
+def process(url):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FETCH, url]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_download_leaves_a_partial_file_that_the_next_run_replaces(site, cache):
+    url = f"{site.url}/drips/shared.pkl"
+    child = process(url)
+
+    def part():
+        return sum(path.stat().st_size for path in cache.glob(".shared.pkl.partial/*"))
+
+    deadline = time.monotonic() + 15
+    while not part() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert 0 < part() < len(BODY)
+    assert not (cache / "shared.pkl").exists()
+    assert fetch(RemoteFile(url, "shared.pkl", sha256=SHA), patience=QUICK).sha256 == SHA
+    assert leftovers(cache) == ["shared.pkl"]
+
+
+def test_others_may_read_what_was_downloaded_and_a_link_in_its_way_is_no_way_out(remote, cache, tmp_path):
+    file, other = remote("ok"), tmp_path / "elsewhere"
+    other.mkdir()
+    cache.mkdir()
+    (cache / f".{file.name}.partial").symlink_to(other)
+    with pytest.raises(FetchError, match=r"cannot write to .*File exists"):
+        fetch(file, patience=QUICK)
+    assert list(other.iterdir()) == []
+    (cache / f".{file.name}.partial").unlink()
+    assert fetch(file).path.stat().st_mode & 0o777 == 0o644
+
+
+def test_two_processes_download_once(site):
+    url = f"{site.url}/leisurely/shared.pkl"
+    children = [process(url), process(url)]
+    assert [child.communicate(timeout=30)[0].strip() for child in children] == [SHA, SHA]
+    assert site.counts["/leisurely/shared.pkl"] == 1
+
+
+def test_offline_never_touches_the_network(monkeypatch):
+    monkeypatch.setattr(fetching, "_download", lambda *_: pytest.fail("the network was touched"))
+    file = RemoteFile("https://example.org/a.pkl", "a.pkl")
+    assert "offline=true and a.pkl is not in the cache" in refusal(file, offline=True)
+    cached_path(file).parent.mkdir()
+    cached_path(file).write_bytes(BODY)  # put there by hand
+    assert fetch(file, offline=True).sha256 == SHA
+
+
+def test_a_file_only_people_can_get_says_where():
+    file = RemoteFile(None, "a.npz", page="https://example.org/folder")
+    assert "cannot be downloaded by a program" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://example.org/a", "http://example.org/a", "a.pkl", "https:///a"]
+)
+def test_only_https_or_a_pinned_or_local_http(url):
+    with pytest.raises(ValueError, match="use an https:// address"):
+        RemoteFile(url, "a.pkl")
+
+
+def test_http_is_fine_with_a_pinned_sha256():
+    assert RemoteFile("http://example.org/a", "a.pkl", sha256=SHA).url
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", ".."])
+def test_a_name_stays_in_the_cache(name):
+    with pytest.raises(ValueError, match="no name for a file in the cache"):
+        RemoteFile("https://example.org/a", name)
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", "G" * 64, "A" * 64])
+def test_a_sha256_is_64_digits(sha256):
+    with pytest.raises(ValueError, match="64 lower-case hex digits"):
+        RemoteFile("https://example.org/a", "a", sha256=sha256)
+
+
+def test_a_cache_that_cannot_be_written(remote, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(FetchError, match="set SEEDSBENCH_CACHE"):
+        fetch(remote("ok"), patience=QUICK)
+
+
+def command(*arguments):
+    """Exit code of seedsbench-fetch."""
+    with pytest.raises(SystemExit) as caught:
+        fetch_main.main(list(arguments))
+    return caught.value.code
+
+
+def test_the_command_fetches_each_file_once(site, capsys, cache):
+    urls = [f"model.files.{regime}.url={site.url}/ok/w.pkl" for regime in ("vp", "ve", "edm")]
+    given = ["-m", "model=cifar10_cond", "regime=vp,edm", f"model.reference.url={site.url}/ok/r.npz", *urls]
+    assert command(*given) == 0
+    assert leftovers(cache) == ["r.npz", "r.npz.json", "w.pkl", "w.pkl.json"]
+    assert site.counts["/ok/w.pkl"] == 1
+    assert SHA in capsys.readouterr().out
+
+
+def test_the_command_offline_names_every_missing_file(capsys):
+    assert command("model=cifar10_cond", "regime=vp", "offline=true") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(line.startswith("seedsbench-fetch: offline=true and ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model=cifar"], "unknown model 'cifar'"),
+        (["model=imagenet64", "regime=vp"], "no weights for regime=vp: use regime=edm"),
+        (["model=file"], "add model.path="),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments, expected, capsys):
+    assert command(*arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert expected in said
+    assert "\n" not in said
+
+
+def test_the_command_needs_no_torch():
+    code = "from seedsbench.cli.fetch import main; main(['model=cifar10_cond', 'dry_run=true'])"
+    show = f"{code}\nimport sys; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr

@@ -1,0 +1,451 @@
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedsbench import metrics
+from seedsbench.metrics import base, moments
+from tests.support.golden import golden
+from tests.support.parity import fid_gaussians, kernel_of, plain_moments
+
+FID_CASES = sorted(c for c in golden("metrics_fid").cases)
+IS_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("is_") and "splits" in c)
+KID_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("kid_"))
+PRC_CASES = sorted(c for c in golden("metrics_is_kid_prc").cases if c.startswith("prc_"))
+KERNELS = golden("metrics_kernels")
+# Left out: the four cases on 200 x 1008 logits, whose 0.7 MB of noise tests nothing that these do not.
+SHUFFLED = sorted(c for c in KERNELS.cases if c.startswith("is_"))
+MORE_KID = sorted(c for c in KERNELS.cases if c.startswith("kid_"))
+MORE_PRC = sorted(c for c in KERNELS.cases if c.startswith("prc_"))
+
+
+def normal(*shape, seed=0):
+    return torch.as_tensor(np.random.default_rng(seed).standard_normal(shape))
+
+
+def gaussians(case):
+    return fid_gaussians(golden("metrics_fid"), case)
+
+
+def test_the_golden_cases_are_all_there():
+    assert (len(FID_CASES), len(IS_CASES), len(KID_CASES), len(PRC_CASES)) == (19, 4, 6, 9)
+    assert (len(SHUFFLED), len(MORE_KID), len(MORE_PRC)) == (4, 21, 3)
+
+
+# Frechet distance
+
+
+@pytest.mark.parametrize("case", [c for c in FID_CASES if not c.endswith("d2048")])
+def test_frechet_distance_agrees_with_references(case):
+    value = metrics.frechet_distance(*gaussians(case))
+    for name in ("fid_sym", "fid_eig", "fid_sqrtm"):
+        assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in FID_CASES if c.endswith("d2048")])
+def test_frechet_distance_agrees_with_references_at_inception_size(case):
+    value = metrics.frechet_distance(*gaussians(case))
+    for name in ("fid_sym", "fid_eig", "fid_sqrtm"):
+        assert value == pytest.approx(float(golden("metrics_fid").array(case, name)), rel=1e-6)
+
+
+def test_large_problems_agree_with_small_ones_whichever_factor_exists(monkeypatch):
+    module = import_module("seedsbench.metrics.fid")
+    cases = ["d64_full", "d64_rank20", "features_n20_25_d64", "d16_rank1_vs_full", "d16_zero_sigma"]
+    cases += ["d16_both_zero", "d16_orthogonal_support", "d16_identical", "d16_illcond"]
+    small = [metrics.frechet_distance(*gaussians(case)) for case in cases]
+    monkeypatch.setattr(module, "LARGE", 1)
+    for case, value in zip(cases, small, strict=True):
+        assert metrics.frechet_distance(*gaussians(case)) == pytest.approx(value, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 20, 63, 64, 65])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_few_samples_of_a_large_problem_are_scored_to_rounding(monkeypatch, n, copies):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", 1)
+    spread = torch.logspace(0, -3, 64, dtype=torch.float64)
+    rows = (normal(n, 64) * spread).repeat(copies, 1)
+    mu, cov = plain_moments(normal(500, 64, seed=1) * spread)
+    # The eigenvalues of the product, of a root never multiplied out, less the zero that centring leaves.
+    root = (rows - rows.mean(0)) / (len(rows) - 1) ** 0.5
+    inner = torch.linalg.eigvalsh(root @ torch.as_tensor(cov) @ root.T).sort().values[-min(64, n - 1) :]
+    wanted = float((rows.mean(0) - torch.as_tensor(mu)).square().sum() + root.square().sum())
+    wanted += float(np.trace(cov)) - 2 * float(inner.sqrt().sum())
+    few = plain_moments(rows)
+    assert metrics.frechet_distance(*few, mu, cov) == pytest.approx(wanted, rel=1e-8)
+    assert metrics.frechet_distance(mu, cov, *few) == pytest.approx(wanted, rel=1e-8)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 63, 64, 65, 130, 190])
+def test_a_covariance_of_low_rank_has_a_factor_of_as_many_columns(rank):
+    module = import_module("seedsbench.metrics.fid")
+    root = normal(200, rank)
+    matrix = root @ root.T
+    factor = module._factor(matrix)
+    assert factor.shape == (200, rank)
+    assert float((factor @ factor.T - matrix).abs().max()) <= 1e-12 * float(matrix.abs().max())
+
+
+def test_singular_covariances_stored_in_float32_are_scored_to_its_rounding(monkeypatch):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", 1)
+    first, second = (plain_moments(normal(n, 64, seed=n)) for n in (20, 30))
+    exact = metrics.frechet_distance(*first, *second)
+    rounded, other = ((mu, cov.astype(np.float32)) for mu, cov in (first, second))
+    assert metrics.frechet_distance(*rounded, *second) == pytest.approx(exact, rel=1e-4)
+    assert metrics.frechet_distance(*rounded, *other) == pytest.approx(exact, rel=1e-4)
+    assert metrics.frechet_distance(*rounded, *rounded) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_frechet_distance_of_scalars_is_the_known_formula():
+    assert metrics.frechet_distance(1.0, 4.0, 3.0, 9.0) == pytest.approx(4.0 + 1.0)
+
+
+def test_frechet_distance_is_symmetric_and_zero_for_equal_gaussians():
+    mu1, cov1, mu2, cov2 = gaussians("d16_full_0")
+    there, back = (
+        metrics.frechet_distance(mu1, cov1, mu2, cov2),
+        metrics.frechet_distance(mu2, cov2, mu1, cov1),
+    )
+    assert there == pytest.approx(back, rel=1e-12)
+    assert 0.0 <= metrics.frechet_distance(mu1, cov1, mu1, cov1) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("gaussians", "message"),
+    [
+        (([0.0, 0.0], np.eye(3), [0.0, 0.0], np.eye(2)), "first mean and covariance have shapes"),
+        (([0.0, 0.0], np.eye(2), [0.0], np.eye(1)), "2 and 1 features"),
+        (([0.0, np.nan], np.eye(2), [0.0, 0.0], np.eye(2)), r"first mean is not finite at \[1\]"),
+        (([0.0, 0.0], np.eye(2), [0.0, 0.0], [[1, np.inf], [0, 1]]), "second covariance is not finite"),
+        (([0.0, 0.0], np.eye(2), [0.0, 0.0], [[1, 0.5], [0, 1]]), "not symmetric"),
+        (([0.0, 0.0], [[1, 0], [0, -1]], [0.0, 0.0], np.eye(2)), "eigenvalue -1"),
+    ],
+)
+@pytest.mark.parametrize("large", [1, 1024])
+def test_frechet_distance_refuses_what_is_no_gaussian(monkeypatch, gaussians, message, large):
+    monkeypatch.setattr(import_module("seedsbench.metrics.fid"), "LARGE", large)
+    with pytest.raises(ValueError, match=message):
+        metrics.frechet_distance(*gaussians)
+
+
+# Moments
+
+
+def test_moments_agree_with_float64_to_rounding():
+    features = normal(2000, 64) + 3.0
+    sums = metrics.MomentSum(64, 2000, 128.0)
+    sums.update(features)
+    exact = sums.moments()
+    mu, sigma = plain_moments(features)
+    assert sums.bits == 16
+    assert np.abs(exact.mu - mu).max() < sums.step / 2
+    assert np.abs(exact.sigma - sigma).max() < 6 * sums.step / np.sqrt(6 * 2000)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.5])
+def test_rounding_of_features_changes_fid_by_less_than_one_in_a_million(shift):
+    mix = torch.eye(64, dtype=torch.float64) + 0.3 * normal(64, 64, seed=5) / 8
+    first, second = normal(2000, 64, seed=1) @ mix, normal(2000, 64, seed=2) @ mix + shift
+    fid = metrics.FID(64, 2000, 128.0)
+    fid.update(first, None, torch.arange(2000))
+    reference = moments.Moments(2000, *plain_moments(second))
+    plain = metrics.frechet_distance(*plain_moments(first), reference.mu, reference.sigma)
+    assert fid.compute(reference)["fid"] == pytest.approx(plain, rel=1e-6)
+
+
+def test_moments_survive_a_mean_far_larger_than_the_spread():
+    features = torch.round(normal(500, 4) * 8) / 1024 + 60.0
+    sums = metrics.MomentSum(4, 50_000, 64.0)
+    sums.update(features)
+    assert sums.bits == 17
+    mu, sigma = plain_moments(features - 60.0)
+    np.testing.assert_allclose(sums.moments().sigma, sigma, rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(sums.moments().mu - 60.0, mu, rtol=1e-9)
+
+
+def test_extreme_features_do_not_overflow():
+    features = torch.tensor([[64.0, -64.0]]).repeat(50_000, 1)
+    features[::2] *= -1
+    sums = metrics.MomentSum(2, 50_000, 64.0)
+    sums.update(features)
+    expected = 4096.0 * 50_000 / 49_999
+    np.testing.assert_allclose(
+        sums.moments().sigma, [[expected, -expected], [-expected, expected]], rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[0.0, 1.0], [0.0, float("nan")]], "row 1, column 1 is nan"),
+        ([[0.0, -9.0]], "column 1 is -9.0, beyond the bound 8"),
+        ([[0.0, 1.0]] * 5, "5 samples are more than n_max 4"),
+        ([[0.0, 1.0, 2.0]], r"shape \(1, 3\); expected \(n, 2\)"),
+    ],
+)
+def test_moments_refuse_what_they_cannot_sum_exactly(rows, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.MomentSum(2, 4, 8.0).update(torch.tensor(rows))
+
+
+def test_moments_refuse_wrong_settings():
+    with pytest.raises(ValueError, match="bound nan"):
+        metrics.MomentSum(2, 4, float("nan"))
+    with pytest.raises(ValueError, match="n_max 0"):
+        metrics.MomentSum(2, 0, 1.0)
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.MomentSum(2, 4, 8.0).moments()
+
+
+# Independence of batches, order and ranks: every streaming metric, bit for bit
+
+N, D, K = 60, 5, 7
+FEATURES, LOGITS = normal(N, D, seed=3).float(), 3 * normal(N, K, seed=4).float()
+REAL = normal(50, D, seed=6)
+REFERENCE = moments.Moments(50, *plain_moments(REAL))
+# How each accumulator of the Scorer is made and scored.
+STREAMING = {
+    "fid": (lambda: metrics.FID(D, N, 16.0), lambda fid: fid.compute(REFERENCE)),
+    "is": (lambda: metrics.InceptionScore(N, K, splits=4), lambda score: score.compute()),
+    "table": (
+        lambda: metrics.FeatureTable(N, D),
+        lambda table: (
+            metrics.kernel_distance(table.complete(), REAL, subsets=5, subset_size=20),
+            metrics.precision_recall(REAL, table.complete(), k=3),
+        ),
+    ),
+}
+
+
+def stream(metric, order):
+    for batch in order:
+        where = torch.as_tensor(batch, dtype=torch.int64)
+        metric.update(FEATURES[where], LOGITS[where], where)
+    return metric
+
+
+def add(metric, other):
+    getattr(metric, "sums", metric).add(getattr(other, "sums", other).state())
+
+
+@pytest.mark.parametrize("name", STREAMING)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(order=st.permutations(range(N)), cuts=st.lists(st.integers(0, N), max_size=6), rank=st.integers(0, N))
+def test_scores_do_not_depend_on_batches_order_or_ranks(name, order, cuts, rank):
+    make, score = STREAMING[name]
+    whole = score(stream(make(), [range(N)]))
+    batches = np.split(np.array(order), sorted(cuts))
+    a, b = stream(make(), batches[: rank % len(batches)]), stream(make(), batches[rank % len(batches) :])
+    add(a, b)
+    assert score(a) == whole
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_adding_is_associative_and_commutes(name):
+    make, score = STREAMING[name]
+    parts = [range(0, 11), range(11, 40), range(40, N)]
+
+    def rank(i):
+        return stream(make(), [parts[i]])
+
+    left, right, inner = rank(0), rank(2), rank(1)
+    add(left, rank(1))
+    add(left, rank(2))
+    add(inner, rank(0))
+    add(right, inner)
+    assert score(left) == score(right)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads():
+    make, score = STREAMING["table"]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = [
+            score(stream(make(), [range(N)])),
+            metrics.frechet_distance(*gaussians("d64_full")),
+        ]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert two[0] == score(stream(make(), [range(N)]))
+    assert two[1] == metrics.frechet_distance(*gaussians("d64_full"))
+
+
+@pytest.mark.parametrize("name", ["is", "table"])
+def test_a_missing_sample_is_not_scored_over(name):
+    make, score = STREAMING[name]
+    with pytest.raises(ValueError, match="sample"):
+        score(stream(make(), [range(N - 1)]))
+
+
+@pytest.mark.parametrize("name", ["is", "table"])
+def test_a_sample_index_out_of_range_is_named(name):
+    metric = STREAMING[name][0]()
+    with pytest.raises(ValueError, match=f"sample index {N}"):
+        metric.update(FEATURES[:1], LOGITS[:1], torch.tensor([N]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", STREAMING)
+def test_scores_of_features_on_a_gpu_have_the_same_bits(name):
+    make, score = STREAMING[name]
+    metric = make()
+    for start in range(0, N, 16):
+        where = torch.arange(start, min(start + 16, N)).cuda()
+        metric.update(FEATURES.cuda()[where], LOGITS.cuda()[where], where)
+    assert score(metric) == score(stream(make(), [range(N)]))
+
+
+# Inception score
+
+
+@pytest.mark.parametrize("case", IS_CASES)
+def test_inception_score_agrees_with_reference(case):
+    data = golden("metrics_is_kid_prc")
+    logits = data.tensor(case.split("_splits")[0] + "_logits", "logits")
+    mean, std = metrics.inception_score(logits, splits=data.cases[case]["splits"])
+    assert mean == pytest.approx(float(data.array(case, "mean")), rel=1e-8)
+    assert std == pytest.approx(float(data.array(case, "std")), rel=1e-8, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", SHUFFLED)
+def test_inception_score_agrees_with_reference_when_it_shuffles_first(case):
+    data, settings = golden("metrics_is_kid_prc"), KERNELS.cases[case]
+    logits = data.tensor(case.split("_splits")[0] + "_logits", "logits")
+    order = np.random.RandomState(settings["rng_seed"]).permutation(len(logits))
+    mean, std = metrics.inception_score(logits[order], splits=settings["splits"])
+    assert mean == pytest.approx(float(KERNELS.array(case, "mean")), rel=1e-8)
+    assert std == pytest.approx(float(KERNELS.array(case, "std")), rel=1e-8)
+
+
+def test_inception_score_is_one_for_equal_and_k_for_certain_balanced_classes():
+    assert metrics.inception_score(torch.zeros(30, 5), splits=3)[0] == pytest.approx(1.0, abs=1e-10)
+    certain = 1e6 * torch.eye(5)[torch.arange(30) % 5]
+    assert metrics.inception_score(certain, splits=3) == pytest.approx((5.0, 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("logits", "splits", "message"),
+    [
+        (torch.zeros(9, 3), 10, "9 samples cannot fill 10 splits"),
+        (torch.full((9, 3), float("nan")), 1, "row 0, column 0 is nan"),
+        (torch.zeros(9), 1, "expected a matrix"),
+    ],
+)
+def test_inception_score_refuses_bad_logits(logits, splits, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.inception_score(logits, splits=splits)
+
+
+def test_inception_score_without_a_classifier_says_so():
+    with pytest.raises(ValueError, match="this extractor gives none"):
+        metrics.InceptionScore(20, 3).update(FEATURES, None, torch.arange(20))
+
+
+# Kernel distance, precision and recall
+
+
+@pytest.mark.parametrize("case", KID_CASES)
+def test_kernel_distance_agrees_with_reference(case):
+    data = golden("metrics_is_kid_prc")
+    x, y = (data.tensor(data.cases[case]["features"], side) for side in "xy")
+    indices = data.array(case, "idx_x"), data.array(case, "idx_y")
+    mean, std = metrics.kernel_distance(x, y, indices=indices)
+    assert mean == pytest.approx(float(data.array(case, "mean")), rel=1e-6)
+    assert std == pytest.approx(float(data.array(case, "std")), rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", MORE_KID)
+def test_kernel_distance_agrees_with_reference_for_other_kernels(case):
+    settings = KERNELS.cases[case]
+    features = KERNELS if settings["features"] == "features_b" else golden("metrics_is_kid_prc")
+    x, y = (features.tensor(settings["features"], side) for side in "xy")
+    indices = KERNELS.array(case, "idx_x"), KERNELS.array(case, "idx_y")
+    mean, std = metrics.kernel_distance(x, y, indices=indices, kernel=kernel_of(settings))
+    # The Gaussian kernel of 2048 features is 1e-9 or so: differences of numbers near zero, no smaller ones.
+    assert mean == pytest.approx(float(KERNELS.array(case, "mean")), rel=1e-6)
+    assert std == pytest.approx(float(KERNELS.array(case, "std")), rel=1e-6, abs=1e-12)
+
+
+def test_kernel_distance_is_unbiased_and_sees_a_shift():
+    x, y = normal(400, 8, seed=1), normal(400, 8, seed=2)
+    mean, std = metrics.kernel_distance(x, y, subsets=40, subset_size=100)
+    assert abs(mean) < std
+    assert metrics.kernel_distance(x, y + 1.0, subsets=10, subset_size=100)[0] > 10 * std
+
+
+def test_kernel_distance_subsets_follow_the_seed():
+    x, y = normal(60, 4, seed=1), normal(60, 4, seed=2)
+    scores = [metrics.kernel_distance(x, y, 3, 20, seed=seed) for seed in (0, 0, 1)]
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize("size", [1, 61])
+def test_kernel_distance_refuses_subsets_it_cannot_draw(size):
+    with pytest.raises(ValueError, match="use at least 1 subset of 2 to 60"):
+        metrics.kernel_distance(normal(60, 4), normal(70, 4), 3, size)
+
+
+@pytest.mark.parametrize("case", PRC_CASES)
+def test_precision_and_recall_agree_with_references(case):
+    data = golden("metrics_is_kid_prc")
+    group, x = data.cases[case]["generated"].split("/")
+    y = data.cases[case]["real"].split("/")[1]
+    found = metrics.precision_recall(
+        data.tensor(group, y), data.tensor(group, x), k=data.cases[case]["prc_neighborhood"]
+    )
+    for name, value in found.items():
+        assert value == pytest.approx(float(data.array(case, f"prdc_{name}")), rel=1e-9)
+    assert found["precision"] == pytest.approx(float(data.array(case, "precision")), rel=1e-6)
+    assert found["recall"] == pytest.approx(float(data.array(case, "recall")), rel=1e-6)
+
+
+@pytest.mark.parametrize("case", MORE_PRC)
+def test_precision_and_recall_agree_with_references_on_as_many_samples_as_features(case):
+    fake, real = (KERNELS.tensor("features_b", side) for side in "xy")
+    found = metrics.precision_recall(real, fake, k=KERNELS.cases[case]["prc_neighborhood"])
+    for name, value in found.items():
+        assert value == pytest.approx(float(KERNELS.array(case, f"prdc_{name}")), rel=1e-9)
+
+
+def test_identical_sets_lie_inside_each_other_ties_included():
+    x = 0.1 * normal(200, 33)
+    found = metrics.precision_recall(x, x.clone(), k=3)
+    assert found == {"precision": 1.0, "recall": 1.0, "density": pytest.approx(4 / 3), "coverage": 1.0}
+
+
+def test_far_sets_share_nothing_and_blocks_do_not_matter(monkeypatch):
+    x, y = normal(40, 4, seed=1), normal(50, 4, seed=2)
+    assert set(metrics.precision_recall(x, y + 100.0).values()) == {0.0}
+    whole = metrics.precision_recall(x, y + 0.5)
+    # The package's name `precision_recall` is the function; import_module finds the module.
+    module = import_module("seedsbench.metrics.precision_recall")
+    monkeypatch.setattr(module, "BLOCK_ENTRIES", 120)
+    assert metrics.precision_recall(x, y + 0.5) == whole
+
+
+@pytest.mark.parametrize("k", [0, 40])
+def test_precision_recall_refuses_neighbours_that_do_not_exist(k):
+    with pytest.raises(ValueError, match="use 1 to 39"):
+        metrics.precision_recall(normal(40, 4), normal(50, 4), k=k)
+
+
+@pytest.mark.parametrize("make", [metrics.kernel_distance, metrics.precision_recall])
+def test_features_of_different_width_are_refused(make):
+    with pytest.raises(ValueError, match="4 and 5 columns"):
+        make(normal(40, 4), normal(50, 5))
+
+
+def test_a_feature_table_names_what_is_wrong():
+    table = base.FeatureTable(4, 2)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); expected \(2, 2\)"):
+        table.update(torch.zeros(2, 3), None, torch.arange(2))
+    table.update(torch.ones(2, 2), None, torch.arange(2))
+    with pytest.raises(ValueError, match="2 of 4 samples were not scored, the first has index 2"):
+        table.complete()

@@ -1,0 +1,237 @@
+"""The house plan, walked: imports one way, sizes, no hidden randomness, a light command line."""
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "seedsbench"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in MODULES}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+# What each part may import of the package, itself apart. Parts not listed: see the test.
+ALLOWED = {
+    "checks": set(),
+    "exact": set(),
+    "files": {"checks"},
+    "tracking": {"checks", "files", "report"},
+    "registry": {"checks"},
+    "diffusion": {"checks", "exact"},
+    "solvers": {"checks", "diffusion"},
+    "data": {"checks", "exact", "diffusion"},
+    "metrics": {"checks", "data", "diffusion", "exact", "files"},
+    "denoisers": {"checks", "data", "diffusion", "exact", "files"},
+    "training": {"checks", "data", "denoisers", "diffusion", "files", "metrics"},
+    "noise": {"diffusion"},
+    "analytic": {"denoisers"},
+    "api": {"checks", "data", "denoisers", "diffusion", "registry", "solvers"},
+    "own": {"denoisers", "diffusion", "registry"},
+    "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
+    | {"solvers"},
+    "report": set(),
+    "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
+    "cli": {"bench", "checks", "denoisers", "files", "metrics", "registry", "report", "tracking"},
+    "__main__": {"cli"},
+    "__init__": {"analytic", "api", "metrics", "noise", "own"},
+}
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(tree):
+    """Dotted names a module imports anywhere, `from seedsbench import x` as seedsbench.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "seedsbench":
+                yield from (f"seedsbench.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def import_graph():
+    graph = defaultdict(set)
+    for path, tree in TREES.items():
+        names = [name.split(".") for name in imported(tree)]
+        graph[part_of(path)] |= {name[1] for name in names if name[0] == "seedsbench" and len(name) > 1}
+    return {part: names - {part, "__version__"} for part, names in graph.items()}
+
+
+def test_imports_go_one_way():
+    for part, names in import_graph().items():
+        assert part in ALLOWED, f"seedsbench/{part} is new: say in ALLOWED what it may import"
+        assert names <= ALLOWED[part], f"seedsbench/{part} must not import {sorted(names - ALLOWED[part])}"
+
+
+def test_the_allowed_imports_hold_no_circle():
+    depth = {}
+
+    def depth_of(part, above=()):
+        assert part not in above, f"circle: {' -> '.join([*above, part])}"
+        if part not in depth:
+            depth[part] = 1 + max((depth_of(below, (*above, part)) for below in ALLOWED[part]), default=0)
+        return depth[part]
+
+    for part in ALLOWED:
+        depth_of(part)
+
+
+def test_modules_within_a_part_import_no_circle():
+    graph = {}
+    for path, tree in TREES.items():
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = {other for other in imported(tree) if other != name}
+    done = set()
+
+    def visit(name, above):
+        assert name not in above, f"circle: {' -> '.join([*above, name])}"
+        if name in graph and name not in done:
+            for below in graph[name]:
+                visit(below, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        if name != "seedsbench":  # its imports are deferred
+            visit(name, ())
+
+
+def test_report_and_tracking_name_no_torch_and_no_hydra():
+    for path, tree in TREES.items():
+        if part_of(path) in ("report", "tracking", "checks"):
+            heavy = {name.split(".")[0] for name in imported(tree)} & {"torch", "hydra", "omegaconf"}
+            assert not heavy, f"{relative(path)} imports {heavy}"
+
+
+def loaded_by(code):
+    """Top-level modules in sys.modules after running code in a fresh interpreter."""
+    show = "import sys; print(' '.join(sorted({m.split('.')[0] for m in sys.modules})))"
+    command = [sys.executable, "-c", f"{code}\n{show}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_the_report_runs_without_torch_or_hydra():
+    assert not loaded_by("import seedsbench.report.main") & {"torch", "hydra", "omegaconf"}
+
+
+def test_importing_the_package_is_cheap():
+    assert not loaded_by("import seedsbench") & {"torch", "hydra", "numpy", "pandas", "matplotlib"}
+
+
+def test_help_imports_no_torch():
+    command = [sys.executable, "-X", "importtime", "-m", "seedsbench", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "hydra" in modules
+    assert not modules & {"torch", "scipy", "pandas", "matplotlib"}
+    assert "seeds3_asreleased" in result.stdout
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_modules_and_functions_are_short(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= 400, f"{lines} lines: split it"
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, FUNCTIONS):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 80, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.stat().st_size], ids=relative)
+def test_modules_and_public_names_are_documented(path):
+    tree = TREES[path]
+    assert ast.get_docstring(tree), "a module opens with what it is"
+    for node in tree.body:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_public_signatures_are_annotated():
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, FUNCTIONS) or (node.name.startswith("_") and node.name != "__init__"):
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+            assert not bare, f"{relative(path)}: {node.name}({', '.join(bare)}) lacks annotations"
+            assert node.returns is not None, f"{relative(path)}: {node.name} lacks a return annotation"
+
+
+def test_no_keyword_pass_through():
+    documented = {("seedsbench/api.py", "solver"), ("seedsbench/registry.py", "configured")}
+    documented |= {("seedsbench/api.py", "load_denoiser")}  # **hints, as design.md names it
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, FUNCTIONS) and node.args.kwarg is not None:
+                assert (relative(path), node.name) in documented, f"{relative(path)}: {node.name}(**...)"
+
+
+DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal"}
+DRAWS |= {"bernoulli", "multinomial", "manual_seed", "seed", "Generator", "default_rng"}
+
+
+def dotted(node):
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_noise_comes_from_one_place(path):
+    if relative(path) == "seedsbench/diffusion/noise.py" or part_of(path) == "training":
+        return
+    for node in ast.walk(TREES[path]):
+        name = dotted(node)
+        drawn = name[:1] == ["torch"] and name[-1] in DRAWS
+        assert not drawn, f"line {node.lineno}: {'.'.join(name)}: use diffusion.noise"
+        assert name[:2] not in (["np", "random"], ["numpy", "random"]), f"line {node.lineno}: numpy's random"
+    assert "random" not in {name.split(".")[0] for name in imported(TREES[path])}
+
+
+def test_solver_files_are_short_and_share_no_run_of_six_lines():
+    """Blank lines, comments and imports apart: what two solvers share has one place of its own."""
+    places = defaultdict(set)
+    for path in MODULES:
+        if part_of(path) != "solvers":
+            continue
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 250, f"{relative(path)} has {len(lines)} lines"
+        imports = {
+            number
+            for node in ast.walk(TREES[path])
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        kept = [line.strip() for number, line in enumerate(lines, 1) if number not in imports]
+        kept = [line for line in kept if line and not line.startswith("#")]
+        for start in range(len(kept) - 5):
+            places["\n".join(kept[start : start + 6])].add(path.name)
+    shared = {run: names for run, names in places.items() if len(names) > 1}
+    assert not shared, "\n".join(f"{sorted(names)} share:\n{run}" for run, names in shared.items())
+
+
+GRADIENTS = {"no_grad", "enable_grad", "inference_mode", "set_grad_enabled", "requires_grad_", "detach"}
+
+
+def test_solvers_evaluate_nothing_but_the_process():
+    for path, tree in TREES.items():
+        if part_of(path) == "solvers":
+            names = {name for name in imported(tree) if name.startswith("seedsbench.")}
+            assert not any("denoiser" in name for name in names)
+            named = {name for node in ast.walk(tree) for name in dotted(node)}
+            assert not named & GRADIENTS, f"{relative(path)}: gradients are the caller's affair"

@@ -1,0 +1,108 @@
+"""What of the benchmarks is not timing: options, commands, sections, whose turn it is, the cost model."""
+
+import importlib
+import shlex
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+# Options of each that are not its defaults: all of them between them but --help.
+CHANGED = {
+    "memory": "--quick --write",
+    "metrics": "--rounds 5 --threads 1",
+    "networks": "adm ddpmpp --batch 1 8 --rounds 2 --device cuda --threads 4 --half --quick",
+    "report": "--rows 7 --write",
+    "sampling": "fp16 tf32+compile --device cuda:1 --batch 3 --nfe 9 --rounds 2 --quick --write",
+    "scaling": "--quick --rounds 2 --net-ms 0.25 --features-ms 2.0",
+    "solvers": "heun seeds1 --steps 3 --rounds 2 --device cuda --threads 2 --quick",
+    "store": "--quick",
+    "sweep": "--threads 2 --quick --write",
+    "vs_edm": "--samples 3 --steps 4 --batch 5 --rounds 3 --device cuda --modes tf32 fp16+compile",
+}
+
+
+@pytest.fixture
+def scripts():
+    return lambda name: importlib.import_module(f"scripts.benchmarks.{name}")
+
+
+def test_every_benchmark_is_here():
+    assert sorted(CHANGED) == sorted(
+        path.stem for path in SCRIPTS.glob("*.py") if "--write" in path.read_text()
+    )
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_printed_command_is_the_one_that_ran(scripts, name):
+    parser, command = scripts(name).parser(), scripts("publish").command
+    assert command(parser, parser.parse_args([])) == f"python scripts/benchmarks/{name}.py"
+    ran = parser.parse_args(shlex.split(CHANGED[name]))
+    python, script, *words = shlex.split(command(parser, ran))
+    assert (python, script) == ("python", f"scripts/benchmarks/{name}.py")
+    assert sorted(words) == sorted(shlex.split(CHANGED[name]))
+    assert parser.parse_args(words) == ran
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_its_help_tells_what_its_docstring_does(scripts, name):
+    module = scripts(name)
+    told = module.parser().format_help()
+    assert module.__doc__ in told
+    assert f"python scripts/benchmarks/{name}.py --write" in told
+
+
+def test_a_section_is_replaced_or_put_beside_the_cpus(scripts, monkeypatch, tmp_path, capsys):
+    sections = scripts("publish")
+    file = tmp_path / "benchmarks.md"
+    monkeypatch.setattr(sections, "FILE", file)
+    publish = sections.publish
+    publish("## A\n\nof a\n", write=True)
+    publish("## B\n\nof b\n", write=True)
+    publish("## A\n\nof a GPU\n", write=True, device="cuda:0")
+    expected = "# Benchmarks\n\n## A\n\nof a\n\n## A (cuda)\n\nof a GPU\n\n## B\n\nof b\n"
+    assert file.read_text() == expected
+    publish("## A\n\nanew\n", write=True)
+    publish("## C\n\nnot\n", write=False)
+    publish("## D\n\nof d\n", write=True, device="cuda")
+    publish("## A\n\nanew there\n", write=True, device="cuda")
+    expected = expected.replace("of a GPU", "anew there").replace("of a\n", "anew\n")
+    assert file.read_text() == expected + "\n## D (cuda)\n\nof d\n"
+    assert "## C\n\nnot\n" in capsys.readouterr().out
+
+
+def test_each_lies_between_two_measurements_and_no_place_is_anyones(scripts):
+    turns = scripts("interleave")
+    clock = iter(range(100))
+    measured = list(turns.between("abc", lambda name: next(clock), lambda: float(next(clock)), rounds=6))
+    assert all(base == at for _, at, base in measured)  # the mean of just before and just after
+    rounds = ["".join(name for name, _, _ in measured[i : i + 3]) for i in range(0, 18, 3)]
+    assert rounds == ["abc", "cba", "bca", "acb", "cab", "bac"]
+
+
+def test_a_drift_changes_no_ratio(scripts):
+    turns = scripts("interleave")
+    clock = iter(range(10, 1000))
+    found = turns.between("ab", lambda name: 2.0 * next(clock), lambda: float(next(clock)), rounds=4)
+    assert {made / base for _, made, base in found} == {2.0}
+
+
+def test_the_cost_model_adds_up(scripts):
+    costs = scripts("scaling").Costs(0.5, 0.25, merge=2, merge_bytes=0, scores=3, write=1, read=0)
+    one, eight = costs.cell(1, 100, 4, block=10), costs.cell(8, 100, 4, block=10)
+    assert one == {"network": 200, "features": 25, "merging": 0, "scores": 3, "store": 1}
+    # Ten blocks over eight: two of them have two.
+    assert eight == {"network": 40, "features": 5, "merging": 14, "scores": 3, "store": 1}
+
+
+def test_modes_of_a_device(scripts, monkeypatch):
+    edm, sampling = scripts("vs_edm"), scripts("sampling")
+    modes = {
+        f"{precision}{how}" for precision in ("fp32", "tf32", "bf16", "fp16") for how in ("", "+compile")
+    }
+    assert set(edm.default_modes("cuda", quick=False)) == modes
+    assert set(sampling.default_modes("cuda", quick=False)) == {*modes, "dtype=float32"}
+    for units, more in (([], set()), (["amx_bf16"], {"bf16", "bf16+compile"})):
+        monkeypatch.setattr(edm, "bf16_units", lambda units=units: units)
+        assert set(edm.default_modes("cpu", quick=False)) == {"fp32", "fp32+compile", *more}
+        assert not any("compile" in mode for mode in edm.default_modes("cpu", quick=True))

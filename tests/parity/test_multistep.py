@@ -1,0 +1,213 @@
+"""Multistep solvers against diff-sampler's (diff_solvers) and diffusers' trajectories.
+
+Two PNDM cases of the latter are left out, with v prediction, where it averages v over the levels and takes
+the average for v at the last one, so that it is not the noise estimate that is extrapolated.
+Where a reference goes on to sigma 0 with a multistep average, its last state is left out: that way is
+the loop's.
+"""
+
+import pytest
+import torch
+
+import seedsbench
+from seedsbench import registry
+from seedsbench.denoisers.prediction import Predicted, output_of
+from seedsbench.diffusion.schedule import Discrete
+from tests.parity.test_ddim import Replay
+from tests.parity.test_edm_and_seeds import cases, close
+from tests.support.golden import golden, mixture_parameters
+
+DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
+GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
+DEIS = cases("diffusers_multistep", lambda s: s["scheduler"] == "DEISMultistepScheduler")
+PNDM = cases(
+    "diffusers_multistep",
+    lambda s: s["scheduler"] == "PNDMScheduler" and "prediction_type" not in s["config"],
+)
+IPNDM = cases("diffusers_multistep", lambda s: s["scheduler"] == "IPNDMScheduler")
+
+
+def test_cases_are_covered():
+    assert [len(c) for c in (DIFF_SOLVERS, GRIDS, DEIS, PNDM, IPNDM)] == [108, 6, 13, 6, 2]
+    assert len(golden("diff_solvers_multistep").cases) == 114
+    assert len(golden("diffusers_multistep").cases) == 23
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_grids(case):
+    data = golden("diff_solvers_multistep")
+    s = data.cases[case]
+    choice = {
+        "polynomial": {"name": "edm", "rho": float(s["schedule_rho"])},
+        "logsnr": {"name": "logsnr"},
+        "time_uniform": {"name": "time_uniform", "power": float(s["schedule_rho"])},
+    }[s["schedule_type"]]
+    grid = registry.build(registry.configured("grid", choice))
+    low, high = grid.range(0.0, float("inf"))
+    got = grid.levels(s["num_steps"], low, high, registry.build(registry.configured("schedule", "linear")))
+    reference = data.tensor(case, "t_steps")
+    assert torch.allclose(got, reference, rtol=1e-10, atol=0)
+
+
+def diff_solver(s):
+    name = s["solver"].removesuffix("_sampler")
+    choice = {"name": name} | ({"max_order": s["max_order"]} if "max_order" in s else {})
+    if name == "deis":
+        choice["mode"] = s["deis_mode"]
+    compat = name == "ipndm_v" or s.get("deis_mode") == "tab"
+    return choice | ({"compat": "diff_sampler"} if compat else {})
+
+
+def run_diff_solver(case, choice):
+    data = golden("diff_solvers_multistep")
+    s = data.cases[case]
+    return seedsbench.sample(
+        seedsbench.analytic.GaussianMixture(*mixture_parameters()),
+        data.tensor(case, "latents"),
+        solver=choice,
+        sigmas=data.tensor(case, "t_steps"),
+        final="denoise" if s.get("denoise_to_zero") else "stop",
+        afs=bool(s.get("afs")),
+        return_trajectory=True,
+    ).trajectory
+
+
+@pytest.mark.parametrize("case", DIFF_SOLVERS)
+def test_diff_solvers(case):
+    data = golden("diff_solvers_multistep")
+    reference = data.tensor(case, "x_traj")
+    got = run_diff_solver(case, diff_solver(data.cases[case]))
+    close(got[: len(reference)], reference)
+    assert len(got) == len(reference) + (not data.cases[case].get("denoise_to_zero"))
+
+
+@pytest.mark.parametrize("case", [c for c in DIFF_SOLVERS if c.startswith(("deis", "ipndm_v"))])
+def test_compat_matters_where_it_says_so(case):
+    data = golden("diff_solvers_multistep")
+    s = data.cases[case]
+    plain = run_diff_solver(case, {**diff_solver(s), "compat": "none"})
+    same = s.get("deis_mode") == "rhoab" or (s["solver"] == "ipndm_v_sampler" and s["max_order"] < 3)
+    difference = float((plain[: s["num_steps"]] - data.tensor(case, "x_traj")[: s["num_steps"]]).abs().max())
+    assert difference < 1e-9 if same else difference > 1e-6
+
+
+def replayed(case, solver, sigmas, prediction_type, steps):
+    """States at the levels, from recorded network outputs."""
+    data, schedule = golden("diffusers_multistep"), Discrete()
+    start = data.tensor(case, "x_traj_f64")[0] / (sigmas[0] * schedule.scale_at(sigmas[0]))
+    return seedsbench.sample(
+        Replay(data.tensor(case, "model_out_f64"), prediction_type),
+        start,
+        solver=solver,
+        sigmas=sigmas[: steps + 1],
+        schedule=schedule,
+        final="stop",
+        return_trajectory=True,
+    ).trajectory[:-1]
+
+
+@pytest.mark.parametrize("case", DEIS)
+def test_diffusers_deis(case):
+    data = golden("diffusers_multistep")
+    config, sigmas = data.cases[case]["config"], data.tensor(case, "sigmas_f64")
+    # With its own rules for sigma the last level comes twice, so the step of lower order is none at all.
+    repeated = bool(sigmas[-1] == sigmas[-2])
+    steps = len(sigmas) - 1 - repeated
+    solver = {
+        "name": "deis",
+        "mode": "logrho",
+        "max_order": config.get("solver_order", 2),
+        "lower_order_final": not repeated,
+    }
+    got = replayed(case, solver, sigmas, config.get("prediction_type", "epsilon"), steps)
+    close(got, data.tensor(case, "x_traj_f64")[: steps + 1])
+
+
+@pytest.mark.parametrize("case", PNDM)
+def test_diffusers_pndm(case):
+    data = golden("diffusers_multistep")
+    config, calls = data.cases[case]["config"], data.tensor(case, "timesteps_f64")
+    skip = config["skip_prk_steps"]
+    # Scheduler calls that begin a step: four calls make a Runge-Kutta step, two the step of Heun's rule.
+    begins = [0, *range(2, 11)] if skip else [0, 4, 8, *range(12, 19)]
+    levels, states = calls[begins], begins
+    if config.get("timestep_spacing") == "trailing":  # it ends at timestep 0, not where it is already
+        levels, states = torch.cat([levels, torch.zeros(1)]), [*begins, len(calls)]
+    solver = {"name": "pndm", "skip_prk_steps": skip}
+    if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
+        solver["previous_timestep"] = "diffusers"
+    sigmas = Discrete().sigma(levels)
+    got = replayed(case, solver, sigmas, "epsilon", len(levels) - 1)
+    close(got, data.tensor(case, "x_traj_f64")[states])
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize(
+    ("spacing", "n"), [("leading", 7), ("linspace", 13), ("trailing", 7), ("trailing", 13), ("trailing", 50)]
+)
+def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
+    """Its own steps, its odd halves of them, and its last one, which by its default ends at entry 0."""
+    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+    table, times = Discrete(), []
+    mixture = seedsbench.analytic.GaussianMixture(*mixture_parameters())
+
+    def eps(x_t, t):
+        sigma = table.sigma(t)
+        return output_of("epsilon", mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
+
+    def network(x_t, t, labels):
+        times.append(int(t))
+        return eps(x_t, t)
+
+    scheduler = diffusers.PNDMScheduler(skip_prk_steps=skip, timestep_spacing=spacing)
+    scheduler.alphas_cumprod = 1 / (1 + (2 * table.log_sigmas).exp())  # in float64
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    scheduler.set_timesteps(n)
+    first = x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2, 1, 1)
+    for t in scheduler.timesteps:
+        x = scheduler.step(eps(x, t.double()), int(t), x).prev_sample
+
+    level = table.sigma(scheduler.timesteps[0].double())
+    options = {"skip_prk_steps": skip, "previous_timestep": "diffusers", "set_alpha_to_one": False}
+    got = seedsbench.sample(
+        Predicted(network, "epsilon", table, img_channels=2, img_resolution=1),
+        first / (level * table.scale_at(level)),
+        solver={"name": "pndm", **options},
+        steps=n - 1,
+        schedule=table,
+        grid={"name": "discrete", "timestep_spacing": spacing},
+    ).x
+    assert times == scheduler.timesteps.tolist()
+    assert float((got - x).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("case", IPNDM)
+def test_diffusers_ipndm(case):
+    """Its signal scale is cos(pi t / 2), 0 at the start: any high level does, for x is pure noise there."""
+    data = golden("diffusers_multistep")
+    a, s = (data.tensor(case, name)[:-1] for name in ("alphas_native", "betas_native"))
+    states, outputs = data.tensor(case, "x_traj_native")[:-1], data.tensor(case, "model_out_native")
+    sigmas = s / a
+    sigmas[0] = 100 * sigmas[1]
+    eps = iter([s[i] * x + a[i] * v for i, (x, v) in enumerate(zip(states, outputs, strict=True))])
+    got = seedsbench.sample(
+        lambda x, sigma, labels: x - sigma * next(eps),
+        states[0],
+        solver="ipndm",
+        sigmas=sigmas,
+        final="stop",
+        return_trajectory=True,
+    ).trajectory[1:-1]
+    for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
+        close(x * scale, reference)
+
+
+def test_rhoab_is_ipndm_v():
+    case = "deis_sampler_polynomial_n11_max_order-3_deis_mode-rhoab"
+    rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
+    assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
+
+
+def test_compat_without_meaning_is_refused():
+    with pytest.raises(ValueError, match="compat=diff_sampler has no meaning for mode=rhoab"):
+        seedsbench.solver("deis", mode="rhoab", compat="diff_sampler")

@@ -1,0 +1,165 @@
+"""Two studies compared: what meets what, what is said of the rest, and what the command leaves."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seedsbench.report.compare import compare, names_of
+from seedsbench.report.main import compare_studies, main
+from tests.report.test_report import make_row, read, write_study
+
+NAMES = ("before", "after")
+
+
+def compared(tmp_path, first, second):
+    pairs = zip(NAMES, (first, second), strict=True)
+    tables = [read(write_study(tmp_path / n, rows, sheets=False))[0] for n, rows in pairs]
+    return compare(*tables, NAMES)
+
+
+def seeds(solver, budget, fids, **changes):
+    return [make_row(solver, budget, seed=k, fid=fid, **changes) for k, fid in enumerate(fids)]
+
+
+def test_differences_have_the_error_of_two_means(tmp_path):
+    first = [*seeds("heun", 20, [1.0, 1.2, 1.1]), make_row("ddim", 20, fid=2.0)]
+    second = [*seeds("heun", 20, [2.0, 2.2], time_utc="2026"), make_row("ddim", 20, fid=1.0, time_utc="2026")]
+    heun, ddim = sorted(compared(tmp_path, first, second).both, key=lambda pair: pair.curve, reverse=True)
+    assert heun.difference == pytest.approx(1.0)
+    stds = np.std([1.0, 1.2, 1.1], ddof=1), np.std([2.0, 2.2], ddof=1)
+    assert heun.error == pytest.approx(math.sqrt(stds[0] ** 2 / 3 + stds[1] ** 2 / 2))
+    assert heun.clear is True
+    assert ddim.difference == pytest.approx(-1.0)
+    assert math.isnan(ddim.error)
+    assert ddim.clear is None  # one seed each
+
+
+def test_a_study_equals_itself_and_changed_rows_of_a_key_are_told(tmp_path):
+    rows = [*seeds("heun", 20, [1.0, 1.2]), make_row("ddim", 10)]
+    (tmp_path / "same").mkdir()
+    same = compared(tmp_path / "same", rows, rows)
+    assert {pair.keys for pair in same.both} == {"identical"}
+    assert {pair.difference for pair in same.both} == {0.0}
+    assert same.notes == []
+    changed = compared(tmp_path, rows, [{**row, "fid": row["fid"] * 2} for row in rows])
+    assert {pair.keys for pair in changed.both} == {"2 shared with another FID", "1 shared with another FID"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"extractor": "pixels"}, "extractor pixels against extractor glyphs-64d"),
+        ({"extractor_id": "e2"}, "extractor e2 against extractor e1"),
+        ({"reference_id": "abcdef0123"}, "reference abcdef01 against reference r1"),
+        ({"samples": 50000}, "N = 50,000 against N = 2,000"),
+        ({"labels": 3}, "class 3 against balanced labels"),
+    ],
+)
+def test_what_may_not_be_compared_is_not_and_says_why(tmp_path, change, told):
+    found = compared(tmp_path, [make_row("heun", 20)], [make_row("heun", 20, **change)])
+    assert found.both == []
+    assert len(found.pairs) == 2
+    assert any(told in note and note.startswith("Only in after") for note in found.notes)
+
+
+def test_a_setting_that_is_one_in_each_study_is_said_and_bridged(tmp_path):
+    found = compared(tmp_path, [make_row("heun", 20)], [make_row("heun", 20, network_precision="bf16")])
+    assert [pair.curve for pair in found.both] == ["heun"]
+    assert found.notes == ["The studies differ in precision: fp32 in before, bf16 in after."]
+
+
+def test_a_setting_that_varies_within_a_study_keeps_cells_apart(tmp_path):
+    first = [make_row("heun", 20), make_row("heun", 20, dtype="float32")]
+    first[0]["dtype"] = "float64"
+    found = compared(tmp_path, first, [make_row("heun", 20, dtype="float32")])
+    assert [pair.curve for pair in found.both] == ["heun dtype=float32"]
+    assert {pair.curve for pair in found.pairs} == {"heun dtype=float32", "heun dtype=float64"}
+
+
+def test_parameters_tell_cells_apart_across_studies(tmp_path):
+    one, two = (make_row("seeds3", 20, params={"c2": c}) for c in (0.3, 0.4))
+    found = compared(tmp_path, [one], [two, {**one, "run_key": "other"}])
+    assert [(pair.curve, pair.keys) for pair in found.both] == [("seeds3 c2=0.3", "none shared")]
+    assert {pair.curve for pair in found.pairs if pair.first is None} == {"seeds3 c2=0.4"}
+
+
+def studies(tmp_path):
+    first = [row for s in ("heun", "ddim") for b in (10, 20) for row in seeds(s, b, [1.0, 1.1, 1.3])]
+    second = [{**row, "fid": row["fid"] * 0.5, "run_key": row["run_key"][::-1]} for row in first[:9]]
+    second.append(make_row("heun", 50, status="failed", reason="a | b </script>"))
+    second.append(make_row("rk4", 20, samples=500))
+    pairs = zip(NAMES, (first, second), strict=True)
+    folders = [write_study(tmp_path / n, rows, sheets=False) for n, rows in pairs]
+    (folders[1] / "rows" / "half.json").write_text('{"a')
+    return folders
+
+
+def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
+    before, after = studies(tmp_path)
+    assert main([str(before), str(after)]) == 0
+    out = capsys.readouterr().out
+    assert "3 cells in both" in out
+    assert "3 with an FID lower in after by more than 2 errors" in out
+    assert "N = 500 against N = 2,000" in out
+    folder = after / "compare" / "before"
+    names = {"compare.html", "compare.md", "compare.csv", "pareto.png", "pareto.svg", "pareto.pdf"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert all(str(folder / name) in out for name in names)
+    table = (folder / "compare.md").read_text()
+    assert "half.json" in table
+    assert table.count("none shared") == 3
+    page = (folder / "compare.html").read_text()
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    csv = pd.read_csv(folder / "compare.csv")
+    both = csv[csv["run_keys"].notna()]
+    assert both["fid_second"].tolist() == pytest.approx((both["fid_first"] / 2).tolist())
+    assert set(csv["samples"]) == {2000, 500}
+
+
+def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path):
+    before, after = studies(tmp_path)
+    _, files = compare_studies(before, after, tmp_path / "out")
+    bytes_ = {path: path.read_bytes() for path in files}
+    assert {path.parent for path in files} == {tmp_path / "out"}
+    compare_studies(before, after, tmp_path / "out")
+    assert [path.name for path in files if path.read_bytes() != bytes_[path]] == []
+    assert not (after / "compare").exists()
+
+
+def test_the_figure_tells_the_studies_apart_and_keeps_each_solvers_look(tmp_path):
+    from seedsbench.report.compare_files import _curves, _figure
+    from seedsbench.report.style import look
+
+    tables = [read(study)[0] for study in studies(tmp_path)]
+    found = compare(*tables, NAMES)
+    drawn = [_curves(panel) for panel in found.panels]
+    assert drawn[0].looks["heun"] == look("heun")
+    points = drawn[0].points
+    assert set(points.loc[points["filled"], "strand"]).isdisjoint(points.loc[~points["filled"], "strand"])
+    figure = _figure(found, drawn)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(NAMES)
+
+
+def test_names_tell_two_folders_apart(tmp_path):
+    one, two = tmp_path / "x" / "study", tmp_path / "y" / "study"
+    assert names_of(one, two) == ("x/study", "y/study")
+    assert names_of(tmp_path / "a", tmp_path / "b") == ("a", "b")
+
+
+def test_wrong_comparisons_are_refused_in_one_line(tmp_path, capsys):
+    before, after = (str(study) for study in studies(tmp_path))
+    wrong = {
+        (before, after, before): "3 studies: give one to report on it, or two to compare them",
+        (before, before): "are one study",
+        (before, str(tmp_path / "none")): "no such folder",
+        (before, after, "--published"): "one study",
+        (before, "--out", "x"): "two studies",
+    }
+    for arguments, says in wrong.items():
+        assert main(list(arguments)) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1

@@ -1,0 +1,493 @@
+"""report.html: what it holds, that no row can inject anything, and how it behaves in a real browser.
+
+The browser tests need Chromium, its driver and selenium; where one is missing they skip and say which.
+"""
+
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.report.test_report import make_row, usual_rows, write_study
+
+DASH = "\N{EN DASH}"
+EVIL = (
+    "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2> & 'x\" {{data}} <!-- \u2028"
+)
+
+
+class Page(HTMLParser):
+    """Elements, attributes and the text of each id of a page."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.elements, self.text, self.scripts = [], "", []
+        self._script = None
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self._script = dict(attrs)
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self._script = None
+
+    def handle_data(self, data):
+        if self._script is not None:
+            self.scripts.append((self._script, data))
+        else:
+            self.text += data
+
+    def of(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def data(self):
+        (content,) = [data for attrs, data in self.scripts if attrs.get("type") == "application/json"]
+        return json.loads(content)
+
+
+def build(study, figures=()):
+    """The page of a study without the time that matplotlib takes for its figures."""
+    from seedsbench.report.html import write_html
+    from seedsbench.report.rows import read_rows
+    from seedsbench.report.sheets import write_sheets
+
+    df, problems = read_rows(study)
+    return write_html(df, problems, study, figures, write_sheets(df, study, study / "figures"))
+
+
+def draw_figures(study):
+    """Stand-ins for the figures' files."""
+    folder = study / "figures"
+    folder.mkdir()
+    (folder / "pareto.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"/>')
+    (folder / "pareto.pdf").write_bytes(b"%PDF")
+    return [folder / "pareto.svg", folder / "pareto.pdf"]
+
+
+def evil_rows():
+    """Rows whose every text is hostile, beside some that are merely odd."""
+    failed = make_row("heun", 50, status="failed", reason=EVIL, command=f"seedsbench '{EVIL}'")
+    custom = make_row(EVIL, 20, custom={"a": EVIL}, **{EVIL: EVIL, "__proto__": "x", "inf": float("inf")})
+    odd = make_row("euler", 10, model="\ud800\x00", big=2**60, flags=[1, True], nan=float("nan"))
+    return [failed, custom, odd, make_row("heun", 20, model=EVIL, time_utc=EVIL), make_row("heun", 10)]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    rows = [
+        {**row, "command": f"seedsbench regime=edm solver={row['solver']} nfe={row['nfe_budget']}"}
+        for row in usual_rows()
+    ]
+    rows += [{**row, "regime": "vp", "run_key": row["run_key"][::-1]} for row in rows]
+    study = write_study(tmp_path_factory.mktemp("html") / "study", rows)
+    return build(study, draw_figures(study))
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory):
+    return build(write_study(tmp_path_factory.mktemp("html") / "st<u>dy", evil_rows(), sheets=False))
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_every_row_and_every_field(usual):
+    data = Page(usual.read_text()).data
+    columns = {name: values for name, *values in data["columns"]}
+    rows = [json.loads(path.read_text()) for path in (usual.parent / "rows").glob("*.json")]
+    assert len(data["rowCurve"]) == len(rows)
+
+    def field(name, i):
+        values, *index = columns[name]
+        return values[index[0][i]] if index else values[0]
+
+    by_key = {field("run_key", i): i for i in range(len(rows))}
+    for row in rows:
+        for name, value in row.items():
+            if name != "solver_params":
+                assert field(name, by_key[row["run_key"]]) == value, name
+
+
+def test_the_page_tells_failures_environment_and_alt_texts(usual):
+    page = Page(usual.read_text())
+    assert "non-finite sample at step 3" in page.text
+    assert "fits no step of seeds3" in page.text
+    assert "2 failed" in page.text
+    assert "torch2.9" in page.text
+    images = page.of("img")
+    assert len(images) >= 3
+    assert all(len(image["alt"]) > 40 for image in images)
+    assert any("lowest FID" in image["alt"] for image in images)
+
+
+def test_nothing_is_loaded_from_elsewhere(usual, evil):
+    for path in (usual, evil):
+        content = path.read_text()
+        page = Page(content)
+        addresses = [a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a]
+        outside = [a for a in addresses if not a.startswith(("data:", "#", "figures/"))]
+        assert outside == []
+        assert not re.search(r"@import|url\(", content)
+        policy = next(a["content"] for a in page.of("meta") if "http-equiv" in a)
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_no_row_can_inject_markup(evil):
+    content = evil.read_text()
+    page = Page(content)
+    assert len(page.scripts) == 2
+    assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
+    assert [a["src"] for a in page.of("img") if not a["src"].startswith("data:")] == []
+    assert page.of("u") == []
+    assert "<!--" not in content
+    assert not re.search("[\u2028\u2029\x00\ud800]", re.sub("(?s)<section.*</section>", "", content))
+    assert EVIL in json.dumps(page.data, ensure_ascii=False).replace('\\"', '"')
+
+
+def test_the_same_rows_give_the_same_bytes(usual):
+    before = usual.read_bytes()
+    usual.unlink()
+    figures = [usual.parent / "figures" / name for name in ("pareto.svg", "pareto.pdf")]
+    assert build(usual.parent, figures).read_bytes() == before
+
+
+def test_every_report_has_its_page(tmp_path):
+    from seedsbench.report.main import build_report
+
+    study = write_study(tmp_path / "s", [make_row("heun", 20), *evil_rows()], sheets=False)
+    report = build_report(study)
+    assert report.paths[0] == study / "report.html"
+    page = Page(report.paths[0].read_text())
+    assert any(image["alt"].startswith("FID against measured NFE. ") for image in page.of("img"))
+
+
+def test_curves_look_as_in_the_figures(usual):
+    from seedsbench.report.rows import read_rows
+    from seedsbench.report.style import look
+
+    data = Page(usual.read_text()).data
+    solvers = set(read_rows(usual.parent)[0]["solver"])
+    assert {curve["name"] for curve in data["curves"]} == solvers
+    for curve in data["curves"]:
+        style = look(curve["name"])
+        assert (curve["light"], curve["marker"]) == (style.colour, style.marker)
+        assert bool(curve["dash"]) == (style.line != "-")
+        assert data["markers"][style.marker].startswith("M")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [make_row("heun", 1, status="skipped", reason="too small"), make_row("heun", 9, status="failed")],
+        [make_row("heun", 20, fid=None)],
+        [make_row("heun", 20, fid=-1.0), make_row("heun", 40, fid=0.0)],
+        [{"run_key": "a", "status": "done", "solver": "heun", "fid": 1.0, "nfe": 19}],
+        [{"run_key": "a", "status": "failed", "solver": "heun"}],
+        [{"run_key": "../../a", "status": "done", "solver": "heun", "reason": 3, "time_utc": 7}],
+    ],
+    ids=["nothing finished", "no FID", "not positive", "few columns", "only a status", "odd types"],
+)
+def test_odd_studies_get_a_page(tmp_path, rows):
+    study = tmp_path / "s"
+    (study / "rows").mkdir(parents=True)
+    for i, row in enumerate(rows):
+        (study / "rows" / f"{i}.json").write_text(json.dumps(row))
+    assert len(Page(build(study).read_text()).data["rowCurve"]) == len(rows)
+
+
+def test_unreadable_files_are_listed(tmp_path):
+    study = write_study(tmp_path / "s", [make_row("heun", 20)])
+    (study / "rows" / "half<b>.json").write_text('{"sta')
+    for strip in (study / "samples").iterdir():
+        strip.write_bytes(b"no image")
+    page = Page(build(study).read_text())
+    assert "half<b>.json" in page.text
+    assert "not readable as JSON" in page.text
+    assert page.data["strips"] == {}
+    assert "No cell of this study has samples" in page.text
+
+
+def test_the_page_of_a_thousand_rows_is_small(tmp_path):
+    from seedsbench.report.html import write_html
+    from seedsbench.report.rows import read_rows
+
+    solvers = [
+        "seeds1",
+        "seeds2",
+        "seeds3",
+        "heun",
+        "euler",
+        "ddim",
+        "dpmpp_2m",
+        "unipc",
+        "deis",
+        "rk4",
+        "lms",
+    ]
+    more = {f"field_{i}": 1 / (i + 3) for i in range(15)}
+    rows = [
+        make_row(s, b, seed=k, regime=r, command=f"seedsbench regime={r} solver={s} nfe={b} seed={k}", **more)
+        for s in solvers
+        for b in (10, 20, 35, 50, 100, 200, 400, 800)
+        for k in range(3)
+        for r in ("vp", "ve", "iddpm", "edm")
+    ][:1000]
+    study = write_study(tmp_path / "s", rows, sheets=False)
+    for row in rows:
+        (study / "samples" / f"{row['run_key']}.png").write_bytes(b"\x89PNG\r\n" + bytes(8000))
+    df, problems = read_rows(study)
+    figures, sheets = draw_figures(study), []
+    noise = np.random.default_rng(0).integers(0, 256, (280, 360, 3), np.uint8)
+    for regime in ("vp", "ve", "iddpm", "edm"):  # as large as sheets of eleven solvers at eight budgets are
+        sheets.append(study / "figures" / f"samples_glyphs_{regime}.png")
+        Image.fromarray(noise).resize((2160, 1680), Image.Resampling.NEAREST).save(sheets[-1])
+    path = write_html(df, problems, study, figures, sheets)
+    assert path.stat().st_size < 4_000_000
+    assert len(Page(path.read_text()).of("img")) == len(sheets) + 1
+
+
+def test_tables_given_are_shown_as_text(tmp_path):
+    from seedsbench.report.html import Table, write_html
+    from seedsbench.report.rows import read_rows
+
+    study = write_study(tmp_path / "s", [make_row("heun", 20)], sheets=False)
+    df, problems = read_rows(study)
+    table = Table("Best <b>", ["NFE", "solver"], [["20", EVIL]])
+    page = Page(write_html(df, problems, study, [], [], [table]).read_text())
+    assert "Best <b>" in page.text
+    assert len(page.scripts) == 2
+
+
+# --- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no Chromium with chromedriver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    from selenium.common.exceptions import WebDriverException
+
+    try:
+        driver = webdriver.Chrome(options=options, service=Service(driver))
+    except WebDriverException as error:
+        pytest.skip(f"Chromium is here but does not start: {str(error).splitlines()[0]}")
+    yield driver
+    driver.quit()
+
+
+def open_page(browser, path, width=1400, dark=False):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get("about:blank")
+    browser.get(path.as_uri())
+    # The script's last act is to fill the table; on a busy machine `get` has been seen to return before.
+    filled = "return document.querySelectorAll('#cells-table tbody tr').length > 0"
+    WebDriverWait(browser, 20).until(lambda it: it.execute_script(filled))
+    return browser.execute_script
+
+
+def pick(browser, name, value):
+    script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+    events = "e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change'));"
+    browser.execute_script(script + events, name, value)
+
+
+def column(js, n):
+    lines = "[...document.getElementById('cells-table').tBodies[0].rows]"
+    return js(f"return {lines}.map((line) => line.cells[arguments[0]].innerText)", n)
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_opens_without_complaint_and_without_overflow(browser, usual, evil, width, dark):
+    for path in (usual, evil):
+        js = open_page(browser, path, width, dark)
+        assert browser.get_log("browser") == []
+        assert js("return document.documentElement.scrollWidth") <= width
+        assert js(
+            "return window.pwned === undefined && document.getElementById('cells-table').rows.length > 1"
+        )
+
+
+def test_search_filter_and_clear(browser, usual):
+    js = open_page(browser, usual)
+    total = len(column(js, 0))
+    pick(browser, "search", "non-finite sample")
+    assert set(column(js, 1)) == {"failed"}
+    pick(browser, "search", "")
+    pick(browser, "filter-solver", "heun")
+    pick(browser, "filter-regime", "vp")
+    assert len(column(js, 0)) == 9
+    assert js("return document.getElementById('cells-count').textContent") == f"9 of {total} cells"
+    browser.find_element("id", "clear").click()
+    assert len(column(js, 0)) == total
+
+
+def test_columns_sort_both_ways_with_missing_values_last(browser, usual):
+    js = open_page(browser, usual)
+    heads = js("return [...document.querySelectorAll('#cells-table th')].map(h => h.innerText.trim())")
+    n = heads.index("FID")
+    button = browser.find_elements("css selector", "#cells-table th button")[n]
+    for order, state in ((1, "ascending"), (-1, "descending")):
+        button.send_keys("\ue007")  # Enter: headers are reached and pressed from the keyboard
+        shown = column(js, n)
+        known = [float(text) for text in shown if text != DASH]
+        assert known == sorted(known, reverse=order < 0)
+        assert shown[len(known) :] == [DASH] * (len(shown) - len(known)) != []
+        states = js("return [...document.querySelectorAll('#cells-table th')].map(h => h.ariaSort)")
+        assert states[n] == state
+        assert states.count("none") == len(states) - 1
+
+
+def test_the_legend_hides_curves_and_axes_switch(browser, usual):
+    js = open_page(browser, usual)
+    marks = "return document.querySelectorAll('#panels .mark').length"
+    ticks = "return [...document.querySelectorAll('#panels .panel:first-child text')].map(t => t.textContent)"
+    before, logarithmic = js(marks), js(ticks)
+    entry = browser.find_element("xpath", "//div[@id='legend']/button[.='heun']")
+    entry.click()
+    assert entry.get_attribute("aria-pressed") == "false"
+    assert js(marks) == before - 6
+    entry.click()
+    assert js(marks) == before
+    for name in ("log-x", "log-y"):
+        browser.find_element("id", name).click()
+        assert js(ticks) != logarithmic
+        assert js(marks) == before
+        browser.find_element("id", name).click()
+    assert js(ticks) == logarithmic
+    pick(browser, "plot-y", "is")
+    assert "IS, glyphs 64-d features" in js(ticks)
+    pick(browser, "plot-x", "seconds")
+    assert "sampling seconds per image" in js(ticks)
+    pick(browser, "plot-panel", "1")
+    assert js("return document.querySelectorAll('#panels .panel').length") == 1
+    assert browser.get_log("browser") == []
+
+
+def test_points_are_walked_by_keys_and_open_their_cell(browser, usual):
+    js = open_page(browser, usual)
+    plot = browser.find_element("css selector", "#panels svg")
+    plot.send_keys("\ue014")  # right arrow
+    tip = "return document.querySelector('#panels .tip').innerText"
+    first = js(tip)
+    assert first.startswith("seeds3\nFID ")
+    plot.send_keys("\ue014")
+    assert js(tip) != first
+    plot.send_keys("\ue007")
+    assert js("return document.getElementById('detail').open")
+    assert "solver=seeds3 nfe=20" in js("return document.querySelector('#detail pre').innerText")
+
+
+def test_hover_shows_values(browser, usual):
+    from selenium.webdriver import ActionChains
+
+    js = open_page(browser, usual)
+    mark = browser.find_element("css selector", "#panels g.tinted .mark")
+    ActionChains(browser).move_to_element(mark).perform()
+    tip, panel = (
+        f"document.querySelector('#panels {name}').getBoundingClientRect()" for name in (".tip", ".panel")
+    )
+    assert js(f"return {tip}.top >= {panel}.top && {tip}.bottom <= {panel}.bottom")
+    assert re.search(
+        r"FID [\d.]+ ± [\d.]+\nNFE 10 ", js("return document.querySelector('#panels .tip').innerText")
+    )
+    ActionChains(browser).click(mark).perform()
+    assert js("return document.getElementById('detail').open")
+
+
+def test_details_show_every_field_and_copy_the_command(browser, usual):
+    js = open_page(browser, usual)
+    pick(browser, "search", "karras_sde")
+    browser.find_element("css selector", "#cells-table tbody button").click()
+    command = js("return document.querySelector('#detail pre').innerText")
+    assert command.startswith("seedsbench regime=")
+    names = set(js("return [...document.querySelectorAll('#detail tbody th')].map(h => h.textContent)"))
+    row = json.loads(next((usual.parent / "rows").glob("*.json")).read_text())
+    assert set(row) <= names
+    origin = {"origin": "file://", "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", origin)
+    browser.find_element("id", "copy").click()
+    time.sleep(0.2)
+    assert js("return document.querySelector('#detail .command [role=status]').textContent") == "copied"
+    key = js("return location.hash")
+    assert key.startswith("#cell=")
+    browser.find_element("id", "detail-close").click()
+    assert not js("return document.getElementById('detail').open")
+    assert js("return document.activeElement.dataset.cell") is not None
+
+
+def test_the_theme_switch_overrides_the_system(browser, usual):
+    js = open_page(browser, usual, dark=True)
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    dark = js(ground)
+    pick(browser, "theme", "light")
+    assert js(ground) == "rgb(255, 255, 255)" != dark
+    pick(browser, "theme", "dark")
+    assert js(ground) == dark
+    pick(browser, "theme", "auto")
+    assert js("return document.documentElement.hasAttribute('data-theme')") is False
+
+
+# Elements whose own text has a contrast below 4.5 with the nearest opaque ground beneath it (WCAG AA).
+CONTRAST = """
+const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const ground = (e) => {
+  for (; e; e = e.parentElement) {
+    const colour = parse(getComputedStyle(e).backgroundColor);
+    if (colour.length < 4 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+};
+const poor = [];
+for (const e of document.querySelectorAll("body *")) {
+  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !e.getClientRects().length) continue;
+  const style = getComputedStyle(e), ink = parse(e.namespaceURI.endsWith("svg") ? style.fill : style.color);
+  const [a, b] = [light(ink), light(ground(e))].sort((p, q) => q - p);
+  const ratio = (a + 0.05) / (b + 0.05);
+  if (ratio < 4.5) poor.push([e.tagName, e.textContent.slice(0, 40), ratio]);
+}
+return poor;
+"""
+UNNAMED = """
+const named = (e) => (e.tagName === "BUTTON" && e.textContent.trim()) || e.labels?.length || e.ariaLabel;
+const controls = document.querySelectorAll("button, select, input, [tabindex='0']");
+return [...controls].filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 80));
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_is_readable_and_every_control_has_a_name(browser, usual, dark):
+    js = open_page(browser, usual, dark=dark)
+    browser.find_element("xpath", "//div[@id='legend']/button[.='heun']").click()
+    assert js(CONTRAST) == []
+    browser.find_element("css selector", "#cells-table tbody button").click()
+    assert js(CONTRAST) == []
+    assert js(UNNAMED) == []

@@ -1,0 +1,226 @@
+"""Trackers: what they are told, what W&B is left with, and that none of them can cost a row."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from seedsbench import registry
+from seedsbench.report.main import build_report
+from seedsbench.tracking import base as tracking
+from seedsbench.tracking import wandb as tracking_wandb
+from seedsbench.tracking.base import JsonLines, NoTracker, harmless
+from seedsbench.tracking.wandb import WandB
+from tests.support.cells import compose, run
+from tests.support.wandb_reader import offline_runs
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ("model=glyphs", "samples=12", "nfe=5")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    """No W&B variable, login or earlier warning of this process reaches a test."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", os.devnull)
+    for state in (tracking._SAID, tracking_wandb._FALLEN_BACK, tracking_wandb._AGENT_RUNS):
+        state.clear()
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+def configuration(*overrides):
+    cfg = compose(*overrides)
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True)
+
+
+def test_json_lines_holds_every_row(tmp_path):
+    study, tracker = tmp_path / "study", JsonLines()
+    rows = [run(tmp_path, f"nfe={nfe}") for nfe in (1, 5)]
+    for row in rows:
+        tracker.log_row(study, row, {})
+    tracker.finish_study(study)
+    assert [json.loads(line) for line in (study / "track.jsonl").read_text().splitlines()] == rows
+
+
+def test_a_failing_tracker_is_one_warning(caplog):
+    def down():
+        raise ConnectionError("the\nserver is gone")
+
+    for _ in range(3):
+        harmless("tracking", down)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "tracking failed, the rows are not affected: ConnectionError: the server is gone"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        harmless("tracking", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_nothing_is_imported_when_off():
+    code = (
+        "import sys; from seedsbench import cli; from seedsbench.registry import build, load\n"
+        "from pathlib import Path\n"
+        "for name in ('none', 'jsonl'): build(load('tracker', name)).finish_study(Path('.'))\n"
+        "build({**load('tracker', 'wandb'), 'mode': 'disabled'}).log_row(Path('.'), {}, {})\n"
+        "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    NoTracker().log_row(Path("nowhere"), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"mode": "ofline"}, "Did you mean 'offline'"), ({"timeout": 0}, r"timeout=0 must lie in \(0, ")],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        WandB(**options)
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "mode"),
+    [
+        (None, None, "online"),
+        ("offline", None, "offline"),
+        ("disabled", None, "disabled"),
+        ("dryrun", None, "offline"),  # wandb's own older names
+        ("run", None, "online"),
+        ("shared", None, "online"),
+        ("disabled", "online", "online"),  # what is given wins
+        ("nonsense", "offline", "offline"),
+    ],
+)
+def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch, variable, given, mode):
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    options = registry.load("tracker", "wandb")
+    assert WandB(mode=given).effective_mode == mode
+    assert registry.build({**options, "mode": given or options["mode"]}).effective_mode == mode
+
+
+@pytest.mark.parametrize("value", ["ofline", "", "ONLINE"])
+def test_a_variable_that_wandb_would_not_take_is_refused(monkeypatch, value):
+    monkeypatch.setenv("WANDB_MODE", value)
+    with pytest.raises(ValueError, match=f"unknown WANDB_MODE '{value}'"):
+        WandB()
+
+
+def test_online_is_online_whatever_the_variable_says(monkeypatch):
+    """To ask for a login, wandb looks at its variable, and finds nobody logged in where that says offline."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    wandb.teardown()
+    assert tracking_wandb._logged_in(wandb)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A study of four cells (two done, one skipped, one failed) logged offline, and its runs."""
+    pytest.importorskip("wandb")
+    folder = tmp_path_factory.mktemp("tracked")
+    study, tracker = folder / "study", WandB(mode="offline", project="mine")
+    rows = []
+    for more in (["solver=euler"], ["solver=heun"], ["nfe=1"], ["labels=77"]):
+        rows.append(run(folder, *IMAGES, *more))
+        tracker.log_row(study, rows[-1], configuration(*IMAGES, *more))
+    build_report(study)
+    tracker.finish_study(study)
+    return study, rows, offline_runs(study)
+
+
+def test_one_run_a_cell_grouped_by_study(tracked):
+    _, rows, runs = tracked
+    assert sorted(found.job_type for found in runs) == [*["cell"] * len(rows), "study"]
+    assert len({found.id for found in runs}) == 5
+    assert {(found.group, found.project, found.sweep) for found in runs} == {("study", "mine", "")}
+    assert [row["status"] for row in rows] == ["done", "done", "skipped", "failed"]
+
+
+def test_a_cells_run_has_configuration_scores_axes_and_samples(tracked):
+    study, rows, runs = tracked
+    (found,) = (found for found in runs if found.name == "glyphs/edm heun nfe=5 seed=0")
+    assert set(found.config) - {"_wandb"} == {"cfg"}, "an agent's parameters cannot clobber it"
+    assert found.config["cfg"]["solver"] == configuration(*IMAGES, "solver=heun")["solver"]
+    assert found.config["cfg"]["choices"]["solver"] == "heun"
+    assert found.metrics["fid"] == "nfe"
+    (logged,) = found.history
+    for key in ("fid", "nfe", "is_mean", "images_per_second"):
+        assert logged[key] == found.summary[key] == rows[1][key], key
+    image = found.files / logged["samples"]["path"]
+    assert image.read_bytes() == (study / "samples" / f"{rows[1]['run_key']}.png").read_bytes()
+    assert found.summary["status"] == "done"
+    assert found.exit_code == 0
+
+
+def test_failures_end_their_run_with_exit_code_1_and_skips_with_0(tracked):
+    _, rows, runs = tracked
+    by_status = {found.summary["status"]: found for found in runs if found.job_type == "cell"}
+    assert (by_status["failed"].exit_code, by_status["skipped"].exit_code) == (1, 0)
+    assert by_status["failed"].summary["reason"] == rows[3]["reason"]
+    assert "fid" not in by_status["failed"].summary
+
+
+def test_the_studys_run_has_table_chart_and_figures(tracked):
+    study, rows, runs = tracked
+    (found,) = (found for found in runs if found.job_type == "study")
+    assert (found.job_type, found.exit_code, found.summary["cells"]) == ("study", 0, 4)
+    (logged,) = found.history
+    table = json.loads((found.files / logged["cells"]["path"]).read_text())
+    fid, key = table["columns"].index("fid"), table["columns"].index("run_key")
+    assert {line[key]: line[fid] for line in table["data"]} == {row["run_key"]: row["fid"] for row in rows}
+
+    charts = {name: value for name, value in logged.items() if name.startswith("pareto/")}
+    chart = {name: value for name, value in charts.items() if value.get("_type") == "table-file"}
+    drawn = [json.loads((found.files / value["path"]).read_text()) for value in chart.values()]
+    points = {(line[1], line[0], line[2]) for table in drawn for line in table["data"]}
+    assert points == {(row["solver"], row["nfe"], row["fid"]) for row in rows[:2]}
+    spec = json.dumps(found.config["_wandb"])
+    assert "wandb/lineseries/v0" in spec, "the chart is W&B's own"
+    figure = found.files / logged["figures/pareto"]["path"]
+    assert figure.read_bytes() == (study / "figures" / "pareto.png").read_bytes()
+
+
+@pytest.mark.parametrize("trouble", ["no login", "no connection"])
+def test_an_outage_is_one_warning_and_the_rest_is_recorded_offline(tmp_path, monkeypatch, caplog, trouble):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    if trouble == "no connection":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    study, tracker = tmp_path / "study", WandB(timeout=1.0)
+    started = time.monotonic()
+    for nfe in (5, 6):
+        row = run(tmp_path, f"nfe={nfe}")
+        tracker.log_row(study, row, {"nfe": nfe})
+    tracker.finish_study(study)
+    assert time.monotonic() - started < 20
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "wandb sync" in warnings[0]
+    assert ("login" if trouble == "no login" else "W&B cannot be reached") in warnings[0]
+    assert [found.job_type for found in offline_runs(study)] == ["cell", "cell", "study"]
+
+
+def test_under_an_agent_the_first_cell_is_the_agents_run_and_the_study_is_not(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agentrun")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    wandb.teardown()
+    study, tracker = tmp_path / "study", WandB(mode="offline", project="mine")
+    for seed in (0, 1):
+        tracker.log_row(study, run(tmp_path, f"seed={seed}"), {"seed": seed})
+    tracker.finish_study(study)
+    found = offline_runs(study)
+    assert [(one.sweep, one.id == "agentrun", one.job_type) for one in found] == [
+        *(("sweep1", True, "cell"), ("", False, "cell"), ("", False, "study")),
+    ]
+    assert os.environ["WANDB_SWEEP_ID"] == "sweep1"
