@@ -28,9 +28,8 @@ def scripts():
 
 
 def test_every_benchmark_is_here():
-    assert sorted(CHANGED) == sorted(
-        path.stem for path in SCRIPTS.glob("*.py") if "--write" in path.read_text()
-    )
+    shared = {"__init__", "publish", "interleave", "edm_baseline"}
+    assert set(CHANGED) | shared == {path.stem for path in SCRIPTS.glob("*.py")}
 
 
 @pytest.mark.parametrize("name", CHANGED)
