@@ -22,7 +22,7 @@ ALLOWED = {
     "tracking": {"checks", "files", "report"},
     "registry": {"checks"},
     "diffusion": {"checks", "exact"},
-    "solvers": {"checks", "diffusion"},
+    "solvers": {"checks", "diffusion", "exact"},
     "data": {"checks", "exact", "diffusion"},
     "metrics": {"checks", "data", "diffusion", "exact", "files"},
     "denoisers": {"checks", "data", "diffusion", "exact", "files"},
