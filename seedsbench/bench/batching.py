@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from seedsbench.bench.labels import one_hot
 from seedsbench.bench.precision import out_of_memory, tensor_cores
-from seedsbench.bench.problems.base import one_hot
 from seedsbench.denoisers.base import Denoiser
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.labels import Labels, classes_of
+from seedsbench.bench.labels import Labels, classes_of, one_hot
 from seedsbench.bench.precision import out_of_memory, release, tensor_cores, variant
-from seedsbench.bench.problems.base import one_hot
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
@@ -19,7 +18,7 @@ from seedsbench.solvers.base import Solver
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How samples are drawn: everything of a cell but the model and the indices.
 
     sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (each class
@@ -61,7 +60,7 @@ class SampleBatch:
 
 def generate(
     denoiser: Denoiser,
-    plan: Plan,
+    plan: SamplingPlan,
     indices: Tensor,
     *,
     batch_size: int | BatchSize,
@@ -99,14 +98,14 @@ def generate(
         indices = indices[len(batch) :]
 
 
-def batch_size_for(denoiser: Denoiser, plan: Plan, asked: int | str, device: str) -> BatchSize:
+def batch_size_for(denoiser: Denoiser, plan: SamplingPlan, asked: int | str, device: str) -> BatchSize:
     """What `generate` takes: `asked` samples at a time, or as many as "auto" finds best, or fewer in need."""
     network = variant(denoiser, device, precision=plan.precision)
     return BatchSize(asked, network, device, tf32=plan.precision == "tf32")
 
 
 def _finished(
-    denoiser: Denoiser, plan: Plan, batch: Tensor, device: str, progress: Callable[[int], object]
+    denoiser: Denoiser, plan: SamplingPlan, batch: Tensor, device: str, progress: Callable[[int], object]
 ) -> SampleBatch:
     """The samples with these indices."""
     with torch.inference_mode():
@@ -137,7 +136,9 @@ class _Evaluated:
             return self._denoiser(x, sigma, labels)
 
 
-def _start(plan: Plan, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:
+def _start(
+    plan: SamplingPlan, batch: Tensor, denoiser: Denoiser, device: str
+) -> tuple[Tensor, Tensor | None, Noise]:
     """Latents, classes and noise of the samples with these indices."""
     shape, label_dim = denoiser.image_shape, denoiser.label_dim
     weights = getattr(denoiser, "class_weights", None)

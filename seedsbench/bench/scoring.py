@@ -241,8 +241,8 @@ def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> f
     as many (whatever the labels); else None. Made once for all networks with these features, reference and
     real images, and kept by what they are: by the problem, it would keep the network.
     """
-    yardstick = (replace(problem.identity, model_id=""), problem.real, problem.denoiser.label_dim)
-    key = (yardstick, n, labels, splits, sets)
+    ids = (problem.features.id, problem.reference_id, problem.real_id)
+    key = (ids, problem.real, problem.denoiser.label_dim, n, labels, splits, sets)
     if key not in _FLOORS:
         _FLOORS[key] = _floor(problem, n, labels, splits, sets)
     return _FLOORS[key]

@@ -109,7 +109,7 @@ def _published(model: Mapping[str, Any], regime: str) -> Wanted:
 
 
 def _own(model: Mapping[str, Any]) -> Wanted:
-    if "options" in model:  # model=python
+    if model.get("format") == "python":
         return Wanted("weights", path=place_of(model.get("path"))[0], key="model.path")
     if not model.get("path"):
         raise ValueError(f"model={model.get('name')} needs your weights: add model.path=<file or folder>")

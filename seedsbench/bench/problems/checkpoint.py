@@ -6,16 +6,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
 from seedsbench.api import load_denoiser
 from seedsbench.bench.problems.base import Model
-from seedsbench.checks import Count, Range
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
-from seedsbench.files.download import Fetched
 from seedsbench.files.model_files import Wanted, resolve, wanted_files
 
 CPU_BATCH = 8
@@ -36,22 +34,18 @@ def checkpoint_problem(
     regime: str,
     name: str,
     offline: bool = False,
-    shape: list[Count] | None = None,
-    classes: Annotated[int, Range(0, 10**6)] | None = None,
     files: Mapping[str, Any] | None = None,
     path: str | None = None,
     format: str | None = None,
     hints: Mapping[str, Any] | None = None,
     reference: str | Mapping[str, Any] | None = None,
     licence: str | None = None,
-    note: str | None = None,
     device: str = "cpu",
 ) -> Checkpoint:
     """A network from a checkpoint: one of `files` by regime, or the file or folder at `path`.
 
-    shape (C, H, W) and classes are checked against the network where given. format, hints: for
-    `load_denoiser`, what `path` does not say about itself. reference: statistics to compare with, a
-    path, an address, or an entry as in `files`. licence, note: for people. Raises ValueError
+    format, hints: for `load_denoiser`, what `path` does not say about itself. reference: statistics to
+    compare with, a path, an address, or an entry as in `files`. licence: for people. Raises ValueError
     (FetchError where a file is missing), saying what to do.
     """
     model = {"name": name, "reference": reference, "licence": licence, "format": format, "hints": hints}
@@ -60,7 +54,6 @@ def checkpoint_problem(
     found = resolve(weights, offline=offline)
     given = _hints_of(weights)
     denoiser = load_denoiser(found.path, **given)
-    _check(name, found, denoiser, shape, classes)
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
@@ -83,14 +76,3 @@ def placed(denoiser: Any, device: str) -> Denoiser:
 def _hints_of(weights: Wanted) -> dict[str, Any]:
     named = {} if weights.format is None else {"format": weights.format}
     return {**named, **dict(weights.hints)}
-
-
-def _check(
-    name: str, found: Fetched, denoiser: Denoiser, shape: list[int] | None, classes: int | None
-) -> None:
-    is_shape, is_classes = list(denoiser.image_shape), denoiser.label_dim
-    if (shape is not None and is_shape != list(shape)) or (classes is not None and is_classes != classes):
-        raise ValueError(
-            f"{found.path} holds a network for images {is_shape} and {is_classes} classes, "
-            f"but model={name} says {list(shape or is_shape)} and {classes}: it is another model's file"
-        )
