@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from seedsbench.bench.labels import classes_of
-from seedsbench.bench.problems.base import mixture_problem
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems.analytic import mixture_problem
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.scoring import floor
 from tests.support.cells import compose, run
 
@@ -87,7 +87,7 @@ def test_exact_samples_reach_the_floor(tmp_path, chosen):
 def test_only_mixtures_whose_weights_differ_have_a_new_identity():
     """Rows drawn in equal shares are no rows of the weighted mixture; where nothing changed, keys stay."""
     before = {"gaussian": "8f3664c842041383", "gaussian_mixture": "f9fd8e453420b5cd"}
-    now = {name: problem_of(compose(f"model={name}"), "cpu").identity.model_id for name in before}
+    now = {name: problem_of(compose(f"model={name}"), "cpu").model_id for name in before}
     assert now["gaussian"] == before["gaussian"]
     assert now["gaussian_mixture"] != before["gaussian_mixture"]
     even = mixture_problem("edm", "m", [[0.3, -0.2], [0.1, 0.4]], [0.5, 0.5], 0.5)

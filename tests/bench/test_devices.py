@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from seedsbench.bench import machine
-from seedsbench.bench import run as cell
 from seedsbench.bench.machine import make_current
-from seedsbench.cli import check as preflight
+from seedsbench.bench.problems import build
+from seedsbench.cli import check as checking
+from seedsbench.cli.command import Command, Usage
 from seedsbench.denoisers import embedded
 from tests.support.cells import compose, run
 
@@ -34,10 +35,9 @@ def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(
 ):
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(cell, "_model", lambda *_: current.append("loaded"))
-    monkeypatch.setattr(cell, "measured", lambda model, options, device: current.append("measured"))
-    cell.problem_of(compose(), machine.device_of("auto", local_rank))
-    assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
+    monkeypatch.setattr(build, "_problem", lambda *_: current.append("loaded"))
+    build.problem_of(compose(), machine.device_of("auto", local_rank))
+    assert current == [f"cuda:{local_rank % 4}", "loaded"]
 
 
 def test_the_embedded_network_is_channels_last_everywhere():
@@ -53,15 +53,14 @@ def test_the_embedded_network_is_channels_last_everywhere():
 
 
 def refused(*overrides, multirun=False):
-    with pytest.raises(preflight.Usage) as said:
-        preflight.preflight(preflight.Options([], list(overrides), [], multirun, False))
+    with pytest.raises(Usage) as said:
+        checking.check(Command(overrides, multirun=multirun), "study")
     return str(said.value)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
     return tmp_path
 
 
@@ -85,9 +84,6 @@ def test_a_model_without_a_network_cannot_run_it_another_way(here, model, overri
 
 
 def test_the_device_is_judged_where_cells_run(here, monkeypatch):
-    monkeypatch.setattr(preflight, "check_launcher", lambda *_: None)
-    monkeypatch.setattr(preflight, "elsewhere", lambda config: True)
-    checked = preflight.preflight(
-        preflight.Options([], ["model=glyphs", "device=cuda", "precision=tf32"], [], False, False)
-    )
-    assert checked.launcher == "basic"
+    monkeypatch.setattr(checking, "check_launcher", lambda *_: None)
+    words = ("model=glyphs", "device=cuda", "precision=tf32", "hydra/launcher=slurm_1gpu")
+    assert checking.check(Command(words), "study").first.remote

@@ -7,7 +7,7 @@ import torch
 
 from seedsbench.bench import draw_and_score as share
 from seedsbench.bench import precision
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.scoring import Scorer
 from seedsbench.diffusion.process import Process
 from seedsbench.metrics.extraction import full_precision

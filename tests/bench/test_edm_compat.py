@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import run_key
-from seedsbench.bench.run import problem_of
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.run_key import run_key
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.data.images import quantise
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
@@ -83,7 +82,7 @@ def test_seeds_of_repeated_cells_follow_each_other(labels):
 
     sigmas = EDM().levels(4, 0.002, 80.0, Linear())
     network = Recording()
-    plan = Plan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
+    plan = SamplingPlan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
     for _ in generate(network, plan, torch.arange(5), batch_size=2):
         pass
     wanted = edm_start(torch.arange(10, 15), (1, 4, 4), 3)
@@ -98,7 +97,7 @@ def test_seeds_of_repeated_cells_follow_each_other(labels):
 
 def key_of(*overrides):
     cfg = compose(*overrides)
-    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
+    return run_key(cfg, problem_of(cfg, "cpu"))
 
 
 def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_path):
@@ -111,7 +110,5 @@ def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_p
     assert plain["seeding"] == "philox"
 
 
-def test_the_default_seeding_leaves_run_keys_as_they_were():
-    cfg = compose()
-    assert "seeding" not in scientific(cfg, problem_of(cfg, "cpu"), 0)
+def test_the_seeding_is_in_the_key():
     assert key_of("seeding=edm") != key_of() == key_of("seeding=philox")

@@ -5,10 +5,11 @@ import weakref
 
 import torch
 
-from seedsbench.bench import run as cell
 from seedsbench.bench import scoring
-from seedsbench.bench.problems.base import glyphs_problem, mixture_problem
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems import build
+from seedsbench.bench.problems.analytic import mixture_problem
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.scoring import floor
 from tests.support.cells import compose
 
@@ -19,7 +20,7 @@ def test_a_sweep_over_models_and_regimes_loads_each_once(nothing_loaded):
     again = [problem_of(compose(each, "solver=heun"), "cpu") for each in cells]
     assert all(a is b for a, b in zip(first, again, strict=True))
     problem_of(compose("model.std=0.9"), "cpu")
-    assert cell._problem.cache_info().currsize == cell._model.cache_info().currsize == cell.KEPT
+    assert build._problem.cache_info().currsize == build._model.cache_info().currsize == build.KEPT
 
 
 def test_a_floor_is_shared_by_networks_and_keeps_none_alive(monkeypatch):

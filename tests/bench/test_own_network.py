@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 
-from seedsbench.bench import run as cell
-from seedsbench.bench.run import problem_of
-from seedsbench.cli.check import Usage, parse, preflight
+from seedsbench.bench.problems import build
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.cli.check import check
+from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
 from tests.support.cells import compose, run
 from tests.support.extractors import some_images, write_images
@@ -35,8 +36,8 @@ QUICK = ("model=python", "metrics=values", "metrics.reference=images", "solver=e
 
 def forget_loaded():
     """Have models loaded anew, as another process does."""
-    cell._problem.cache_clear()
-    cell._model.cache_clear()
+    build._problem.cache_clear()
+    build._model.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -144,12 +145,9 @@ def test_metrics_that_bring_features_are_needed(folder):
 )
 def test_what_its_text_tells_is_refused_before_anything_runs(folder, path, said):
     (folder / "broken.py").write_text("x = 1\ndef build(:\n")
+    given = "model.path=null" if path == "null" else f"model.path='{path}'"
     with pytest.raises(Usage) as caught:
-        preflight(
-            parse(
-                ["model=python", f"model.path='{path}'" if path != "null" else "model.path=null", *QUICK[1:]]
-            )
-        )
+        check(parse(["model=python", given, *QUICK[1:]]), "study")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (folder / "results").exists()
@@ -193,7 +191,7 @@ def test_unknown_options_are_named_and_known_ones_passed(folder):
 
 def test_a_shape_that_is_not_the_denoisers_is_refused(folder):
     row = row_of(folder, "model.path=mynet.py:build", "model.shape=[3,16,16]")
-    assert "is of images [3, 8, 8] and 0 classes" in row["reason"]
+    assert "holds a network for images [3, 8, 8] and 0 classes" in row["reason"]
 
 
 # --- checks before sampling ------------------------------------------------------------------------

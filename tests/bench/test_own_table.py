@@ -69,7 +69,7 @@ def test_a_folder_is_sampled_as_diffusers_would_with_nothing_repeated(tmp_path, 
     )
     cfg = compose(*overrides, "solver=ddim", "nfe=10", "samples=2", "device=cpu")
     model = checkpoint_problem("edm", "diffusers_pipeline", path=str(tmp_path / "net"), format="diffusers")
-    plan = plan_of(cfg, model, 0)
+    plan = plan_of(cfg, model)
     assert plan.warnings == ()
     first = plan.sigmas[0]
     start = latents(torch.arange(2), (3, 8, 8), seed=0).double() * first / (1 + first**2).sqrt()

@@ -26,7 +26,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 

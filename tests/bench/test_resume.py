@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from seedsbench.bench.cell import check_config
 from seedsbench.bench.problems.base import Pairs
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.resume import Saver, about, packed, unpacked
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.bench.run import problem_of
 from seedsbench.bench.scoring import Scorer
 from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
 from seedsbench.diffusion.process import Process
@@ -186,7 +185,7 @@ def test_nothing_is_saved_unless_it_is_time(tmp_path, evaluations):
         run(tmp_path, *CELL, "save_every=60")
     assert files(tmp_path) == []
     with pytest.raises(ValueError, match="save_every=-1"):
-        check_config(compose("save_every=-1"))
+        compose("save_every=-1").check()
 
 
 def test_saving_waits_for_time_for_news_and_for_its_own_cost(tmp_path, monkeypatch):

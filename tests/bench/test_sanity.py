@@ -8,8 +8,8 @@ import torch
 
 from seedsbench.bench import sanity
 from seedsbench.bench.draw_and_score import plan_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.resume import packed, unpacked
-from seedsbench.bench.run import problem_of
 from seedsbench.bench.sampling import SampleBatch, generate
 from seedsbench.metrics.extraction import Extractor
 from tests.bench.test_resume import images, problem, scorer_of
@@ -51,7 +51,7 @@ def uphill(tmp_path, monkeypatch):
 
 def samples_of(cfg):
     found = problem_of(cfg, "cpu")
-    plan = plan_of(cfg, found, cfg.seed)
+    plan = plan_of(cfg, found)
     batches = generate(found.denoiser, plan, torch.arange(cfg.samples), batch_size=cfg.batch_size)
     return torch.cat([batch.x for batch in batches])
 

@@ -147,7 +147,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -263,7 +263,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -328,7 +328,7 @@ FATAL_MODULE = """
 import os
 import signal
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 
 
 def problem(regime, device="cpu"):

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seedsbench import registry
 from seedsbench.bench.cell import BOOLEANS, Config, check_config
 from seedsbench.bench.labels import check_classes, known_classes
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.cli import main as cli
 from seedsbench.cli.check import Usage, _one_line, parse, preflight
 from seedsbench.cli.command import GROUPS

@@ -5,7 +5,7 @@ import torch
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
-from seedsbench.bench.problems.base import glyphs_problem
+from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.scoring import Scorer, floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs

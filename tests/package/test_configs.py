@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from seedsbench import registry
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.cli.command import GROUPS
 from seedsbench.diffusion.grid import Grid
 from seedsbench.diffusion.schedule import Schedule
@@ -37,8 +37,8 @@ def test_every_choice_composes(group, name):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     cfg = compose(f"{group}={name}")
     if group != "experiment":
-        assert cfg.hydra.runtime.choices[group] == name
-        assert cfg[group]
+        assert cfg.choices[group] == name
+        assert getattr(cfg, group)
 
 
 def test_every_yaml_is_in_a_group_that_the_command_line_checks():
@@ -50,7 +50,7 @@ def test_every_yaml_is_in_a_group_that_the_command_line_checks():
 def test_every_solver_schedule_and_grid_builds(group, base):
     for name in registry.names(group):
         cfg = compose(f"{group}={name}", *NEEDS.get((group, name), []))
-        assert isinstance(registry.build(cfg[group]), base), name
+        assert isinstance(registry.build(getattr(cfg, group)), base), name
 
 
 @pytest.mark.parametrize("regime", ["vp", "ve", "iddpm", "edm"])
@@ -84,10 +84,10 @@ def test_a_tracker_of_every_name_builds():
 )
 def test_a_regime_selects_its_schedule_grid_and_range(regime, schedule, grid, low, high):
     cfg = compose(f"regime={regime}")
-    chosen = cfg.hydra.runtime.choices
+    chosen = cfg.choices
     assert (cfg.regime.name, chosen.schedule, chosen.grid) == (regime, schedule, grid)
-    assert cfg.grid.sigma_min == pytest.approx(low, rel=1e-4)
-    assert cfg.grid.sigma_max == pytest.approx(high, rel=1e-4)
+    assert cfg.grid["sigma_min"] == pytest.approx(low, rel=1e-4)
+    assert cfg.grid["sigma_max"] == pytest.approx(high, rel=1e-4)
 
 
 def test_edms_exact_constants_are_in_the_yamls():
@@ -101,7 +101,7 @@ def test_edms_exact_constants_are_in_the_yamls():
 @pytest.mark.parametrize("overrides", [("regime=vp", "grid=edm"), ("grid=edm", "regime=vp")])
 def test_a_vp_network_on_the_edm_grid_is_one_override(overrides):
     cfg = compose(*overrides)
-    chosen = cfg.hydra.runtime.choices
+    chosen = cfg.choices
     assert (cfg.regime.name, chosen.schedule, chosen.grid) == ("vp", "vp", "edm")
 
 

@@ -68,7 +68,7 @@ def refusal(group, name, option, value, cfg):
             registry.build(registry.configured(group, whole(name, option, value)))
         else:
             with open_dict(cfg):
-                cfg[group][option] = value
+                getattr(cfg, group)[option] = value
             check_options("metrics", OF_CELLS, cfg.metrics)
             check_problem(cfg)
     except ValueError as error:

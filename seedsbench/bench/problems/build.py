@@ -10,7 +10,7 @@ from seedsbench import registry
 from seedsbench.bench.cell import CELL_OPTIONS, Cell
 from seedsbench.bench.machine import make_current
 from seedsbench.bench.problems.base import Model, Problem
-from seedsbench.bench.problems.own import model_of
+from seedsbench.bench.problems.own import model_from
 from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.model_files import place_of
 from seedsbench.files.sources import check_defined, source_of
@@ -46,6 +46,11 @@ def problem_of(cell: Cell, device: str) -> Problem:
     return _problem(json.dumps(cell.model), cell.regime.name, json.dumps(metrics), device)
 
 
+def model_of(cell: Cell, device: str) -> Model:
+    """The cell's model; loaded once for all cells of this process that share it."""
+    return _model(json.dumps(cell.model), cell.regime.name, device)
+
+
 def check_problem(cell: Cell) -> None:
     """Raise ValueError for options of model and metrics that cannot be. Loads no network.
 
@@ -55,7 +60,7 @@ def check_problem(cell: Cell) -> None:
     check_options("model", FACTS, facts)
     registry.check(options, given=given)
     if cell.model.get("network") is False:
-        _model(json.dumps(cell.model), cell.regime.name, "cpu")
+        model_of(cell, "cpu")
     options = {key: value for key, value in cell.metrics.items() if key not in CELL_OPTIONS}
     if "_target_" in options:
         registry.check(options, None, given={"device": "cpu"})
@@ -72,7 +77,7 @@ def check_function(cell: Cell) -> None:
 def known_classes(cell: Cell) -> int | None:
     """How many classes a cell's model has, 0 for an unconditional one; None where only its file can tell."""
     if cell.model.get("network") is False:
-        return _model(json.dumps(cell.model), cell.regime.name, "cpu").denoiser.label_dim
+        return model_of(cell, "cpu").denoiser.label_dim
     return cell.model.get("classes")
 
 
@@ -99,7 +104,7 @@ def _model(model: str, regime: str, device: str) -> Model:
         target = options.pop("_target_")
         options |= {key: value for key, value in given.items() if key != "device"}
         source = [target.rpartition(".")[2], source_of(registry.located(target)), options]
-        made = model_of(made, target, facts, source, device)
+        made = model_from(made, target, facts, source, device)
     _check_facts(made, entries)
     return made
 

@@ -50,10 +50,10 @@ def python_problem(
     options = dict(options or {})
     made = _called(lambda: _loaded(file, function), options, where, file.parent)
     facts = {"name": name, "reference": reference, "offline": offline, "shape": shape, "classes": classes}
-    return model_of(made, where, facts, [function, source_id(file), options], device)
+    return model_from(made, where, facts, [function, source_id(file), options], device)
 
 
-def model_of(made: Any, where: str, facts: Mapping[str, Any], source: list[Any], device: str) -> Checkpoint:
+def model_from(made: Any, where: str, facts: Mapping[str, Any], source: list[Any], device: str) -> Checkpoint:
     """The model of a denoiser that a function returned. Raises ValueError for what is no denoiser.
 
     where: the function, for errors. facts: what is said of the denoiser beside it. source: what its numbers

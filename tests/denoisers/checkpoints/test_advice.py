@@ -107,7 +107,7 @@ def test_give_what_the_file_does_not_say(tmp_path):
     )
     works(path, img_resolution=8)
     cfg = compose("model=file", f"model.path={path}", "+model.hints={img_resolution: 8}")
-    assert dict(cfg.model.hints) == {"img_resolution": 8}
+    assert dict(cfg.model["hints"]) == {"img_resolution": 8}
 
 
 def test_use_the_other_weights(tmp_path):
