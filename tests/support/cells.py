@@ -17,10 +17,8 @@ CIRCUMSTANCES = {
     *("time_utc", "invocation", "command", "batch_size", "images_per_second"),
     *("seconds_sampling", "seconds_features", "seconds_scoring", "seconds_floor"),
 }
-VALUES = {field.name for field in dataclasses.fields(Cell)} - {*GROUPS, "offline"}  # models' files refer to it
-    *GROUPS,
-    "offline",
-}  # to which models' files refer
+# Keys that can be set on a composed cell; models' files refer to `offline`.
+VALUES = {field.name for field in dataclasses.fields(Cell)} - {*GROUPS} - {"offline"}
 
 
 def compose(*overrides, config_dirs=()):
