@@ -37,6 +37,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("SEEDSBENCH_CONF", raising=False)
+    monkeypatch.delitem(sys.modules, "slow_network", raising=False)  # each test writes its own
 
 
 def sweep(*arguments):
