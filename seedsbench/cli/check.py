@@ -1,12 +1,8 @@
 """Everything that can be wrong with a command is said here, in one line, before anything runs."""
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from hydra.errors import ConfigCompositionException, HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell, check_precision
@@ -15,9 +11,10 @@ from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.build import check_function, check_problem, known_classes
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.command import Command, Usage, interval_in
-from seedsbench.cli.compose import Composed, compose_each, composing
+from seedsbench.cli.compose import Composed, compositions
 from seedsbench.cli.dry_run import UNSCORED, dry_run_text, unscored
-from seedsbench.cli.launchers import IN_PROCESS, check_launcher, missing_plugin
+from seedsbench.cli.errors import one_line
+from seedsbench.cli.launchers import IN_PROCESS, check_launcher
 from seedsbench.cli.plan import plan_text
 
 
@@ -74,17 +71,8 @@ def check(command: Command, study: str) -> Checked:
                 check_precision(precision, device_of(device))
         ResultStore(checked.study).prepare()
     except ValueError as error:
-        raise Usage(_one_line(error)) from error
+        raise Usage(one_line(error)) from error
     return checked
-
-
-def compositions(command: Command, study: str) -> list[Composed]:
-    """Every cell of the command, composed but not built; raises Usage."""
-    try:
-        with composing():
-            return compose_each(itertools.product(*command.choices), study)
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        raise Usage(_one_line(error)) from error
 
 
 def _check_cells(cells: Iterable[Cell]) -> None:
@@ -110,20 +98,3 @@ def _check_cells(cells: Iterable[Cell]) -> None:
         refusals = [refusal(labels, known_classes(cell)) for cell in cells]
         if all(refusals):
             raise ValueError(refusals[0])
-
-
-def _one_line(error: BaseException) -> str:
-    """The first lines of an error that say something; for a value of the wrong type, why it is wrong."""
-    if "hydra/sweeper/optuna" in str(error):
-        return "hydra/sweeper=optuna is not installed: pip install 'seedsbench[optuna]'"
-    if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
-        return f"{str(error).split('override ')[-1].strip()}: {_one_line(error.__cause__)}"
-    if (line := missing_plugin(str(error))) is not None:
-        return line
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [
-        line
-        for line in lines
-        if line and not line.startswith(("full_key:", "object_type=", "reference_type="))
-    ]
-    return ": ".join(said[:2]) if said else type(error).__name__

@@ -4,6 +4,7 @@ Behind it nothing sees a configuration of Hydra's.
 """
 
 import copy
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.checks import nearest
-from seedsbench.cli.command import GROUPS, read
+from seedsbench.cli.command import GROUPS, Command, Usage, read
+from seedsbench.cli.errors import one_line
 
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
@@ -92,6 +94,15 @@ def compose_each(commands: Iterable[Iterable[str]], study: str) -> list[Composed
             )
         )
     return found
+
+
+def compositions(command: Command, study: str) -> list[Composed]:
+    """Every cell of the command, composed but not built; raises Usage."""
+    try:
+        with composing():
+            return compose_each(itertools.product(*command.choices), study)
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        raise Usage(one_line(error)) from error
 
 
 def cell_of(cfg: DictConfig, choices: Mapping[str, Any], study: str) -> Cell:

@@ -11,8 +11,8 @@ import logging
 import sys
 
 from seedsbench.bench.cell import Cell
-from seedsbench.cli.check import compositions
 from seedsbench.cli.command import Usage, parse, use_config_dirs, with_experiment
+from seedsbench.cli.compose import compositions
 from seedsbench.cli.dry_run import dry_run_text, files_of
 from seedsbench.files.download import FetchError
 from seedsbench.files.model_files import resolve

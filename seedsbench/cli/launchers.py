@@ -4,7 +4,6 @@ Imports no launcher.
 """
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -25,20 +24,6 @@ IN_PROCESS = "basic"
 """The launcher and the sweeper that run cells one after another in this process."""
 _SIGUSR2_GRACE = 2.0
 """Seconds within which SIGUSR2 may follow SIGTERM."""
-_PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
-
-
-def missing_plugin(error: str) -> str | None:
-    """The line for a configuration that Hydra cannot find because its launcher is not installed."""
-    found = re.search(r"Could not (?:find|load) 'hydra/launcher/(\w+)'", error)
-    if found is None:
-        return None
-    name = found.group(1)
-    if name in _PLUGINS:
-        return f'hydra/launcher={name} is not installed: pip install "seedsbench[{_PLUGINS[name]}]"'
-    return (
-        f"unknown hydra/launcher {name!r}: one of slurm_1gpu, slurm_8gpu, {', '.join(_PLUGINS)}, {IN_PROCESS}"
-    )
 
 
 def check_launcher(name: str, remote: bool, multirun: bool) -> None:

@@ -251,9 +251,7 @@ def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
     (tmp_path / "cache" / "cifar10-32x32.npz").write_bytes(b"x")
     url = "model.files.vp.url=https://example.org/w.safetensors"
     cfg = compose("model=cifar10_cond", "regime=vp", url, "model.files.vp.format=null", "offline=true")
-    with pytest.raises(
-        ValueError, match=r"model=cifar10_cond holds a network for images \[3, 16, 16\]"
-    ):
+    with pytest.raises(ValueError, match=r"model=cifar10_cond holds a network for images \[3, 16, 16\]"):
         problem_of(cfg, "cpu")
 
 
