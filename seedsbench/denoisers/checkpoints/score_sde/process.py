@@ -1,11 +1,13 @@
 """How a network of score SDE is told noise levels and what it puts out, from the words of its config."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from seedsbench.checks import check_fields
+from seedsbench.denoisers.checkpoints.score_sde.modules import Embedding
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import Preconditioner, VPPreconditioner
 from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
@@ -24,20 +26,15 @@ class ScoreProcess:
 
     sde: SDE
     continuous: bool
-    centered: bool | None = None
-    scale_by_sigma: bool | None = None
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    num_scales: int = 1000
-    fractional: bool = False
+    centered: bool | None
+    scale_by_sigma: bool | None
+    beta_min: float
+    beta_max: float
+    num_scales: int
+    fractional: bool
 
     def __post_init__(self) -> None:
-        if self.sde not in get_args(SDE):
-            raise ValueError(f"sde={self.sde!r} must be {', '.join(get_args(SDE))}")
-        for name in ("continuous", "centered", "scale_by_sigma", "fractional"):
-            value = getattr(self, name)
-            if not isinstance(value, bool) and (value is not None or name in ("continuous", "fractional")):
-                raise ValueError(f"{name}={value!r} must be true or false")
+        check_fields(self)
         if self.sde != "vesde" and (self.centered is False or self.scale_by_sigma):
             raise ValueError(f"centered=false and scale_by_sigma=true are for sde=vesde, not {self.sde}")
         if self.sde == "subvpsde" and not self.continuous:
@@ -45,10 +42,8 @@ class ScoreProcess:
         if not 0 < self.beta_min < self.beta_max:
             raise ValueError(f"beta_min={self.beta_min}, beta_max={self.beta_max}: 0 < beta_min < beta_max")
 
-    def preconditioner(self, sigmas: Tensor | None, embedding: str | None) -> Preconditioner:
-        """The preconditioner of a network.
-
-        sigmas: its buffer of levels. embedding: fourier, positional or, without any, None.
+    def preconditioner(self, sigmas: Tensor | None, embedding: Embedding) -> Preconditioner:
+        """The preconditioner of a network with that embedding. sigmas: its buffer of levels.
 
         Raises ValueError where the network cannot have been trained so.
         """
@@ -57,17 +52,16 @@ class ScoreProcess:
             raise ValueError(
                 f"sde={self.sde}, continuous={self.continuous} has a {wanted} embedding, not {embedding}"
             )
+        if self.sde == "vesde":
+            return self._exploding(sigmas)
         slope = self.beta_max - self.beta_min
         if self.sde == "subvpsde":
             return SubVP(beta_d=slope, beta_min=self.beta_min)
-        if self.sde == "vpsde" and self.continuous:
+        if self.continuous:
             return VPPreconditioner(beta_d=slope, beta_min=self.beta_min)
-        if self.sde == "vpsde":
-            n = self.num_scales
-            low, high = self.beta_min / n, self.beta_max / n
-            schedule = Discrete(num_train_timesteps=n, beta_start=low, beta_end=high)
-            return DiscreteNoisePrediction(schedule, fractional=self.fractional)
-        return self._exploding(sigmas)
+        n = self.num_scales
+        schedule = Discrete(num_train_timesteps=n, beta_start=self.beta_min / n, beta_end=self.beta_max / n)
+        return DiscreteNoisePrediction(schedule, fractional=self.fractional)
 
     def _exploding(self, sigmas: Tensor | None) -> ScoreVE:
         if sigmas is None or sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas > 0).all()):
@@ -83,11 +77,8 @@ class ScoreProcess:
             fractional=self.fractional,
         )
         if found.sigma_min >= found.sigma_max:
-            raise ValueError(
-                f"`sigmas` go from {float(levels[0]):g} to {float(levels[-1]):g}: they must fall"
-            )
-        if found.levels and not torch.allclose(
-            found.table.on(levels.device).flip(0), unit * levels, rtol=1e-5
-        ):
+            raise ValueError(f"`sigmas` go from {levels[0]:g} to {levels[-1]:g}: they must fall")
+        table = found.table.on(levels.device).flip(0) if found.levels else unit * levels
+        if not torch.allclose(table, unit * levels, rtol=1e-5):
             raise ValueError("`sigmas` are no geometric progression")
         return found
