@@ -16,7 +16,7 @@ from seedsbench.checks import Count, Range
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
 from seedsbench.files.download import Fetched
-from seedsbench.files.model_files import Wanted, resolve, wanted_files
+from seedsbench.files.model_files import ModelFiles, resolve
 
 CPU_BATCH = 8
 """Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""
@@ -54,18 +54,16 @@ def checkpoint_problem(
     path, an address, or an entry as in `files`. licence, note: for people. Raises ValueError
     (FetchError where a file is missing), saying what to do.
     """
-    model = {"name": name, "reference": reference, "licence": licence, "format": format, "hints": hints}
-    model |= {"path": path} if files is None else {"files": files}
-    weights, *others = wanted_files(model, regime)
+    wanted = ModelFiles(name, files, path, format, hints, reference, licence)
+    weights, statistics = wanted.weights(regime), wanted.statistics()
     found = resolve(weights, offline=offline)
-    given = _hints_of(weights)
-    denoiser = load_denoiser(found.path, **given)
+    denoiser = load_denoiser(found.path, **weights.hints)
     _check(name, found, denoiser, shape, classes)
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
-        model_id=digest({"sha256": found.sha256, "hints": given}),
-        statistics=(lambda: resolve(others[0], offline=offline).path) if others else None,
+        model_id=digest({"sha256": found.sha256, "hints": weights.hints}),
+        statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
     )
 
 
@@ -78,11 +76,6 @@ def placed(denoiser: Any, device: str) -> Denoiser:
         raise ValueError(f"{type(moved).__name__} cannot be moved to device={device}: use device=cpu")
     moved.to(device)
     return moved
-
-
-def _hints_of(weights: Wanted) -> dict[str, Any]:
-    named = {} if weights.format is None else {"format": weights.format}
-    return {**named, **dict(weights.hints)}
 
 
 def _check(

@@ -66,7 +66,7 @@ WITHOUT_CONFIGURATION = {
 def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
     """The denoiser in a checkpoint, on the CPU. hints: `format`, and what that format's reader takes.
 
-    Raises FileNotFoundError, CheckpointError for a file that no reader knows or that is damaged, and ValueError
+    Raises FileNotFoundError, CheckpointError for a file that is damaged or known to no reader, and ValueError
     for hints that are unknown, missing or do not fit.
     """
     path, hints = Path(path).expanduser(), dict(hints)

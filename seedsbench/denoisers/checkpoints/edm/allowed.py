@@ -24,7 +24,7 @@ MAX_DIMENSIONS = 8
 MAX_EMPTY = 1 << 31
 
 
-class PickledObject(Inert):
+class Record(Inert):
     """An object of a file: the name of its class and, inert, what was in it."""
 
     kind = "module"
@@ -57,7 +57,7 @@ STORAGES = {f"torch.{name}Storage": name for name in _DTYPES}
 
 
 @dataclass(eq=False)
-class PickledStorage(Inert):
+class Storage(Inert):
     """Numbers as they are in the file: raw, little-endian."""
 
     kind = "storage"
@@ -66,7 +66,7 @@ class PickledStorage(Inert):
 
 
 @dataclass(eq=False)
-class PickledTensor(Inert):
+class TensorRecord(Inert):
     """A view of the numbers of a storage from its first to its last one; size and stride count elements."""
 
     kind = "tensor"
@@ -76,7 +76,7 @@ class PickledTensor(Inert):
     stride: tuple[int, ...]
 
 
-def _storage(blob: Any) -> PickledStorage:
+def _storage(blob: Any) -> Storage:
     if type(blob) is not bytes or not blob.startswith(LEGACY):
         raise ValueError("not bytes in torch's legacy save format")
     stream = io.BytesIO(blob)
@@ -93,18 +93,13 @@ def _storage(blob: Any) -> PickledStorage:
     data = memoryview(blob)[stream.tell() :]
     if counted != numel or numel * dtype.itemsize != len(data):
         raise ValueError(f"it declares {numel} and {counted} elements of {dtype}, for {len(data)} bytes")
-    return PickledStorage(dtype, data)
+    return Storage(dtype, data)
 
 
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, metadata: Any = None
-) -> PickledTensor:
-    if (
-        not isinstance(storage, PickledStorage)
-        or type(size) is not tuple
-        or type(stride) is not tuple
-        or metadata
-    ):
+) -> TensorRecord:
+    if not isinstance(storage, Storage) or type(size) is not tuple or type(stride) is not tuple or metadata:
         raise ValueError("a tensor is made of a storage, and sizes")
     there, numbers = len(storage.data) // storage.dtype.itemsize, (offset, *size, *stride)
     if len(size) == len(stride) <= MAX_DIMENSIONS and all(map(_is_count, numbers)):
@@ -114,7 +109,7 @@ def _tensor(
         most = there if span else MAX_EMPTY
         if (not span or offset + span <= there) and math.prod(n for n in size if n) <= most:
             data = storage.data[offset * storage.dtype.itemsize :][: span * storage.dtype.itemsize]
-            return PickledTensor(storage.dtype, data, size, stride)
+            return TensorRecord(storage.dtype, data, size, stride)
     listed = [number if isinstance(number, int) else type(number).__name__ for number in numbers[:20]]
     raise ValueError(f"a tensor of (offset, *size, *stride) {listed} in a storage of {there} elements")
 
@@ -123,7 +118,7 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def tensor_of(record: PickledTensor) -> Tensor:
+def tensor_of(record: TensorRecord) -> Tensor:
     """The tensor of a record: contiguous, in memory of its own, on the CPU."""
     # Copied as bytes: what lies in the file need not be aligned.
     flat = torch.empty(len(record.data), dtype=torch.uint8)
@@ -133,8 +128,8 @@ def tensor_of(record: PickledTensor) -> Tensor:
     return numbers.as_strided(record.size, record.stride).contiguous()
 
 
-def _parameter(data: Any, requires_grad: Any, hooks: Any) -> PickledTensor:
-    if not isinstance(data, PickledTensor) or hooks:
+def _parameter(data: Any, requires_grad: Any, hooks: Any) -> TensorRecord:
+    if not isinstance(data, TensorRecord) or hooks:
         raise ValueError("a parameter is made of a tensor")
     return data
 
@@ -142,11 +137,11 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> PickledTensor:
 # --- the other names ------------------------------------------------------------------------------
 
 
-def _persistent_object(meta: Any) -> PickledObject:
+def _persistent_object(meta: Any) -> Record:
     """The record of an object that brings its source along; the source is dropped unread."""
     match meta:
         case {"type": "class", "class_name": str(name), "state": dict(state)}:
-            record = PickledObject()
+            record = Record()
             record.kind, record.state = name, state
             return record
     raise ValueError("that describes no object")
@@ -196,10 +191,7 @@ def _set(items: Any) -> set[str]:
 
 ALLOWED: dict[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
-    **{
-        f"torch.nn.modules.container.{name}": PickledObject
-        for name in ("ModuleDict", "ModuleList", "Sequential")
-    },
+    **{f"torch.nn.modules.container.{name}": Record for name in ("ModuleDict", "ModuleList", "Sequential")},
     "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, PickledObject, PickledTensor, tensor_of
+from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
 from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
 
@@ -86,14 +86,14 @@ def network_in(content: Any, key: str, file_bytes: int) -> EDMRecord:
     return EDMRecord(network.kind, args, kwargs, {name: tensor_of(r) for name, r in records.items()})
 
 
-def _entry(value: Any, key: str) -> PickledObject:
+def _entry(value: Any, key: str) -> Record:
     if type(value) is not dict:
         raise Refused(f"it holds {described(value)} and no dict with the key {key!r}")
     if key not in value:
         names = [repr(name[:40]) if isinstance(name, str) else described(name) for name in [*value][:10]]
         there = ", ".join(shown(name, 60) for name in names)
         raise Refused(f"it has no key {key!r}; it has {there or 'none'}")
-    if not isinstance(value[key], PickledObject):
+    if not isinstance(value[key], Record):
         raise Refused(f"under {key!r} it holds {described(value[key])} and no network")
     return value[key]
 
@@ -114,7 +114,7 @@ def _plain(value: Any, where: str, left: Iterator[int], depth: int = 0) -> Any:
     raise Refused(f"its {where} holds {described(value)}, which is no plain value")
 
 
-def _tensors(module: PickledObject, prefix: str, left: Iterator[int]) -> Iterator[tuple[str, PickledTensor]]:
+def _tensors(module: Record, prefix: str, left: Iterator[int]) -> Iterator[tuple[str, TensorRecord]]:
     """Parameters and persistent buffers under a module, named as in a state dict."""
     state = module.state or {}
     where = f"module {shown(prefix.rstrip('.') or module.kind)}"
@@ -127,9 +127,9 @@ def _tensors(module: PickledObject, prefix: str, left: Iterator[int]) -> Iterato
         for name, value in _members(state, group, where):
             if value is None or (group == "_buffers" and name in skipped):
                 continue
-            if group == "_modules" and isinstance(value, PickledObject):
+            if group == "_modules" and isinstance(value, Record):
                 yield from _tensors(value, f"{prefix}{name}.", left)
-            elif group != "_modules" and isinstance(value, PickledTensor):
+            elif group != "_modules" and isinstance(value, TensorRecord):
                 yield prefix + name, value
             else:
                 raise Refused(f"{where} has {described(value)} among its {group}, as {shown(name)}")

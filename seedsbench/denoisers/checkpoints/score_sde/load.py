@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde.ddpm import ddpm_layout
 from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX, module_entries
 from seedsbench.denoisers.checkpoints.score_sde.ncsnpp import ncsnpp_layout
-from seedsbench.denoisers.checkpoints.score_sde.process import SDE, ScoreProcess
 from seedsbench.denoisers.checkpoints.states import (
     is_dense,
     is_state,
@@ -25,7 +25,12 @@ from seedsbench.denoisers.checkpoints.states import (
 )
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
+from seedsbench.denoisers.preconditioning.karras import Preconditioner, VPPreconditioner
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
+from seedsbench.diffusion.schedule import Discrete
 
+_SDE = Literal["vpsde", "subvpsde", "vesde"]
 _SIGMAS = "sigmas"
 
 
@@ -33,7 +38,7 @@ def load_score_sde(
     path: str | Path,
     *,
     image_size: int,
-    sde: SDE,
+    sde: _SDE,
     continuous: bool,
     name: Literal["ncsnpp", "ddpm"] = "ncsnpp",
     fir: bool | None = None,
@@ -58,9 +63,6 @@ def load_score_sde(
 
     Raises FileNotFoundError, and ValueError for another kind of file or hints that do not fit it.
     """
-    process = ScoreProcess(
-        sde, continuous, centered, scale_by_sigma, beta_min, beta_max, num_scales, fractional_timesteps
-    )
     state = _state(read_torch(path), weights, path)
     sigmas = state.pop(_SIGMAS, None)
     with understood(path):
@@ -69,9 +71,20 @@ def load_score_sde(
             layout = ddpm_layout(found)
         else:
             layout = ncsnpp_layout(found, image_size=image_size, fir=fir, skip_rescale=skip_rescale)
-        preconditioner = process.preconditioner(sigmas, layout.shape.embedding)
     network = network_of(layout.build, layout.state, path)
     check_size(image_size, len(layout.shape.channels))
+    embedding = "fourier" if sde == "vesde" and continuous else "positional"
+    if layout.shape.embedding not in (embedding, None):
+        raise ValueError(
+            f"sde={sde}, continuous={continuous} has a {embedding} embedding, not {layout.shape.embedding}"
+        )
+    if sde == "vesde":
+        divided = scale_by_sigma is not False
+        preconditioner = _exploding(sigmas, continuous, not centered, divided, fractional_timesteps)
+    elif centered is False or scale_by_sigma:
+        raise ValueError(f"centered=false and scale_by_sigma=true are for sde=vesde, not {sde}")
+    else:
+        preconditioner = _preserving(sde, continuous, beta_min, beta_max, num_scales, fractional_timesteps)
     return Preconditioned(
         network, preconditioner, img_channels=layout.shape.img_channels, img_resolution=image_size
     )
@@ -107,3 +120,36 @@ def _averaged(state: Mapping[str, Tensor], shadow: Sequence[Any], path: str | Pa
         if not is_dense(average) or average.shape != state[name].shape:
             raise CheckpointError(f"{path}: the average of {name} has another shape than the parameter")
     return averages
+
+
+def _preserving(
+    sde: str, continuous: bool, beta_min: float, beta_max: float, num_scales: int, fractional: bool
+) -> Preconditioner:
+    if not 0 < beta_min < beta_max:
+        raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: 0 < beta_min < beta_max")
+    if sde == "subvpsde" and not continuous:
+        raise ValueError("sde=subvpsde is only trained with continuous=true")
+    if sde == "subvpsde":
+        return SubVP(beta_d=beta_max - beta_min, beta_min=beta_min)
+    if continuous:
+        return VPPreconditioner(beta_d=beta_max - beta_min, beta_min=beta_min)
+    low, high = beta_min / num_scales, beta_max / num_scales
+    schedule = Discrete(num_train_timesteps=num_scales, beta_start=low, beta_end=high)
+    return DiscreteNoisePrediction(schedule, fractional=fractional)
+
+
+def _exploding(
+    sigmas: Tensor | None, continuous: bool, unit_range: bool, divided: bool, fractional: bool
+) -> ScoreVE:
+    """sigmas: the network's buffer of noise levels, largest first, in the units of its data."""
+    if sigmas is None or sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas > 0).all()):
+        raise ValueError("its model lacks the buffer `sigmas` with the noise levels of training")
+    levels = (2.0 if unit_range else 1.0) * sigmas.to(torch.float64)
+    low, high = float(levels[-1]), float(levels[0])
+    if low >= high:
+        raise ValueError(f"`sigmas` go from {sigmas[0]:g} to {sigmas[-1]:g}: they must fall")
+    count = 0 if continuous else len(levels)
+    found = ScoreVE(low, high, count, unit_range=unit_range, divided=divided, fractional=fractional)
+    if count and not torch.allclose(found.table.on(levels.device).flip(0), levels, rtol=1e-5):
+        raise ValueError("`sigmas` are no geometric progression")
+    return found
