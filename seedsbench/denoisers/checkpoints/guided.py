@@ -118,6 +118,7 @@ def guided_config(
 
     Raises KeyError, or ValueError where weights and heads do not go together.
     """
+    first = state["input_blocks.0.0.weight"]
     count = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
     blocks, style = _blocks_a_level(state, count)
     levels = count // (blocks + 1)
@@ -125,7 +126,7 @@ def guided_config(
     channels = tuple(state[f"input_blocks.{i}.0.in_layers.2.weight"].shape[0] for i in starts)
     embedding = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
     return GuidedUNetConfig(
-        in_channels=state["input_blocks.0.0.weight"].shape[1],
+        in_channels=first.shape[1],
         out_channels=state["out.2.weight"].shape[0],
         width=state["time_embed.0.weight"].shape[1],
         channels=channels,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from seedsbench.denoisers.checkpoints import pickles
 from seedsbench.denoisers.checkpoints.edm import allowed as edm_allowed
-from seedsbench.denoisers.checkpoints.edm import read as edm_pickle
+from seedsbench.denoisers.checkpoints.edm import read as edm_read
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
 from seedsbench.denoisers.checkpoints.pickles import Refused
@@ -28,6 +28,7 @@ from tests.support.edm_files import (
     Call,
     Name,
     New,
+    Runs,
     dumped,
     fake_persistence,
     net_state,
@@ -52,7 +53,7 @@ PLAIN_KWARGS = {
 
 
 def network_in(data):
-    return edm_pickle.network_in(edm_pickle.content_of(data), "ema", len(data))
+    return edm_read.network_in(pickles.unpickled(data, ALLOWED), "ema", len(data))
 
 
 def read_bytes(path, data, **options):
@@ -182,19 +183,9 @@ def in_ema(value):
     return dumped({"ema": persistent("EDMPrecond", net_state(x=value))})
 
 
-class Evil:
-    """A nested torch.save blob of the zip format, whose pickle runs a command in an unrestricted load."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
 def saved_with_code(command, **options):
     file = io.BytesIO()
-    torch.save(Evil(command), file, **options)
+    torch.save(Runs(os.system, command), file, **options)
     return file.getvalue()
 
 
@@ -251,7 +242,7 @@ def hostile(command):
         "torch.jit": (Call("torch.jit._script", "unpackage_script_module"), "unpackage_script_module"),
         "numpy.load": (Call("numpy", "load", "x.npy", None, True), "numpy.load"),
         "numpy runstring": (Call("numpy.testing._private.utils", "runstring", command, {}), "runstring"),
-        "nested pickle": (Call("pickle", "loads", pickle.dumps(Evil(command))), "pickle.loads"),
+        "nested pickle": (Call("pickle", "loads", pickle.dumps(Runs(os.system, command))), "pickle.loads"),
         "functools.partial": (Call("functools", "partial", Name("os", "system")), "functools.partial"),
         "copyreg._reconstructor": (
             Call("copyreg", "_reconstructor", *[Name("os", "system")] * 2, None),
@@ -592,7 +583,7 @@ def test_what_was_made_by_a_call_cannot_be_called_or_be_a_class(target):
 def test_what_stands_for_a_function_is_made_for_one_file():
     name = raw(stack_global("_codecs", "encode"))
     first, second = unscanned(name), unscanned(name)
-    assert type(first) is pickles.Function
+    assert type(first) is pickles.AllowedFunction
     assert first is not second
     assert all(type(value) is str for value in edm_allowed.STORAGES.values())
 
