@@ -206,12 +206,22 @@ def test_a_compressed_file_is_read(tmp_path):
     same(read_bytes(path, zipped(compression=zipfile.ZIP_DEFLATED)), {"a": torch.ones(3)})
 
 
-def test_what_is_no_file_is_said(tmp_path):
-    for read in (read_torch, read_weights, read_edm):
-        with pytest.raises(FileNotFoundError, match="not there"):
-            read(tmp_path / "none.pth")
+@pytest.mark.parametrize("read", [read_torch, read_weights, read_edm])
+def test_what_is_no_file_is_said(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match="not there"):
+        read(tmp_path / "none.pth")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(CheckpointError, match="regular"):
-            read(tmp_path)
+            read(path)
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty"):
+        read(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="null"):
+        read("a\0b")
+
+
+def test_the_size_of_a_file_is_limited(tmp_path):
     (tmp_path / "a.pth").write_bytes(bytes(100))
     with pytest.raises(CheckpointError, match="100 bytes, over the limit of 99"):
         read_torch(tmp_path / "a.pth", max_bytes=99)
