@@ -202,7 +202,7 @@ def _download(file: RemoteFile, url: str, path: Path, attempts: int, timeout: fl
     registry, urls = {file.name: file.sha256}, {file.name: url}
     source = pooch.create(beside, "", registry=registry, urls=urls, retry_if_failed=attempts - 1)
     try:
-        come = source.fetch(file.name, downloader=cast(Any, partial(_get, timeout=timeout)))
+        come = source.fetch(file.name, downloader=cast(Any, partial(_get, timeout)))
         os.chmod(come, 0o644)  # pooch makes files that only their owner can read
         os.replace(come, path)
     except (_NotWorthRepeating, ValueError, requests.RequestException) as error:
@@ -214,7 +214,7 @@ def _download(file: RemoteFile, url: str, path: Path, attempts: int, timeout: fl
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _get(url: str, to: str, _pooch: Any, timeout: float) -> None:
+def _get(timeout: float, url: str, to: str, _pooch: Any) -> None:
     """pooch's download, which raises _NotWorthRepeating where another attempt is none."""
     import pooch
     import requests

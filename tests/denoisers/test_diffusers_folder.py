@@ -195,7 +195,11 @@ MODEL, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 @pytest.mark.parametrize(
     ("file", "changes", "expected"),
     [
-        (MODEL, {"_class_name": "UNet2DConditionModel"}, "a UNet2DConditionModel: only UNet2DModel"),
+        (
+            MODEL,
+            {"_class_name": "UNet2DConditionModel"},
+            "_class_name='UNet2DConditionModel': only \"UNet2DModel\"",
+        ),
         (MODEL, {"time_embedding_type": "fourier"}, "time_embedding_type='fourier'"),
         (MODEL, {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
         (MODEL, {"out_channels": 4}, "maps 3 channels to 4"),

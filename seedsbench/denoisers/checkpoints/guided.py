@@ -60,11 +60,7 @@ def load_guided(
 
     Raises FileNotFoundError, and ValueError for another kind of file or flags that do not fit it.
     """
-    if num_heads < 1 and num_head_channels < 1:
-        raise ValueError(
-            f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
-            "the file does not tell the heads of its attentions"
-        )
+    heads = _heads(num_heads, num_head_channels, num_heads_upsample)
     state = read_torch(path)
     if not is_state(state):
         raise CheckpointError(
@@ -72,13 +68,7 @@ def load_guided(
         )
     state = without_prefix(state)
     with understood(path):
-        config = guided_config(
-            state,
-            heads=num_heads,
-            heads_up=num_heads if num_heads_upsample == -1 else num_heads_upsample,
-            head_channels=max(num_head_channels, 0),
-            new_attention_order=use_new_attention_order,
-        )
+        config = guided_config(state, new_attention_order=use_new_attention_order, **heads)
     network = network_of(partial(GuidedUNet, config), state, path)
     check_size(image_size, len(config.channels))
     given = {
@@ -109,6 +99,17 @@ def load_guided(
         img_resolution=image_size,
         label_dim=config.classes,
     )
+
+
+def _heads(num_heads: int, num_head_channels: int, num_heads_upsample: int) -> dict[str, int]:
+    """The flags as GuidedUNetConfig has them."""
+    if num_heads < 1 and num_head_channels < 1:
+        raise ValueError(
+            f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
+            "the file does not tell the heads of its attentions"
+        )
+    upsample = num_heads if num_heads_upsample == -1 else num_heads_upsample
+    return {"heads": num_heads, "heads_up": upsample, "head_channels": max(num_head_channels, 0)}
 
 
 def guided_config(
