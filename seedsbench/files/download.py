@@ -177,12 +177,7 @@ def _verified(file: RemoteFile, path: Path) -> Fetched:
 
 def _write_record(file: RemoteFile, path: Path, sha256: str) -> None:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entry = {
-        "sha256": sha256,
-        "url": file.url or file.page,
-        "bytes": path.stat().st_size,
-        "first_use": now,
-    }
+    entry = {"sha256": sha256, "url": file.url or file.page, "first_use": now}
     try:
         write_atomic(record_path(path), json.dumps(entry, indent=1).encode() + b"\n")
         log.info("%s: sha256 %s, recorded and enforced from now on", path.name, sha256)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,12 +20,43 @@ from seedsbench.files.download import FetchError, RemoteFile, cached_path, fetch
 
 ROOT = Path(__file__).parents[2]
 BODY = bytes(range(256)) * 400
+PAGE = b"\n<!DOCTYPE html><html>Please confirm</html>"
 SHA = hashlib.sha256(BODY).hexdigest()
 QUICK = {"attempts": 2, "timeout": 0.3}
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the server sends; it says `length`, and waits so many seconds. once: later, OK."""
+
+    body: bytes = BODY
+    status: int = 200
+    length: int = len(BODY)
+    before: float = 0
+    after: float = 0
+    once: bool = False
+
+
+OK = Answer()
+ANSWERS = {
+    "ok": OK,
+    "truncated": Answer(BODY[:1000]),
+    "truncated_once": Answer(BODY[:1000], once=True),
+    "corrupted": Answer(BODY[:-1] + b"?"),
+    "slow": Answer(before=1.0),
+    "stalls": Answer(BODY[:1000], after=1.0),
+    "missing": Answer(b"no", 404, 2),
+    "error": Answer(b"oops", 500, 4),
+    "error_once": Answer(b"oops", 500, 4, once=True),
+    "page": Answer(PAGE, length=len(PAGE)),
+    "empty": Answer(b"", length=0),
+    "drips": Answer(BODY[:50_000], after=5, once=True),  # slow enough to be killed half-way
+    "leisurely": Answer(before=0.7),  # long enough for a second process to ask meanwhile
+}
+
+
 class Handler(BaseHTTPRequestHandler):
-    """GET /<behaviour>/<name>; the behaviours are the methods below. Counts requests by path."""
+    """GET /<one of ANSWERS>/<name>. Counts requests by path."""
 
     def __init__(self, counts, *args):
         self.counts = counts
@@ -35,59 +67,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.counts[self.path] = self.counts.get(self.path, 0) + 1
-        getattr(self, self.path.split("/")[1])(self.counts[self.path])
-
-    def send(self, body, status=200, length=None):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
+        answer = ANSWERS[self.path.split("/")[1]]
+        answer = OK if answer.once and self.counts[self.path] > 1 else answer
+        time.sleep(answer.before)
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(answer.length))
         self.end_headers()
-        self.wfile.write(body)
-
-    def ok(self, count):
-        self.send(BODY)
-
-    def truncated(self, count):
-        self.send(BODY[:1000], length=len(BODY))
-
-    def truncated_once(self, count):
-        self.send(BODY[:1000] if count == 1 else BODY, length=len(BODY))
-
-    def corrupted(self, count):
-        self.send(BODY[:-1] + b"?")
-
-    def slow(self, count):
-        time.sleep(1.0)
-
-    def stalls(self, count):
-        self.send(BODY[:1000], length=len(BODY))
+        self.wfile.write(answer.body)
         self.wfile.flush()
-        time.sleep(1.0)
-
-    def missing(self, count):
-        self.send(b"no", 404)
-
-    def error(self, count):
-        self.send(b"oops", 500)
-
-    def error_once(self, count):
-        self.send(b"oops", 500) if count == 1 else self.send(BODY)
-
-    def page(self, count):
-        self.send(b"\n<!DOCTYPE html><html>Please confirm</html>")
-
-    def empty(self, count):
-        self.send(b"")
-
-    def drips(self, count):  # slow enough to be killed half-way, the first time
-        if count > 1:
-            return self.send(BODY)
-        self.send(BODY[:50_000], length=len(BODY))
-        self.wfile.flush()
-        time.sleep(5)
-
-    def leisurely(self, count):  # long enough for a second process to ask meanwhile
-        time.sleep(0.7)
-        self.send(BODY)
+        time.sleep(answer.after)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +135,7 @@ def test_an_unknown_sha256_is_recorded_at_first_use_and_enforced_after(remote, c
     file = remote("ok")
     assert fetch(file).sha256 == SHA
     record = json.loads(record_path(cached_path(file)).read_text())
-    assert (record["sha256"], record["url"], record["bytes"]) == (SHA, file.url, len(BODY))
+    assert (record["sha256"], record["url"]) == (SHA, file.url)
     cached_path(file).write_bytes(BODY + b"!")
     assert "has changed since its first use" in refusal(file)
     assert cached_path(file).read_bytes() == BODY + b"!"  # it may be somebody's: never overwritten

@@ -318,13 +318,13 @@ def test_what_cannot_be_written_is_said(tmp_path):
     loop = {}
     loop["loop"] = loop
     cases = [
-        ({}, {}, "empty"),
-        ({"a": 1}, {}, "int"),
+        ({}, {}, "empty: there are no weights to write"),
+        ({"a": 1}, {}, "int: give tensors by name"),
         ({1: torch.ones(1)}, {}, "1"),
-        ({"a": torch.ones(1)}, [], "list"),
+        ({"a": torch.ones(1)}, [], "list: give a dict"),
         ({"a": torch.ones(1)}, {"x": object()}, "object"),
         ({"a": torch.ones(1)}, loop, "JSON"),
-        ({"a": torch.ones(1).to_sparse()}, {}, "dense"),
+        ({"a": torch.ones(1).to_sparse()}, {}, "give it dense"),
         ({"a": torch.ones(1, device="meta")}, {}, "meta"),
     ]
     for state, config, said in cases:
