@@ -14,13 +14,13 @@ from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_pa
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
-"""Entries of a model's configuration that say where things lie, or belong to another group. What a network
-is, `Problem.model_id` says; so these are no part of a run_key."""
+"""Entries of a model's configuration that say where things lie, or belong to another group. They are no part
+of a run_key: which network it is, `Problem.model_id` says."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One file of a model or a yardstick: its role ("weights", "reference" ...); a remote file or a path.
+    """One file that a cell needs: its role ("weights", "reference" ...); a remote file or a path.
 
     hints: for `load_denoiser`, `format` among them. key: the option that gave the path.
     """
@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a model's YAML says of its files: of their weights by regime in `files`, or one's own at `path`.
+    """What a model's YAML says of its files: weights for each regime in `files`, or one's own at `path`.
 
     format, hints: what the file at `path` does not say about itself. reference: statistics to compare with,
     a path, an address, or an entry as in `files`. licence: of entries that name none of their own.

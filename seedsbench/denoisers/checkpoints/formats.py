@@ -53,14 +53,14 @@ FORMATS = {
 }
 _ALL_KINDS = ", ".join(one.what for one in FORMATS.values())
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
-FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
+_FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
 """A key that every network of a family has. Those of score SDE have a prefix of their own."""
 WITHOUT_CONFIGURATION = {
     "time_embedding.linear_1.weight": "weights of a diffusers model without its configuration: give the "
     "folder that save_pretrained of the model writes, with that of its scheduler as scheduler/ in it",
     "model.map_layer0.weight": f"weights of an EDM network without its arguments: {INSTEAD}",
 }
-"""The same of networks whose weights do not tell what they are, and what to do."""
+"""A key of networks that cannot be built from their weights alone, and what to do instead."""
 
 
 def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
@@ -159,7 +159,7 @@ def _family(part: Any) -> str | None:
     keys = {name.removeprefix(DATA_PARALLEL) for name in names}
     if any(key.startswith(PREFIX) for key in keys):
         return "score_sde"
-    return next((family for key, family in FAMILIES.items() if key in keys), None)
+    return next((family for key, family in _FAMILIES.items() if key in keys), None)
 
 
 def _keys(part: Mapping[Any, Any]) -> str:

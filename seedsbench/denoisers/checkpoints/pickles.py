@@ -1,8 +1,8 @@
 """The standard library's unpickler, made to build plain data and inert objects of our own, and nothing else.
 
-Before it, `_scan` reads the opcodes and refuses what no checkpoint needs (extension codes, other ways to name
-and call things, huge memo indices, ...). Names go through `find_class`, which knows those of a short table
-and answers with what stands there. What it answers, and what is made of that, is Inert.
+Before it runs, `_scan` reads the opcodes and refuses what no checkpoint needs (extension codes, other ways to
+name and call things, huge memo indices, ...). `find_class` looks names up in a short table; any other name
+is refused. What the table gives, and every object made with it, is Inert: its state cannot be set.
 
 Source: the opcodes' description in the standard library's pickletools, and CPython's Modules/_pickle.c.
 """
@@ -76,7 +76,7 @@ class Inert:
 
 
 class Allowance:
-    """Bytes that may still be handed to functions; without it, one text named again and again is copied."""
+    """How many more bytes may be handed to functions: else a small file has one text copied on and on."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -107,7 +107,7 @@ class AllowedFunction(Inert):
 
 
 class Unpickler(pickle.Unpickler):
-    """Of what has been scanned. names: what stands for each name a pickle may hold."""
+    """Reads what `_scan` let through. names: what stands for each name that a pickle may hold."""
 
     def __init__(self, stream: BinaryIO, names: Mapping[str, Any], allowance: int) -> None:
         super().__init__(stream)

@@ -23,7 +23,7 @@ from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
 
-ENTRY, FORMAT, VERSION = "seedsbench", "weights", 1
+ENTRY, _FORMAT, _VERSION = "seedsbench", "weights", 1
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
 
 
@@ -69,9 +69,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 f"{path} is not in our format of weights: its metadata has no `{ENTRY}` entry"
             )
         header = json.loads(text)
-        if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (FORMAT, VERSION):
+        if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (
+            _FORMAT,
+            _VERSION,
+        ):
             raise CheckpointError(
-                f"{path} is in another format of weights than {FORMAT} {VERSION}: {shown(text)}"
+                f"{path} is in another format of weights than {_FORMAT} {_VERSION}: {shown(text)}"
             )
         if not isinstance(config := header.get("config"), dict):
             raise CheckpointError(f"{path} has a config that is no JSON object: {shown(text)}")
@@ -127,7 +130,7 @@ def _json(config: Any) -> str:
     if not isinstance(config, dict):
         raise CheckpointError(f"config is a {type(config).__name__}: give a dict")
     try:
-        return json.dumps({"format": FORMAT, "version": VERSION, "config": config}, sort_keys=True)
+        return json.dumps({"format": _FORMAT, "version": _VERSION, "config": config}, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"config cannot be written as JSON: {one_line(error)}") from error
 

@@ -1,4 +1,4 @@
-"""The names in EDM's pickles, and what stands for each: inert records, and functions of ours that make them.
+"""The names that EDM's pickles may hold, and what stands for each: inert records, and our own makers of them.
 
 ALLOWED is what files written by that code hold, in old and new spellings; it grows only by names whose effect
 is known and reproduced here, on checked arguments. Tensors stay bytes of the file until `tensor_of`.

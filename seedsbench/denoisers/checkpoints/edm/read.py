@@ -2,8 +2,8 @@
 
 Karras et al. 2022 publish networks as pickles of Python objects that carry their own source code:
 unpickling runs it. Here `pickles` makes inert records of them, for the names in `allowed`, and refuses
-any other by name, wherever it occurs. Of the records, only the network asked for is looked into:
-its class name, constructor arguments, and state dict.
+any other by name, wherever it occurs. Only the record of the network asked for is then looked into: its
+class name, constructor arguments, and state dict.
 """
 
 import itertools
