@@ -19,7 +19,7 @@ from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
-from seedsbench.files.extractor_files import weights_of
+from seedsbench.files.extractor_files import extractor_weights
 from seedsbench.files.model_files import wanted_files
 from seedsbench.metrics import dinov2, inception
 from tests.support.cells import compose, run
@@ -132,8 +132,8 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
 def test_the_extractors_files_are_where_the_extractors_look(monkeypatch, tmp_path):
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "neither"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert fetch.cached_path(weights_of("inception")) == inception.default_weights()
-        assert fetch.cached_path(weights_of("dinov2")) == dinov2._default()
+        assert fetch.cached_path(extractor_weights("inception")) == inception.default_weights()
+        assert fetch.cached_path(extractor_weights("dinov2")) == dinov2._default()
         monkeypatch.delenv(variable)
 
 

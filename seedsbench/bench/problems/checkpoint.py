@@ -1,6 +1,6 @@
 """Problems of trained networks: weights fetched or given by path, scored as `metrics` says.
 
-`conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `bench.model_files`.
+`conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `files.model_files`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from seedsbench.api import load_denoiser
 from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
-from seedsbench.files.model_files import Wanted, resolve, wanted_files
+from seedsbench.files.model_files import ModelFiles, resolve
 
 CPU_BATCH = 8
 """Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""
@@ -48,17 +48,15 @@ def checkpoint_problem(
     compare with, a path, an address, or an entry as in `files`. licence: for people. Raises ValueError
     (FetchError where a file is missing), saying what to do.
     """
-    model = {"name": name, "reference": reference, "licence": licence, "format": format, "hints": hints}
-    model |= {"path": path} if files is None else {"files": files}
-    weights, *others = wanted_files(model, regime)
+    wanted = ModelFiles(name, files, path, format, hints, reference, licence)
+    weights, statistics = wanted.weights(regime), wanted.statistics()
     found = resolve(weights, offline=offline)
-    given = _hints_of(weights)
-    denoiser = load_denoiser(found.path, **given)
+    denoiser = load_denoiser(found.path, **weights.hints)
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
-        model_id=digest({"sha256": found.sha256, "hints": given}),
-        statistics=(lambda: resolve(others[0], offline=offline).path) if others else None,
+        model_id=digest({"sha256": found.sha256, "hints": weights.hints}),
+        statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
     )
 
 
@@ -71,8 +69,3 @@ def placed(denoiser: Any, device: str) -> Denoiser:
         raise ValueError(f"{type(moved).__name__} cannot be moved to device={device}: use device=cpu")
     moved.to(device)
     return moved
-
-
-def _hints_of(weights: Wanted) -> dict[str, Any]:
-    named = {} if weights.format is None else {"format": weights.format}
-    return {**named, **dict(weights.hints)}

@@ -22,7 +22,7 @@ from seedsbench.checks import Count, Range, nearest
 from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.files.digests import digest
-from seedsbench.files.model_files import place_of, resolve, wanted_files
+from seedsbench.files.model_files import ModelFiles, place_of, resolve
 from seedsbench.files.sources import check_defined, modules_beside, source_id
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -71,12 +71,12 @@ def model_from(made: Any, where: str, facts: Mapping[str, Any], source: list[Any
     fatal = [str(finding) for finding in findings if finding.fatal]
     if fatal:
         raise ValueError(f"{where} is no denoiser: {'; '.join(fatal)}")
-    files = wanted_files({"reference": facts.get("reference")}, "")
+    wanted = ModelFiles(reference=facts.get("reference")).statistics()
     return Checkpoint(
         name=str(facts.get("name") or where),
         denoiser=placed(denoiser, device),
         model_id=digest(*source, *_contents(made)),
-        statistics=(lambda: resolve(files[0], offline=bool(facts.get("offline"))).path) if files else None,
+        statistics=(lambda: resolve(wanted, offline=bool(facts.get("offline"))).path) if wanted else None,
         warnings=tuple(f"the denoiser's {finding}" for finding in findings),
     )
 
