@@ -1,6 +1,7 @@
 """The house plan, walked: imports one way, sizes, no hidden randomness, a light command line."""
 
 import ast
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -88,24 +89,7 @@ def test_imports_go_one_way():
         assert names <= ALLOWED[part], f"seedsbench/{part} must not import {sorted(names - ALLOWED[part])}"
 
 
-def test_the_allowed_imports_hold_no_circle():
-    depth = {}
-
-    def depth_of(part, above=()):
-        assert part not in above, f"circle: {' -> '.join([*above, part])}"
-        if part not in depth:
-            depth[part] = 1 + max((depth_of(below, (*above, part)) for below in ALLOWED[part]), default=0)
-        return depth[part]
-
-    for part in ALLOWED:
-        depth_of(part)
-
-
-def test_modules_within_a_part_import_no_circle():
-    graph = {}
-    for path, tree in TREES.items():
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        graph[name] = {other for other in imported(tree) if other != name}
+def assert_no_circle(graph):
     done = set()
 
     def visit(name, above):
@@ -116,8 +100,20 @@ def test_modules_within_a_part_import_no_circle():
             done.add(name)
 
     for name in graph:
-        if name != "seedsbench":  # its imports are deferred
-            visit(name, ())
+        visit(name, ())
+
+
+def test_the_allowed_imports_hold_no_circle():
+    assert_no_circle(ALLOWED)
+
+
+def test_modules_import_no_circle():
+    graph = {}
+    for path, tree in TREES.items():
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = {other for other in imported(tree) if other != name}
+    del graph["seedsbench"]  # its imports are deferred
+    assert_no_circle(graph)
 
 
 def test_report_and_tracking_name_no_torch_and_no_hydra():
@@ -127,29 +123,21 @@ def test_report_and_tracking_name_no_torch_and_no_hydra():
             assert not heavy, f"{relative(path)} imports {heavy}"
 
 
-def loaded_by(code):
-    """Top-level modules in sys.modules after running code in a fresh interpreter."""
-    show = "import sys; print(' '.join(sorted({m.split('.')[0] for m in sys.modules})))"
-    command = [sys.executable, "-c", f"{code}\n{show}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(result.stdout.splitlines()[-1].split())
-
-
-def test_the_report_runs_without_torch_or_hydra():
-    assert not loaded_by("import seedsbench.report.main") & {"torch", "hydra", "omegaconf"}
-
-
-def test_importing_the_package_is_cheap():
-    assert not loaded_by("import seedsbench") & {"torch", "hydra", "numpy", "pandas", "matplotlib"}
-
-
-def test_help_imports_no_torch():
-    command = [sys.executable, "-X", "importtime", "-m", "seedsbench", "--help"]
+@pytest.mark.parametrize(
+    ("words", "needed", "heavy"),
+    [
+        ("-c 'import seedsbench'", {"seedsbench"}, {"torch", "hydra", "numpy", "pandas", "matplotlib"}),
+        ("-m seedsbench.report.main --help", {"seedsbench"}, {"torch", "hydra", "omegaconf"}),
+        ("-m seedsbench --help", {"hydra"}, {"torch", "scipy", "pandas", "matplotlib"}),
+    ],
+)
+def test_a_start_imports_nothing_heavy(words, needed, heavy):
+    command = [sys.executable, "-X", "importtime", *shlex.split(words)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     modules = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
-    assert "hydra" in modules
-    assert not modules & {"torch", "scipy", "pandas", "matplotlib"}
-    assert "seeds3_asreleased" in result.stdout
+    assert needed <= modules
+    assert not modules & heavy
+    assert "-m seedsbench " not in words or "seeds3_asreleased" in result.stdout
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
