@@ -42,7 +42,7 @@ def foretell(what: str, seconds: float) -> None:
     print(f"{what}: about {math.ceil(seconds / 60)} minute(s)", file=sys.stderr, flush=True)
 
 
-def publish(section: str, *, write: bool, device: str = "cpu") -> None:
+def publish(section: str, *, write: bool, device: str = "cpu", file: Path = FILE) -> None:
     """Print a section, which begins with its `## heading`; with write put it where the one before was.
 
     device: one elsewhere than on the CPU names it in its heading and comes beside the one of the CPU.
@@ -52,8 +52,8 @@ def publish(section: str, *, write: bool, device: str = "cpu") -> None:
     section = "\n".join([heading if kind == "cpu" else f"{heading} ({kind})", body]) + "\n"
     print(section)
     if write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n"
-        FILE.write_text(placed(text, section, beside=heading))
+        text = file.read_text() if file.is_file() else "# Benchmarks\n"
+        file.write_text(placed(text, section, beside=heading))
 
 
 def placed(text: str, section: str, *, beside: str) -> str:

@@ -161,11 +161,11 @@ def bf16_units() -> list[str]:
     return [flag for flag in BF16_FLAGS if flag in flags]
 
 
-def default_modes(device: str, *, quick: bool) -> list[str]:
+def default_modes(device: str, *, quick: bool, units: list[str]) -> list[str]:
     """All on a GPU; on a CPU those it can run, bf16 compiled only with units for it. Quick: none compiled."""
     names = list(MODES)
     if device == "cpu":
-        names = ["fp32", "dtype=float32", "fp32+compile", "bf16"] + ["bf16+compile"] * bool(bf16_units())
+        names = ["fp32", "dtype=float32", "fp32+compile", "bf16"] + ["bf16+compile"] * bool(units)
     return [name for name in names if not (quick and "compile" in name)]
 
 
@@ -286,7 +286,7 @@ def main() -> None:
     on_cpu = device == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-    names = arguments.modes or default_modes(device, quick=quick)
+    names = arguments.modes or default_modes(device, quick=quick, units=bf16_units())
     network = ddpmpp(device)
     most = (1 if quick else 8) if on_cpu else 1024
     batch = arguments.batch or best_batch(network, device, most)

@@ -138,11 +138,11 @@ def difference(sampler: TodaysSampler, denoiser: Any, nfe: int) -> float:
     return float((own.clip(-1, 1) - sampler.sample(range(2)).clip(-1, 1)).abs().max())
 
 
-def default_modes(device: str, *, quick: bool) -> list[str]:
+def default_modes(device: str, *, quick: bool, units: list[str]) -> list[str]:
     """All on a GPU; on a CPU strict fp32, and bf16 where it has units for that. Quick: none compiled."""
     names = list(MODES)
     if device == "cpu":
-        names = ["fp32", "fp32+compile"] + ["bf16", "bf16+compile"] * bool(bf16_units())
+        names = ["fp32", "fp32+compile"] + ["bf16", "bf16+compile"] * bool(units)
     return [name for name in names if not (quick and "compile" in name)]
 
 
@@ -312,7 +312,8 @@ def main() -> None:
     arguments.steps = arguments.steps or (2 if arguments.quick else 9)
     if arguments.samples < 2 or arguments.steps < 2:
         made.error("--samples and --steps must be 2 at least")
-    arguments.modes = arguments.modes or default_modes(arguments.device, quick=arguments.quick)
+    if not arguments.modes:
+        arguments.modes = default_modes(arguments.device, quick=arguments.quick, units=bf16_units())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         found = measure(arguments, Path(folder))

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,20 +54,18 @@ def test_every_command_that_its_help_shows_can_be_given(scripts, name):
     assert any(arguments == module.parser().parse_args([]) for arguments in asked)
 
 
-def test_a_section_is_replaced_or_put_beside_the_cpus(scripts, monkeypatch, tmp_path, capsys):
-    sections = scripts("publish")
+def test_a_section_is_replaced_or_put_beside_the_cpus(scripts, tmp_path, capsys):
     file = tmp_path / "benchmarks.md"
-    monkeypatch.setattr(sections, "FILE", file)
-    publish = sections.publish
-    publish("## A\n\nof a\n", write=True)
-    publish("## B\n\nof b\n", write=True)
-    publish("## A\n\nof a GPU\n", write=True, device="cuda:0")
+    publish = partial(scripts("publish").publish, write=True, file=file)
+    publish("## A\n\nof a\n")
+    publish("## B\n\nof b\n")
+    publish("## A\n\nof a GPU\n", device="cuda:0")
     expected = "# Benchmarks\n\n## A\n\nof a\n\n## A (cuda)\n\nof a GPU\n\n## B\n\nof b\n"
     assert file.read_text() == expected
-    publish("## A\n\nanew\n", write=True)
+    publish("## A\n\nanew\n")
     publish("## C\n\nnot\n", write=False)
-    publish("## D\n\nof d\n", write=True, device="cuda")
-    publish("## A\n\nanew there\n", write=True, device="cuda")
+    publish("## D\n\nof d\n", device="cuda")
+    publish("## A\n\nanew there\n", device="cuda")
     expected = expected.replace("of a GPU", "anew there").replace("of a\n", "anew\n")
     assert file.read_text() == expected + "\n## D (cuda)\n\nof d\n"
     assert "## C\n\nnot\n" in capsys.readouterr().out
@@ -96,14 +95,11 @@ def test_the_cost_model_adds_up(scripts):
     assert eight == {"network": 40, "features": 5, "merging": 14, "scores": 3, "store": 1}
 
 
-def test_modes_of_a_device(scripts, monkeypatch):
-    edm, sampling = scripts("vs_edm"), scripts("sampling")
-    modes = {
-        f"{precision}{how}" for precision in ("fp32", "tf32", "bf16", "fp16") for how in ("", "+compile")
-    }
-    assert set(edm.default_modes("cuda", quick=False)) == modes
-    assert set(sampling.default_modes("cuda", quick=False)) == {*modes, "dtype=float32"}
-    for units, more in (([], set()), (["amx_bf16"], {"bf16", "bf16+compile"})):
-        monkeypatch.setattr(edm, "bf16_units", lambda units=units: units)
-        assert set(edm.default_modes("cpu", quick=False)) == {"fp32", "fp32+compile", *more}
-        assert not any("compile" in mode for mode in edm.default_modes("cpu", quick=True))
+@pytest.mark.parametrize(("units", "more"), [([], set()), (["amx_bf16"], {"bf16", "bf16+compile"})])
+def test_modes_of_a_device(scripts, units, more):
+    edm, sampling = (partial(scripts(name).default_modes, units=units) for name in ("vs_edm", "sampling"))
+    modes = {f"{kind}{how}" for kind in ("fp32", "tf32", "bf16", "fp16") for how in ("", "+compile")}
+    assert set(edm("cuda", quick=False)) == modes
+    assert set(sampling("cuda", quick=False)) == {*modes, "dtype=float32"}
+    assert set(edm("cpu", quick=False)) == {"fp32", "fp32+compile", *more}
+    assert not any("compile" in mode for mode in edm("cpu", quick=True))

@@ -46,7 +46,7 @@ def sweep(name):
 
 
 def assignments(sweep):
-    """What an agent may be handed, as name -> value: every combination; an interval by three of its numbers."""
+    """What an agent may be handed, as name -> value: every combination, of an interval three numbers."""
     choices = []
     for parameter in sweep["parameters"].values():
         if "min" in parameter:
