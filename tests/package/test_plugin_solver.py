@@ -39,7 +39,8 @@ def contract(folder, *words):
     return run("pytest", CONTRACT, "--solver-dir", folder, "-p", "no:cacheprovider", *words, cwd=ROOT)
 
 
-def test_the_command_line_runs_it(folder, tmp_path):
+def test_the_command_line_lists_and_runs_it(folder, tmp_path):
+    assert "ab2" in run("seedsbench", "--config-dir", folder, "--help", cwd=tmp_path).stdout
     arguments = ["-m", "solver=ab2,euler", "model=gaussian_mixture", "nfe=10", "samples=20", "study=s"]
     result = run("seedsbench", "--config-dir", folder, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -50,12 +51,6 @@ def test_the_command_line_runs_it(folder, tmp_path):
     assert row["fid"] != rows["euler"]["fid"]
     assert f"--config-dir {folder}" in row["command"]
     assert "ab2" in (tmp_path / "results" / "s" / "table.md").read_text()
-
-
-def test_the_help_lists_it(folder, tmp_path):
-    result = run("seedsbench", "--config-dir", folder, "--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "ab2" in result.stdout
 
 
 def test_the_python_interface_finds_it(folder, monkeypatch):

@@ -58,7 +58,7 @@ def assignments(sweep):
 
 
 def command_of(sweep, assignment):
-    """The command line of an agent, as wandb 0.31 builds it (test_wandbs_own_agent_... checks that)."""
+    """The command line of an agent, as wandb 0.31 builds it (test_wandb_accepts_... checks that)."""
     filled = {"${env}": ["/usr/bin/env"], "${program}": [sweep["program"]]}
     filled["${args_no_hyphens}"] = [f"{name}={value}" for name, value in assignment.items()]
     return [word for part in sweep["command"] for word in filled.get(part, [part])]
@@ -106,17 +106,13 @@ def test_every_choice_of_a_sweep_is_a_command_that_can_run(name, sweep):
         assert command.study == Path("results") / sweep["parameters"]["study"]["value"]
 
 
-def test_a_sweep_is_what_wandb_accepts_and_minimises_a_score_that_is_logged(name, sweep):
+def test_wandb_accepts_a_sweep_and_its_own_agent_builds_the_same_commands(name, sweep):
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     assert sweep["metric"] == {"name": "fid", "goal": "minimize"}
     assert (sweep["method"] == "bayes") == (name == "churn_search")
     assert utils.load_sweep_config(str(ROOT / "sweeps" / f"{name}.yaml")) == sweep
-
-
-def test_wandbs_own_agent_builds_the_same_command(sweep):
-    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     for assignment in assignments(sweep)[:20]:
-        args = {name: {"value": value} for name, value in assignment.items()}
+        args = {key: {"value": value} for key, value in assignment.items()}
         built = utils.create_sweep_command_args({"args": args})["args_no_hyphens"]
         assert command_of(sweep, assignment)[2:] == built
 
