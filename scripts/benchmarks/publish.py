@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import platform
 import shlex
 import sys
 from pathlib import Path
@@ -35,6 +36,15 @@ def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> s
         words = named if action.option_strings else positional
         words += [*action.option_strings[-1:], *map(str, values)]
     return shlex.join(["python", f"scripts/benchmarks/{parser.prog}", *positional, *named])
+
+
+def machine(device: str = "cpu") -> str:
+    """What it ran on: the card's name or the kind of processor."""
+    if device == "cpu":
+        return platform.machine()
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def foretell(what: str, seconds: float) -> None:

@@ -18,7 +18,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from scripts.benchmarks.interleave import spread
-from scripts.benchmarks.publish import command, foretell, options, publish
+from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.bench import ranks
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.exact.philox import philox_normal
@@ -227,14 +226,12 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
     beside = statistics.median(row["command"] - in_cell(row) for row in rows[1])
     floors = statistics.median(row["seconds_floor"] for row in rows[1])
     measured = (
-        f"`{ran}`: {n} samples of `glyphs`, heun, nfe={one['nfe_budget']}, {platform.machine()}, "
-        f"{os.cpu_count()} cores, a thread a rank, torch {torch.__version__}, medians of {len(rows[1])} "
-        "rounds in turn, with ranges; efficiencies are of the two cells of a round. The scores of one and "
-        "two ranks "
-        "are the same to the bit. `cell` is what the ranks share and its merging: sampling, features, scores "
-        f"(target: 0.9). It leaves out {beside:.1f} s of the command that one process does whatever the "
-        f"number of ranks: the floor, which is the FID of real images ({floors:.1f} s), starting Python and "
-        "torch, "
+        f"`{ran}`: {n} samples of `glyphs`, heun, nfe={one['nfe_budget']}, {machine()}, {os.cpu_count()} "
+        f"cores, a thread a rank, torch {torch.__version__}, medians of {len(rows[1])} rounds in turn, with "
+        "ranges; efficiencies are of the two cells of a round. The scores of one and two ranks are the same "
+        "to the bit. `cell` is what the ranks share and its merging: sampling, features, scores (target: "
+        f"0.9). It leaves out {beside:.1f} s of the command that one process does whatever the number of "
+        f"ranks: the floor, which is the FID of real images ({floors:.1f} s), starting Python and torch, "
         "loading, and the report; so the efficiency of the whole command is lower, and the lower the smaller "
         "the cell."
     )
@@ -248,16 +245,14 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
         f"{here.scores:.2f} s and {large.scores:.1f} s; a row {1000 * here.write:.1f} ms to write, "
         f"{1000 * here.read:.2f} ms to read ({100_000 * here.read:.0f} s for 100,000). The model, fitted to "
         f"one rank, gives {foreseen:.2f} s for the cell on two; measured {apart:.2f} s, "
-        f"{apart / foreseen:.2f} "
-        "times that. What it leaves out is what two ranks of one machine take from each other (caches, "
-        "memory, clock) and waiting for the slower one."
+        f"{apart / foreseen:.2f} times that. What it leaves out is what two ranks of one machine take from "
+        "each other (caches, memory, clock) and waiting for the slower one."
     )
     many = (
         f"Extrapolated to {N:,} samples at {NFE} evaluations, Inception features in blocks of {BLOCK}. "
         f"**Assumed, not measured: {1000 * asked.network:g} ms an evaluation and {1000 * asked.features:g} "
-        "ms "
-        "a sample's features on a GPU; that merging costs the same a round between machines as between two "
-        f"processes here, once for each GPU but the first.** Fitted here: the merging, the scores at "
+        "ms a sample's features on a GPU; that merging costs the same a round between machines as between "
+        "two processes here, once for each GPU but the first.** Fitted here: the merging, the scores at "
         f"{FEATURES} features, the store."
     )
     last = asked.cell(GPUS[-1])
@@ -266,8 +261,7 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
         f"First to saturate inside a cell: {serial}, {last[serial]:.1f} s over {GPUS[-1]:,} GPUs, "
         f"{100 * last[serial] / sum(last.values()):.0f} % of the cell there; so give a cell no more GPUs "
         "than it needs and run several at a time. Over cells: one writer of rows, and the report, which "
-        "reads all "
-        "rows once."
+        "reads all rows once."
     )
     tables = ["\n".join(rank_table(rows)), "\n".join(model_table(asked))]
     return "\n\n".join([HEADING, measured, tables[0], fitted, many, tables[1], verdict]) + "\n"
