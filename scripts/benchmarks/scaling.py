@@ -254,8 +254,8 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
         f"Extrapolated to {N:,} samples at {NFE} evaluations, Inception features in blocks of {BLOCK}. "
         f"**Assumed, not measured: {1000 * asked.network:g} ms an evaluation and {1000 * asked.features:g} "
         "ms a sample's features on a GPU; that taking in a rank's sums costs the same between machines as "
-        "between two processes here, once for each GPU but the first.** Fitted here: the merging, the scores at "
-        f"{FEATURES} features, the store."
+        "between two processes here, once for each GPU but the first.** Fitted here: the merging, the "
+        f"scores at {FEATURES} features, the store."
     )
     last = asked.cell(GPUS[-1])
     serial = max(("merging", "scores", "store"), key=lambda name: last[name])
