@@ -1,11 +1,21 @@
 """Names: other people's are left as they are, ours mean one thing each, and folders stay small."""
 
 import ast
+import re
 from collections import defaultdict
 
 import pytest
 
-from tests.package.test_architecture import FUNCTIONS, PACKAGE, TREES, dotted, imported, part_of, relative
+from tests.package.test_architecture import (
+    FUNCTIONS,
+    PACKAGE,
+    ROOT,
+    TREES,
+    dotted,
+    imported,
+    part_of,
+    relative,
+)
 
 # What of other packages may be set, and why.
 SETTINGS = {
@@ -113,3 +123,12 @@ def test_the_package_and_its_bench_open_on_few_modules(folder, most):
     """__init__.py and __main__.py are counted too, unless they are empty or a docstring."""
     found = [path for path in folder.glob("*.py") if TREES[path].body[bool(ast.get_docstring(TREES[path])) :]]
     assert len(found) <= most, sorted(path.name for path in found)
+
+
+def test_every_file_that_a_text_names_is_there():
+    named = re.compile(r"\b(?:seedsbench|scripts|tests|conf|sweeps)/[\w/]+\.(?:py|yaml)\b")
+    texts = [
+        path for kind in ("*.md", "sweeps/*", "results/*.md", "scripts/**/*.py") for path in ROOT.glob(kind)
+    ]
+    found = {(relative(path), name) for path in [*texts, *TREES] for name in named.findall(path.read_text())}
+    assert not {(path, name) for path, name in found if "NAME" not in name and not (ROOT / name).is_file()}
