@@ -33,16 +33,20 @@ BUILT_IN = [
 ]
 
 
+def choices_of(cfg):
+    return cfg.hydra.runtime.choices
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes_and_builds(group, name):
     if name.endswith("_optuna"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     cfg = compose(f"{group}={name}", *NEEDS.get((group, name), []))
     if group != "experiment":
-        assert cfg.hydra.runtime.choices[group] == name
-        assert cfg[group]
+        assert choices_of(cfg)[group] == name
+        assert getattr(cfg, group)
     if group in KINDS:
-        assert isinstance(registry.build(cfg[group]), KINDS[group])
+        assert isinstance(registry.build(getattr(cfg, group)), KINDS[group])
     if group == "tracker":
         assert {"log_row", "finish_study"} <= set(dir(registry.build(cfg.tracker)))
 
@@ -86,7 +90,7 @@ def test_every_model_builds_in_every_regime_and_denoises(model, regime):
 )
 def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, schedule, grid, constants):
     cfg = compose(f"regime={regime}")
-    chosen = cfg.hydra.runtime.choices
+    chosen = choices_of(cfg)
     assert (cfg.regime.name, chosen.schedule, chosen.grid) == (regime, schedule.pop("name"), grid)
     assert {name: cfg.schedule[name] for name in schedule} == schedule
     assert {name: cfg.grid[name] for name in constants} == pytest.approx(constants, rel=1e-4)
@@ -102,7 +106,7 @@ def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, sche
 )
 def test_schedule_and_grid_of_a_regime_can_be_overridden_alone(overrides, chosen):
     cfg = compose(*overrides)
-    choices = cfg.hydra.runtime.choices
+    choices = choices_of(cfg)
     assert (cfg.regime.name, choices.schedule, choices.grid) == chosen
 
 
