@@ -29,12 +29,8 @@ NEEDS = {("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"], ("grid", "discrete"):
 BUILT_IN = [
     path.stem
     for path in sorted((registry.conf_dir() / "model").glob("*.yaml"))
-    if OmegaConf.load(path)["_target_"].startswith("seedsbench.bench.problems.base.")
+    if not {"files", "path"} & OmegaConf.load(path).keys()
 ]
-
-
-def choices_of(cfg):
-    return cfg.hydra.runtime.choices
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -43,7 +39,7 @@ def test_every_choice_composes_and_builds(group, name):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     cfg = compose(f"{group}={name}", *NEEDS.get((group, name), []))
     if group != "experiment":
-        assert choices_of(cfg)[group] == name
+        assert cfg.choices[group] == name
         assert getattr(cfg, group)
     if group in KINDS:
         assert isinstance(registry.build(getattr(cfg, group)), KINDS[group])
@@ -90,8 +86,8 @@ def test_every_model_builds_in_every_regime_and_denoises(model, regime):
 )
 def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, schedule, grid, constants):
     cfg = compose(f"regime={regime}")
-    chosen = choices_of(cfg)
-    assert (cfg.regime.name, chosen.schedule, chosen.grid) == (regime, schedule.pop("name"), grid)
+    chosen = cfg.choices
+    assert (cfg.regime.name, chosen["schedule"], chosen["grid"]) == (regime, schedule.pop("name"), grid)
     assert {name: cfg.schedule[name] for name in schedule} == schedule
     assert {name: cfg.grid[name] for name in constants} == pytest.approx(constants, rel=1e-4)
 
@@ -106,8 +102,7 @@ def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, sche
 )
 def test_schedule_and_grid_of_a_regime_can_be_overridden_alone(overrides, chosen):
     cfg = compose(*overrides)
-    choices = choices_of(cfg)
-    assert (cfg.regime.name, choices.schedule, choices.grid) == chosen
+    assert (cfg.regime.name, cfg.choices["schedule"], cfg.choices["grid"]) == chosen
 
 
 def test_yaml_options_are_the_fields_of_the_class():

@@ -3,6 +3,7 @@
 What an option may be is declared beside its type (`seedsbench.checks.Range`); the walks below read it there.
 """
 
+import dataclasses
 import math
 import re
 import sys
@@ -13,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import get_object
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 import seedsbench
 from seedsbench import registry
 from seedsbench.analytic import GaussianMixture
-from seedsbench.bench.cell import OF_CELLS
+from seedsbench.bench.cell import CELL_OPTIONS
+from seedsbench.bench.problems.build import FACTS, check_function, check_problem
 from seedsbench.checks import Range, check_options
 from seedsbench.cli import main as cli
-from seedsbench.cli.check import check_problem
 from seedsbench.metrics import frechet_distance
 from seedsbench.noise import Philox, latents
 from tests.support.cells import compose, run
@@ -46,7 +47,7 @@ SLOW_TO_CONVERGE = ("c2", "c3", "r")  # near the start of a step: see the slow t
 def options_of(group, name):
     """Option -> annotation, of the class or builder that the YAML names."""
     config = OmegaConf.load(registry.conf_dir() / group / f"{name}.yaml")
-    hints = dict(OF_CELLS) if group == "metrics" else {}
+    hints = dict({"metrics": CELL_OPTIONS, "model": FACTS}.get(group, {}))
     if "_target_" in config:
         hints |= get_type_hints(get_object(config["_target_"]), include_extras=True)
     return {option: hints[option] for option in config if not option.startswith("_")}
@@ -61,16 +62,16 @@ def edges_of(hint):
     return []
 
 
-def refusal(group, name, option, value, cfg):
-    """Why a choice with this value is refused before anything runs; None if it is not. Changes cfg."""
+def refusal(group, name, option, value, cell):
+    """Why a choice with this value is refused before anything runs; None if it is not."""
     try:
         if group in BUILT:
             registry.build(registry.configured(group, whole(name, option, value)))
         else:
-            with open_dict(cfg):
-                getattr(cfg, group)[option] = value
-            check_options("metrics", OF_CELLS, cfg.metrics)
-            check_problem(cfg)
+            cell = dataclasses.replace(cell, **{group: getattr(cell, group) | {option: value}})
+            cell.check()
+            check_problem(cell)
+            check_function(cell)
     except ValueError as error:
         return str(error)
     return None
@@ -149,9 +150,9 @@ def test_every_number_declares_its_range(group, name):
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_is_refused_by_name_or_right(group, name):
     for option, hint in options_of(group, name).items():
-        cfg = None if group in BUILT else compose("model=gaussian", f"{group}={name}")
+        cell = None if group in BUILT else compose("model=gaussian", f"{group}={name}")
         for value in (*BAD, *edges_of(hint)):
-            why = refusal(group, name, option, value, cfg)
+            why = refusal(group, name, option, value, cell)
             if why is not None:
                 assert option in why, (value, why)
                 assert "\n" not in why
@@ -181,7 +182,6 @@ def refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "study")
 
     def line(arguments):
         with pytest.raises(SystemExit) as end:

@@ -13,7 +13,8 @@ import yaml
 
 from scripts.make_sweeps import SWEEPS, sweep_text
 from seedsbench import registry
-from seedsbench.cli.check import Usage, parse, preflight, with_experiment
+from seedsbench.cli.check import check
+from seedsbench.cli.command import Usage, parse, with_experiment
 from tests.support.cells import rows_of
 from tests.support.wandb_reader import offline_runs
 
@@ -23,13 +24,12 @@ QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
 
 
 def checked(words):
-    return preflight(with_experiment(parse(words)))
+    return check(with_experiment(parse(words)), "2025-01-01_00-00-00")
 
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
     monkeypatch.setenv("SEEDSBENCH_CONF", "")
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
@@ -102,7 +102,7 @@ def test_every_choice_of_a_sweep_is_a_command_that_can_run(name, sweep):
             continue
         seen |= new
         command = checked(words[2:])
-        assert command.tracker["_target_"] == "seedsbench.tracking.wandb.WandB"
+        assert command.first.cell.tracker["_target_"] == "seedsbench.tracking.wandb.WandB"
         assert command.study == Path("results") / sweep["parameters"]["study"]["value"]
 
 
@@ -145,7 +145,7 @@ def test_an_experiment_can_run(name):
 
 def test_an_interval_without_a_searching_sweeper_is_refused():
     with pytest.raises(Usage, match=r"interval needs a sweeper that searches.*write solver\.eta=a,b"):
-        preflight(parse(["-m", *QUICK, "solver=seeds3", "solver.eta=interval(0, 1)"]))
+        checked(["-m", *QUICK, "solver=seeds3", "solver.eta=interval(0, 1)"])
 
 
 @pytest.mark.slow
