@@ -40,7 +40,7 @@ from scripts.benchmarks.publish import command, foretell, options, publish
 from seedsbench.api import noise_levels
 from seedsbench.bench.batching import fastest
 from seedsbench.bench.precision import tensor_cores, variant
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
@@ -78,13 +78,13 @@ class Bench:
     nfe: int
     rounds: int
 
-    def plan(self, name: str, mode: str = "fp32") -> Plan:
+    def plan(self, name: str, mode: str = "fp32") -> SamplingPlan:
         """A cell's plan: the solver with as many steps as the budget buys."""
         solver = seedsbench.solver(name)
         sigmas, fitted = noise_levels(self.denoiser, Linear(), EDM(), solver.steps_for(self.nfe))
-        return replace(Plan(solver, fitted, sigmas, labels="none"), **MODES[mode])
+        return replace(SamplingPlan(solver, fitted, sigmas, labels="none"), **MODES[mode])
 
-    def cell(self, plan: Plan) -> tuple[float, int, Tensor]:
+    def cell(self, plan: SamplingPlan) -> tuple[float, int, Tensor]:
         """Seconds of one batch, evaluations of the network it took, and the samples."""
         found: list[Any] = []
 
@@ -97,7 +97,7 @@ class Bench:
         seconds = timed(draw, self.device)
         return seconds, int(found[0].nfe.max()), found[0].x
 
-    def forward(self, plan: Plan, times: int = 0) -> float:
+    def forward(self, plan: SamplingPlan, times: int = 0) -> float:
         """Seconds of a bare forward pass of the plan's network: the mean of so many, or of a measure's."""
         times = times or max(1, self.nfe // 4)
         run = variant(

@@ -23,9 +23,9 @@ from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
 from seedsbench.bench.rows.columns import describe, reason_of
 from seedsbench.bench.rows.store import ResultStore, Row
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import extents
-from seedsbench.bench.scoring import Scorer, prepared
+from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.metrics.base import State
 
@@ -41,7 +41,7 @@ class Job:
 
     cfg: DictConfig
     problem: Problem
-    plan: Plan
+    plan: SamplingPlan
     size: BatchSize
     device: str
     store: ResultStore
@@ -59,7 +59,7 @@ class Job:
         return Scorer(self.problem, self.plan.samples, min(self.cfg.metrics.splits, self.plan.samples))
 
 
-def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
+def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> SamplingPlan:
     """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
     solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
     labels = labels_of(cfg.labels)
@@ -70,7 +70,7 @@ def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
     said = foreign_table(problem.denoiser, fitted)
     if said:
         log.warning(said)
-    return Plan(
+    return SamplingPlan(
         *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),
         *(cfg.seeding, cfg.samples, cfg.precision, cfg.compile),
         warnings=(said,) if said else (),
@@ -108,7 +108,7 @@ def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]
 def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
     """Draw and score this rank's share of the blocks that are not done, saving the sums now and then.
 
-    The scorer is told the seconds of drawing, and of features, sums and their saving.
+    The scorer is told the seconds of sampling, and of scoring: features, sums and their saving.
     """
     ranks = job.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
@@ -129,8 +129,8 @@ def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = Non
         for batch in batches:
             drawn = time.perf_counter()
             scorer.seconds[0] += drawn - started
-            images = prepared(job.problem, batch)
-            scorer.update(batch.indices, images, batch.nfe, extents(job.problem, batch))
+            sizes = extents(job.problem, batch)
+            scorer.update(batch.indices, extractor_input(job.problem, batch.x), batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()
             scorer.seconds[1] += started - drawn

@@ -30,8 +30,8 @@ from seedsbench.bench.rows.columns import (
 from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import ResultStore, Row, run_key
 from seedsbench.bench.sampling import batch_size_for
-from seedsbench.bench.sanity import doubts, facts_in, facts_of
-from seedsbench.bench.scoring import beside_fid, floor
+from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
+from seedsbench.bench.scoring import beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
@@ -174,10 +174,9 @@ def _execute(job: Job, sweep: SweepLine | None) -> Row:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
     sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
-    warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
+    warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    splits, sets = cfg.metrics.splits, cfg.metrics.floor_sets
-    real = partial(floor, problem, plan.samples, plan.labels, splits, sets)
+    real = partial(fid_floor, problem, plan.samples, plan.labels, cfg.metrics.floor_sets)
     row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(

@@ -6,7 +6,7 @@ import torch
 from seedsbench.bench.labels import classes_of
 from seedsbench.bench.problems.base import mixture_problem
 from seedsbench.bench.run import problem_of
-from seedsbench.bench.scoring import floor
+from seedsbench.bench.scoring import fid_floor
 from tests.support.cells import compose, run
 
 WEIGHTS = [
@@ -72,7 +72,7 @@ def test_a_class_depends_on_its_index_alone(labels):
 def test_the_mixtures_floor_falls_as_one_over_n(labels):
     """Samples of other class shares than the reference's would leave a floor of their own, 0.03."""
     problem = problem_of(compose(), "cpu")
-    few, many = (floor(problem, n, labels, 10, 16) for n in (300, 4800))
+    few, many = (fid_floor(problem, n, labels, 16) for n in (300, 4800))
     assert few is not None
     assert many is not None
     assert 4 < few / many < 64

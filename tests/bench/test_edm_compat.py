@@ -6,7 +6,7 @@ import torch
 from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import run_key
 from seedsbench.bench.run import problem_of
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.data.images import quantise
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
@@ -83,7 +83,7 @@ def test_seeds_of_repeated_cells_follow_each_other(labels):
 
     sigmas = EDM().levels(4, 0.002, 80.0, Linear())
     network = Recording()
-    plan = Plan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
+    plan = SamplingPlan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
     for _ in generate(network, plan, torch.arange(5), batch_size=2):
         pass
     wanted = edm_start(torch.arange(10, 15), (1, 4, 4), 3)

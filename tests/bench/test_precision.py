@@ -21,7 +21,7 @@ from seedsbench.bench.problems.base import glyphs_problem
 from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import run_key
 from seedsbench.bench.run import problem_of
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
@@ -50,7 +50,7 @@ def plan_for(denoiser, name="seeds3", nfe=6, **options):
     grid = registry.build(registry.configured("grid", "edm"))
     method = solver(name)
     sigmas, fitted = noise_levels(denoiser, schedule, grid, method.steps_for(nfe))
-    return Plan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, **options)
 
 
 def samples(denoiser, plan, n=24, batch_size=8):

@@ -150,7 +150,7 @@ def test_bad_samples_are_done_with_a_warning_and_good_ones_without(tmp_path):
 )
 def test_bounds_of_a_warning(largest, share, warned):
     facts = {"largest": 2 * largest, "largest_data": 2.0, "saturated": share}
-    assert len(sanity.doubts(facts)) == warned
+    assert len(sanity.divergence_warnings(facts)) == warned
 
 
 def test_models_of_other_features_have_images():
