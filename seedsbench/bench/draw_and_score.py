@@ -82,10 +82,8 @@ def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]
 
     Raises ValueError with the rank and the error where one of several could not do its share.
     """
-    earlier, mine = job.scorer(), job.scorer()
-    restore(job.store, job.of, earlier, mine, job.cfg.force)
+    earlier, mine = restore(job.store, job.of, job.scorer, job.cfg.force), job.scorer()
     if earlier.n_done:
-        mine = job.scorer()
         log.info("%s: goes on at %d of %d samples", describe(job.row), earlier.n_done, job.plan.samples)
     if job.ranks.world_size > 1:
         cfg = OmegaConf.to_yaml(job.cfg, resolve=True)

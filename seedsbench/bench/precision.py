@@ -7,13 +7,10 @@ convolutions alone get the low precision, as in the half-precision mode of Karra
 
 import copy
 import inspect
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -42,13 +39,12 @@ def variant(
     torch.compile, for batches of one size: smaller ones are padded to `size`, or by the denoiser itself
     where it evaluates in batches of a fixed size anyway.
 
-    Raises ValueError where model, device or machine cannot.
+    Raises ValueError where model or device cannot.
     """
     if precision != "fp32":
         _check_device(precision, device)
         denoiser = _lowered(denoiser, precision)
     if compiled:
-        _check_compiler(device)
         denoiser = _compiled(denoiser, None if isinstance(denoiser, FixedBatch) else size, device)
     return denoiser
 
@@ -78,7 +74,7 @@ def release(device: str) -> None:
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not.
 
-    For an evaluation at a time, as these flags are the whole process's.
+    These flags are the whole process's: nothing but sampling may run meanwhile.
     """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
@@ -148,7 +144,7 @@ class Compiled(nn.Module):
         self._lock = threading.Lock()
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As the network's own. Raises ValueError, in one line, if it cannot be compiled."""
+        """As the network's own. Raises ValueError, in one line, if it cannot be compiled here."""
         # One noise level for each sample, also where all have the same: one graph for both.
         c_noise = c_noise.expand(len(x)).contiguous()
         given = [value if value is None else self._padded(value) for value in (x, c_noise, labels)]
@@ -179,16 +175,4 @@ def _check_device(precision: str, device: str) -> None:
         raise ValueError(
             f"precision={precision} needs a GPU of compute capability 8.0, this one has {major}.{minor}: "
             "use fp32 or fp16"
-        )
-
-
-def _check_compiler(device: str) -> None:
-    if device.startswith("cuda") and find_spec("triton") is None:
-        raise ValueError("compile=true on CUDA needs Triton: pip install triton, or use compile=false")
-    named = os.environ.get("CXX")
-    compilers = [named] if named else ["g++", "clang++", "cl"]
-    if not any(map(shutil.which, compilers)):
-        raise ValueError(
-            f"compile=true needs a C++ compiler, and {' or '.join(compilers)} is not there: "
-            "install g++, set CXX, or use compile=false"
         )

@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,13 @@ class Saver:
             self._took = self._last - started
 
 
-def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: Scorer, force: bool) -> None:
-    """Add to `earlier` what was saved of a cell, and leave it as one file; both scorers are empty.
+def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Scorer], force: bool) -> Scorer:
+    """What was saved of a cell, left as one file. empty: makes a scorer of the cell.
 
     Between unnamed studies the sums of a sibling serve too. force: only sums of this very invocation.
     What cannot be used is ignored, with one warning.
     """
-    used, ignored = 0, []
+    earlier, latest, used, ignored = empty(), empty(), 0, []
     for path in _files(store, of["run_key"]):
         try:
             state, found = unpacked(path.read_bytes())
@@ -104,7 +104,7 @@ def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: S
             if path.name == EARLIER:
                 earlier.add(state)
             elif not earlier.overlaps(state):  # else they were added already, by a run that was cut off then
-                blank.add(state, alongside=True)
+                latest.add(state, alongside=True)
             used += 1
         except Exception as error:  # whatever is wrong with it, the cell can do without
             ignored.append(f"{path} ({type(error).__name__}: {' '.join(str(error).split())})")
@@ -112,11 +112,12 @@ def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: S
         log.warning("partial sums that cannot be used, ignored: %s", ", ".join(ignored))
     folder = _folder(store, of["run_key"])
     if used:
-        earlier.add(blank.state())
+        earlier.add(latest.state())
         if not _written(folder / EARLIER, packed(earlier.state(), of)):
-            return
+            return earlier
     for path in folder.glob("rank-*.npz" if used else "*.npz"):
         path.unlink(missing_ok=True)
+    return earlier
 
 
 def forget(store: ResultStore, run_key: str) -> None:

@@ -104,11 +104,10 @@ def _finished(
 ) -> SampleBatch:
     """The samples with the indices of `batch`. padded: the size that a compiled network sees."""
     network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
-    with torch.inference_mode():
+    with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
         start, classes, noise = _start(plan, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        evaluated = _WithFlags(network, tf32=plan.precision == "tf32")
-        process = Process(evaluated, plan.schedule, len(batch), labels, afs=plan.afs)
+        process = Process(network, plan.schedule, len(batch), labels, afs=plan.afs)
         times = plan.schedule.sigma_inv(plan.sigmas)
         x, spent = start, 0
         try:
@@ -122,18 +121,6 @@ def _finished(
             raise
     # A clone made here is an ordinary tensor again.
     return SampleBatch(batch, x.clone(), process.nfe.clone())
-
-
-class _WithFlags:
-    """A denoiser as Process needs it; the TF32 flags are set for each evaluation, and no longer."""
-
-    def __init__(self, denoiser: Denoiser, *, tf32: bool) -> None:
-        self._denoiser, self._tf32 = denoiser, tf32
-        self.evaluations, self.round_sigma = denoiser.evaluations, denoiser.round_sigma
-
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        with tensor_cores(self._tf32):
-            return self._denoiser(x, sigma, labels)
 
 
 def _start(

@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from seedsbench import registry
 from seedsbench.bench.cell import Config
-from seedsbench.bench.run import run_cell
+from seedsbench.bench.rows.run_key import scientific
+from seedsbench.bench.rows.store import run_key
+from seedsbench.bench.run import problem_of, run_cell
 from seedsbench.cli.compose import Bases, compose_each
 from seedsbench.cli.compose import composing as _composing
 
@@ -51,6 +53,12 @@ def run(folder, *overrides, config_dirs=(), invocation="test"):
     """The row of one cell, its study in `folder` (named "study" unless the overrides say)."""
     cfg = compose("study=study", *overrides, f"results_dir={folder}", config_dirs=config_dirs)
     return run_cell(cfg, cfg.seed, command="seedsbench ...", invocation=invocation)
+
+
+def key_of(*overrides):
+    """The run_key of a cell on the CPU."""
+    cfg = compose(*overrides)
+    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
 
 
 def rows_of(study):
