@@ -28,7 +28,6 @@ from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
-from seedsbench.denoisers.preconditioning import karras
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.denoisers.prediction import Guided
@@ -159,26 +158,19 @@ def test_tf32_is_off_while_sampling_unless_asked_for_and_left_as_it_was(monkeypa
 # --- the network in low precision -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("low", list(precision.LOW_PRECISIONS))
+@pytest.mark.parametrize("low", list(precision.LOW_PRECISIONS.values()), ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lowered_network_departs_by_its_precision(kind, low):
+def test_a_lowered_network_departs_by_its_precision_and_tells_neighbouring_noise_levels_apart(kind, low):
     network = tiny(kind).network
-    dtype = precision.LOW_PRECISIONS[low]
-    x, c_noise, labels = draw(4, 3, 16, 16).float(), torch.full((4,), 700.0), torch.eye(10)[:4]
-    expected = network(x, c_noise, labels)
-    found = Lowered(network, dtype)(x, c_noise, labels).float()
-    error = float((found - expected).norm() / expected.norm())
-    assert 0 < error < 8 * torch.finfo(dtype).eps
-    assert {value.dtype for value in network.parameters()} == {torch.float32}  # the original is untouched
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_lowered_network_tells_neighbouring_noise_levels_apart(kind):
+    lowered = Lowered(network, low)
+    x, labels = draw(4, 3, 16, 16).float(), torch.eye(10)[:4]
     # bf16 itself knows no number between 700 and 704.
-    network = Lowered(tiny(kind).network, torch.bfloat16)
-    x = draw(1, 3, 16, 16).float()
-    outputs = [network(x, torch.tensor([level]), None) for level in (700.0, 701.0)]
-    assert not torch.equal(*outputs)
+    level, neighbour = (torch.full((4,), value) for value in (700.0, 701.0))
+    expected, found = network(x, level, labels), lowered(x, level, labels)
+    error = float((found.float() - expected).norm() / expected.norm())
+    assert 0 < error < 8 * torch.finfo(low).eps
+    assert not torch.equal(lowered(x, neighbour, labels), found)
+    assert {value.dtype for value in network.parameters()} == {torch.float32}  # the original is untouched
 
 
 def test_everything_around_the_network_keeps_its_precision():
@@ -371,13 +363,6 @@ def test_variants_are_made_once_and_compiled_ones_let_go_with_their_graphs(graph
     gc.collect()
     assert [ref() for ref in (compiled, *graphs)] == [None, None]
     assert variant(denoiser, "cpu", precision="bf16") is lowered
-
-
-def test_iddpms_levels_are_marked_as_the_compiler_marks_constants():
-    def marked():
-        pass
-
-    assert vars(torch.compiler.assume_constant_result(marked)) == vars(karras._constant_levels) != {}
 
 
 @pytest.mark.slow

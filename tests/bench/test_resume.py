@@ -110,38 +110,31 @@ def cut_off(folder, evaluations, *overrides):
     return path
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-2000])
+def flipped(data):
+    at = data.index(unpacked(data)[0]["fid.total"].tobytes())
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+def changed(data, name=None, change=None, **about):
+    state, of = unpacked(data)
+    return packed(state if name is None else {**state, name: change(state[name])}, of | about)
 
 
-def empty(path):
-    path.write_bytes(b"")
-
-
-def foreign(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed(state, {**of, "run_key": "0" * 16}))
-
-
-def of_other_shape(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed({**state, "fid.total": state["fid.total"][:-1]}, of))
-
-
-def of_other_blocks(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed({**state, "done": state["done"][::-1].copy()}, of))
-
-
-@pytest.mark.parametrize("harm", [truncated, flipped, empty, foreign, of_other_shape, of_other_blocks])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[:-2000],
+        flipped,
+        lambda data: b"",
+        lambda data: changed(data, run_key="0" * 16),
+        lambda data: changed(data, "fid.total", lambda array: array[:-1]),
+        lambda data: changed(data, "done", lambda array: array[::-1].copy()),
+    ],
+    ids=["truncated", "flipped", "empty", "foreign", "of another shape", "of other blocks"],
+)
 def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluations, whole, harm, caplog):
-    harm(cut_off(tmp_path, evaluations))
+    path = cut_off(tmp_path, evaluations)
+    path.write_bytes(harm(path.read_bytes()))
     row = run(tmp_path, *CELL)
     assert evaluations.samples == 2 * N
     assert [record.message[:30] for record in caplog.records if record.levelname == "WARNING"] == [
@@ -239,14 +232,16 @@ def images(indices):
 
 @pytest.mark.parametrize("owners", [[0, 0, 1], [0, 1, 0], [1, 0, 1], [2, 1, 0]])
 def test_sums_of_parts_are_those_of_the_whole_to_the_bit(owners):
+    """Blocks by other ranks, in runs before, in whatever order."""
     found = problem()
     whole, parts = scorer_of(found), [scorer_of(found) for _ in range(3)]
     indices = torch.arange(300)
     nfe = 3 + indices % 5
-    whole.update(indices, images(indices), nfe)
+    sizes = torch.stack([torch.rand(300, generator=torch.Generator().manual_seed(0)).double(), nfe % 4], 1)
+    whole.update(indices, images(indices), nfe, sizes)
     for block, owner in enumerate(owners):
-        mine = torch.tensor(parts[owner].indices(block))
-        parts[owner].update(mine, images(mine), nfe[mine])
+        for mine in torch.tensor(parts[owner].indices(block)).flip(0).split(17):
+            parts[owner].update(mine, images(mine), nfe[mine], sizes[mine])
     total = scorer_of(found)
     for part in parts:
         total.add(unpacked(packed(part.state(), {}))[0], alongside=True)
@@ -254,6 +249,7 @@ def test_sums_of_parts_are_those_of_the_whole_to_the_bit(owners):
     for name, array in whole.state().items():
         assert np.array_equal(array, total.state()[name]) or name.startswith("shown"), name
     assert (total.nfe, total.nfe_max) == (int(nfe.sum()), 7)
+    assert total.extent.tolist() == [float(sizes[:, 0].max()), float(sizes[:, 1].sum())]
     with pytest.raises(ValueError, match="block 0 is in both"):
         total.add(parts[owners[0]].state())
     assert total.compute() == whole.compute()

@@ -95,7 +95,21 @@ def broken_problem(regime, device="cpu"):
 
 def write_broken_model(folder):
     """A --config-dir with model=broken."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "broken_network.py").write_text(BROKEN_MODULE)
-    (folder / "model" / "broken.yaml").write_text("_target_: broken_network.broken_problem\n")
+    return write_choices(folder, "model", "broken_network", BROKEN_MODULE, {"broken": "broken_problem"})
+
+
+def write_choices(folder, group, module, code, choices):
+    """A --config-dir with a module of this code, and choices: name -> what of the module, and its options."""
+    (folder / group).mkdir(parents=True)
+    (folder / f"{module}.py").write_text(code)
+    for name, text in choices.items():
+        (folder / group / f"{name}.yaml").write_text(f"_target_: {module}.{text}\n")
     return folder
+
+
+def config_dir(monkeypatch, folder, group, module, code, choices):
+    """write_choices() in a folder of its own, which this process finds too."""
+    written = write_choices(folder / "conf", group, module, code, choices)
+    monkeypatch.syspath_prepend(written)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(written))
+    return written
