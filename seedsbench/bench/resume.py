@@ -30,7 +30,7 @@ EARLIER = "earlier.npz"
 """The sums of earlier runs; those of each rank of the latest are in `rank-<i>.npz`."""
 MUCH_NEW = 0.02
 """When this share of the samples is new, they are saved before the interval asked for is over."""
-EARLIEST = 1 / 30
+EARLY_AFTER = 1 / 30
 """Such an early saving waits for this share of the interval."""
 MAX_COST = 0.02
 """The share of the time that saving may take."""
@@ -72,7 +72,7 @@ class Saver:
     def offer(self, scorer: Scorer) -> None:
         """Save if it is time to."""
         waited, new = time.monotonic() - self._last, scorer.n_done - self._n
-        early = new >= MUCH_NEW * self._samples and waited >= EARLIEST * self._every
+        early = new >= MUCH_NEW * self._samples and waited >= EARLY_AFTER * self._every
         affordable = not self._every or self._took <= MAX_COST * waited
         if new and affordable and (early or waited >= self._every):
             self.save(scorer)

@@ -57,6 +57,7 @@ class Scorer:
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
+        self._metrics = [one for one in (self._fid, self._is, self._table) if one is not None]
         sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
@@ -96,12 +97,8 @@ class Scorer:
         found = self._problem.features.each(images)
         for (block, samples), shown, (features, logits) in zip(blocks.items(), images, found, strict=True):
             indices = torch.tensor(self.indices(block))
-            self._fid.update(features, None, indices)
-            if self._table is not None:
-                self._table.update(features, None, indices)
-            if self._is is not None:
-                assert logits is not None, "an extractor with classes must give logits"
-                self._is.update(features, logits.double().cpu(), indices)
+            for metric in self._metrics:
+                metric.update(features, logits, indices)
             self.shown.add(indices, shown)
             _, costs, sizes = zip(*samples.values(), strict=True)
             self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)

@@ -78,5 +78,6 @@ def test_exact_samples_reach_the_floor(tmp_path, chosen):
 
 def test_equal_shares_are_no_part_of_a_mixtures_identity():
     assert problem_of(compose("model=gaussian"), "cpu").identity.model_id == "8f3664c842041383"
-    even = mixture_problem("edm", "m", [[0.3, -0.2], [0.1, 0.4]], [0.5, 0.5], 0.5)
-    assert even.model_id == "a3045e70bf457b62"
+    means = [[0.3, -0.2], [0.1, 0.4]]
+    even, uneven = (mixture_problem("edm", "m", means, shares, 0.5) for shares in ([0.5, 0.5], [0.4, 0.6]))
+    assert even.model_id == "a3045e70bf457b62" != uneven.model_id

@@ -43,27 +43,29 @@ def evaluations(monkeypatch):
     return Count
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def cut_off(folder, evaluations, *overrides, fraction=0.8, event=interrupt, ends=KeyboardInterrupt):
+    """Runs the cell until so much of it is evaluated; its files of sums."""
+    evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, event
+    with stops_on_sigterm(), pytest.raises(ends):
+        run(folder, *CELL, *overrides)
+    evaluations.samples = 0
+    return sorted(folder.glob("*/partial/*/*.npz"))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The row of an unbroken run."""
     return run(tmp_path_factory.mktemp("whole"), *CELL)
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def files(folder):
-    return sorted(path.name for path in folder.glob("study/partial/*/*.npz"))
-
-
 @pytest.mark.parametrize("fraction", [0.05, 0.8])
 def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whole, fraction, caplog):
-    evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL)
-    assert files(tmp_path) == (["rank-0.npz"] if fraction > 0.1 else [])
-    evaluations.samples = 0
+    saved = cut_off(tmp_path, evaluations, fraction=fraction)
+    assert [path.name for path in saved] == (["rank-0.npz"] if fraction > 0.1 else [])
     caplog.set_level("INFO")
     again = run(tmp_path, *CELL, "batch_size=128")
     assert evaluations.samples <= (1 - fraction + 0.1) * 2 * N
@@ -73,15 +75,10 @@ def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whol
 
 
 def test_a_cell_may_be_cut_off_many_times_and_its_seconds_add_up(tmp_path, evaluations, whole):
-    seconds = []
+    seconds, stop = [], {"fraction": 0.3, "event": request_stop, "ends": Stopped}
     for _ in range(3):
-        evaluations.samples, evaluations.at, evaluations.event = 0, 0.3 * 2 * N, request_stop
-        with stops_on_sigterm(), pytest.raises(Stopped):
-            run(tmp_path, *CELL, "save_every=1000")
-        store = ResultStore(tmp_path / "study")
-        (path,) = store.study.glob("partial/*/rank-0.npz")
+        path = cut_off(tmp_path, evaluations, "save_every=1000", **stop)[-1]
         seconds.append(unpacked(path.read_bytes())[0]["seconds"])
-    evaluations.samples = 0
     row = run(tmp_path, *CELL)
     assert evaluations.samples <= 0.45 * 2 * N
     assert row["seconds_sampling"] > sum(seconds)[0]
@@ -99,15 +96,6 @@ def test_a_signal_asks_for_a_stop_and_the_old_handler_comes_back():
         assert told.is_set()
     assert not stop_requested()
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def cut_off(folder, evaluations, *overrides):
-    evaluations.samples, evaluations.at, evaluations.event = 0, 1.6 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, *CELL, *overrides)
-    evaluations.samples = 0
-    (path,) = folder.glob("*/partial/*/rank-0.npz")
-    return path
 
 
 def flipped(data):
@@ -133,19 +121,18 @@ def changed(data, name=None, change=None, **about):
     ids=["truncated", "flipped", "empty", "foreign", "of another shape", "of other blocks"],
 )
 def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluations, whole, harm, caplog):
-    path = cut_off(tmp_path, evaluations)
+    (path,) = cut_off(tmp_path, evaluations)
     path.write_bytes(harm(path.read_bytes()))
     row = run(tmp_path, *CELL)
     assert evaluations.samples == 2 * N
-    assert [record.message[:30] for record in caplog.records if record.levelname == "WARNING"] == [
-        "partial sums that cannot be us"
-    ]
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith("partial sums that cannot be used")
     assert same(row) == same(whole)
     assert not (tmp_path / "study" / "partial").exists()
 
 
 def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations, whole):
-    path = cut_off(tmp_path, evaluations)
+    (path,) = cut_off(tmp_path, evaluations)
     path.with_name("earlier.npz").write_bytes(path.read_bytes())  # written, and the other not yet deleted
     row = run(tmp_path, *CELL)
     assert evaluations.samples <= 0.3 * 2 * N
@@ -154,11 +141,7 @@ def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations
 
 def test_force_computes_all_again_but_for_what_its_own_invocation_saved(tmp_path, evaluations):
     cut_off(tmp_path, evaluations, "force=true")
-    evaluations.at = 0.3 * N
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL, "force=true")
-    assert len(files(tmp_path)) == 2, "it went on"
-    evaluations.samples = 0
+    assert len(cut_off(tmp_path, evaluations, "force=true", fraction=0.15)) == 2, "it went on"
     run(tmp_path, *CELL, "force=true", invocation="another")
     assert evaluations.samples == 2 * N
 
@@ -174,10 +157,7 @@ def test_studies_without_a_name_go_on_with_each_others_cells(tmp_path, evaluatio
 
 
 def test_nothing_is_saved_unless_it_is_time(tmp_path, evaluations):
-    evaluations.at, evaluations.event = 2 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL, "save_every=60")
-    assert files(tmp_path) == []
+    assert cut_off(tmp_path, evaluations, "save_every=60", fraction=1) == []
     with pytest.raises(ValueError, match="save_every=-1"):
         check_config(compose("save_every=-1"))
 
@@ -209,7 +189,7 @@ def test_sums_that_cannot_be_saved_cost_no_row(tmp_path, whole, caplog):
 
 
 def test_a_cell_that_ends_takes_no_other_cells_sums_with_it(tmp_path, evaluations):
-    path = cut_off(tmp_path, evaluations)
+    (path,) = cut_off(tmp_path, evaluations)
     run(tmp_path, *CELL, "seed=1")
     assert path.exists()
 
