@@ -111,14 +111,14 @@ def child(asked: dict[str, Any]) -> None:
     from seedsbench.cli import main as cli
 
     kept: list[Tensor] = []
-    prepared = share.prepared
+    extractor_input = share.extractor_input
 
-    def keeping(problem: Any, batch: Any) -> Tensor:
+    def keeping(problem: Any, x: Tensor) -> Tensor:
         if not kept:
-            kept.append(batch.x[:KEPT].double().cpu())
-        return prepared(problem, batch)
+            kept.append(x[:KEPT].double().cpu())
+        return extractor_input(problem, x)
 
-    share.prepared = keeping
+    share.extractor_input = keeping
     for study in ("warm", "main"):
         kept.clear()
         try:

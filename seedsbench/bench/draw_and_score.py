@@ -25,7 +25,7 @@ from seedsbench.bench.rows.columns import reason_of, title_of
 from seedsbench.bench.rows.store import ResultStore, Row
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import extents
-from seedsbench.bench.scoring import Scorer, prepared
+from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.metrics.base import State
 
@@ -90,10 +90,8 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
 
     Raises ValueError with the rank and the error where one of several could not do its share.
     """
-    earlier, mine = run.scorer(), run.scorer()
-    restore(run.store, run.of, earlier, mine, run.cell.force)
+    earlier, mine = restore(run.store, run.of, run.scorer, run.cell.force), run.scorer()
     if earlier.n_done:
-        mine = run.scorer()
         log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.plan.samples)
     if run.ranks.world_size > 1:
         broadcast(run.ranks, {"cell": run.cell, "row": run.row, "done": earlier.done})
@@ -115,7 +113,7 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
 def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
     """Draw and score this rank's share of the blocks that are not done, saving the sums now and then.
 
-    The scorer is told the seconds that drawing took, and those that features, sums and their saving took.
+    The scorer is told the seconds of sampling, and of scoring: features, sums and their saving.
     """
     ranks = run.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
@@ -136,8 +134,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         for batch in batches:
             drawn = time.perf_counter()
             scorer.seconds[0] += drawn - started
-            images = prepared(run.problem, batch)
-            scorer.update(batch.indices, images, batch.nfe, extents(run.problem, batch))
+            sizes = extents(run.problem, batch)
+            scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()
             scorer.seconds[1] += started - drawn

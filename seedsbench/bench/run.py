@@ -28,8 +28,8 @@ from seedsbench.bench.rows.columns import (
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore, Row
 from seedsbench.bench.sampling import batch_size_for
-from seedsbench.bench.sanity import doubts, facts_in, facts_of
-from seedsbench.bench.scoring import beside_fid, floor
+from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
+from seedsbench.bench.scoring import beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
@@ -135,7 +135,7 @@ def _stored(store: ResultStore, row: Row) -> Row:
 
 def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
-    problem, plan, metrics = run.problem, run.plan, run.cell.metrics
+    problem, plan = run.problem, run.plan
     earlier, scorer, others = lead(run, sweep)
     started = time.perf_counter()
     for part in others:
@@ -144,9 +144,9 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
         scorer.add(earlier.state())
     row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
     sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
-    warnings = [*problem.warnings, *plan.warnings, *doubts(sizes), *scorer.warnings]
+    warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    real = partial(floor, problem, plan.samples, plan.labels, metrics["splits"], metrics["floor_sets"])
+    real = partial(fid_floor, problem, plan.samples, plan.labels, run.cell.metrics["floor_sets"])
     row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(

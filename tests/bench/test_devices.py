@@ -67,7 +67,9 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given", ["tf32", "fp16"])
 def test_a_precision_the_cpu_has_not_is_refused_as_a_cell_would(here, given):
     choice = ("model=glyphs", "device=cpu", f"precision={given}")
-    assert refused(*choice) == run(here, *choice)["reason"]
+    said = run(here, *choice)["reason"]
+    assert said == f"precision={given} needs device=cuda: on cpu use fp32 or bf16"
+    assert refused(*choice) == said
     assert refused("model=glyphs", "device=cpu", f"precision=fp32,{given}", multirun=True) == refused(*choice)
     assert not (here / "results").exists()
 
@@ -76,7 +78,9 @@ def test_a_precision_the_cpu_has_not_is_refused_as_a_cell_would(here, given):
 @pytest.mark.parametrize("override", ["precision=bf16", "compile=true"])
 def test_a_model_without_a_network_cannot_run_it_another_way(here, model, override):
     said = refused(f"model={model}", "device=cpu", override)
-    assert said.startswith(f"model={model} has no network to run another way: use precision=fp32")
+    assert said.startswith(
+        f"model={model} has no network to run another way: use precision=fp32 and compile="
+    )
     if model == "gaussian":
         reason = run(here / "cell", f"model={model}", override)["reason"]
         assert reason.split(" ", 1)[1] == said.split(" ", 1)[1]

@@ -2,7 +2,6 @@
 
 import importlib
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from seedsbench.bench.problems import scored_on as yardsticks
 from seedsbench.bench.problems.base import Model
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
-from seedsbench.bench.scoring import Scorer, floor, pair_scores
+from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.images import QUANTISER, quantise
 from seedsbench.data.pictures import image_names
 from seedsbench.denoisers.base import FixedBatch
@@ -420,12 +419,14 @@ def test_scores_do_not_depend_on_order(fake, real, tmp_path):
     assert {"fid", "is_mean", "kid_mean", "precision", "coverage"} <= set(scores[0])
 
 
-def test_pair_scores_can_be_left_out_one_by_one(fake, real):
-    cfg = compose(*QUICK, f"metrics.real={real}")
-    pairs = problem_of(cfg, "cpu").pairs
-    features = torch.randn(8, DIM, generator=torch.Generator().manual_seed(0))
-    assert set(pair_scores(features, replace(pairs, neighbours=0))) == {"kid_mean", "kid_std"}
-    assert "kid_mean" not in pair_scores(features, replace(pairs, kid_subsets=0))
+def test_scores_of_pairs_can_be_left_out_one_by_one(tmp_path, fake, real):
+    for option, left_out, kept in (
+        ("metrics.neighbours=0", scoring.MANIFOLD, scoring.KERNEL),
+        ("metrics.kid_subsets=0", scoring.KERNEL, scoring.MANIFOLD),
+    ):
+        row = run(tmp_path, *QUICK, f"metrics.real={real}", option)
+        assert not row.keys() & {*left_out}
+        assert row.keys() >= {*kept}
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -449,7 +450,7 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
         (scoring.InceptionScore, "compute", ("is_mean", "is_std")),
         (scoring, "kernel_distance", scoring.KERNEL),
         (scoring, "precision_recall", scoring.MANIFOLD),
-        (cell, "floor", ("fid_floor",)),
+        (cell, "fid_floor", ("fid_floor",)),
     ],
 )
 @pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, torch.linalg.LinAlgError])
@@ -477,9 +478,9 @@ def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
 
 def test_the_floor_needs_twice_as_many_real_images(fake, real):
     problem = problem_of(compose(*QUICK, f"metrics.real={real}"), "cpu")
-    assert floor(problem, 20, "balanced", 10, 2) > 0
-    assert floor(problem, 21, "balanced", 10, 2) is None
-    assert floor(problem, 10, "balanced", 10, 2) > floor(problem, 20, "balanced", 10, 2)
+    assert fid_floor(problem, 20, "balanced", 2) > 0
+    assert fid_floor(problem, 21, "balanced", 2) is None
+    assert fid_floor(problem, 10, "balanced", 2) > fid_floor(problem, 20, "balanced", 2)
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3", "dinov2-vit-l-14"])

@@ -274,7 +274,7 @@ def test_a_plan_knows_what_is_done(tmp_path):
 
 def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):
     problem = problem_of(compose("model=glyphs"), "cpu")
-    whole = scoring.floor(problem, 300, "balanced", 10, 1)
-    monkeypatch.setattr(scoring, "FLOOR_BATCH", 77)
+    whole = scoring.fid_floor(problem, 300, "balanced", 1)
+    monkeypatch.setattr(scoring, "FLOOR_BATCH", 1)
     monkeypatch.setattr(scoring, "_FLOORS", {})
-    assert scoring.floor(problem, 300, "balanced", 10, 1) == whole
+    assert scoring.fid_floor(problem, 300, "balanced", 1) == whole

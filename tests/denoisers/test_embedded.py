@@ -6,8 +6,8 @@ import torch
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench.problems.glyphs import glyphs_problem
-from seedsbench.bench.sampling import Plan, generate
-from seedsbench.bench.scoring import Scorer, floor
+from seedsbench.bench.sampling import SamplingPlan, generate
+from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.data.images import quantise
 from seedsbench.denoisers.embedded import provenance
@@ -21,7 +21,7 @@ def plan(problem, regime, name="seeds3", nfe=8, **options):
     grid = registry.build(registry.configured("grid", regime))
     method = solver(name)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, method.steps_for(nfe))
-    return Plan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, **options)
 
 
 def draw(problem, chosen, indices, batch_size=64):
@@ -78,7 +78,7 @@ def test_scores_do_not_depend_on_the_order_of_arrival():
 
 def test_features_know_real_from_damaged():
     problem = glyphs_problem("edm")
-    real = floor(problem, 500, "balanced", 10, 2)
+    real = fid_floor(problem, 500, "balanced", 2)
     indices = torch.arange(500)
     images = glyphs(indices, indices % 10, seed=9, stream=FLOOR)
     distances = []
@@ -102,7 +102,7 @@ def test_weights_say_how_they_were_trained_and_stay_small(name):
 @pytest.mark.parametrize(("regime", "times"), [("edm", 1.5), ("vp", 2), ("iddpm", 2), ("ve", 5)])
 def test_networks_reach_the_floor(regime, times):
     problem = glyphs_problem(regime)
-    real, found = floor(problem, 2000, "balanced", 10, 4), []
+    real, found = fid_floor(problem, 2000, "balanced", 4), []
     for name in ("heun", "dpmpp_2m", "seeds3"):
         scorer = Scorer(problem, 2000, splits=10)
         for batch in generate(

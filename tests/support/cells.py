@@ -7,6 +7,8 @@ from functools import cache
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.run import run_cell
 from seedsbench.cli.command import GROUPS, read
 from seedsbench.cli.compose import compose_each, composing
@@ -47,6 +49,12 @@ def run(folder, *overrides, config_dirs=(), invocation="test"):
     return run_cell(cell, command="seedsbench ...", invocation=invocation)
 
 
+def key_of(*overrides):
+    """The run_key of a cell on the CPU."""
+    cell = compose(*overrides)
+    return run_key(cell, problem_of(cell, "cpu"))
+
+
 def rows_of(study):
     """run_key -> row of every result in a study folder."""
     return {path.stem: json.loads(path.read_text()) for path in (study / "rows").glob("*.json")}
@@ -81,7 +89,21 @@ def broken_problem(regime, device="cpu"):
 
 def write_broken_model(folder):
     """A --config-dir with model=broken."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "broken_network.py").write_text(BROKEN_MODULE)
-    (folder / "model" / "broken.yaml").write_text("_target_: broken_network.broken_problem\n")
+    return write_choices(folder, "model", "broken_network", BROKEN_MODULE, {"broken": "broken_problem"})
+
+
+def write_choices(folder, group, module, code, choices):
+    """A --config-dir with a module of this code, and choices: name -> what of the module, and its options."""
+    (folder / group).mkdir(parents=True)
+    (folder / f"{module}.py").write_text(code)
+    for name, text in choices.items():
+        (folder / group / f"{name}.yaml").write_text(f"_target_: {module}.{text}\n")
     return folder
+
+
+def config_dir(monkeypatch, folder, group, module, code, choices):
+    """write_choices() in a folder of its own, which this process finds too."""
+    written = write_choices(folder / "conf", group, module, code, choices)
+    monkeypatch.syspath_prepend(written)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(written))
+    return written
