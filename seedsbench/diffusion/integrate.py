@@ -22,11 +22,11 @@ class Method(Protocol):
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
     ) -> Any: ...
 
-    def finish(
+    def before_final(
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]: ...
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor: ...
 
@@ -89,11 +89,11 @@ def integrate(
         yield x
     if final != "stop":
         process.place = f"the final step ({final})"
-        before, (x, t) = x, solver.finish(process, x, times[-1], state, noise)
+        before, (x, t) = x, solver.before_final(process, x, times[-1], state, noise)
         if final == "euler":
             x = x - expand(t, x) * process.drift(x, t)
         else:
-            x = solver.land(process, x, t, process.denoise(x, t), state, noise)
+            x = solver.final_sample(process, x, t, process.denoise(x, t), state, noise)
         checks.add(x, before, times[-1])
     checks.settle()
     _check_promise(solver, n_steps, process, final)

@@ -7,7 +7,7 @@ number whatever the batch size, order, rank or restart.
 Everything after the integer rounds uses only IEEE-exact operations (+, -, *, /, sqrt, scaling by
 powers of two, and work on the bits of a float64), never a library `log` or `cos`: those may round
 differently in the vectorised body and the scalar tail of a loop, between builds, and between CPU and GPU
-(see `diffusion.ieee`). The polynomials chosen below are good to about 1e-12 relative. What is left is
+(see `exact.same_bits`). The polynomials chosen below are good to about 1e-12 relative. What is left is
 torch's own sqrt: where torch has MKL, one float64 root in a hundred is off by its last bit on the CPU
 (always the same, wherever it stands), so that other machines agree to 1e-15 rather than bit by bit.
 """
@@ -18,7 +18,7 @@ import struct
 import torch
 from torch import Tensor
 
-from seedsbench.exact import ieee
+from seedsbench.exact import same_bits
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -28,7 +28,7 @@ ROUNDS = 10
 CHUNK = 1 << 14  # counters to a thread: their dozen temporaries fit a processor's own cache
 SIGN = -(1 << 63)
 
-RADIUS_TERMS = tuple(-2 * term for term in ieee.LOG_TERMS[:8])
+RADIUS_TERMS = tuple(-2 * term for term in same_bits.LOG_TERMS[:8])
 SQRT_HALF = struct.unpack("<q", struct.pack("<d", math.sqrt(0.5)))[0]
 SIN_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(7))
 COS_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k) / math.factorial(2 * k) for k in range(8))
@@ -67,12 +67,12 @@ def _scaled(words: Tensor, bits: int) -> Tensor:
 
 
 def _radius(words: Tensor) -> Tensor:
-    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e with m in [sqrt(1/2), sqrt(2)), as in `ieee.log`."""
+    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e with m in [sqrt(1/2), sqrt(2)), as in `same_bits.log`."""
     u = uniform(words).view(torch.int64)
     exponent = (u - SQRT_HALF) >> 52
     m = (u - (exponent << 52)).view(torch.float64)
     s = (m - 1).div_(m + 1)
-    series = ieee.horner(s * s, RADIUS_TERMS).mul_(s)
+    series = same_bits.horner(s * s, RADIUS_TERMS).mul_(s)
     return exponent.double().mul_(-2 * math.log(2.0)).add_(series).sqrt_()
 
 
@@ -82,7 +82,7 @@ def _cos_sin(words: Tensor) -> tuple[Tensor, Tensor]:
     quarter = turn + 2.0**52  # rounds to whole quarters, whose number is now in the last bits
     r = turn.sub_(quarter - 2.0**52)
     square = r * r
-    sin, cos = ieee.horner(square, SIN_TERMS).mul_(r), ieee.horner(square, COS_TERMS)
+    sin, cos = same_bits.horner(square, SIN_TERMS).mul_(r), same_bits.horner(square, COS_TERMS)
     s, c, q = (value.view(torch.int64) for value in (sin, cos, quarter))
     swap = (s ^ c).bitwise_and_(-(q & 1))
     s.bitwise_xor_(swap).bitwise_xor_((q << 62).bitwise_and_(SIGN))

@@ -35,6 +35,7 @@ class AdaptiveSDE(AdaptiveSolver):
     order: ClassVar[int] = 2
     weak_order: ClassVar[int | None] = 2
     stochastic: ClassVar[bool] = True
+    evaluations: ClassVar[int] = 2
     rtol: RelativeTolerance = 0.02
     atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
@@ -42,9 +43,6 @@ class AdaptiveSDE(AdaptiveSolver):
     safety: PositiveShare = 0.9
     exponent: Annotated[float, Range(0.5, 1)] = 0.9
     h_init: PositiveShare = 0.01
-
-    def nfe(self, n_steps: int) -> int:
-        return 2 * n_steps
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         none = torch.zeros_like(start)

@@ -65,7 +65,7 @@ class DDIM(Clipping):
         x = image + expand(kept.sqrt() / sigma, x) * (x - origin)
         return StepResult(x + expand(std, x) * noise.normal() if self.stochastic else x, state)
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor:
         schedule, sigma = process.schedule, process.schedule.sigma(t)

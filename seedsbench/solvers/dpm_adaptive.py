@@ -13,7 +13,7 @@ which k-diffusion's have not.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class DPMAdaptive(AdaptiveSolver):
     """
 
     order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
-    weak_order: ClassVar[int | None] = None
+    without_noise: ClassVar[dict[str, Any]] = AdaptiveSolver.without_noise | {"eta": 0.0}
     rtol: RelativeTolerance = 0.05
     atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"

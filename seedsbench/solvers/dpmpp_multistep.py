@@ -16,9 +16,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import OneStage, StepResult
 from seedsbench.solvers.parts.exponential_adams import History, Prediction, output_of, phi_table
-from seedsbench.solvers.parts.unscaled import OneStage
 
 
 @dataclass(frozen=True)

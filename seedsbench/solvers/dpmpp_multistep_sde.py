@@ -21,11 +21,10 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import OneStage, StepResult
 from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.parts.quadrature import newton
 from seedsbench.solvers.parts.tableau import phi
-from seedsbench.solvers.parts.unscaled import OneStage
 
 History = tuple[tuple[Tensor, Tensor], ...]  # (denoised, log sigma), newest first
 

@@ -24,9 +24,6 @@ class EulerMaruyama(Solver):
     weak_order: ClassVar[int | None] = 1
     stochastic: ClassVar[bool] = True
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
     def step(
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
     ) -> StepResult:

@@ -15,9 +15,8 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import VP, Schedule
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.quadrature import lagrange, noise_levels
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage, StepResult
+from seedsbench.solvers.parts.quadrature import lagrange, step_nodes
 
 MaxOrder = Literal[1, 2, 3, 4]
 
@@ -114,7 +113,7 @@ class IPNDMv(LinearMultistep):
         return 2 if self.compat == "diff_sampler" and self.max_order == 4 else self.max_order
 
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
-        points, measure = noise_levels(levels[0], sigma_next)
+        points, measure = step_nodes(levels[0], sigma_next)
         exact = lagrange(levels, points) @ measure
         return exact if self.compat == "none" else _released_weights(exact, levels, sigma_next)
 
@@ -169,7 +168,7 @@ class DEIS(LinearMultistep):
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
         if self.compat == "diff_sampler":
             return _summed_weights(levels, sigma_next)
-        points, measure = noise_levels(levels[0], sigma_next)
+        points, measure = step_nodes(levels[0], sigma_next)
         clock = {"tab": schedule.sigma_inv, "rhoab": torch.clone, "logrho": torch.log}[self.mode]
         return lagrange(clock(levels), clock(points)) @ measure
 

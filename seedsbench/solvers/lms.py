@@ -16,8 +16,7 @@ from torch import Tensor
 from seedsbench.checks import Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage, StepResult
 
 History = tuple[tuple[Tensor, Tensor], ...]  # (sigma, slope), newest first
 GAUSS = torch.tensor([0.5 - 3**-0.5 / 2, 0.5 + 3**-0.5 / 2], dtype=torch.float64)  # exact to degree 3

@@ -15,10 +15,9 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import StepResult, Unscaled
 from seedsbench.solvers.linear_multistep import ADAMS_BASHFORTH
 from seedsbench.solvers.parts.table_steps import PreviousTimestep, landing, stride
-from seedsbench.solvers.parts.unscaled import Unscaled
 
 WARM_UP = 3  # Runge-Kutta steps before four noise estimates are at hand
 RK4_WEIGHTS = (1 / 6, 2 / 6, 2 / 6, 1 / 6)
@@ -78,7 +77,7 @@ class PNDM(Unscaled):
             x = rule(process, x, sigma, sigma_next, eps[0], state.by)
         return StepResult(x, Run(state.by, eps))
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Run, noise: Noise
     ) -> Tensor:
         schedule, sigma = process.schedule, process.schedule.sigma(t)

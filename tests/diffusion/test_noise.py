@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from seedsbench.diffusion.noise import LABELS, LATENTS, STEPS, Philox, latents, random_classes
-from seedsbench.exact import ieee, philox
+from seedsbench.exact import philox, same_bits
 from seedsbench.exact.philox import philox4x32, philox_normal, philox_uniform
 from seedsbench.noise import Recorded, Silent
 
@@ -47,7 +47,7 @@ def plain_normals(indices, n_values, *, seed, stream, draw):
     low = mantissa < math.sqrt(0.5)
     m = torch.where(low, 2 * mantissa, mantissa)
     s = (m - 1) / (m + 1)
-    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, ieee.LOG_TERMS[:8])
+    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, same_bits.LOG_TERMS[:8])
     quarter = (words[:, half:] + 2**29) >> 30
     r = ((words[:, half:] - (quarter << 30)).double() + 0.5) / 2**30
     sin, cos = r * series(r * r, philox.SIN_TERMS), series(r * r, philox.COS_TERMS)

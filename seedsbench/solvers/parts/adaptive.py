@@ -13,8 +13,8 @@ Of the grid only the first and the last level matter; n_steps is the most trials
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,10 +22,9 @@ from torch import Tensor
 from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, check_like, expand
-from seedsbench.exact.ieee import tree_sum
+from seedsbench.exact.same_bits import tree_sum
 from seedsbench.solvers.base import Solver, StepResult
 
-Self = TypeVar("Self", bound="AdaptiveSolver")
 Memory = dict[str, Tensor]  # what a method remembers of each sample: tensors whose first axis is the batch
 RelativeTolerance = Annotated[float, Range(0, 0.5)]
 NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length: L / n_steps
@@ -68,10 +67,12 @@ class AdaptiveSolver(Solver):
     norms: "per_sample" takes the mean square of an error over a sample's own elements, so that its path
     does not depend on its neighbours; "batch" over all samples, which then share every step, as public
     implementations do.
+    without_noise: steps are uniform in the solver's clock, so that exactly n_steps are taken.
     """
 
     family: ClassVar[str] = "adaptive"
     adaptive: ClassVar[bool] = True
+    without_noise: ClassVar[dict[str, Any]] = {"rtol": NO_TOLERANCE, "atol": NO_TOLERANCE}
     rtol: RelativeTolerance
     atol: PositiveShare
     norms: Literal["per_sample", "batch"]
@@ -80,12 +81,6 @@ class AdaptiveSolver(Solver):
     def shortens_proposal(self) -> bool:
         """Whether `control` scales the length proposed, even where the end of the way cut the step short."""
         return False
-
-    @property
-    def noise_free(self: Self) -> Self:
-        """Without noise, and with steps uniform in the solver's clock: n_steps are then exactly taken."""
-        silent = {"eta": 0.0} if any(field.name == "eta" for field in fields(self)) else {}
-        return replace(self, rtol=NO_TOLERANCE, atol=NO_TOLERANCE, **silent)
 
     def clock(self, process: Process, t: Tensor) -> Tensor:
         """The reading at time t of the clock in which steps are measured; any monotone one."""

@@ -24,6 +24,7 @@ from seedsbench.solvers.parts.tableau import phi
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # process.predict: D of unscaled x at sigma
 Taken = tuple[Tensor, tuple[Tensor, ...]]  # x at sigma_next, and the estimates at the start and the nodes
+Rule = Callable[[Predict, Tensor, Tensor, Tensor], Taken]
 
 
 def node(sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
@@ -54,12 +55,7 @@ def dpm1(predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, eps: Te
 
 
 def dpm2(
-    predict: Predict,
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    r1: float = 0.5,
-    eps: Tensor | None = None,
+    predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, r1: float = 0.5, eps: Tensor | None = None
 ) -> Taken:
     """DPM-Solver-2; two evaluations, one if eps is given."""
     middle = node(sigma, sigma_next, r1)
@@ -89,19 +85,12 @@ def dpm3(
     return x, (eps, inner, outer)
 
 
-RULES = {1: dpm1, 2: dpm2, 3: dpm3}  # by order, which is the number of evaluations
+RULES: dict[int, Rule] = {1: dpm1, 2: dpm2, 3: dpm3}  # by order, which is the number of evaluations
 
 
-def dpmpp2(
-    predict: Predict,
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    r1: float = 0.5,
-    denoised: Tensor | None = None,
-) -> Taken:
-    """DPM-Solver++(2S); two evaluations, one if the denoised image of x is given. Returns images, not eps."""
-    denoised = predict(x, sigma) if denoised is None else denoised
+def dpmpp2(predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, r1: float = 0.5) -> Taken:
+    """DPM-Solver++(2S); two evaluations. The estimates it returns are images, not eps."""
+    denoised = predict(x, sigma)
     middle = node(sigma, sigma_next, r1)
     inner = predict(decay(x, sigma, middle, denoised), middle)
     mean = denoised + (inner - denoised) / (2 * r1)

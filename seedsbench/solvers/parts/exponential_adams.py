@@ -21,9 +21,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import StepResult, Unscaled
 from seedsbench.solvers.parts.tableau import phi
-from seedsbench.solvers.parts.unscaled import Unscaled
 
 Prediction = Literal["data", "noise"]
 TwoPoint = Literal["exact", "bh1", "bh2"]
@@ -153,9 +152,6 @@ class PredictorCorrector(Unscaled):
         h = (sigmas[:-1] / sigmas[1:]).log()
         decay = [-1 - self.tau(sigma) ** 2 if self.prediction == "data" else 1.0 for sigma in sigmas[:-1]]
         return History(phi_table(h * torch.tensor(decay, dtype=h.dtype)))
-
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
