@@ -139,14 +139,15 @@ class Process:
         x = x / expand(self.schedule.scale_at(sigma), x)
         return (x - self.predict(x, sigma)) / expand(sigma, x)
 
-    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
-        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation.
+    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None, *, reverse_sde: bool = False) -> Tensor:
+        """dx/dt of the probability-flow ODE, s'/s x + sigma'/sigma (x - s D) (Karras et al. 2022, eq. 81).
 
-        rows: as in `predict_rows`, for some samples of the batch only, t then (n,).
+        Costs one evaluation. rows: as in `predict_rows`, for some samples of the batch only, t then (n,).
+        reverse_sde: the drift of the reverse SDE instead, which has twice the second term.
         """
         schedule = self.schedule
         sigma, scale = each(schedule.sigma, t), each(schedule.scale, t)
-        rate = each(schedule.dsigma, t) / sigma
+        rate = (2 if reverse_sde else 1) * each(schedule.dsigma, t) / sigma
         growth = expand(rate + each(schedule.dscale, t) / scale, x)
         return growth * x - expand(rate * scale, x) * self.denoise(x, t, rows)
 

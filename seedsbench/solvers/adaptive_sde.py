@@ -52,24 +52,17 @@ class AdaptiveSDE(AdaptiveSolver):
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
         h, drift, new = leg.now - leg.then, memory["drift"].clone(), ~memory["known"]
         if bool(new.any()):
-            drift[new] = self._drift(process, x[new], leg.now[new], leg.rows[new])
+            drift[new] = process.drift(x[new], leg.now[new], leg.rows[new], reverse_sde=True)
         assert leg.z is not None
         z = expand(h.sqrt(), x) * leg.z
         low = x - expand(h, x) * drift + expand(_diffusion(process, leg.now), x) * z
-        second = x - expand(h, x) * self._drift(process, low, leg.then, leg.rows)
+        second = x - expand(h, x) * process.drift(low, leg.then, leg.rows, reverse_sde=True)
         high = 0.5 * (low + second + expand(_diffusion(process, leg.then), x) * z)
         tolerance = (self.rtol * low.abs().maximum(memory["low"].abs())).clamp(min=self.atol)
         known = torch.ones_like(memory["known"])
         accepted = {"low": low, "drift": drift, "known": ~known}
         error = self._norm((low - high) / tolerance)
         return Trial(high, error, accepted, {"drift": drift, "known": known})
-
-    def _drift(self, process: Process, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """f x - g^2 score = s'/s x + 2 sigma'/sigma (x - s D); one evaluation."""
-        schedule = process.schedule
-        scale, rate = each(schedule.scale, t), 2 * each(schedule.dsigma, t) / each(schedule.sigma, t)
-        growth = expand(rate + each(schedule.dscale, t) / scale, x)
-        return growth * x - expand(rate * scale, x) * process.denoise(x, t, rows)
 
     def _norm(self, error: Tensor) -> Tensor:
         if self.error_norm == "l2":

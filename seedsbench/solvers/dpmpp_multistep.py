@@ -17,7 +17,8 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import OneStage, StepResult
-from seedsbench.solvers.parts.exponential_adams import History, Prediction, output_of, phi_table
+from seedsbench.solvers.parts.exponential_adams import DataOrNoise, History, phi_table
+from seedsbench.solvers.parts.splitting import SPLITTINGS
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DPMpp2M(OneStage):
     order: ClassVar[int] = 2
     values: ClassVar[int] = 2  # predictions that a step uses
     solver_type: Literal["midpoint", "heun"] = "midpoint"
-    prediction: Prediction = "data"
+    prediction: DataOrNoise = "data"
     lower_order_final: bool = True
     denoise_to_zero: bool = True
 
@@ -47,7 +48,7 @@ class DPMpp2M(OneStage):
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
         h = (sigma / sigma_next).log()
-        state = state.seen(output_of(self.prediction, x, denoised, sigma), h, self.values)
+        state = state.seen(SPLITTINGS[self.prediction](0.0).nonlinear(x, denoised, sigma), h, self.values)
         order = state.order(self.values, self.lower_order_final, self.denoise_to_zero)
         extrapolated = self.extrapolate(order, state.phis[state.taken], state)
         if self.prediction == "noise":

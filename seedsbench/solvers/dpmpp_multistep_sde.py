@@ -26,8 +26,6 @@ from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.parts.quadrature import newton
 from seedsbench.solvers.parts.tableau import phi
 
-History = tuple[tuple[Tensor, Tensor], ...]  # (denoised, log sigma), newest first
-
 
 @dataclass(frozen=True)
 class MultistepSDE(AddedNoise, OneStage):
@@ -50,7 +48,7 @@ class MultistepSDE(AddedNoise, OneStage):
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
-        history: History = ((denoised, sigma.log()), *(state or ()))[: self.values]
+        history = ((denoised, sigma.log()), *(state or ()))[: self.values]  # newest first
         h = (sigma / sigma_next).log()
         z = (1 + self.eta) * h
         values, logs = zip(*history, strict=True)

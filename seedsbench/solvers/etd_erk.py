@@ -38,9 +38,6 @@ def _five_stage() -> ExponentialTableau:
     )
 
 
-FIVE_STAGE = _five_stage()
-
-
 @dataclass(frozen=True)
 class EtdErk1(Seeds1):
     """One evaluation a step, order 1. With data or noise prediction this is DDIM."""
@@ -70,8 +67,5 @@ class EtdErk4(ExponentialRungeKutta):
     """Five evaluations a step, order 4. The nodes are fixed."""
 
     family: ClassVar[str] = "etd"
+    tableau: ClassVar[ExponentialTableau] = _five_stage()
     eta: Share = 0.0
-
-    @property
-    def tableau(self) -> ExponentialTableau:
-        return FIVE_STAGE

@@ -20,22 +20,14 @@ from seedsbench.solvers.parts.quadrature import lagrange, step_nodes
 
 MaxOrder = Literal[1, 2, 3, 4]
 
-# Adams-Bashforth on equal steps, the newest slope first.
-ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
+# Of the steps to come, their weights; and the noise estimates so far, newest first.
+_State = tuple[list[Tensor], tuple[Tensor, ...]]
 
 
-@dataclass(frozen=True)
-class History:
-    """Step i of a run: the weights of all its steps and the noise estimates so far, newest first."""
-
-    weights: list[Tensor]
-    i: int = 0
-    eps: tuple[Tensor, ...] = ()
+def adams_bashforth(k: int, h: Tensor) -> Tensor:
+    """(k,) weights of the slopes of the last k <= 4 equal steps, newest first, for a step of h."""
+    row = ([1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])[k - 1]
+    return h * torch.tensor(row, dtype=h.dtype)
 
 
 @dataclass(frozen=True)
@@ -60,24 +52,22 @@ class LinearMultistep(OneStage):
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
         """(k,) weights of the noise estimates at k >= 1 levels, newest first, for the step to sigma_next."""
 
-    def init(self, process: Process, x: Tensor, times: Tensor) -> History:
+    def init(self, process: Process, x: Tensor, times: Tensor) -> _State:
         sigmas = process.schedule.sigma(times)
         steps = len(sigmas) - 1
         rows = []
         for i in range(steps):
-            k = min(i + 1, self.max_order)
-            if self.lower_order_final:
-                k = min(k, steps - i)
+            k = min(i + 1, self.max_order, steps - i if self.lower_order_final else steps)
             rows.append(self.weights(process.schedule, sigmas[i + 1 - k : i + 1].flip(0), sigmas[i + 1]))
-        return History(rows)
+        return rows, ()
 
     def update(
-        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: _State, noise: Noise
     ) -> StepResult:
-        eps = ((x - denoised) / expand(sigma, x), *state.eps)[: self.max_order]
-        row = state.weights[state.i]  # may be shorter than the history
-        x = add_weighted(x, row, eps[: len(row)])
-        return StepResult(x, History(state.weights, state.i + 1, eps))
+        (row, *later), past = state
+        eps = ((x - denoised) / expand(sigma, x), *past)[: self.max_order]
+        x = add_weighted(x, row, eps[: len(row)])  # the row may be shorter than the history
+        return StepResult(x, (later, eps))
 
 
 @dataclass(frozen=True)
@@ -93,8 +83,7 @@ class IPNDM(LinearMultistep):
         return min(self.max_order, 2)
 
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
-        row = torch.tensor(ADAMS_BASHFORTH[len(levels) - 1], dtype=levels.dtype)
-        return (sigma_next - levels[0]) * row
+        return adams_bashforth(len(levels), sigma_next - levels[0])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
 from seedsbench.solvers.base import OneStage, StepResult
 
-History = tuple[tuple[Tensor, Tensor], ...]  # (sigma, slope), newest first
 GAUSS = torch.tensor([0.5 - 3**-0.5 / 2, 0.5 + 3**-0.5 / 2], dtype=torch.float64)  # exact to degree 3
 
 
@@ -43,6 +42,6 @@ class LMS(OneStage):
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         slope = (x - denoised) / expand(sigma, x)
-        history: History = ((sigma, slope), *(state or ()))[: self.order]
+        history = ((sigma, slope), *(state or ()))[: self.order]  # newest first
         levels, slopes = zip(*history, strict=True)
         return StepResult(add_weighted(x, weights(list(levels), sigma_next), slopes), history)

@@ -8,7 +8,6 @@ at nodes y_i = y_s exp(c_i z), and the same with b_j at the end. All stage noise
 Brownian path W, so their correlations are exact for any nodes; no weight of a noise is ever typed.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -22,7 +21,6 @@ from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
 from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, evaluate
 
-Prediction = Literal["data", "noise", "edm"]
 Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 
 
@@ -35,18 +33,14 @@ class ExponentialRungeKutta(Solver):
     """
 
     family: ClassVar[str] = "seeds"
-    prediction: Prediction = "data"
+    tableau: ClassVar[ExponentialTableau]
+    prediction: Literal["data", "noise", "edm"] = "data"
     eta: Share = 1.0
     sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         assert self.tableau  # building it checks the nodes and the weights
-
-    @property
-    @abstractmethod
-    def tableau(self) -> ExponentialTableau:
-        """The method's coefficients."""
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -22,9 +22,10 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult, Unscaled
+from seedsbench.solvers.parts.splitting import SPLITTINGS
 from seedsbench.solvers.parts.tableau import phi
 
-Prediction = Literal["data", "noise"]
+DataOrNoise = Literal["data", "noise"]
 TwoPoint = Literal["exact", "bh1", "bh2"]
 FACTORIALS = torch.tensor([1.0, 1.0, 2.0, 6.0], dtype=torch.float64)
 
@@ -71,11 +72,6 @@ class History:
         for h in self.steps[1:]:
             places.append(places[-1] - h / self.steps[0])
         return places
-
-
-def output_of(prediction: Prediction, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    """N: what the method interpolates; x unscaled."""
-    return denoised if prediction == "data" else (x - denoised) / expand(sigma, x)
 
 
 def phi_table(z: Tensor) -> Tensor:
@@ -130,7 +126,7 @@ class PredictorCorrector(Unscaled):
     """
 
     family: ClassVar[str] = "multistep"
-    prediction: Prediction = "data"
+    prediction: DataOrNoise = "data"
     lower_order_final: bool = True
     denoise_to_zero: bool = True
 
@@ -156,7 +152,7 @@ class PredictorCorrector(Unscaled):
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
-        output = output_of(self.prediction, x, process.predict(x, sigma), sigma)
+        output = SPLITTINGS[self.prediction](0.0).nonlinear(x, process.predict(x, sigma), sigma)
         last: Step | None = state.extra
         if last is not None and last.corrector > 0:
             nodes = [torch.ones_like(sigma), *state.nodes()][: last.corrector]
@@ -172,15 +168,12 @@ class PredictorCorrector(Unscaled):
     def _linear(
         self, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor | float]:
-        """(A_t/A_s) x with the noise, and the gain. Noise clocks as in solvers/splitting.py, eta = tau."""
-        tau = self.tau(sigma)
-        k = 1 + tau**2
+        """(A_t/A_s) x with the noise, and the gain."""
+        splitting = SPLITTINGS[self.prediction](self.tau(sigma))
+        base, gain = x, -splitting.k * sigma_next
         if self.prediction == "data":
-            base, gain, amplitude = expand((sigma_next / sigma) ** k, x) * x, k, sigma_next**k
-            clocks = [s ** (-2 * tau**2) for s in (sigma, sigma_next)]
-        else:
-            base, gain, amplitude = x, -k * sigma_next, torch.ones_like(sigma)
-            clocks = [-((tau * s) ** 2) for s in (sigma, sigma_next)]
-        if tau > 0:
-            base = base + expand(amplitude, x) * noise.increment(*clocks)
+            base, gain = expand((sigma_next / sigma) ** splitting.k, x) * x, splitting.k
+        if splitting.eta > 0:
+            change = noise.increment(splitting.noise_clock(sigma), splitting.noise_clock(sigma_next))
+            base = base + expand(splitting.amplitude(sigma_next), x) * change
         return base, gain
