@@ -133,12 +133,6 @@ class Process:
         x = x / expand(each(self.schedule.scale_at, sigma), x)
         return self.predict(x, sigma) if rows is None else self.predict_rows(x, sigma, rows)
 
-    def eps(self, x: Tensor, t: Tensor) -> Tensor:
-        """The noise estimate (x/s - D)/sigma; costs one evaluation."""
-        sigma = self.schedule.sigma(t)
-        x = x / expand(self.schedule.scale_at(sigma), x)
-        return (x - self.predict(x, sigma)) / expand(sigma, x)
-
     def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None, *, reverse_sde: bool = False) -> Tensor:
         """dx/dt of the probability-flow ODE, s'/s x + sigma'/sigma (x - s D) (Karras et al. 2022, eq. 81).
 
@@ -155,7 +149,3 @@ class Process:
         """The nearest level the denoiser was trained on, float64."""
         rounding = getattr(self._denoiser, "round_sigma", None)
         return sigma if rounding is None else torch.as_tensor(rounding(sigma)).to(sigma)
-
-    def lam(self, t: Tensor) -> Tensor:
-        """Half the log signal-to-noise ratio, -log sigma(t)."""
-        return -self.schedule.sigma(t).log()

@@ -67,7 +67,7 @@ def _scaled(words: Tensor, bits: int) -> Tensor:
 
 
 def _radius(words: Tensor) -> Tensor:
-    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e with m in [sqrt(1/2), sqrt(2)), as in `same_bits.log`."""
+    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e m in [sqrt(1/2), sqrt(2)): see `same_bits.log`."""
     u = uniform(words).view(torch.int64)
     exponent = (u - SQRT_HALF) >> 52
     m = (u - (exponent << 52)).view(torch.float64)

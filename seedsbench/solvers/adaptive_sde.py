@@ -27,9 +27,9 @@ from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, Relat
 class AdaptiveSDE(AdaptiveSolver):
     """Drift order 2, weak order 2 while every step is accepted; defaults are the paper's.
 
-    error_norm: q = 2, the root mean square over elements, or q = inf, the largest. safety (theta) and
-    exponent (r): the next step is safety h error^-r.
-    h_init: first step, as a share of the way (the paper's time runs from 1 to 0).
+    error_norm: root mean square over elements (q = 2), or the largest (q = inf). safety (theta), exponent
+    (r): the next step is safety h error^-r. h_init: first step, as a share of the way (1 to 0 in the paper's
+    time).
     """
 
     order: ClassVar[int] = 2

@@ -1,9 +1,9 @@
 """Ancestral samplers (k-diffusion): a step of the ODE to below the next level, then fresh noise up to it.
 
-The next level t is split as t^2 = down^2 + up^2. With up^2 = eta^2 t^2 (1 - t^2/s^2) for a step from
-s, eta = 1 has the variance of DDPM's posterior (Song, Meng and Ermon 2021, eq. 16) and eta = 0 is the
-ODE. If the ODE step to `down` were exact, so would be the marginal law at t: the weak order is that of
-the ODE step. For small steps it is the reverse SDE of strength eta.
+The next level t is split as t^2 = down^2 + up^2, up^2 = eta^2 t^2 (1 - t^2/s^2) for a step from s. eta = 1
+has the variance of DDPM's posterior (Song, Meng and Ermon 2021, eq. 16), eta = 0 is the ODE; small steps
+follow the reverse SDE of strength eta. An exact ODE step to `down` gives the exact law at t: its order is the
+weak order.
 """
 
 from dataclasses import dataclass

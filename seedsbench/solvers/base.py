@@ -50,7 +50,7 @@ class Solver(ABC):
         stochastic: whether it draws noise.
         evaluations: network evaluations of a step, where these are the same number in each.
         before_final_nfe: evaluations that `before_final` spends (a corrector at the last level).
-        without_noise: the options, with their values, that switch its noise off and leave a method of `order`.
+        without_noise: options, with their values, that switch its noise off and leave a method of `order`.
         zero_snr: whether its formula is exact, in float32 too, from the end of a table that ends without
             signal (schedule.Discrete). Others start from a stand-in with a little signal.
         adaptive: whether it chooses its own steps (solvers/parts/adaptive.py); nfe(n) is then the most that

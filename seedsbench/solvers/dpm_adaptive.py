@@ -6,9 +6,8 @@ controlled as in k-diffusion: with e_n the inverse errors of this and the last t
 next length is this one times 1 + atan(e_n^b1 e_(n-1)^b2 e_(n-2)^b3 - 1) (Soederlind 2003), and a step is
 accepted if that factor is at least `accept_safety`. `order` evaluations a trial, one less after a rejection.
 
-At high noise errors are next to nothing and steps grow without end; one of five e-foldings that starts there
-and ends in the data may then be accepted because both rules are wrong alike. So steps have a longest length,
-which k-diffusion's have not.
+At high noise errors are next to nothing and steps grow: one of five e-foldings into the data may then be
+accepted, both rules being wrong alike. So steps have a longest length, which k-diffusion's have not.
 """
 
 import math
@@ -69,7 +68,7 @@ class DPMAdaptive(AdaptiveSolver):
         return self.order * n_steps
 
     def clock(self, process: Process, t: Tensor) -> Tensor:
-        return process.lam(t)
+        return -process.schedule.sigma(t).log()
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)

@@ -1,9 +1,8 @@
 """DPM-Solver++ multistep on the reverse SDE: 2M SDE (Lu et al. 2022b, section 5) and 3M SDE (k-diffusion).
 
-With lambda = -log sigma, h a step in it and z = (1 + eta) h, the SDE of rate eta,
-dx = (1 + eta)(D - x) dlambda + sqrt(2 eta) sigma dW, is solved exactly but for D, which is a
-polynomial in lambda through the last two or three estimates. With d1 and d2 its first derivative and
-half its second one at the start of the step, in units of h:
+With lambda = -log sigma, h a step in it and z = (1 + eta) h, the SDE of rate eta, dx = (1 + eta)(D - x)
+dlambda + sqrt(2 eta) sigma dW, is solved exactly but for D: a polynomial in lambda through the last two or
+three estimates. With d1 its slope and d2 half its second derivative at the start, in units of h:
 
     x_next = exp(-z) x + (1 - exp(-z)) D + z phi_2(-z) d1 + 2 z phi_3(-z) d2 + noise
 

@@ -38,7 +38,7 @@ NOISE_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ERSDE(OneStage):
-    """max_order 1 ... 3: terms of the expansion. The first steps, which have less history, use fewer.
+    """max_order: terms of the expansion. The first steps, which have less history, use fewer.
 
     compat: paper leaves the backward difference uncorrected as the slope of max_order=3, which makes its
     order 2; by default it is the slope of the parabola through the three levels.

@@ -1,7 +1,7 @@
-"""EDM's stochastic sampler (Karras et al. 2022, Algorithm 2): churn (parts/churn.py), then a Runge-Kutta step.
+"""EDM's stochastic sampler (Karras et al. 2022, Algorithm 2): churn, then a Runge-Kutta step.
 
-Order 2 without churn, two evaluations a step. `KarrasVE` has the defaults of diffusers' KarrasVeScheduler for
-variance-exploding models; with grid=ve the levels are the VE column of Table 1.
+Order 2 without churn (parts/churn.py), two evaluations a step. `KarrasVE` has the defaults of diffusers'
+KarrasVeScheduler for variance-exploding models; with grid=ve the levels are the VE column of Table 1.
 """
 
 from dataclasses import dataclass

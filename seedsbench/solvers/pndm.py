@@ -15,8 +15,9 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import OneStage, StepResult
+from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.linear_multistep import adams_bashforth
+from seedsbench.solvers.parts.dpm_rules import noise_estimate
 from seedsbench.solvers.parts.table_steps import TableState, TableSteps
 
 WARM_UP = 3  # Runge-Kutta steps before four noise estimates are at hand
@@ -24,7 +25,7 @@ RK4_WEIGHTS = torch.tensor([1 / 6, 2 / 6, 2 / 6, 1 / 6], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class PNDM(TableSteps, OneStage):
+class PNDM(TableSteps):
     """Four evaluations in each of the first three steps, then one a step.
 
     skip_prk_steps: start with one step of Heun's rule instead (two evaluations) and raise the order
@@ -48,7 +49,7 @@ class PNDM(TableSteps, OneStage):
     ) -> StepResult:
         if not self.warms_up(state):
             return super().advance(process, x, sigma, sigma_next, state, noise)
-        eps = _eps(process, x, sigma)
+        eps = noise_estimate(process.predict, x, sigma)
         rule = _heun if self.skip_prk_steps else _runge_kutta
         x = rule(process, x, sigma, sigma_next, eps, state.stride)
         return StepResult(x, TableState(state.stride, (eps, *state.eps)))
@@ -59,10 +60,6 @@ class PNDM(TableSteps, OneStage):
         eps = ((x - denoised) / expand(sigma, x), *state.eps)[:4]
         x = add_weighted(x, adams_bashforth(len(eps), sigma_next - sigma), eps)
         return StepResult(x, TableState(state.stride, eps))
-
-
-def _eps(process: Process, x: Tensor, sigma: Tensor) -> Tensor:
-    return (x - process.predict(x, sigma)) / expand(sigma, x)
 
 
 def _taken(schedule: Schedule, x: Tensor, level: Tensor, other: Tensor) -> Tensor:
@@ -79,7 +76,9 @@ def _heun(
         arrival = schedule.sigma(schedule.sigma_inv(sigma) - stride)
         start = schedule.sigma(schedule.sigma_inv(sigma_next) + stride)
     ahead = x + expand(arrival - sigma, x) * first
-    slope = (first + _eps(process, _taken(schedule, ahead, arrival, sigma_next), sigma_next)) / 2
+    slope = (
+        first + noise_estimate(process.predict, _taken(schedule, ahead, arrival, sigma_next), sigma_next)
+    ) / 2
     return _taken(schedule, x, sigma, start) + expand(sigma_next - start, x) * slope
 
 
@@ -95,6 +94,6 @@ def _runge_kutta(
     eps = [first]
     for level, other in ((arrival, middle), (middle, middle), (sigma_next, sigma_next)):
         stage = x + expand(level - sigma, x) * eps[-1]
-        eps.append(_eps(process, _taken(schedule, stage, level, other), other))
+        eps.append(noise_estimate(process.predict, _taken(schedule, stage, level, other), other))
     mean = add_weighted(torch.zeros_like(x), RK4_WEIGHTS, eps)
     return x + expand(sigma_next - sigma, x) * mean

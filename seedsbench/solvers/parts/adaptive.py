@@ -1,14 +1,11 @@
 """Solvers that choose their own steps, each sample for itself, within a budget of trial steps.
 
-A trial step of proposed length is taken from where a sample is in the solver's clock (time, or
-lambda); its error, in units of the tolerance, decides whether the sample moves and how long its next
-trial is. Only samples that have not arrived are evaluated and counted.
+The error of a trial step, in units of the tolerance, decides whether the sample moves and how long its next
+trial is. Lengths are measured in the solver's clock (time, or lambda). Only samples that have not arrived are
+evaluated and counted. Of the grid only the ends matter; n_steps is the most trials of a sample.
 
-Budget: with m trials left and the length L still to go, a trial is never shorter than L/m, and one of
-that smallest length is accepted whatever its error. So every run ends within its budget; with enough
-budget this never acts and the method is the ordinary adaptive one.
-
-Of the grid only the first and the last level matter; n_steps is the most trials of a sample.
+Budget: with m trials left and the length L still to go, a trial is never shorter than L/m, and one of that
+length is accepted whatever its error. With enough budget this never acts.
 """
 
 from abc import abstractmethod
@@ -32,7 +29,7 @@ NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length:
 
 @dataclass(frozen=True)
 class Leg:
-    """What n samples are asked to try: a step from clock reading now (n,) to then (n,).
+    """A step that n samples try, from clock reading now (n,) to then (n,).
 
     rows: (n,) their places in the batch. z: (n, ...) standard normals of this trial, None without noise.
     """
@@ -51,7 +48,7 @@ class Leg:
 class Trial:
     """One trial step of n samples. x: (n, ...) where each arrives, if accepted; error: (n,), 1 is tolerable.
 
-    accepted, rejected: what of its memory changes for a sample in either case.
+    accepted, rejected: the entries of a sample's memory that change in either case.
     """
 
     x: Tensor
@@ -92,7 +89,7 @@ class AdaptiveSolver(Solver):
 
     @abstractmethod
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
-        """Try a step from x (n, ...), scaled, of the samples of the leg, of which memory holds the rows."""
+        """Try a step from x (n, ...), scaled. Everything is of the n samples of the leg, memory too."""
 
     @abstractmethod
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,9 @@ class ExponentialRungeKutta(Solver):
         schedule, tableau = process.schedule, self.tableau
         splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
         start, end = schedule.sigma(t), schedule.sigma(t_next)
-        sigmas, z = self._nodes(splitting, tableau, start, end)
+        first = splitting.clock(start)
+        z = (splitting.clock(end) / first).log()
+        sigmas = [start, *(splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]), end]
         path = self._path(process, splitting, sigmas, noise) if self.stochastic else []
         x = x / expand(schedule.scale_at(start), x)
         amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
@@ -83,15 +85,6 @@ class ExponentialRungeKutta(Solver):
             if i < len(tableau.b):
                 n.append(splitting.nonlinear(value, process.predict(value, sigmas[i]), sigmas[i]))
         return StepResult(value * expand(schedule.scale_at(end), x))
-
-    def _nodes(
-        self, splitting: Splitting, tableau: ExponentialTableau, start: Tensor, end: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Noise levels of the stages and of the end, and z = log(y_end / y_start)."""
-        first = splitting.clock(start)
-        z = (splitting.clock(end) / first).log()
-        inner = [splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]]
-        return [start, *inner, end], z
 
     def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
         """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""

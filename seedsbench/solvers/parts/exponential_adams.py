@@ -1,14 +1,13 @@
 """What exponential multistep solvers share: their history, and the weights of exponential Adams methods.
 
-In lambda = -log sigma both forms of the diffusion ODE are d(x/A)/dlambda = (g/A) N with an exact linear
-part A, and N is replaced by the polynomial through its values
-N_j at lambda_s + r_j h, r_j in steps (0 the present, negative the past, 1 the end of the step), so that
+In lambda = -log sigma both forms of the diffusion ODE are d(x/A)/dlambda = (g/A) N with an exact linear part
+A. N is replaced by the polynomial through its values N_j at lambda_s + r_j h (r_j: 0 the present, negative
+the past, 1 the end of the step), so that
 
     x_t = (A_t/A_s) x_s + gain h sum_j w_j N_j,      sum_j w_j r_j^m = m! phi_(m+1)(z) for each power m.
 
-Data prediction: N = D, A = sigma, gain 1, z = -h. Noise prediction: N = (x - D)/sigma, A = 1,
-gain -sigma_t, z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010); UniPC (Zhao et
-al. 2023) and SA-Solver (Xue et al. 2023) are of this form. Every decreasing grid is fine.
+Data prediction: N = D, A = sigma, gain 1, z = -h. Noise prediction: N = (x - D)/sigma, A = 1, gain -sigma_t,
+z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010), for any decreasing grid.
 """
 
 from abc import abstractmethod
@@ -61,10 +60,6 @@ class History:
     def seen(self, output: Tensor, h: Tensor, keep: int) -> "History":
         """With a new evaluation, from which a step of h begins; only the `keep` newest are held."""
         return replace(self, outputs=(output, *self.outputs)[:keep], steps=(h, *self.steps)[:keep])
-
-    def stepped(self, extra: Any = None) -> "History":
-        """After a step."""
-        return replace(self, taken=self.taken + 1, extra=extra)
 
     def nodes(self) -> list[Tensor]:
         """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
@@ -163,7 +158,7 @@ class PredictorCorrector(Unscaled):
         base, gain = self._linear(x, sigma, sigma_next, noise)
         step = Step(base, gain * h, state.phis[state.taken], corrector)
         x = step.end(state.nodes()[:predictor], state.outputs[:predictor], self.two_point)
-        return StepResult(x, state.stepped(step))
+        return StepResult(x, replace(state, taken=state.taken + 1, extra=step))
 
     def _linear(
         self, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise

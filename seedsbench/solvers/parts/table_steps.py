@@ -5,7 +5,6 @@ evaluation takes the state for one of the grid's level, though it is not: a defe
 published samples were made.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Discrete, Schedule
-from seedsbench.solvers.base import StepResult, Unscaled
+from seedsbench.solvers.base import OneStage, StepResult
 
 
 class TableState(NamedTuple):
@@ -26,7 +25,7 @@ class TableState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TableSteps(Unscaled):
+class TableSteps(OneStage):
     """set_alpha_to_one: the last step goes to the data, by the loop's rule; else to the first level of a
         discrete schedule's table, by `update`, and the sample is the (scaled) state there. Neither where
         t - T // n is on the table: there it goes.
@@ -35,12 +34,6 @@ class TableSteps(Unscaled):
 
     set_alpha_to_one: bool = True
     previous_timestep: Literal["grid", "diffusers"] = "grid"
-
-    @abstractmethod
-    def update(
-        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: TableState, noise: Noise
-    ) -> StepResult:
-        """As in OneStage."""
 
     def warms_up(self, state: TableState) -> bool:
         """Whether the step to be taken is to the grid's level in any case, for want of history."""
@@ -53,8 +46,8 @@ class TableSteps(Unscaled):
         if not isinstance(schedule, Discrete):
             option = "previous_timestep=diffusers" if self.set_alpha_to_one else "set_alpha_to_one=false"
             raise ValueError(
-                f"{name}: {option} needs a table of timesteps and schedule {type(schedule).__name__} has none: "
-                "use schedule=discrete"
+                f"{name}: {option} needs a table of timesteps and schedule {type(schedule).__name__} has "
+                "none: use schedule=discrete"
             )
         if self.previous_timestep == "grid":
             return TableState(None)
