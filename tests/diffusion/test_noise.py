@@ -60,12 +60,12 @@ def plain_normals(indices, n_values, *, seed, stream, draw):
 NAMES = [(0, 2, 0), (2**63 + 5, 0x100, 9), (2**64 - 1, 0, 2**32 - 1)]
 
 
-@pytest.mark.parametrize("chunk", [1, 100, philox.CHUNK])
+@pytest.mark.parametrize("chunk", [1, 100, philox.COUNTERS_PER_THREAD])
 @pytest.mark.parametrize(("seed", "stream", "draw"), NAMES)
 def test_bits_are_those_of_the_plain_formulas_in_pieces_of_any_size(seed, stream, draw, chunk, monkeypatch):
     indices = torch.tensor([0, 2**31 + 5, 2**32 - 1])
     name = {"seed": seed, "stream": stream, "draw": draw}
-    monkeypatch.setattr(philox, "CHUNK", chunk)
+    monkeypatch.setattr(philox, "COUNTERS_PER_THREAD", chunk)
     for n in (3, 60) if chunk == 1 else (7, 3072, 40001):
         assert torch.equal(philox_normal(indices, n, **name), plain_normals(indices, n, **name))
 
