@@ -38,7 +38,7 @@ def exp(x: Tensor) -> Tensor:
 
 
 def log(x: Tensor) -> Tensor:
-    """log(x), positive normal x, float64, to 1e-15: atanh series of m, x = m 2^e, m in [sqrt(1/2), sqrt(2))."""
+    """log(x), positive normal x, float64, to 1e-15: atanh series of m in [sqrt(1/2), sqrt(2)), x = m 2^e."""
     mantissa, exponent = torch.frexp(x)
     low = mantissa < math.sqrt(0.5)
     mantissa = torch.where(low, mantissa * 2, mantissa)

@@ -7,7 +7,7 @@ from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import run_key
 from seedsbench.bench.run import problem_of
 from seedsbench.bench.sampling import Plan, generate
-from seedsbench.data.images import quantise
+from seedsbench.data.quantise import quantise
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
 from seedsbench.diffusion.schedule import Linear

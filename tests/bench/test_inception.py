@@ -21,8 +21,8 @@ from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import run_key
 from seedsbench.bench.run import problem_of
 from seedsbench.bench.scoring import Scorer, floor, pair_scores
-from seedsbench.data.images import QUANTISER, quantise
 from seedsbench.data.pictures import image_names
+from seedsbench.data.quantise import QUANTISER, quantise
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.metrics import dinov2, inception

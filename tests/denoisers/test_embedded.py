@@ -9,7 +9,7 @@ from seedsbench.bench.problems.base import glyphs_problem
 from seedsbench.bench.sampling import Plan, generate
 from seedsbench.bench.scoring import Scorer, floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.data.images import quantise
+from seedsbench.data.quantise import quantise
 from seedsbench.denoisers.embedded import provenance
 
 REGIMES = ("edm", "iddpm", "ve", "vp")
