@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from seedsbench.diffusion.noise import EXACT, random_classes
+from seedsbench.diffusion.noise import LARGEST_DENOMINATOR, random_classes
 
 Labels = str | int
 """balanced (each class its share of the data), random, none, or a class number."""
@@ -82,7 +82,9 @@ def balanced_classes(indices: Tensor, weights: Sequence[float]) -> Tensor:
     left, classes = indices, torch.full_like(indices, order[-1])
     undecided = torch.ones_like(indices, dtype=torch.bool)
     for place, k in enumerate(order[:-1]):
-        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(EXACT)
+        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(
+            LARGEST_DENOMINATOR
+        )
         before, after = (-(-n * share.numerator // share.denominator) for n in (left, left + 1))
         taken = undecided & (after > before)
         classes = torch.where(taken, k, classes)

@@ -44,12 +44,6 @@ class NonFiniteError(ArithmeticError):
     """A state became NaN or infinite; the message names the step and the noise level."""
 
 
-def starting_point(process: Process, latents: Tensor, t: Tensor) -> Tensor:
-    """s(t) sigma(t) z: the state at the first time for standard normal latents z."""
-    sigma = process.schedule.sigma(t)
-    return latents * expand(sigma * process.schedule.scale_at(sigma), latents)
-
-
 def integrate(
     process: Process, solver: Method, latents: Tensor, times: Tensor, noise: Noise, final: str
 ) -> Iterator[Tensor]:
@@ -67,7 +61,8 @@ def integrate(
     the former comes in place of the finished sample, whichever the step.
     """
     n_steps, checks = len(times) - 1, _Checks(process, solver)
-    x = starting_point(process, latents, times[0])
+    sigma = process.schedule.sigma(times[0])
+    x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
     state = solver.init(process, x, times)
     if isinstance(solver, Adaptive):
         process.place = "adaptive step 1"
