@@ -5,12 +5,12 @@ A solver asks either for `normal()`, a fresh N(0, I) (churn, Langevin), or for
 clock. Stage noises asked for as increments of one path have the right correlations by construction.
 """
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +61,7 @@ class Philox(_FromNormals):
         self._draw = 0
 
     def normal(self) -> Tensor:
-        size = int(np.prod(self._shape))
+        size = math.prod(self._shape)
         z = philox_normal(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
         self._draw += 1
         return z.to(self._dtype).reshape(-1, *self._shape)

@@ -41,7 +41,7 @@ class Leg:
 
     def predict(self, process: Process) -> Callable[[Tensor, Tensor], Tensor]:
         """D(x, sigma) of these samples, unscaled, counted for them alone."""
-        return lambda x, sigma: process.predict_rows(x, sigma, self.rows)
+        return lambda x, sigma: process.predict(x, sigma, self.rows)
 
 
 @dataclass(frozen=True)
