@@ -28,7 +28,7 @@ Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 class ExponentialRungeKutta(Solver):
     """Exponential Runge-Kutta: len(tableau.b) evaluations and as many normals a step (none at eta = 0).
 
-    prediction: which splitting (see solvers/splitting.py). eta in [0, 1]: strength of the reverse
+    prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
     SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
     """
 
