@@ -52,13 +52,12 @@ def integrate(
     An adaptive solver takes steps of its own between the first and the last time, at most n_steps
     trials for each sample; its states are yielded after each trial.
 
-    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
-    the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
-    ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
-    States are in the schedule's scaled coordinates. Raises ValueError for a step whose result has not the
-    shape, type and device of the state, naming solver and step, NonFiniteError naming step and sigma, and
-    RuntimeError if the evaluations counted are not those the solver promised. Beside the host, on a GPU,
-    the former comes in place of the finished sample, whichever the step.
+    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how the last
+    level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow ODE to t = 0 in
+    the schedule's coordinates; "stop" returns the (scaled) state as it is. States are in the schedule's
+    scaled coordinates. Raises ValueError, naming solver and step, for a result that has not the shape, type
+    and device of the state; NonFiniteError, naming step and sigma, at once on the CPU and in place of the
+    finished sample on a GPU; RuntimeError if the evaluations counted are not those that the solver promised.
     """
     n_steps, checks = len(times) - 1, _Checks(process, solver)
     sigma = process.schedule.sigma(times[0])
@@ -96,10 +95,9 @@ def integrate(
 
 
 class _Checks:
-    """Whether a solver's states are what they should be: of one kind, and finite.
+    """Checks that a solver's states keep their shape and type and are finite.
 
-    The latter is asked at once on the CPU, and elsewhere at `settle`. To ask a GPU is to wait until it has
-    nothing left to do, and the next step would then start from rest.
+    The latter at once on the CPU, elsewhere at `settle`: to ask a GPU is to wait until it has nothing to do.
     """
 
     def __init__(self, process: Process, solver: Method) -> None:
@@ -107,10 +105,7 @@ class _Checks:
         self._asked: list[tuple[Tensor, str, Tensor]] = []
 
     def add(self, found: Any, before: Tensor, t: Tensor) -> Tensor:
-        """The state (B, ...) after the step that process.place names, which left `before` at time t.
-
-        ValueError unless it has the shape, type and device of that.
-        """
+        """The state `found` after the step that process.place names, which led from `before` at time t."""
         where = self._process.place
         x = check_like(found, before, f"in {where}, {self._who}", dtype=before.dtype)
         self._asked.append((x.isfinite().flatten(1).all(1), where, t))

@@ -20,13 +20,12 @@ BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
 Beta = Annotated[float, Range(1e-10, 1, open_high=True)]  # below, 1 - beta loses it
 
+# Values of alphas_cumprod. Below this a float32 state of unit variance holds nothing of the data.
 LEAST_SIGNAL = 2.0**-48
-"""alphas_cumprod below which a float32 state of unit variance holds nothing of the data."""
+# Stands for 0 (sigma 4096). The signal left over changes a state by 2**-12, about what float32 rounds off in
+# formulas that subtract states of that size.
 STAND_IN = 2.0**-24
-"""The alphas_cumprod that is taken for 0: sigma is 4096. What float32 rounds off there, in formulas that
-subtract states of that size, is as little as what the signal left over adds: both 2**-12."""
-LIMIT = 1e-30
-"""What is taken for 0 in the limit, where a formula is exact there: sigma is 1e15."""
+LIMIT = 1e-30  # stands for 0 (sigma 1e15) for solvers that are exact there
 
 
 @dataclass(frozen=True)

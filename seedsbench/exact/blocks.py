@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-Block = TypeVar("Block")
-Made = TypeVar("Made")
+_Block = TypeVar("_Block")
+_Made = TypeVar("_Made")
 _THIS_THREAD = threading.local()
 
 
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def map_blocks(work: Callable[[Block], Made], blocks: Iterable[Block]) -> list[Made]:
+def map_blocks(work: Callable[[_Block], _Made], blocks: Iterable[_Block]) -> list[_Made]:
     """[work(block) for block in blocks], each on one thread, as many at a time as torch has threads.
 
     work may call this too. Gradients are recorded, or not, as for the caller.
@@ -39,7 +39,7 @@ def map_blocks(work: Callable[[Block], Made], blocks: Iterable[Block]) -> list[M
         return [work(block) for block in blocks]
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
-    def in_mode(block: Block) -> Made:  # each thread has such modes of its own
+    def in_mode(block: _Block) -> _Made:  # each thread has such modes of its own
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return work(block)
 
