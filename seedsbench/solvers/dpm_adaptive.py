@@ -82,7 +82,10 @@ class DPMAdaptive(AdaptiveSolver):
         sigma, arrival = each(torch.exp, -leg.now), each(torch.exp, -leg.then)
         target, added = self._split(sigma, arrival, memory["floor"])
         x = x / expand(each(schedule.scale_at, sigma), x)
-        eps = self._slope(process, x, sigma, leg, memory)
+        eps, new = memory["eps"].clone(), ~memory["known"]
+        if bool(new.any()):  # a rejected trial has evaluated it for the others
+            only = Leg(leg.rows[new], leg.now[new], leg.then[new], None)
+            eps[new] = noise_estimate(only.predict(process), x[new], sigma[new])
         if self.order == 2:
             high, (eps, _) = dpm2(predict, x, sigma, target, eps=eps)
             low = end1(x, sigma, target, eps)
@@ -108,14 +111,6 @@ class DPMAdaptive(AdaptiveSolver):
         # Never below the last level of the run, as in k-diffusion: the last step then adds no noise.
         down = (arrival**2 - up**2).clamp(min=0).sqrt().maximum(floor.minimum(arrival))
         return down, (arrival**2 - down**2).clamp(min=0).sqrt()
-
-    def _slope(self, process: Process, x: Tensor, sigma: Tensor, leg: Leg, memory: Memory) -> Tensor:
-        """The noise estimate at the start, evaluated only where no rejected trial did it before."""
-        eps, new = memory["eps"].clone(), ~memory["known"]
-        if bool(new.any()):
-            only = Leg(leg.rows[new], leg.now[new], leg.then[new], None)
-            eps[new] = noise_estimate(only.predict(process), x[new], sigma[new])
-        return eps
 
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
         order = 1.5 if self.eta else self.order

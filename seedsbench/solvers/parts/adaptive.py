@@ -116,7 +116,8 @@ class AdaptiveSolver(Solver):
             step = proposal.minimum(gap)
             then = torch.where(step < gap, here + (goal - here).sign() * step, goal)
             known = {name: value[rows] for name, value in memory.items()}
-            leg = Leg(rows, here, then, self._draw(noise, rows))
+            # Drawn for the whole batch, so that draw i is a sample's i-th trial.
+            leg = Leg(rows, here, then, noise.normal()[rows].double() if self.stochastic else None)
             tried, who = x[rows], f"in {process.place}, {type(self).__name__}"
             trial = self.trial(process, tried, leg, known)
             check_like(trial.x, tried, who, dtype=x.dtype)
@@ -131,10 +132,6 @@ class AdaptiveSolver(Solver):
                 kept = trial.rejected.get(name, known[name])
                 memory[name] = memory[name].index_put((rows,), torch.where(expand(accept, kept), value, kept))
             yield x.to(dtype)
-
-    def _draw(self, noise: Noise, rows: Tensor) -> Tensor | None:
-        """The normals of one trial: drawn for the whole batch, so that draw i is a sample's i-th trial."""
-        return noise.normal()[rows].double() if self.stochastic else None
 
     def mean_square_root(self, error: Tensor) -> Tensor:
         """(n,) root of the mean square of (n, ...) over the elements of each sample, or of all of them."""

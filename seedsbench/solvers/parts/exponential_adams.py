@@ -13,7 +13,7 @@ z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010), for a
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,46 +27,6 @@ from seedsbench.solvers.parts.tableau import phi
 DataOrNoise = Literal["data", "noise"]
 TwoPoint = Literal["exact", "bh1", "bh2"]
 FACTORIALS = torch.tensor([1.0, 1.0, 2.0, 6.0], dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class History:
-    """State of a multistep run.
-
-    phis: (n_steps, 4), phi_1 to phi_4 at the z of each step. taken: steps taken. outputs: past N, newest
-    first; steps: the h of the step that began at each. extra: what else the solver carries on.
-    """
-
-    phis: Tensor
-    taken: int = 0
-    outputs: tuple[Tensor, ...] = ()
-    steps: tuple[Tensor, ...] = ()
-    extra: Any = None
-
-    @property
-    def remaining(self) -> int:
-        """Steps still to take."""
-        return len(self.phis) - self.taken
-
-    def order(self, wanted: int, lower_order_final: bool, denoise_to_zero: bool) -> int:
-        """The order of the step about to be taken, its own evaluation already in `outputs`.
-
-        Warm-up: no more than there are outputs. With lower_order_final the orders fall to 1 at the last
-        step of the path, which is the denoising one to zero if there is one.
-        """
-        left = self.remaining + denoise_to_zero if lower_order_final else wanted
-        return max(1, min(wanted, len(self.outputs), left))
-
-    def seen(self, output: Tensor, h: Tensor, keep: int) -> "History":
-        """With a new evaluation, from which a step of h begins; only the `keep` newest are held."""
-        return replace(self, outputs=(output, *self.outputs)[:keep], steps=(h, *self.steps)[:keep])
-
-    def nodes(self) -> list[Tensor]:
-        """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
-        places = [torch.zeros_like(self.steps[0])]
-        for h in self.steps[1:]:
-            places.append(places[-1] - h / self.steps[0])
-        return places
 
 
 def phi_table(z: Tensor) -> Tensor:
@@ -111,6 +71,46 @@ class Step:
 
 
 @dataclass(frozen=True)
+class History:
+    """State of a multistep run.
+
+    phis: (n_steps, 4), phi_1 to phi_4 at the z of each step. taken: steps taken. outputs: past N, newest
+    first; steps: the h of the step that began at each. last: the step taken last, for its corrector.
+    """
+
+    phis: Tensor
+    taken: int = 0
+    outputs: tuple[Tensor, ...] = ()
+    steps: tuple[Tensor, ...] = ()
+    last: Step | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to take."""
+        return len(self.phis) - self.taken
+
+    def order(self, wanted: int, lower_order_final: bool, denoise_to_zero: bool) -> int:
+        """The order of the step about to be taken, its own evaluation already in `outputs`.
+
+        Warm-up: no more than there are outputs. With lower_order_final the orders fall to 1 at the last
+        step of the path, which is the denoising one to zero if there is one.
+        """
+        left = self.remaining + denoise_to_zero if lower_order_final else wanted
+        return max(1, min(wanted, len(self.outputs), left))
+
+    def seen(self, output: Tensor, h: Tensor, keep: int) -> "History":
+        """With a new evaluation, from which a step of h begins; only the `keep` newest are held."""
+        return replace(self, outputs=(output, *self.outputs)[:keep], steps=(h, *self.steps)[:keep])
+
+    def nodes(self) -> list[Tensor]:
+        """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
+        places = [torch.zeros_like(self.steps[0])]
+        for h in self.steps[1:]:
+            places.append(places[-1] - h / self.steps[0])
+        return places
+
+
+@dataclass(frozen=True)
 class PredictorCorrector(Unscaled):
     """An exponential Adams predictor whose corrector reuses the next step's evaluation: one a step.
 
@@ -148,7 +148,7 @@ class PredictorCorrector(Unscaled):
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
         output = SPLITTINGS[self.prediction](0.0).nonlinear(x, process.predict(x, sigma), sigma)
-        last: Step | None = state.extra
+        last = state.last
         if last is not None and last.corrector > 0:
             nodes = [torch.ones_like(sigma), *state.nodes()][: last.corrector]
             x = last.end(nodes, (output, *state.outputs)[: last.corrector], self.two_point)
@@ -158,7 +158,7 @@ class PredictorCorrector(Unscaled):
         base, gain = self._linear(x, sigma, sigma_next, noise)
         step = Step(base, gain * h, state.phis[state.taken], corrector)
         x = step.end(state.nodes()[:predictor], state.outputs[:predictor], self.two_point)
-        return StepResult(x, replace(state, taken=state.taken + 1, extra=step))
+        return StepResult(x, replace(state, taken=state.taken + 1, last=step))
 
     def _linear(
         self, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise
