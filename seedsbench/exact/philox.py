@@ -131,5 +131,5 @@ def _counter(
         raise ValueError(f"seed {seed} is out of range: it must be an integer in [0, 2**64)")
     row = indices.to(torch.int64)[:, None]
     position = torch.arange(blocks, dtype=torch.int64, device=indices.device)[None, :]
-    names = torch.tensor([draw, stream], dtype=torch.int64, device=row.device)
+    names = [torch.full((), name, dtype=torch.int64, device=row.device) for name in (draw, stream)]
     return row, position, (names[0], names[1]), (seed & WORD, seed >> 32)
