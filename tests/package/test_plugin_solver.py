@@ -13,6 +13,7 @@ from seedsbench import registry
 from tests.support.cells import rows_of
 
 ROOT = Path(__file__).parents[2]
+CONTRACT = "tests/solvers/test_solver_contract.py"
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 MODULE, CONFIG = (re.findall(rf"```{kind}\n(.*?)```", GUIDE, re.DOTALL)[0] for kind in ("python", "yaml"))
@@ -62,7 +63,7 @@ def test_the_python_interface_finds_it(folder, monkeypatch):
 
 
 def test_the_generic_tests_accept_it(folder):
-    command = [sys.executable, "-m", "pytest", "tests/solvers/test_solver_contract.py", "--solver-dir", folder]
+    command = [sys.executable, "-m", "pytest", CONTRACT, "--solver-dir", folder]
     result = run(*command, "-k", "ab2", "-p", "no:cacheprovider", cwd=ROOT)
     assert result.returncode == 0, result.stdout[-3000:]
     passed = re.search(r"(\d+) passed", result.stdout)
@@ -84,7 +85,7 @@ def test_the_generic_tests_reject_a_solver_that_breaks_its_promise(tmp_path):
     (tmp_path / "solver" / "cheat.yaml").write_text("_target_: cheat.AB2\n")
     cheat = "\n    def nfe(self, n_steps):\n        return n_steps - 1\n"
     (tmp_path / "cheat.py").write_text(MODULE + cheat)
-    command = [sys.executable, "-m", "pytest", "tests/solvers/test_solver_contract.py", "--solver-dir", tmp_path]
+    command = [sys.executable, "-m", "pytest", CONTRACT, "--solver-dir", tmp_path]
     result = run(*command, "-k", "cheat", "-p", "no:cacheprovider", "-x", cwd=ROOT)
     assert result.returncode == 1
     assert " failed" in result.stdout
