@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.bench.cell import Labels
-from seedsbench.diffusion.noise import EXACT, random_classes
+from seedsbench.diffusion.noise import LARGEST_DENOMINATOR, random_classes
 
 
 def refusal(labels: Labels, n_classes: int | None) -> str | None:
@@ -53,7 +53,9 @@ def balanced_classes(indices: Tensor, weights: Sequence[float]) -> Tensor:
     left, classes = indices, torch.full_like(indices, order[-1])
     undecided = torch.ones_like(indices, dtype=torch.bool)
     for place, k in enumerate(order[:-1]):
-        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(EXACT)
+        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(
+            LARGEST_DENOMINATOR
+        )
         before, after = (-(-n * share.numerator // share.denominator) for n in (left, left + 1))
         taken = undecided & (after > before)
         classes = torch.where(taken, k, classes)

@@ -4,7 +4,7 @@ They need no weights, their moments are known and a sampler's error on them is i
 is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
 `denoisers.finite` has finite sets of images.
 
-The mixtures use only the operations of `diffusion.ieee`: a sample's result has the same bits at every
+The mixtures use only the operations of `exact.same_bits`: a sample's result has the same bits at every
 position of every batch, on every IEEE device.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels
 from seedsbench.diffusion.process import expand
-from seedsbench.exact import ieee
+from seedsbench.exact import same_bits
 from seedsbench.exact.philox import philox_normal, philox_uniform
 
 
@@ -135,15 +135,15 @@ class GaussianMixture(Analytic):
         flat, level = self._flat(x, sigma, labels)
         logits = self._logits(flat, level, labels)
         highest = logits.max(dim=1).values
-        total = ieee.tree_sum(ieee.exp(logits - highest[:, None]))
+        total = same_bits.tree_sum(same_bits.exp(logits - highest[:, None]))
         variance = (self.std**2 + level * level).reshape(-1)
-        return highest + ieee.log(total) - 0.5 * flat.shape[1] * ieee.log(2 * math.pi * variance)
+        return highest + same_bits.log(total) - 0.5 * flat.shape[1] * same_bits.log(2 * math.pi * variance)
 
     def responsibilities(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log P(component k | x), (B, K) float64: class logits of the ideal classifier."""
         logits = self._logits(*self._flat(x, sigma, None), None)
         logits = logits - logits.max(dim=1, keepdim=True).values
-        return logits - ieee.log(ieee.tree_sum(ieee.exp(logits)))[:, None]
+        return logits - same_bits.log(same_bits.tree_sum(same_bits.exp(logits)))[:, None]
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         means, weights = self.means.numpy(), self.weights.numpy()
@@ -166,7 +166,7 @@ class GaussianMixture(Analytic):
     def _logits(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         """log(weight_k) - |x - mu_k|^2 / 2 (std^2 + sigma^2), (B, K)."""
         difference = flat[:, None, :] - self.means.to(flat.device)
-        squared = ieee.tree_sum(difference * difference)
+        squared = same_bits.tree_sum(difference * difference)
         log_weights = self._log_weights.to(flat.device)
         if labels is not None:
             # A zero row stays unconditional; a one-hot one gives its component the weight 1.
@@ -179,9 +179,9 @@ class GaussianMixture(Analytic):
         if len(self.means) == 1:  # its share is 1 to the last bit
             return self.means.to(flat.device).expand(len(flat), -1)
         logits = self._logits(flat, level, labels)
-        weight = ieee.exp(logits - logits.max(dim=1, keepdim=True).values)
-        share = weight / ieee.tree_sum(weight)[:, None]
-        return ieee.tree_sum(share[:, None, :] * self.means.T.to(flat.device))
+        weight = same_bits.exp(logits - logits.max(dim=1, keepdim=True).values)
+        share = weight / same_bits.tree_sum(weight)[:, None]
+        return same_bits.tree_sum(share[:, None, :] * self.means.T.to(flat.device))
 
 
 class Gaussian(GaussianMixture):

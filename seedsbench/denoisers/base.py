@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seedsbench.checks import NO_NETWORK
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.exact.blocks import side_by_side
+from seedsbench.exact.blocks import map_blocks
 
 
 class Denoiser(ABC):
@@ -133,7 +133,7 @@ class FixedBatch(Denoiser):
             return denoised[: len(part)]
 
         chunks = [slice(start, start + self.size) for start in range(0, x.shape[0], self.size)]
-        return torch.cat(side_by_side(evaluate, chunks))
+        return torch.cat(map_blocks(evaluate, chunks))
 
     def _padded(self, value: Tensor) -> Tensor:
         missing = self.size - value.shape[0]

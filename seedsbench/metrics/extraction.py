@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedsbench.exact.blocks import side_by_side
-from seedsbench.metrics.base import one_thread
+from seedsbench.exact.blocks import map_blocks, one_thread
 
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
@@ -39,7 +38,7 @@ class Extractor:
         """padded() of each block of images; on a CPU as many at a time as torch has threads."""
         if self.device != "cpu":
             return list(map(self.padded, blocks))
-        return side_by_side(self.padded, blocks)
+        return map_blocks(self.padded, blocks)
 
     def padded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features (float64) and logits of at most `block` images, computed as a whole block.

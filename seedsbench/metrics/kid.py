@@ -10,8 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from seedsbench.exact.blocks import one_thread
 from seedsbench.exact.philox import philox_uniform
-from seedsbench.metrics.base import as_matrix, one_thread
+from seedsbench.metrics.base import as_matrix
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """x (m, D), y (n, D) -> (m, n)."""

@@ -30,6 +30,7 @@ class DPMppSDE(AncestralOptions):
     """
 
     order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
     r: Node = 0.5
     noise_law: Literal["path", "independent", "tree"] = "path"
 
@@ -37,9 +38,6 @@ class DPMppSDE(AncestralOptions):
     def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         exact = super().weak_order
         return 1 if exact and self.noise_law == "independent" else exact
-
-    def nfe(self, n_steps: int) -> int:
-        return 2 * n_steps
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise

@@ -17,9 +17,8 @@ from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePredictio
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.denoisers.preconditioning.score_sde import ScoreVE
 from seedsbench.denoisers.prediction import Guided, Predicted
-from seedsbench.diffusion.betas import make_betas
 from seedsbench.diffusion.grid import DiscreteGrid
-from seedsbench.diffusion.schedule import Discrete
+from seedsbench.diffusion.schedule import Discrete, make_betas
 from seedsbench.noise import latents
 from tests.support.cells import compose, run
 

@@ -31,12 +31,12 @@ def evaluations(monkeypatch):
 
     predict = Process.predict
 
-    def counted(self, x, sigma):
+    def counted(self, x, sigma, *rows):
         Count.samples += len(x)
         if Count.samples >= Count.at:
             Count.at = math.inf
             Count.event()
-        return predict(self, x, sigma)
+        return predict(self, x, sigma, *rows)
 
     monkeypatch.setattr(Process, "predict", counted)
     return Count

@@ -17,8 +17,7 @@ WRONG_SIGN = '''
 from dataclasses import dataclass
 
 from seedsbench.diffusion.process import expand
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers import OneStage, StepResult
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Plugin(Solver):
         result = x + (t_next - t) * process.drift(x, t)
         return StepResult(self.spoilt(result) if done == 3 and not self.at_the_end else result, done)
 
-    def land(self, process, x, t, denoised, state, noise):
+    def final_sample(self, process, x, t, denoised, state, noise):
         return self.spoilt(denoised) if self.at_the_end else denoised
 
 

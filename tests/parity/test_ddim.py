@@ -192,7 +192,8 @@ def test_ddim_lengths(name):
     if n == 1:  # nothing but the final evaluation
         process, t = Process(denoiser, schedule, 2), torch.tensor(999.0, dtype=torch.float64)
         state = solver.init(process, first, t[None])
-        got = torch.stack([first, solver.land(process, first, t, process.denoise(first, t), state, noise)])
+        final = solver.final_sample(process, first, t, process.denoise(first, t), state, noise)
+        got = torch.stack([first, final])
     else:
         got = run(denoiser, first, solver, schedule, grid, n - 1, noise)
     if data.has(name, "x_final"):

@@ -11,7 +11,7 @@ import torch
 
 import seedsbench
 from seedsbench.noise import Recorded
-from seedsbench.solvers.lms import weights
+from seedsbench.solvers.linear_multistep import lms_weights
 from tests.parity.test_edm_and_seeds import close
 from tests.support.golden import Golden
 from tests.support.replay import churned, replayed, unit
@@ -105,7 +105,7 @@ def test_lms(case):
     slopes = [(x - replay(x, sigma, None)) / sigma for x, sigma in zip(states, levels, strict=True)]
     x = states[-1]
     nodes = list(levels.flip(0)[:order])
-    for weight, slope in zip(weights(nodes, torch.zeros(())), reversed(slopes[-order:]), strict=True):
+    for weight, slope in zip(lms_weights(nodes, torch.zeros(())), reversed(slopes[-order:]), strict=True):
         x = x + weight * slope
     close(torch.cat([states, x[None]]), DATA.tensor(case, "x_traj_f64"))
 

@@ -14,7 +14,7 @@ from seedsbench import registry
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.noise import Recorded
 from seedsbench.solvers.ancestral import split
-from seedsbench.solvers.lms import weights
+from seedsbench.solvers.linear_multistep import lms_weights
 from tests.support.golden import golden, mixture_parameters
 
 DATA = golden("kdiffusion")
@@ -113,7 +113,7 @@ def test_lms_goes_on_to_zero_in_the_reference(order):
         last = check(case).calls[: -order - 1 : -1]
         levels = [torch.tensor(sigma, dtype=torch.float64) for _, sigma, _ in last]
         x = last[0][0]
-        for weight, (past, sigma, denoised) in zip(weights(levels, torch.zeros(())), last, strict=True):
+        for weight, (past, sigma, denoised) in zip(lms_weights(levels, torch.zeros(())), last, strict=True):
             x = x + weight * (past - denoised) / sigma
         close(x, DATA.tensor(case, "x_final"), float(DATA.tensor(case, "x_cb").abs().max()))
 

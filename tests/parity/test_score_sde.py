@@ -110,14 +110,14 @@ def test_predictor_corrector(case):
 
 @pytest.mark.parametrize("case", [c for c in PC if SCORE_SDE.cases[c]["corrector"] != "none"])
 def test_corrector(case):
-    """The state between corrector and predictor; the corrector at a level is what `finish` does there."""
+    """The state between corrector and predictor; at a level it is what `before_final` does."""
     denoiser, schedule, sigmas, solver, latents, noise = problem(case)
     process, times = Process(denoiser, schedule, len(latents)), schedule.sigma_inv(sigmas)
     before = SCORE_SDE.tensor(case, "x_after_predictor")
     before = torch.cat([(latents * sigmas[0] * schedule.scale_at(sigmas[0]))[None], before[:-1]])
     state = solver.init(process, before[0], times)
     after = [
-        solver.finish(process, x, t, state, Recorded(z))[0]
+        solver.before_final(process, x, t, state, Recorded(z))[0]
         for x, t, z in zip(before, times, noise, strict=True)
     ]
     close(torch.stack(after), SCORE_SDE.tensor(case, "x_after_corrector"))

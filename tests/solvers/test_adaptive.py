@@ -11,7 +11,7 @@ from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.noise import Recorded
 from seedsbench.solvers.parts.adaptive import NO_TOLERANCE
-from seedsbench.solvers.parts.pc_predictors import Table, reverse, tabulated
+from seedsbench.solvers.parts.pc_predictors import UniformTable, reverse, tabulated
 from tests.parity.test_edm_and_seeds import close
 from tests.parity.test_score_sde import SCHEDULES, SCORE_SDE
 from tests.support.golden import golden
@@ -93,7 +93,7 @@ def test_probability_flow_of_score_sde(case):
     if s["denoise"]:
         scale = schedule.scale_at(sigmas[1])
         score = (scale * result.x - x) / (scale * sigmas[1]) ** 2
-        x = reverse(x, score, tabulated(Table(schedule, 1000), ends[1]), 1.0)
+        x = reverse(x, score, tabulated(UniformTable(schedule, 1000), ends[1]), 1.0)
     error = (x - SCORE_SDE.tensor(case, "x_final")).abs().max()
     assert error <= 1e-7 * max(1.0, float(start.abs().max()))
 

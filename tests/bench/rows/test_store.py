@@ -23,9 +23,9 @@ def evaluations(monkeypatch):
     """The number of denoiser calls so far, as the only entry of a list."""
     count, predict = [0], Process.predict
 
-    def counted(self, x, sigma):
+    def counted(self, x, sigma, *rows):
         count[0] += 1
-        return predict(self, x, sigma)
+        return predict(self, x, sigma, *rows)
 
     monkeypatch.setattr(Process, "predict", counted)
     return count

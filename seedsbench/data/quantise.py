@@ -1,4 +1,4 @@
-"""Images as everyone's published numbers have them: uint8, made once from samples in [-1, 1]."""
+"""Quantisation: images as everyone's published numbers have them, uint8, made once from samples."""
 
 import torch
 from torch import Tensor
