@@ -85,7 +85,9 @@ def check(case):
     return calls, largest
 
 
-@pytest.mark.parametrize("sampler", [name for name in SOLVERS if name not in ("sample_lms", "sample_dpm_fast")])
+@pytest.mark.parametrize(
+    "sampler", [name for name in SOLVERS if name not in ("sample_lms", "sample_dpm_fast")]
+)
 def test_sampler(sampler):
     for case in CASES[sampler]:
         check(case)

@@ -163,7 +163,9 @@ def test_diffusers_ipndm(case):
 
 
 def test_rhoab_is_ipndm_v():
-    case = next(case for case in DIFF_SOLVERS if str(case).endswith("polynomial_n11_max_order-3_deis_mode-rhoab"))
+    case = next(
+        case for case in DIFF_SOLVERS if str(case).endswith("polynomial_n11_max_order-3_deis_mode-rhoab")
+    )
     rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
     assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
 
