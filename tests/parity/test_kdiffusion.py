@@ -14,7 +14,7 @@ from seedsbench.diffusion.schedule import Linear
 from seedsbench.solvers.ancestral import split
 from seedsbench.solvers.lms import weights
 from tests.support.golden import cases
-from tests.support.measure import mixture
+from tests.support.measure import log_levels, mixture
 from tests.support.parity import built, close
 
 NO_CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
@@ -36,15 +36,17 @@ SOLVERS = {
 CHURN = {"s_churn": "S_churn", "s_tmin": "S_min", "s_tmax": "S_max", "s_noise": "S_noise"}
 CASES = {name: cases("kdiffusion", lambda s, name=name: s.get("sampler") == name) for name in SOLVERS}
 OTHERS = {str(case): case for case in cases("kdiffusion", lambda s: s.get("sampler") not in SOLVERS)}
-GRIDS = [case for name, case in OTHERS.items() if name.startswith("sigmas_")]
+GRIDS, ADAPTIVE = (
+    [case for name, case in OTHERS.items() if name.startswith(start)]
+    for start in ("sigmas_", "sample_dpm_adaptive")
+)
 
 
 def test_every_case_is_covered():
     assert [len(found) for found in CASES.values()] == [8, 8, 8, 12, 12, 12, 4, 16, 25, 12, 16, 10]
-    # test_adaptive.py covers dpm_adaptive; the likelihood is a number of a model, which no sampler returns.
-    adaptive = {name for name in OTHERS if name.startswith("sample_dpm_adaptive")}
-    rest = OTHERS.keys() - adaptive - set(map(str, GRIDS))
-    assert (len(GRIDS), len(adaptive), rest) == (8, 7, {"log_likelihood", "get_ancestral_step"})
+    # The likelihood is a number of a model, which no sampler returns.
+    rest = OTHERS.keys() - set(map(str, GRIDS + ADAPTIVE))
+    assert (len(GRIDS), len(ADAPTIVE), rest) == (8, 7, {"log_likelihood", "get_ancestral_step"})
 
 
 class Witness:
@@ -119,6 +121,27 @@ def test_dpm_fast_spends_the_budget_of_its_remainder():
     orders = [seedsbench.solver("dpm_fast", remainder=r).orders(n) for r in (0, 1, 2) for n in (1, 2, 4)]
     assert orders[:3] == [(1,), (2, 1), (3, 3, 2, 1)]
     assert orders[3:] == [(1,), (3, 1), (3, 3, 3, 1), (2,), (3, 2), (3, 3, 3, 2)]
+
+
+@pytest.mark.parametrize("case", ADAPTIVE, ids=str)
+def test_dpm_adaptive(case):
+    """The reference draws noise for accepted steps alone, here each trial has its own: line them up."""
+    options, info = case.settings["kwargs"], case.settings["info"]
+    begun = case["call_sigma"].reshape(info["steps"], -1)[:, 0]
+    accepted = torch.cat([begun[1:] != begun[:-1], torch.tensor([True])])
+    result = seedsbench.sample(
+        mixture(),
+        case["latents"],
+        solver={"name": "dpm_adaptive", "norms": "batch", "compat": "k_diffusion", **options},
+        sigmas=log_levels(400, 80.0, 0.02),
+        final="stop",
+        noise=case.noise(accepted.cumsum(0) - accepted.long()),
+        return_trajectory=True,
+    )
+    assert len(result.trajectory) - 2 == info["steps"]
+    # It evaluates the start of a step again after a rejection, which changes nothing.
+    assert result.nfe.tolist() == [info["nfe"] - info["n_reject"]] * 2
+    close(result.x, case["x_final"], 80)
 
 
 def test_ancestral_split():
