@@ -16,7 +16,7 @@ from torch import Tensor
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
 from seedsbench.bench.rows.previews import Strip
-from seedsbench.data.quantise import quantise
+from seedsbench.data.images import quantise
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES, factors, render
-from seedsbench.data.quantise import quantise
+from seedsbench.data.images import quantise
 
 
 class Pool(NamedTuple):

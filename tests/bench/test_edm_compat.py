@@ -5,7 +5,7 @@ import torch
 
 from seedsbench import solver
 from seedsbench.bench.sampling import SamplingPlan, generate
-from seedsbench.data.quantise import quantise
+from seedsbench.data.images import quantise
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start

@@ -21,7 +21,7 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.pictures import image_names
-from seedsbench.data.quantise import QUANTISER, quantise
+from seedsbench.data.images import QUANTISER, quantise
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.metrics import dinov2, inception

@@ -9,7 +9,7 @@ from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.data.quantise import quantise
+from seedsbench.data.images import quantise
 from seedsbench.denoisers.embedded import provenance
 
 REGIMES = ("edm", "iddpm", "ve", "vp")

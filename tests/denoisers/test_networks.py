@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.data.quantise import quantise
+from seedsbench.data.images import quantise
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
