@@ -8,9 +8,9 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.denoisers.embedded import load_glyphs
 from seedsbench.denoisers.own import Foreign
-from seedsbench.denoisers.own_network import table_of
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
+from seedsbench.own import table_of
 from tests.support.measure import mixture
 
 START = seedsbench.noise.latents(torch.arange(5), (2, 1, 1), seed=0)

@@ -6,7 +6,7 @@ import torch
 
 import seedsbench
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
-from seedsbench.denoisers.prediction import Guided, Predicted, denoised_of, output_of, rescale_guided
+from seedsbench.denoisers.prediction import Guided, Predicted, denoised_of, raw_output_of, rescale_guided
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import VP, Discrete, Linear
 from tests.support.golden import mixture_parameters
@@ -28,7 +28,7 @@ def test_outputs_and_images_are_inverse(kind, sigma):
     x_t = a * image + s * noise
     output = {"epsilon": noise, "sample": image, "v_prediction": a * noise - s * image}[kind]
     assert torch.allclose(denoised_of(kind, output, x_t, sigma), image, atol=1e-11)
-    assert torch.allclose(output_of(kind, image, x_t, sigma), output, atol=1e-11)
+    assert torch.allclose(raw_output_of(kind, image, x_t, sigma), output, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,7 +37,7 @@ def test_a_network_of_any_prediction_samples_alike(kind):
 
     def network(x_t, t, labels):
         sigma = schedule.sigma(t)
-        return output_of(kind, mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
+        return raw_output_of(kind, mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
 
     predicted = Predicted(network, kind, schedule, img_channels=2, img_resolution=1)
     run = {"solver": "ddim", "steps": 8, "schedule": schedule, "grid": "discrete"}
@@ -184,7 +184,7 @@ def test_guidance_extrapolates_in_any_prediction(kind):
     assert torch.allclose(got, plain + 4 * (conditional - plain), rtol=1e-12)
 
     x_t = x / (1 + sigma**2).sqrt()
-    outputs = [output_of(kind, image, x_t, sigma) for image in (plain, conditional)]
+    outputs = [raw_output_of(kind, image, x_t, sigma) for image in (plain, conditional)]
     mixed = rescale_guided(outputs[0] + 4 * (outputs[1] - outputs[0]), outputs[1], 0.7)
     rescaled = Guided(network, 4.0, guidance_rescale=0.7, prediction_type=kind)(x, sigma, LABELS)
     assert torch.allclose(rescaled, denoised_of(kind, mixed, x_t, sigma), rtol=1e-10)

@@ -67,8 +67,8 @@ class Preconditioner(ABC):
         return sigma
 
 
-class NoisePrediction(Preconditioner):
-    """What VP and iDDPM share: the network sees unit-variance-preserving input and predicts the noise."""
+class NoisePreconditioner(Preconditioner):
+    """What VP, VE and iDDPM share: the network predicts the noise (VE: minus the noise)."""
 
     def c_skip(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
@@ -84,7 +84,7 @@ class NoisePrediction(Preconditioner):
 
 
 @dataclass(frozen=True)
-class VPPreconditioner(NoisePrediction):
+class VPPreconditioner(NoisePreconditioner):
     """Variance preserving (Song et al. 2021, continuous): sigma(t)^2 = exp(beta_d t^2/2 + beta_min t) - 1.
 
     beta_d, beta_min: slope and offset of beta(t). M: number of steps of the original discretisation,
@@ -133,14 +133,11 @@ class VPPreconditioner(NoisePrediction):
 
 
 @dataclass(frozen=True)
-class VEPreconditioner(Preconditioner):
+class VEPreconditioner(NoisePreconditioner):
     """Variance exploding (Song et al. 2021): raw input, unit-size score as output."""
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
-
-    def c_skip(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
 
     def c_out(self, sigma: Tensor) -> Tensor:
         return sigma
@@ -156,9 +153,6 @@ class VEPreconditioner(Preconditioner):
 
     def sample_sigma(self, u: Tensor) -> Tensor:
         return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
 
 
 @lru_cache(maxsize=16)
@@ -178,7 +172,7 @@ _constant_levels._dynamo_marked_constant = True  # pyright: ignore[reportFunctio
 
 
 @dataclass(frozen=True)
-class IDDPMPreconditioner(NoisePrediction):
+class IDDPMPreconditioner(NoisePreconditioner):
     """Improved DDPM (Nichol and Dhariwal 2021): noise prediction at M discrete levels, cosine schedule.
 
     C_1 caps the growth of a step, C_2 is the schedule's offset s, M the number of levels.

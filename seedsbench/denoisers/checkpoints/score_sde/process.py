@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import Preconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 
 SDE = Literal["vpsde", "subvpsde", "vesde"]
@@ -59,7 +59,7 @@ class ScoreProcess:
             )
         slope = self.beta_max - self.beta_min
         if self.sde == "subvpsde":
-            return SubVP(beta_d=slope, beta_min=self.beta_min)
+            return SubVPPreconditioner(beta_d=slope, beta_min=self.beta_min)
         if self.sde == "vpsde" and self.continuous:
             return VPPreconditioner(beta_d=slope, beta_min=self.beta_min)
         if self.sde == "vpsde":
