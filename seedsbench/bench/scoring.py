@@ -17,7 +17,7 @@ from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
 from seedsbench.bench.rows.previews import Strip
 from seedsbench.bench.sampling import SampleBatch
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
@@ -230,7 +230,7 @@ def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
         raise ValueError(
             f"sample {index} has non-finite values (and {int((~finite).sum()) - 1} more in its batch)"
         )
-    return (quantise(batch.x) if problem.features.quantised else batch.x.double()).cpu()
+    return (to_uint8(batch.x) if problem.features.quantised else batch.x.double()).cpu()
 
 
 def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
@@ -260,7 +260,7 @@ def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> 
             weights = getattr(denoiser, "class_weights", None)
             classes = classes_of(indices, labels, denoiser.label_dim, seed, weights)
             images = problem.real(indices, classes, seed)
-            scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
+            scorer.update(indices, to_uint8(images) if problem.features.quantised else images.double())
         values.append(scorer.compute()["fid"])
     return sum(values) / len(values)
 

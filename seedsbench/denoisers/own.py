@@ -16,7 +16,7 @@ def adapted(denoiser: Any, shape: Sequence[int] | None = None, label_dim: int | 
 
 
 class OfNetwork(Denoiser):
-    """A denoiser made of `net`, a function or a module, which it calls (`_run`) in the type of the weights."""
+    """A denoiser made of `net`, a function or module, which it calls (`_run`) in the type of its weights."""
 
     net: Any
     _run: Any

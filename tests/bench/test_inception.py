@@ -21,8 +21,8 @@ from seedsbench.bench.rows.run_key import scientific
 from seedsbench.bench.rows.store import run_key
 from seedsbench.bench.run import problem_of
 from seedsbench.bench.scoring import Scorer, floor, pair_scores
-from seedsbench.data.images import QUANTISER, quantise
 from seedsbench.data.pictures import image_names
+from seedsbench.data.uint8 import QUANTISER, to_uint8
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.finite import FiniteData
 from seedsbench.metrics import dinov2, inception
@@ -259,7 +259,7 @@ def test_scores_are_those_of_the_features(tmp_path, fake, real):
     schedule, grid, solver = (build(cfg[group]) for group in ("schedule", "grid", "solver"))
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, row["n_steps"])
     (batch,) = generate(problem.denoiser, Plan(solver, fitted, sigmas), torch.arange(8), batch_size=8)
-    features, logits = problem.features.extract(quantise(batch.x))
+    features, logits = problem.features.extract(to_uint8(batch.x))
     reference = of_images(real, fake_extractor(), features=True)
     fid = metrics.frechet_distance(
         features.double().mean(0), features.double().T.cov(), reference.moments.mu, reference.moments.sigma

@@ -5,14 +5,13 @@ import torch
 from safetensors.torch import load_file
 
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
-from seedsbench.training import losses, targets
-from seedsbench.training.loop import learning_rate
-from seedsbench.training.options import TrainingOptions
+from seedsbench.training import targets
+from seedsbench.training.loop import TrainingOptions, learning_rate
 from seedsbench.training.targets import run
 
 REGIMES = list(GLYPH_UNETS)
@@ -217,7 +216,7 @@ def test_shipped_denoisers_denoise(regime):
 @shipped
 def test_shipped_features_know_every_class_and_match_the_reference():
     indices = torch.arange(2000)
-    images = quantise(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
+    images = to_uint8(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
     features, logits = load_glyph_features()(images)
     reference = load_glyph_reference()
     assert (logits.argmax(dim=1) == indices % 10).double().mean() > 0.998
@@ -230,6 +229,6 @@ def test_shipped_features_know_every_class_and_match_the_reference():
 def test_unit_weighting_counts_every_level_of_the_standardised_target_the_same(regime):
     outer, ideal = PRECONDITIONERS[regime], PRECONDITIONERS["edm"]
     sigma = torch.tensor([0.03, 0.5, 4.0, 60.0], dtype=torch.float64)
-    weight = losses.WEIGHTINGS["unit"](outer, sigma)
+    weight = targets.WEIGHTINGS["unit"](outer).loss_weight(sigma)
     assert torch.allclose(weight * ideal.c_out(sigma) ** 2, torch.ones(4, dtype=torch.float64))
-    assert torch.equal(losses.WEIGHTINGS["regime"](outer, sigma), outer.loss_weight(sigma))
+    assert targets.WEIGHTINGS["regime"](outer) is outer
