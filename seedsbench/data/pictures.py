@@ -27,7 +27,7 @@ _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _UNCLEAR = {"I": "32-bit integers", "F": "floating-point numbers", "LAB": "CIE Lab"}
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC = 262  # the TIFF tag that says so
-_ARRAY = "arr_0"
+ARRAY = "arr_0"
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a member of a damaged or locked zip file raises."""
 
@@ -44,7 +44,7 @@ def image_names(path: str | Path) -> list[str]:
     path = Path(path)
     if _is_array(path):
         with _array(path) as file:
-            names = [f"{_ARRAY}[{i}]" for i in range(_shape(path, file)[0])]
+            names = [f"{ARRAY}[{i}]" for i in range(_shape(path, file)[0])]
     else:
         names = sorted(name for name in _files(path) if Path(name).suffix.lower() in _SUFFIXES)
     if len(names) < 2:
@@ -156,9 +156,9 @@ def _upper_bits(image: Image.Image, name: str) -> np.ndarray:
 def _array(path: Path) -> IO[bytes]:
     """`arr_0` of an .npz, opened: guided-diffusion's samples, to be read image by image, not as a whole."""
     try:
-        return zipfile.ZipFile(path).open(f"{_ARRAY}.npy")
+        return zipfile.ZipFile(path).open(f"{ARRAY}.npy")
     except _DAMAGED as error:
-        raise ValueError(f"{path} holds no images ({_ARRAY}): {error}") from error
+        raise ValueError(f"{path} holds no images ({ARRAY}): {error}") from error
 
 
 def _shape(path: Path, file: IO[bytes]) -> tuple[int, ...]:
@@ -167,7 +167,7 @@ def _shape(path: Path, file: IO[bytes]) -> tuple[int, ...]:
         np.lib.format.read_magic(file)
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     except _DAMAGED as error:
-        raise ValueError(f"{path}: {_ARRAY} is no readable array: {error}") from error
+        raise ValueError(f"{path}: {ARRAY} is no readable array: {error}") from error
     wrong = None
     if dtype != np.uint8:
         wrong = "save (127.5 * x + 128).clip(0, 255).astype(numpy.uint8) for x in -1 .. 1"
@@ -178,7 +178,7 @@ def _shape(path: Path, file: IO[bytes]) -> tuple[int, ...]:
     if wrong is not None:
         order = " by columns" if by_columns else ""
         raise ValueError(
-            f"{path}: {_ARRAY} is {dtype} {shape}{order}; images are uint8 (n, height, width, 3 or 1): {wrong}"
+            f"{path}: {ARRAY} is {dtype} {shape}{order}; images are uint8 (n, height, width, 3 or 1): {wrong}"
         )
     return shape
 
