@@ -59,11 +59,11 @@ class DiscreteNoisePrediction(NoisePreconditioner):
         return LevelTable(self.table.on(torch.device("cpu"))[list(self.kept)]) if self.kept else self.table
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return self._kept_table.low
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return self._kept_table.high
 
     def c_skip(self, sigma: Tensor) -> Tensor:

@@ -20,14 +20,17 @@ from seedsbench.diffusion.schedule import VP, Discrete
 
 
 class Preconditioner(ABC):
-    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1]).
+    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1])."""
 
-    Attributes:
-        sigma_min, sigma_max: range of noise levels the network is trained for.
-    """
+    @property
+    @abstractmethod
+    def sigma_min(self) -> float:
+        """The smallest noise level the network is trained for."""
 
-    sigma_min: float
-    sigma_max: float
+    @property
+    @abstractmethod
+    def sigma_max(self) -> float:
+        """The largest one."""
 
     @property
     def trained_at(self) -> Discrete | None:
@@ -97,11 +100,11 @@ class VPPreconditioner(NoisePreconditioner):
     epsilon_t: float = 1e-5
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return self._float32_sigma(self.epsilon_t)
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return self._float32_sigma(1.0)
 
     def _float32_sigma(self, t: float) -> float:
@@ -183,11 +186,11 @@ class IDDPMPreconditioner(NoisePreconditioner):
     M: int = 1000
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return float(self.table("cpu")[self.M - 1])
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return float(self.table("cpu")[0])
 
     def table(self, device: torch.device | str) -> Tensor:

@@ -82,11 +82,11 @@ class SubVPPreconditioner(VPPreconditioner):
     epsilon_t: float = 1e-3
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return float(self.sigma(torch.tensor(self.epsilon_t, dtype=torch.float64)))
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
 
     def sigma(self, t: Tensor) -> Tensor:
