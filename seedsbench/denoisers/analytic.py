@@ -2,7 +2,7 @@
 
 They need no weights, their moments are known and a sampler's error on them is its own. All arithmetic
 is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
-`denoisers.finite` has finite sets of images.
+`denoisers.finite_data` has finite sets of images.
 
 The mixtures use only the operations of `diffusion.ieee`: a sample's result has the same bits at every
 position of every batch, on every IEEE device.

@@ -24,7 +24,7 @@ from seedsbench.bench.scoring import Scorer, floor, pair_scores
 from seedsbench.data.pictures import image_names
 from seedsbench.data.uint8 import QUANTISER, to_uint8
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary

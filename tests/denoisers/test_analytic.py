@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.exact import ieee
 from tests.support.golden import golden, mixture_parameters
 

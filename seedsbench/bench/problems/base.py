@@ -23,7 +23,7 @@ from seedsbench.data.glyphs import FLOOR, glyphs
 from seedsbench.denoisers import embedded
 from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.denoisers.base import Denoiser, FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.diffusion.noise import random_classes
 from seedsbench.metrics.extraction import Extractor, full_precision

@@ -53,12 +53,6 @@ class GuidedUNetConfig:
                     name = "head_channels" if self.head_channels else "heads"
                     raise ValueError(f"{name}={parts} must divide the {channels} channels of an attention")
 
-    def heads_of(self, channels: int, *, up: bool) -> int:
-        """Heads of an attention over so many channels."""
-        if self.head_channels:
-            return channels // self.head_channels
-        return self.heads_up if up else self.heads
-
 
 class _Norm(nn.GroupNorm):
     """Group norm of 32 groups, computed in float32 whatever the type of its input."""
@@ -76,9 +70,7 @@ class _ResidualBlock(nn.Module):
     factor: 1, 0.5 or 2; both branches are resampled.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, embedding: int, *, scale_shift: bool, factor: float = 1.0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, embedding: int, scale_shift: bool, factor: float) -> None:
         super().__init__()
         self.scale_shift, self.factor = scale_shift, factor
         self.in_layers = nn.Sequential(_Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
@@ -120,16 +112,13 @@ class _Attention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         batch, channels = x.shape[:2]
         tokens = x.reshape(batch, channels, -1)
         qkv = self.qkv(self.norm(tokens))
         width = channels // self.heads
-        if self.new_order:
-            parts = qkv.reshape(batch, 3, self.heads, width, -1).permute(1, 0, 2, 4, 3)
-        else:
-            parts = qkv.reshape(batch, self.heads, 3, width, -1).permute(2, 0, 1, 4, 3)
-        mixed = nnf.scaled_dot_product_attention(*parts.unbind(0))
+        split = (batch, 3, self.heads, width, -1) if self.new_order else (batch, self.heads, 3, width, -1)
+        parts = qkv.reshape(split).transpose(3, 4).unbind(1 if self.new_order else 2)
+        mixed = nnf.scaled_dot_product_attention(*parts)
         mixed = mixed.transpose(2, 3).reshape(tokens.shape)
         return (tokens + self.proj_out(mixed)).reshape(x.shape)
 
@@ -194,12 +183,12 @@ class GuidedUNet(nn.Module):
         return self.out(h.to(x.dtype))
 
     def _block(self, inputs: int, outputs: int, factor: float = 1.0) -> _ResidualBlock:
-        return _ResidualBlock(
-            inputs, outputs, self.embedding, scale_shift=self.config.scale_shift, factor=factor
-        )
+        return _ResidualBlock(inputs, outputs, self.embedding, self.config.scale_shift, factor)
 
     def _attention(self, channels: int, *, up: bool) -> _Attention:
-        heads = self.config.heads_of(channels, up=up)
+        heads = self.config.heads_up if up else self.config.heads
+        if self.config.head_channels:
+            heads = channels // self.config.head_channels
         return _Attention(channels, heads, self.config.new_attention_order)
 
     def _down_path(self) -> tuple[nn.ModuleList, list[int]]:

@@ -68,7 +68,6 @@ class _Matrix(nn.Module):
         self.b = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         return nnf.conv2d(x, self.W.T[:, :, None, None], self.b)
 
 
@@ -128,7 +127,6 @@ class _Attention(nn.ModuleDict):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         h = self["GroupNorm_0"](x)
         mixed = attend(*(self[f"NIN_{j}"](h) for j in range(3)))
         return (x + self["NIN_3"](mixed)) * self.factor
@@ -249,9 +247,7 @@ class NCSNpp(nn.Module):
         """(1 or B, 4 width), activated, as blocks want it; None for a network that is told nothing."""
         if not self.config.embedding:
             return None
-        if self.config.embedding == "fourier":
-            first, features = 1, self.all_modules[0](c_noise)
-        else:
-            first, features = 0, self.features(c_noise)
-        h = self.all_modules[first](features)
-        return nnf.silu(self.all_modules[first + 1](nnf.silu(h)))
+        fourier = self.config.embedding == "fourier"
+        h = self.all_modules[0](c_noise) if fourier else self.features(c_noise)
+        first, second = self.all_modules[fourier : fourier + 2]
+        return nnf.silu(second(nnf.silu(first(h))))

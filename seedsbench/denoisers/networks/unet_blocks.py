@@ -4,9 +4,8 @@ Both are residual blocks of two 3x3 convolutions, told the noise level by an emb
 self-attention at some resolutions; Karras et al. 2022 (App. F.4) train them under one set of names.
 Names of submodules are those of EDM's published files. Inference only: no dropout.
 
-Nothing here asks for a memory format, so that a network moved to channels_last runs in it as far as torch's
-operations keep it: attention then reads the image as a row of tokens without a copy. On the CPU they do; on
-CUDA the group norms of most versions of torch do not, and the next convolution converts what they return.
+Nothing here asks for a memory format: a network moved to channels_last runs in it as far as torch keeps it
+(on CUDA most group norms do not), and attention then reads the image as a row of tokens without a copy.
 """
 
 import math
@@ -59,27 +58,22 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
-def filter_2d(taps: tuple[int, ...]) -> Tensor:
-    """Normalised separable filter (1, 1, n, n), float32; n must be even so that pixels stay centred."""
-    if len(taps) < 2 or len(taps) % 2:
-        raise ValueError(f"resample_filter={list(taps)} must have an even number of taps, as [1, 1]")
-    row = torch.tensor(taps, dtype=torch.float32, device="cpu")
-    square = torch.outer(row, row)
-    return (square / square.sum())[None, None]
-
-
 class Resampler(nn.Module):
     """Doubles or halves height and width by a separable FIR filter, zeros beyond the border.
 
-    x: (B, C, H, W). Holds the filter as buffer `resample_filter`, as the published files do.
+    Holds the filter as buffer `resample_filter`, as the published files do.
     """
 
     resample_filter: Tensor
 
     def __init__(self, taps: tuple[int, ...], direction: Direction) -> None:
         super().__init__()
+        if len(taps) < 2 or len(taps) % 2:  # else pixels would move by half of one
+            raise ValueError(f"resample_filter={list(taps)} must have an even number of taps, as [1, 1]")
         self.taps, self.direction = taps, direction
-        self.register_buffer("resample_filter", filter_2d(taps))
+        row = torch.tensor(taps, dtype=torch.float32, device="cpu")
+        square = torch.outer(row, row)
+        self.register_buffer("resample_filter", (square / square.sum())[None, None])
 
     def resample(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
@@ -96,12 +90,12 @@ class Resampler(nn.Module):
         padding = (len(self.taps) - 1) // 2
         return nnf.conv_transpose2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resample(x)
+
     def _filtered(self, x: Tensor, stride: int, padding: int) -> Tensor:
         weight = self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resample(x)
 
 
 class ResampledConv(Resampler):
@@ -158,7 +152,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         return self.conv(nnf.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
