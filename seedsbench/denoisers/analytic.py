@@ -1,10 +1,10 @@
 """Exact denoisers: distributions whose E[data | data + sigma * noise] has a closed form.
 
-They need no weights, their moments are known and a sampler's error on them is its own. All arithmetic
+They need no weights, their moments are known and the error on them is the sampler's alone. All arithmetic
 is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
 `denoisers.finite_data` has finite sets of images.
 
-The mixtures use only the operations of `diffusion.ieee`: a sample's result has the same bits at every
+The mixtures use only the operations of `exact.ieee`: a sample's result has the same bits at every
 position of every batch, on every IEEE device.
 """
 
