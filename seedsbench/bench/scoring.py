@@ -16,7 +16,7 @@ from torch import Tensor
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
 from seedsbench.bench.rows.previews import Strip
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
@@ -203,7 +203,7 @@ def _kid(features: Tensor, pairs: Pairs) -> dict[str, float]:
 
 def extractor_input(problem: Problem, x: Tensor) -> Tensor:
     """Samples as the extractor wants them, on the CPU: quantised to uint8 once, or float64 as they are."""
-    return (quantise(x) if problem.features.quantised else x.double()).cpu()
+    return (to_uint8(x) if problem.features.quantised else x.double()).cpu()
 
 
 def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | None:

@@ -1,8 +1,8 @@
 """Exact denoisers: distributions whose E[data | data + sigma * noise] has a closed form.
 
-They need no weights, their moments are known and a sampler's error on them is its own. All arithmetic
+They need no weights, their moments are known and the error on them is the sampler's alone. All arithmetic
 is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
-`denoisers.finite` has finite sets of images.
+`denoisers.finite_data` has finite sets of images.
 
 The mixtures use only the operations of `exact.same_bits`: a sample's result has the same bits at every
 position of every batch, on every IEEE device.
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels
+from seedsbench.denoisers.level_table import LevelTable
 from seedsbench.diffusion.process import expand
 from seedsbench.exact import same_bits
 from seedsbench.exact.philox import philox_normal, philox_uniform
@@ -61,12 +62,7 @@ class Analytic(Denoiser):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         if self.sigma_table is None:
             return sigma
-        table = self.sigma_table.to(sigma.device)
-        value = sigma.to(torch.float64)
-        above = torch.searchsorted(table, value).clamp(max=len(table) - 1)
-        below = (above - 1).clamp(min=0)
-        nearest = torch.where(value - table[below] <= table[above] - value, below, above)
-        return table[nearest].to(sigma.dtype)
+        return LevelTable(self.sigma_table).rounded(sigma)
 
     def _flat(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """x as (B, d) and sigma as () or (B, 1), float64; ValueError where shapes do not fit."""

@@ -5,7 +5,7 @@ import torch
 
 from seedsbench import solver
 from seedsbench.bench.sampling import SamplingPlan, generate
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
@@ -19,12 +19,12 @@ CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
 
 def test_the_golden_cases_are_all_there():
     assert len(CASES) == 2
-    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
+    assert sorted(DATA.cases) == sorted([*CASES, "to_uint8"])
 
 
 def test_images_are_quantised_as_published_ones_are():
-    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
-    assert torch.equal(quantise(x), y)
+    x, y = DATA.tensor("to_uint8", "x"), DATA.tensor("to_uint8", "y")
+    assert torch.equal(to_uint8(x), y)
 
 
 @pytest.mark.parametrize("case", CASES)

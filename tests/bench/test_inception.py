@@ -21,9 +21,9 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.pictures import image_names
-from seedsbench.data.images import QUANTISER, quantise
+from seedsbench.data.uint8 import QUANTISER, to_uint8
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
@@ -258,7 +258,7 @@ def test_scores_are_those_of_the_features(tmp_path, fake, real):
     schedule, grid, solver = (build(getattr(cfg, group)) for group in ("schedule", "grid", "solver"))
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, row["n_steps"])
     (batch,) = generate(problem.denoiser, SamplingPlan(solver, fitted, sigmas), torch.arange(8), batch_size=8)
-    features, logits = problem.features.extract(quantise(batch.x))
+    features, logits = problem.features.extract(to_uint8(batch.x))
     reference = of_images(real, fake_extractor(), features=True)
     fid = metrics.frechet_distance(
         features.double().mean(0), features.double().T.cov(), reference.moments.mu, reference.moments.sigma

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.denoisers.prediction import denoised_of, output_of
+from seedsbench.denoisers.prediction import denoised_of, raw_output_of
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Linear
@@ -53,7 +53,7 @@ class Live:
     def __call__(self, x, sigma, labels):
         x_t, t = x * (1 + sigma**2).rsqrt(), self.schedule.sigma_inv(sigma)
         ripple = 0.3 * (3 * x_t + t / 50).sin()
-        self.outputs.append(output_of(self.kind, self.mixture(x, sigma), x_t, sigma) + ripple)
+        self.outputs.append(raw_output_of(self.kind, self.mixture(x, sigma), x_t, sigma) + ripple)
         return denoised_of(self.kind, self.outputs[-1], x_t, sigma)
 
 

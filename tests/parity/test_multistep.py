@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.denoisers.prediction import Predicted, output_of
+from seedsbench.denoisers.prediction import Predicted, raw_output_of
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
 from tests.support.measure import mixture
@@ -120,7 +120,7 @@ def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
 
     def eps(x_t, t):
         sigma = table.sigma(t)
-        return output_of("epsilon", mixture()(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
+        return raw_output_of("epsilon", mixture()(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
 
     def network(x_t, t, labels):
         times.append(int(t))

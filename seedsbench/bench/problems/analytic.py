@@ -13,7 +13,7 @@ from seedsbench.checks import Range, nearest
 from seedsbench.data.glyphs import FLOOR, glyphs
 from seedsbench.denoisers.analytic import GaussianMixture, check_mixture
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor

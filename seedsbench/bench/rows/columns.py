@@ -16,7 +16,7 @@ from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, outside
 from seedsbench.bench.rows.store import Row
-from seedsbench.data.images import QUANTISER
+from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.solvers.base import Solver
 

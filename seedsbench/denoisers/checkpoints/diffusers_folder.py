@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
 from seedsbench.denoisers.networks.unet_blocks import check_size
-from seedsbench.denoisers.prediction import Predicted, Prediction, check_prediction
+from seedsbench.denoisers.prediction import Predicted, PredictionType, check_prediction
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
 
@@ -51,7 +51,11 @@ class DiffusersDenoiser(Predicted):
     """
 
     def __init__(
-        self, unet: Any, prediction_type: Prediction, schedule: Discrete, spacing: DiscreteGrid | None = None
+        self,
+        unet: Any,
+        prediction_type: PredictionType,
+        schedule: Discrete,
+        spacing: DiscreteGrid | None = None,
     ) -> None:
         config = unet.config
         super().__init__(
@@ -144,7 +148,7 @@ def _model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction, DiscreteGrid | None]:
+def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
     name = "scheduler/scheduler_config.json"
     places = [path / name, folder.parent / name, path / "scheduler_config.json"]
     found = next((place for place in places if place.is_file()), None)

@@ -13,7 +13,7 @@ from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 from tests.support.edm_files import Runs
 from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
@@ -303,7 +303,7 @@ def test_other_contents_are_refused_and_code_in_them_is_not_run(tmp_path, name, 
         ScoreVE(),
         ScoreVE(levels=100, fractional=True),
         ScoreVE(levels=100),
-        SubVP(),
+        SubVPPreconditioner(),
     ],
 )
 def test_noise_labels_are_inverted(preconditioner):
@@ -331,6 +331,6 @@ def test_score_preconditioners_agree_with_table_1_where_it_applies():
     # sub-VP has VP's mean and its variance squared
     t = torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
     mean = VPPreconditioner().c_in(VPPreconditioner().sigma(t))
-    torch.testing.assert_close(SubVP().sigma(t), (1 - mean**2) / mean)
-    torch.testing.assert_close(SubVP().c_in(SubVP().sigma(t)), mean)
-    torch.testing.assert_close(SubVP().sigma_inv(SubVP().sigma(t)), t)
+    torch.testing.assert_close(SubVPPreconditioner().sigma(t), (1 - mean**2) / mean)
+    torch.testing.assert_close(SubVPPreconditioner().c_in(SubVPPreconditioner().sigma(t)), mean)
+    torch.testing.assert_close(SubVPPreconditioner().sigma_inv(SubVPPreconditioner().sigma(t)), t)

@@ -27,7 +27,7 @@ from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import Preconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVP
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 
 _SDE = Literal["vpsde", "subvpsde", "vesde"]
@@ -130,7 +130,7 @@ def _preserving(
     if sde == "subvpsde" and not continuous:
         raise ValueError("sde=subvpsde is only trained with continuous=true")
     if sde == "subvpsde":
-        return SubVP(beta_d=beta_max - beta_min, beta_min=beta_min)
+        return SubVPPreconditioner(beta_d=beta_max - beta_min, beta_min=beta_min)
     if continuous:
         return VPPreconditioner(beta_d=beta_max - beta_min, beta_min=beta_min)
     low, high = beta_min / num_scales, beta_max / num_scales
