@@ -36,7 +36,7 @@ class AncestralOptions(AddedNoise, Unscaled):
     without_noise: ClassVar[dict[str, Any]] = {"eta": 0.0}
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return self.order if self.right_law else None
 
 

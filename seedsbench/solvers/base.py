@@ -43,13 +43,9 @@ class Solver(ABC):
     """Base of all solvers. Subclasses are frozen dataclasses whose fields are the YAML's options and
     say their ranges (`seedsbench.checks`).
 
-    Class attributes (properties where they depend on options):
+    Class attributes:
         family: groups solvers in figures and tables.
-        order: global order of the drift (noise off).
-        weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
-        stochastic: whether it draws noise.
         evaluations: network evaluations of a step, where these are the same number in each.
-        before_final_nfe: evaluations that `before_final` spends (a corrector at the last level).
         without_noise: options, with their values, that switch its noise off and leave a method of `order`.
         zero_snr: whether its formula is exact, in float32 too, from the end of a table that ends without
             signal (schedule.Discrete). Others start from a stand-in with a little signal.
@@ -58,17 +54,35 @@ class Solver(ABC):
     """
 
     family: ClassVar[str] = "other"
-    order: ClassVar[int]
-    weak_order: ClassVar[int | None] = None
-    stochastic: ClassVar[bool] = False
     evaluations: ClassVar[int] = 1
-    before_final_nfe: ClassVar[int] = 0
     without_noise: ClassVar[dict[str, Any]] = {}
     zero_snr: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    # Properties: a subclass may declare a constant (ClassVar), an option, or what follows from its options.
+
+    @property
+    def order(self) -> int:
+        """Global order of the drift (noise off)."""
+        raise NotImplementedError
+
+    @property
+    def weak_order(self) -> int | None:
+        """Order of the mean and variance of a stochastic solver, None for an ODE solver."""
+        return None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise."""
+        return False
+
+    @property
+    def before_final_nfe(self) -> int:
+        """Evaluations that `before_final` spends (a corrector at the last level)."""
+        return 0
 
     @property
     def noise_free(self: Self) -> Self:

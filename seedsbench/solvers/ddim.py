@@ -32,11 +32,11 @@ class DDIM(TableSteps, Clipping):
     use_clipped_model_output: bool = False
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # The injected variance has the right rate only at eta = 1; in between the step itself still
         # keeps the marginals of the forward process, so first order holds for every eta.
         return 1 if self.eta > 0 else None

@@ -41,7 +41,7 @@ class DPMAdaptive(AdaptiveSolver):
     the step that was taken is shortened. It has no h_max. To reproduce k-diffusion set norms=batch too.
     """
 
-    order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    order: Literal[2, 3] = 3
     without_noise: ClassVar[dict[str, Any]] = AdaptiveSolver.without_noise | {"eta": 0.0}
     rtol: RelativeTolerance = 0.05
     atol: PositiveShare = 0.0078
@@ -57,7 +57,7 @@ class DPMAdaptive(AdaptiveSolver):
     compat: Literal["paper", "k_diffusion"] = "paper"
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     @property

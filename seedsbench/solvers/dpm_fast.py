@@ -33,7 +33,7 @@ class DPMFast(AncestralOptions):
     remainder: Literal[0, 1, 2] = 1
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # One step of order p < 3 at the end costs O(h^(p + 1)).
         return 3 if self.remainder == 2 else 2
 

@@ -77,7 +77,7 @@ class DPMSolver3(DPMSolver2):
             raise ValueError(f"DPMSolver3: r1={self.r1} must be less than r2={self.r2}")
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if abs(self.r2 - 2 / 3) < 1e-9 else 2
 
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:

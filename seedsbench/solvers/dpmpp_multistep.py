@@ -79,7 +79,7 @@ class DPMpp3M(DPMpp2M):
     compat: Literal["paper", "diffusers"] = "paper"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if self.compat == "paper" else 2
 
     def extrapolate(self, order: int, phis: Tensor, state: History) -> Tensor:

@@ -34,7 +34,7 @@ class MultistepSDE(AddedNoise, OneStage):
     values: ClassVar[int]
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # 2 as measured, not 1. D is a martingale of the reverse SDE, so extrapolating it errs by O(h^2) in
         # a step; what a single stage leaves out, that D follows the noise within the step, is as large and
         # of the other sign. A third point does not better this.
@@ -84,7 +84,7 @@ class DPMpp3MSDE(MultistepSDE):
     compat: Literal["exact", "k_diffusion"] = "exact"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if self.compat == "exact" else 2
 
     def moments(self, h: Tensor, z: Tensor, known: int) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ class DPMppSDE(AncestralOptions):
     noise_law: Literal["path", "independent", "tree"] = "path"
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         exact = super().weak_order
         return 1 if exact and self.noise_law == "independent" else exact
 

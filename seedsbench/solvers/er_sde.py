@@ -52,15 +52,15 @@ class ERSDE(OneStage):
     compat: Literal["none", "paper"] = "none"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.max_order if self.compat == "none" else min(self.max_order, 2)
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.noise_scale != "ode"
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # As measured. Every expansion leaves out what D gains from the noise of the step itself; the slope,
         # which has what it gained from that of the step before, makes up for it to second order.
         return min(self.max_order, 2) if self.stochastic else None

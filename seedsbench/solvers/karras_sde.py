@@ -34,7 +34,7 @@ class KarrasSDE(Churn):
     alpha: Node = 1.0
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.rk_order
 
     def nfe(self, n_steps: int) -> int:

@@ -40,7 +40,7 @@ class LinearMultistep(OneStage):
     lower_order_final: bool = False
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.max_order  # that of the formula; for very many steps 2, that of the first ones
 
     @abstractmethod
@@ -74,7 +74,7 @@ class IPNDM(LinearMultistep):
     """
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return min(self.max_order, 2)
 
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class IPNDMv(LinearMultistep):
     compat: Literal["none", "diff_sampler"] = "none"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # Where steps shrink smoothly the slip in the second difference is of third order.
         return 2 if self.compat == "diff_sampler" and self.max_order == 4 else self.max_order
 
@@ -187,7 +187,7 @@ class LMS(OneStage):
     """
 
     family: ClassVar[str] = "multistep"
-    order: Annotated[int, Range(1, 4)] = 4  # pyright: ignore[reportIncompatibleVariableOverride]
+    order: Annotated[int, Range(1, 4)] = 4
 
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise

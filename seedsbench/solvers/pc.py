@@ -61,11 +61,11 @@ class LangevinPC(Solver):
             raise ValueError(f"{type(self).__name__}: predictor and corrector are none: choose one of them")
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.corrector != "none" or not self.probability_flow
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return 1 if self.stochastic and self.corrector == "none" else None
 
     @property
@@ -74,7 +74,7 @@ class LangevinPC(Solver):
         return self if self.predictor == "none" else replace(self, corrector="none")
 
     @property
-    def before_final_nfe(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def before_final_nfe(self) -> int:
         return 0 if self.corrector == "none" else self.corrector_steps
 
     def nfe(self, n_steps: int) -> int:

@@ -49,7 +49,7 @@ class Restart(Heun):
         object.__setattr__(self, "intervals", tuple(map(tuple, self.intervals)))
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return any(k > 0 for *_, k in self.intervals)
 
     def nfe(self, n_steps: int) -> int:

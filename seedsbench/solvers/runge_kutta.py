@@ -69,7 +69,7 @@ class Heun(RungeKutta):
     alpha: Node = 1.0
 
     @property
-    def tableau(self) -> ButcherTableau:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def tableau(self) -> ButcherTableau:
         return second_order(self.alpha)
 
 

@@ -44,21 +44,21 @@ class SASolver(PredictorCorrector):
             )
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # The warm-up's first step has a local error of order 3 if it is corrected: 4 cannot come out.
         p, c = self.predictor_order, self.corrector_order
         return min(c, p + 1, 3) if c > 0 else p
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.tau_value > 0
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return min(self.order, 2) if self.stochastic else None
 
     @property
-    def two_point(self) -> TwoPoint:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def two_point(self) -> TwoPoint:
         return self.slope
 
     def tau(self, sigma: Tensor) -> float:

@@ -71,7 +71,7 @@ class Seeds2(ExponentialRungeKutta):
     variant: Variant = "a"
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def tableau(self) -> ExponentialTableau:
         return two_stage(self.c2, self.variant)
 
 
@@ -84,5 +84,5 @@ class Seeds3(ExponentialRungeKutta):
     variant: Variant = "a"
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def tableau(self) -> ExponentialTableau:
         return three_stage(self.c2, self.c3, self.variant)

@@ -36,7 +36,7 @@ class Churn(Solver):
     S_noise: NoiseFactor = 1.0
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.S_churn > 0
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> Tensor:

@@ -43,15 +43,15 @@ class ExponentialRungeKutta(Solver):
         assert self.tableau  # building it checks the nodes and the weights
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.tableau.order
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # Stage noises sampled from the path give at most weak order 2, however many stages:
         # see the note in solvers/seeds.py.
         return min(self.order, 2) if self.stochastic else None
