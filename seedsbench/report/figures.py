@@ -20,10 +20,10 @@ from seedsbench.report.draw import (
     LABEL_GAP,
     LABEL_PT,
     NOTE_PT,
+    PANEL_WIDTH,
     PARETO,
     PLOTS,
     SECONDS,
-    WIDTH,
     Curves,
     Plot,
     draw_curves,
@@ -34,33 +34,34 @@ from seedsbench.report.draw import (
     prepare,
     set_axes,
 )
-from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles, title_parts
 from seedsbench.report.published import matching
+from seedsbench.report.rows import status_counts
 from seedsbench.report.style import GREY, INK, RC, feature_name, padded, text_inches
 
-HEIGHT = 2.55  # of one panel's axes, inches
+PANEL_HEIGHT = 2.55  # of one panel's axes, inches
 LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
 HEAD, FOOT = 0.36, 0.26  # the figure's title and notes, inches
 # Dates and versions would make two runs differ.
-METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
+_METADATA = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Producer": None},
+}
 
 
-def write_figures(df: pd.DataFrame, folder: Path, *, overlay: bool = False) -> list[Path]:
-    """Write each of PLOTS as .png and .svg, the Pareto figure first and as .pdf too.
+@mpl.rc_context(RC)
+def write_figures(df: pd.DataFrame, shown: list[Panel], folder: Path, *, overlay: bool = False) -> list[Path]:
+    """Write each of PLOTS that has something to show, the Pareto figure first and always.
 
-    The same rows give the same bytes. Of the others only those that have something to show.
-    overlay: published numbers in the Pareto figure, where there are any, and who printed them where in
-    published.csv.
+    The same rows give the same bytes. overlay: published numbers in the Pareto figure, where there are any,
+    and who printed them where in published.csv.
     """
-    shown, written = panels(df), []
+    written = []
     for plot in PLOTS:
-        drawn = _drawn(shown, plot)
-        if drawn or plot is PARETO:
-            kinds = ("png", "svg", "pdf") if plot is PARETO else ("png", "svg")
-            with mpl.rc_context(RC):
-                written += save(
-                    _figure(df, drawn, overlay=overlay and plot is PARETO), folder / plot.name, kinds
-                )
+        figure = draw_figure(df, shown, plot, overlay=overlay and plot is PARETO)
+        if figure is not None:
+            written += save(figure, folder / plot.name, plot.kinds)
     if overlay:
         told = [matching(panel).assign(panel=panel.title) for panel in shown]
         written.append(folder / "published.csv")
@@ -75,22 +76,24 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) 
     for kind in kinds:
         buffer = io.BytesIO()
         options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind], **options)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         written[-1].write_bytes(buffer.getvalue())
     return written
 
 
-def _drawn(shown: list[Panel], plot: Plot) -> list[Curves]:
-    return [curves for curves in (prepare(panel, plot) for panel in shown) if len(curves.points)]
-
-
-def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> Figure:
-    with mpl.rc_context(RC):
-        if not drawn:
-            return _empty_figure(df)
-        figure = panels_figure(drawn, overlay=overlay)
-        _draw_notes(figure, df, drawn, overlay=overlay)
+@mpl.rc_context(RC)
+def draw_figure(
+    df: pd.DataFrame, shown: list[Panel], plot: Plot = PARETO, *, overlay: bool = False
+) -> Figure | None:
+    """One figure of a study; where there is nothing to show None, or a Pareto figure that says so."""
+    drawn = [curves for panel in shown if len((curves := prepare(panel, plot)).points)]
+    if not drawn:
+        return _empty_figure(df) if plot is PARETO else None
+    figure = panels_figure(drawn, overlay=overlay)
+    notes = "  ".join(_notes(df, drawn, overlay=overlay))
+    place = LEFT / figure.get_figwidth(), 0.10 / figure.get_figheight()
+    figure.text(*place, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 
@@ -105,10 +108,10 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = F
         ax.set_xlabel(plot.x_label)
         ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
-        if plot.floored:
-            draw_floor(ax, curves)
-        if overlay and len(found := matching(curves.panel)):
-            draw_published(ax, found)
+        if plot.floored and curves.panel.floor is not None:
+            draw_floor(ax, curves.panel.floor)
+        if overlay:
+            draw_published(ax, matching(curves.panel))
         draw_curves(ax, curves)
         draw_labels(ax, curves)
     return figure
@@ -122,9 +125,9 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
         max(text_inches(text, LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
         for c in range(columns)
     ]
-    widths = [LEFT + WIDTH + 0.24 + gutter + RIGHT for gutter in longest]
+    widths = [LEFT + PANEL_WIDTH + 0.24 + gutter + RIGHT for gutter in longest]
     most = max(len(labelled(curves)) for curves in drawn)
-    height = max(HEIGHT, most * LABEL_GAP)
+    height = max(PANEL_HEIGHT, most * LABEL_GAP)
     cell = (TOP if headed else 0.06) + height + BOTTOM
     w, h = sum(widths), rows * cell + HEAD + foot
     figure = Figure(figsize=(w, h))
@@ -134,7 +137,7 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
     for i in range(len(drawn)):
         x = sum(widths[: i % columns]) + LEFT
         y = h - HEAD - (i // columns + 1) * cell + BOTTOM
-        axes.append(figure.add_axes((x / w, y / h, WIDTH / w, height / h)))
+        axes.append(figure.add_axes((x / w, y / h, PANEL_WIDTH / w, height / h)))
     return figure, axes
 
 
@@ -152,43 +155,40 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     return [(x, padded(np.concatenate(by_extractor[key]), 0.06, 1.6)) for key in keys]
 
 
-def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> None:
-    """One small line beneath: what marks mean, and what is not shown."""
+def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]:
+    """What marks mean, and what is not shown."""
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
     notes = ["Filled: on the Pareto front."]
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
     if repeats:
-        low, high = min(repeats), max(repeats)
-        notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")
+        count = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
+        notes.append(f"Bars: ±1 s.d. over {count} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
         crosses = f"Crosses: {shown} published numbers, measured by others (published.csv)."
         notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
-    absent = [
-        f"{count} {status}"
-        for status in ("skipped", "failed")
-        if (count := int((df["status"] == status).sum()))
-    ]
-    hidden = sum(curves.hidden for curves in drawn)
-    if hidden:
-        absent.append(f"{hidden} without a positive {'FID' if drawn[0].plot.lower else 'IS'}")
-    unlabelled = sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn)
-    if unlabelled:
-        absent.append(f"{unlabelled} curves' names")
-    if absent:
-        notes.append("Not shown: " + ", ".join(absent) + ".")
-    x = LEFT / figure.get_figwidth()
-    figure.text(x, 0.10 / figure.get_figheight(), "  ".join(notes), fontsize=NOTE_PT, color=GREY)
+    counts = status_counts(df)
+    absent = {
+        "skipped": counts["skipped"],
+        "failed": counts["failed"],
+        f"without a positive {'FID' if drawn[0].plot.lower else 'IS'}": sum(
+            curves.hidden for curves in drawn
+        ),
+        "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
+    }
+    if any(absent.values()):
+        notes.append(f"Not shown: {', '.join(f'{n} {what}' for what, n in absent.items() if n)}.")
+    return notes
 
 
 def _empty_figure(df: pd.DataFrame) -> Figure:
     """A figure that says there is nothing to draw, and why."""
     figure = Figure(figsize=(5, 2))
     FigureCanvasAgg(figure)
-    counts = ", ".join(f"{int((df['status'] == s).sum())} {s}" for s in ("done", "skipped", "failed"))
+    counts = ", ".join(f"{count} {status}" for status, count in status_counts(df).items())
     figure.text(0.5, 0.56, "no finished cells", ha="center", fontsize=12, color=INK)
     figure.text(0.5, 0.36, f"{counts}; reasons are in table.md", ha="center", fontsize=8, color=GREY)
     return figure
