@@ -14,12 +14,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from seedsbench.report.curves import COMPARED_STUDY, MISSING, NAMES, NONE, settings_of, whose
-from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_part, title_parts
+from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_part
 from seedsbench.report.points import newest, points
 from seedsbench.report.ranking import Difference, Point, difference
 from seedsbench.report.rows import take
 
-_NOTHING = Difference(float("nan"), float("nan"), None)
+_UNKNOWN = Difference(float("nan"), float("nan"), None)
 
 
 class Pair(NamedTuple):
@@ -50,7 +50,7 @@ class Comparison:
     @property
     def titles(self) -> tuple[str, dict[str, str]]:
         """What all panels are of, and what each one (by its slug) is of beside that."""
-        common, own = split_titles([title_parts(panel) for panel in self.panels])
+        common, own = split_titles([panel.parts for panel in self.panels])
         return common, dict(zip((panel.slug for panel in self.panels), own, strict=True))
 
     @property
@@ -96,9 +96,10 @@ def _pairs(panel: Panel) -> list[Pair]:
     fids = [_fids_by_key(_rows_of(panel, study)) for study in (0, 1)]
     pairs = []
     for cell, (one, two) in found.items():
-        both = one is not None and two is not None
-        keys = _keys_told(*(theirs.get(cell, {}) for theirs in fids)) if both else ""
-        pairs.append(Pair(panel, *cell, one, two, difference(one, two) if both else _NOTHING, keys))
+        change, keys = _UNKNOWN, ""
+        if one and two:
+            change, keys = difference(one, two), _keys_told(*(theirs.get(cell, {}) for theirs in fids))
+        pairs.append(Pair(panel, *cell, one, two, change, keys))
     return pairs
 
 

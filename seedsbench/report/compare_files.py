@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seedsbench.report.compare import Comparison, Pair, points_of
-from seedsbench.report.draw import NOTE_PT, Curves, prepare
-from seedsbench.report.figures import LEFT, panels_figure, save
+from seedsbench.report.figures import LEFT, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
-from seedsbench.report.html_data import asset
-from seedsbench.report.html_images import FIGURE_BYTES, figure_uri
+from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
 from seedsbench.report.pareto import PANEL, Panel
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault

@@ -6,6 +6,7 @@ as wide as the longest of them, and their places are solved for before anything 
 
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from seedsbench.report.draw import (
-    LABEL_GAP,
-    LABEL_PT,
-    NOTE_PT,
-    PANEL_WIDTH,
-    PARETO,
-    PLOTS,
-    SECONDS,
-    Curves,
-    Plot,
-    draw_curves,
-    draw_floor,
-    draw_labels,
-    draw_published,
-    labelled,
-    prepare,
-    set_axes,
-)
-from seedsbench.report.pareto import Panel, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.points import front
 from seedsbench.report.published import matching
-from seedsbench.report.rows import status_counts
-from seedsbench.report.style import GREY, INK, RC, feature_name, padded, text_inches
+from seedsbench.report.rows import status_counts, take
+from seedsbench.report.style import GREY, INK, PALE, RC, log_ticks, padded, plain_number, spread, text_inches
 
-PANEL_HEIGHT = 2.55  # of one panel's axes, inches
+PANEL_WIDTH, PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
 LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
 HEAD, FOOT = 0.36, 0.26  # the figure's title and notes, inches
 # Dates and versions would make two runs differ.
@@ -48,6 +33,71 @@ _METADATA = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None, "Producer": None},
 }
+
+
+LABEL_PT, NOTE_PT = 8.0, 7.0
+LABEL_GAP = (LABEL_PT + 2.5) / 72  # from one label to the next, inches
+MOST_LABELS = 60
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a figure shows, as columns of `points.points`, under which name and in which kinds of file."""
+
+    name: str
+    x: str
+    y: str
+    kinds: tuple[str, ...] = ("png", "svg")
+
+    @property
+    def is_fid(self) -> bool:
+        """Whether it shows the FID, of which less is better and the floor is known; else the IS."""
+        return self.y == "fid"
+
+    @property
+    def y_name(self) -> str:
+        """As people write it."""
+        return "FID" if self.is_fid else "IS"
+
+
+PARETO = Plot("pareto", "nfe", "fid", ("png", "svg", "pdf"))
+SECONDS = Plot("seconds", "seconds", "fid")
+PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"))
+_X_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One panel ready to draw: its points, and how many finished ones no log axis can show.
+
+    points: those of `points.points` with the plot's columns as x, y and spread; front; filled, whether the
+    marker is, and its size; strand, the line it belongs to; dash, of that line where it is not the look's.
+    """
+
+    panel: Panel
+    plot: Plot
+    points: pd.DataFrame
+    hidden: int
+
+
+def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None) -> Curves:
+    """A panel's points, or those found instead, that can be shown."""
+    found = panel.points if found is None else found
+    found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[f"{plot.y}_std"])
+    shown = np.isfinite(found[["x", "y"]]).all(axis=1) & (found[["x", "y"]] > 0).all(axis=1)
+    kept = take(found, shown).sort_values("x", kind="stable", ignore_index=True)
+    sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.is_fid else -1)
+    kept["front"] = front(kept["x"].to_numpy(), sure)
+    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
+    return Curves(panel, plot, kept, hidden=int(((found["done"] > 0) & ~shown).sum()))
+
+
+def labelled(curves: Curves) -> list[str]:
+    """The curves that get a label: all, or the best where there are too many to read."""
+    best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable").drop_duplicates(
+        "curve"
+    )
+    return list(best["curve"])[:MOST_LABELS]
 
 
 @mpl.rc_context(RC)
@@ -100,15 +150,15 @@ def draw_figure(
 def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = FOOT) -> Figure:
     """Panels side by side under a title; `foot` inches beneath them are left for notes."""
     plot = drawn[0].plot
-    common, titles = split_titles([title_parts(curves.panel) for curves in drawn])
+    common, titles = split_titles([curves.panel.parts for curves in drawn])
     figure, axes = _grid(drawn, common, any(titles), foot)
     limits = _limits(drawn)
     for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
         set_axes(ax, x_limits, y_limits)
-        ax.set_xlabel(plot.x_label)
-        ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
+        ax.set_xlabel(_X_LABELS[plot.x])
+        ax.set_ylabel(f"{plot.y_name}, {curves.panel.features}")
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
-        if plot.floored and curves.panel.floor is not None:
+        if plot.is_fid and curves.panel.floor is not None:
             draw_floor(ax, curves.panel.floor)
         if overlay:
             draw_published(ax, matching(curves.panel))
@@ -148,7 +198,7 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     keys = [(curves.panel.key["extractor"], curves.panel.key["extractor_id"]) for curves in drawn]
     for key, curves in zip(keys, drawn, strict=True):
         y, std = curves.points["y"].to_numpy(float), curves.points["spread"].fillna(0).to_numpy(float)
-        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.floored else y
+        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.is_fid else y
         values = np.concatenate([y - std, y + std, floors])
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
         by_extractor.setdefault(key, []).append(np.concatenate([values[values > 0], y / 1.1]))
@@ -174,9 +224,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
     absent = {
         "skipped": counts["skipped"],
         "failed": counts["failed"],
-        f"without a positive {'FID' if drawn[0].plot.lower else 'IS'}": sum(
-            curves.hidden for curves in drawn
-        ),
+        f"without a positive {drawn[0].plot.y_name}": sum(curves.hidden for curves in drawn),
         "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
     }
     if any(absent.values()):
@@ -192,3 +240,105 @@ def _empty_figure(df: pd.DataFrame) -> Figure:
     figure.text(0.5, 0.56, "no finished cells", ha="center", fontsize=12, color=INK)
     figure.text(0.5, 0.36, f"{counts}; reasons are in table.md", ha="center", fontsize=8, color=GREY)
     return figure
+
+
+def set_axes(ax: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> None:
+    """Log scales with plain numbers."""
+    ax.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
+    for axis, limits, most in ((ax.xaxis, x_limits, 5), (ax.yaxis, y_limits, 7)):
+        axis.set_major_locator(FixedLocator(log_ticks(*limits, most)))
+        axis.set_major_formatter(FuncFormatter(plain_number))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    ax.grid(True, which="major", color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=3, width=0.7, labelsize=8)
+    # Places of their own, not to be searched for among the tick labels.
+    ax.yaxis.set_label_coords(-0.45 / PANEL_WIDTH, 0.5)
+
+
+def draw_floor(ax: Axes, level: float) -> None:
+    """The score of real images against real ones: below it a score says nothing about the sampler."""
+    ax.axhspan(ax.get_ylim()[0], level, color="#000000", alpha=0.035, linewidth=0, zorder=0.5)
+    ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+    low, high = np.log(ax.get_ylim())
+    below = (math.log(level) - low) / (high - low) > 0.08  # room for the name beneath the line
+    ax.annotate(
+        f"real vs real, {level:.2g}",
+        (0, level),
+        xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points",
+        fontsize=NOTE_PT,
+        color=GREY,
+        xytext=(3, -3 if below else 2.5),
+        va="top" if below else "bottom",
+    )
+
+
+def draw_curves(ax: Axes, curves: Curves) -> None:
+    """Lines, error bars, and markers that are filled where `filled`; the front as a broad pale line."""
+    points = curves.points
+    best = take(points, points["front"]).sort_values(["x", "y"])
+    with mpl.rc_context({"lines.solid_capstyle": "round"}):
+        ax.plot(best["x"], best["y"], color="#000000", alpha=0.09, linewidth=6, zorder=1.5)
+    for _, line in points.groupby("strand", sort=False):
+        look = curves.panel.looks[line["curve"].iloc[0]]
+        x, y, half = (line[name].to_numpy(float) for name in ("x", "y", "spread"))
+        # A log axis has no place for what reaches below zero: the bar runs out of the frame.
+        bars = np.stack([np.minimum(half, y - ax.get_ylim()[0] / 100), half])
+        ax.errorbar(
+            *(x, y, bars),
+            color=look.colour,
+            linestyle=line["dash"].iloc[0] or look.line,
+            linewidth=1.3,
+            elinewidth=0.9,
+            capsize=2,
+            zorder=3,
+        )
+        for filled, part in line.groupby("filled"):
+            ax.scatter(
+                part["x"],
+                part["y"],
+                s=part["size"],
+                marker=look.family.marker,
+                facecolors=look.colour if filled else "white",
+                edgecolors=look.colour,
+                linewidths=1.1,
+                zorder=4.1 if filled else 4,
+            )
+    for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
+        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=LABEL_PT, ha="center")
+
+
+def draw_published(ax: Axes, found: pd.DataFrame) -> None:
+    """Published numbers as grey crosses."""
+    ax.plot(found["nfe"], found["fid"], linestyle="none", marker="x", markersize=3.5, color=GREY, alpha=0.6)
+
+
+def draw_labels(ax: Axes, curves: Curves) -> None:
+    """Names in the gutter beside the line ends, moved apart, tied to their curve by a thin line."""
+    ends = (
+        take(curves.points, curves.points["curve"].isin(labelled(curves))).groupby("curve", sort=False).last()
+    )
+    x, y = ax.transAxes.inverted().transform(ax.transData.transform(ends[["x", "y"]].to_numpy(float))).T
+    inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
+    for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, LABEL_GAP / inches, 0.0, 1.0), strict=True):
+        look = curves.panel.looks[str(curve)]
+        ax.plot(
+            [x0, 1, 1 + 0.17 / PANEL_WIDTH],
+            [y0, y0, y1],
+            transform=ax.transAxes,
+            clip_on=False,
+            color=look.colour,
+            alpha=0.55,
+            linewidth=0.6,
+            zorder=2,
+        )
+        ax.text(
+            *(1 + 0.21 / PANEL_WIDTH, y1, str(curve)),
+            transform=ax.transAxes,
+            fontsize=LABEL_PT,
+            color=look.text,
+            va="center_baseline",
+            gid="curve-label",
+        )

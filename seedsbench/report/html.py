@@ -11,14 +11,22 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from seedsbench.report.html_data import POINT, asset, embed, json_value, payload
-from seedsbench.report.html_images import FIGURE_BYTES, MAX_IMAGES, SHEET_BYTES, figure_uri, strip_uris
-from seedsbench.report.pareto import Panel, title_parts
+from seedsbench.report.html_data import (
+    FIGURE_BYTES,
+    MAX_IMAGES,
+    SHEET_BYTES,
+    asset,
+    embed,
+    figure_uri,
+    json_value,
+    payload,
+    strip_uris,
+)
+from seedsbench.report.pareto import Panel
 from seedsbench.report.rows import RowFault, status_counts, take, unscored
 from seedsbench.report.summary import TitledTable
 
@@ -47,8 +55,7 @@ def write_html(
     shown: the panels of df. figures: files of any kind; those of one stem are one figure, of which the page
     holds one version.
     """
-    done = take(df, df["status"] == "done")
-    data = payload(df, shown, strip_uris(list(done["run_key"]), study / "samples"))
+    strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
     script = "".join(asset(name) for name in _SCRIPTS)
     style = asset("report.css")
     parts = {
@@ -58,12 +65,12 @@ def write_html(
         "style": style,
         "script_hash": policy_hash(script),
         "style_hash": policy_hash(style),
-        "data": embed(data),
+        "data": embed(payload(df, shown, strips)),
         "tables": "".join(map(table_html, tables)),
         "tables_link": '<a href="#tables">Tables</a>' if tables else "",
         "trouble": _trouble(df, faults),
         "sheets": _sheets(sheets, shown, study),
-        "figures": _figures(figures, _best_in_words(data), study),
+        "figures": _figures(figures, _best_in_words(shown), study),
         "environment": _environment(df),
     }
     path = study / "report.html"
@@ -145,7 +152,7 @@ def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
     options, pictures = [], []
     for i, path in enumerate(sheets):
         panel = named.get(path.stem)
-        title = " · ".join(title_parts(panel)) if panel else path.stem
+        title = panel.full_title if panel else path.stem
         uri = figure_uri([path], SHEET_BYTES // min(len(sheets), MAX_IMAGES)) if i < MAX_IMAGES else None
         solvers = ", ".join(dict.fromkeys(map(str, panel.rows["curve"]))) if panel else ""
         alt = f"Samples of {title}: the same latents in every cell, solvers down ({solvers}), budgets across"
@@ -174,26 +181,16 @@ def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
     return "".join(parts)
 
 
-def _best_in_words(data: dict[str, Any]) -> str:
+def _best_in_words(shown: list[Panel]) -> str:
     """What the figures show: the best point of each panel."""
     told = []
-    for panel in data["panels"][:6]:
-        points = [
-            (dict(zip(POINT, p, strict=True)), line["curve"])
-            for line in panel["lines"]
-            for p in line["points"]
-        ]
-        found = [
-            (point["fid"], point["nfe"], curve)
-            for point, curve in points
-            if point["nfe"] is not None and (point["fid"] or 0) > 0 and not point["doubted"]
-        ]
-        if found:
-            best, cost, curve = min(found)
-            named = f"{panel['name']}: {len({curve for *_, curve in found})} curves"
-            told.append(
-                f"{named}, lowest FID {best:.3g} by {data['curves'][curve]['name']} at NFE {cost:.4g}."
-            )
+    for panel in shown[:6]:
+        found = panel.points
+        found = take(found, (found["fid"] > 0) & found["nfe"].notna() & ~found["doubted"])
+        if len(found):
+            best = found.loc[found["fid"].idxmin()]
+            lowest = f"lowest FID {best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}."
+            told.append(f"{panel.full_title}: {found['curve'].nunique()} curves, {lowest}")
     return " ".join(told) or "Nothing finished with a score."
 
 

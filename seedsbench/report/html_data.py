@@ -1,20 +1,24 @@
-"""What report.html holds as JSON: every row, the points of every curve, and how each curve looks.
+"""What report.html holds: as JSON every row, the points of every curve and how it looks; images as data URIs.
 
 Rows travel by column, each distinct value once: a thousand rows of sixty fields fit in half a megabyte.
 Text is data here and never markup; `embed` makes the JSON safe inside an HTML page.
 """
 
+import base64
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
+from PIL import Image
 
-from seedsbench.report.pareto import Panel, split_titles, title_parts
-from seedsbench.report.style import Look, feature_name, legible
+from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.style import Look, legible
 
 _DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which report.js reads them.
@@ -22,6 +26,11 @@ POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
     *("done", "skipped", "failed", "fid_min", "warnings", "doubted"),
 )
+FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
+MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
+_KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
+_REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squares stay squares
+_LARGEST_SOURCE = 40_000_000  # pixels; what is larger is named, not decoded
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
@@ -33,7 +42,7 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
     looks = {curve: look for panel in shown for curve, look in panel.looks.items()}
     order = {curve: i for i, curve in enumerate(looks)}
     rows = pd.concat([panel.rows[["curve"]].assign(panel=i) for i, panel in enumerate(shown)]).sort_index()
-    common, titles = split_titles([title_parts(panel) for panel in shown])
+    common, titles = split_titles([panel.parts for panel in shown])
     return {
         "columns": columns(df),
         "rowPanel": rows["panel"].tolist(),
@@ -60,8 +69,8 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     ]
     return {
         "title": title,
-        "name": " · ".join(title_parts(panel)),
-        "features": feature_name(panel.key["extractor"]),
+        "name": panel.full_title,
+        "features": panel.features,
         "floor": panel.floor,
         "lines": sorted(lines, key=lambda line: line["curve"]),
     }
@@ -134,3 +143,44 @@ def embed(value: Any) -> str:
 def asset(name: str) -> str:
     """The text of a file of the page: its template, style or script."""
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    """`data:image/<kind>;base64,...`."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def figure_uri(versions: list[Path], most: int) -> str | None:
+    """The sharpest of one figure's files (.svg, .png) that fits in `most` bytes, else a smaller copy."""
+    by_kind = {path.suffix: path for path in versions if path.suffix in _KINDS and path.is_file()}
+    for kind in (".svg", ".png"):
+        if kind in by_kind and by_kind[kind].stat().st_size <= most:
+            return _data_uri(by_kind[kind].read_bytes(), _KINDS[kind])
+    return _smaller(by_kind[".png"], most) if ".png" in by_kind else None
+
+
+def _smaller(path: Path, most: int) -> str | None:
+    """A JPEG copy of at most `most` bytes, reduced as far as that needs."""
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > _LARGEST_SOURCE:
+                return None
+            image = opened.convert("RGB")
+    except (OSError, ValueError):
+        return None
+    for factor in _REDUCTIONS:
+        buffer = io.BytesIO()
+        image.reduce(factor).save(buffer, format="JPEG", quality=82)
+        if buffer.tell() <= most:
+            return _data_uri(buffer.getvalue(), "jpeg")
+    return None
+
+
+def strip_uris(keys: list[str], samples: Path) -> dict[str, str]:
+    """The cells' own strips of samples, where all of them together are small; else none: sheets show them."""
+    strips = {path.stem: path for path in samples.glob("*.png") if path.is_file()}
+    wanted = {key: strips[key] for key in keys if key in strips}
+    if sum(path.stat().st_size for path in wanted.values()) > STRIP_BYTES:
+        return {}
+    read = {key: path.read_bytes() for key, path in wanted.items() if os.access(path, os.R_OK)}
+    return {key: _data_uri(data, "png") for key, data in read.items() if data.startswith(b"\x89PNG\r\n")}

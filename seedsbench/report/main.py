@@ -12,12 +12,11 @@ from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
-from seedsbench.report.latex import write_latex
-from seedsbench.report.pareto import doubled, panels
+from seedsbench.report.pareto import Panel, doubled, panels
 from seedsbench.report.rows import RowFault, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
-from seedsbench.report.table import summary_text, write_csv, write_markdown
+from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
 
 _HELP = """\
 Rebuild the report of a study from its rows. Needs no torch, GPU or weights: a study folder copied to a
@@ -71,9 +70,7 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     study = Path(study)
     _check_folder(study)
     with FileLock(study / ".report.lock"):  # of two sweeps into one study, the last to end reports on both
-        df, faults = _rows_of(study)
-        shown = panels(df)
-        faults += doubled(shown)
+        df, shown, faults = _rows_of(study)
         write_csv(df, study / "table.csv")
         write_markdown(df, shown, faults, study / "table.md")
         write_latex(shown, study / "table.tex")
@@ -91,27 +88,25 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
-    tables, faults = [], []
-    for name, study in zip(names, (first, second), strict=True):
-        df, theirs = _rows_of(study)
-        tables.append(df)
-        faults += [RowFault(f"{name}: {file}", why) for file, why in [*theirs, *doubled(panels(df))]]
-    found = compare(*tables, names)
+    (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
+    named = [(names[0], fault) for fault in faults] + [(names[1], fault) for fault in other_faults]
+    found = compare(rows, others, names)
     folder = second / "compare" / first.resolve().name if folder is None else folder
-    written = write_comparison(found, faults, folder)
+    written = write_comparison(found, [RowFault(f"{name}: {f.file}", f.why) for name, f in named], folder)
     return "\n".join(
         [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
     ), written
 
 
-def _rows_of(study: Path) -> tuple[pd.DataFrame, list[RowFault]]:
-    """The rows of a study and what is wrong with them; StudyError where there are none."""
+def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
+    """The rows of a study, their panels and what is wrong with them; StudyError where there are none."""
     _check_folder(study)
     df, faults = read_rows(study)
     if df.empty:
         told = f": {faults[0].file} is {faults[0].why}" if faults else ""
         raise StudyError(f"no readable row among {len(faults)} files in {study / 'rows'}{told}")
-    return df, faults
+    shown = panels(df)
+    return df, shown, [*faults, *doubled(shown)]
 
 
 def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> int:
@@ -177,7 +172,8 @@ def main(argv: list[str] | None = None) -> int:
         if len(given.study) == 2:
             if given.published:
                 raise StudyError("--published is for the report of one study, not for two compared")
-            told, written = compare_studies(*given.study, given.out)
+            first, second = given.study
+            told, written = compare_studies(first, second, given.out)
             print("\n".join([told, *map(str, written)]))
         elif given.out is not None:
             raise StudyError(

@@ -13,7 +13,7 @@ import pandas as pd
 from seedsbench.report.curves import MISSING, as_text, curve_labels
 from seedsbench.report.points import curves_of, newest, points
 from seedsbench.report.rows import RowFault
-from seedsbench.report.style import REGIME_NAMES, Look, looks_of
+from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
 # Schedule and grid of each regime, so that a panel which departs from them can say so.
@@ -37,6 +37,22 @@ class Panel:
     slug: str
     rows: pd.DataFrame
     looks: dict[str, Look]
+
+    @property
+    def parts(self) -> list[str]:
+        """Everything a reader must know of it: its title, then N and labels where that lacks them."""
+        counts = [title_part(name, self.key[name]) for name in ("samples", "labels")]
+        return list(dict.fromkeys([*self.title.split(" · "), *counts]))
+
+    @property
+    def full_title(self) -> str:
+        """`parts` in one line."""
+        return " · ".join(self.parts)
+
+    @property
+    def features(self) -> str:
+        """The extractor in words."""
+        return feature_name(self.key["extractor"])
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -112,13 +128,6 @@ def title_part(name: str, value: str) -> str:
     if name in ("extractor_id", "reference_id"):
         return f"{name.removesuffix('_id')} {value[:8]}"
     return value
-
-
-def title_parts(panel: Panel) -> list[str]:
-    """Everything a reader must know of a panel: its title, then N and labels where that lacks them."""
-    parts = panel.title.split(" · ")
-    from_key = [title_part(name, panel.key[name]) for name in ("samples", "labels")]
-    return parts + [part for part in from_key if part not in parts]
 
 
 def split_titles(parts: list[list[str]]) -> tuple[str, list[str]]:

@@ -14,11 +14,8 @@ Point = dict[Any, Any]
 
 
 class Difference(NamedTuple):
-    """A mean FID less another one.
-
-    error: its standard error, from the spreads over seeds; nan where either has one seed. clear: whether it is
-    more than two such errors; None where that cannot be said.
-    """
+    """A mean FID less another one; its standard error, from the spreads over seeds (nan where either has one
+    seed); and whether it is clear, that is more than two such errors (None where that cannot be said)."""
 
     value: float
     error: float

@@ -93,7 +93,7 @@ def _read_row(path: Path) -> dict[str, Any]:
 
 
 def _one_per_key(rows: list[tuple[str, dict]], faults: list[RowFault]) -> dict[str, dict[str, Any]]:
-    """The rows by file: of copies the file named after its key wins, else the newest, else the last by name."""
+    """The rows by file; of copies the file named after its key, else the newest, else the last by name."""
 
     def rank(item: tuple[str, dict]) -> tuple[bool, str, str]:
         file, row = item

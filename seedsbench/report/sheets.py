@@ -12,7 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from seedsbench.report.pareto import Panel, title_parts
+from seedsbench.report.pareto import Panel
 from seedsbench.report.points import newest
 from seedsbench.report.rows import take
 from seedsbench.report.style import GREY, INK, Look
@@ -30,8 +30,8 @@ class Sheet:
     """What one sheet shows: a row for each (curve, budget), and how large an image is drawn."""
 
     panel: Panel
-    samples: Path
     cells: dict[tuple[str, str], dict]
+    strips: dict[str, Image.Image]
     curves: list[str]
     budgets: list[str]
     images: int
@@ -58,16 +58,17 @@ def _lay_out(panel: Panel, samples: Path) -> Sheet | None:
     cells: dict[tuple[str, str], dict] = {}
     for row in rows.to_dict("records"):
         cells.setdefault((str(row["curve"]), _budget(row)), row)
-    done = {place: row for place, row in cells.items() if row["status"] == "done"}
-    sizes = [size for row in done.values() if (size := _strip_size(samples / f"{row['run_key']}.png"))]
-    if not sizes:
+    done = {place: row["run_key"] for place, row in cells.items() if row["status"] == "done"}
+    strips = {key: strip for key in done.values() if (strip := _strip(samples / f"{key}.png"))}
+    if not strips:
         return None
     present = {curve for curve, _ in cells}
     curves = [curve for curve in panel.looks if curve in present]
     # A budget at which nothing finished has nothing to look at; table.md holds the reasons.
     budgets = sorted({budget for _, budget in done}, key=lambda text: float(text) if text != "-" else 0)
-    images, edge = min(n for n, _ in sizes), max(edge for _, edge in sizes)
-    return Sheet(panel, samples, cells, curves, budgets, min(images, _MOST), _shown_size(edge))
+    images = min(_MOST, *(strip.width // strip.height for strip in strips.values()))
+    edge = _shown_size(max(strip.height for strip in strips.values()))
+    return Sheet(panel, cells, strips, curves, budgets, images, edge)
 
 
 def _budget(row: dict) -> str:
@@ -75,14 +76,13 @@ def _budget(row: dict) -> str:
     return "-" if pd.isna(value) else f"{value:g}"
 
 
-def _strip_size(path: Path) -> tuple[int, int] | None:
-    """Number and edge of a strip's square images, or None where it cannot be read."""
+def _strip(path: Path) -> Image.Image | None:
+    """A strip of square images, or None where it cannot be read."""
     try:
-        with Image.open(path) as strip:
-            width, height = strip.size
+        with Image.open(path) as opened:
+            return opened.convert("RGB") if opened.width >= opened.height else None
     except (OSError, ValueError):
         return None
-    return (width // height, height) if width >= height else None
 
 
 def _shown_size(edge: int) -> int:
@@ -97,7 +97,7 @@ def _draw_sheet(sheet: Sheet) -> Image.Image:
     names = [_wrap(curve, 190, _BODY) for curve in sheet.curves]
     left = _MARGIN + max(_width(line, _BODY, True) for lines in names for line in lines) + 28
     line_h = cell_h + _CAPTION + _PAD
-    title = " · ".join(title_parts(sheet.panel))
+    title = sheet.panel.full_title
     seeds = [row["seed"] for row in sheet.cells.values() if not pd.isna(row["seed"])]
     subtitle = f"the same {sheet.images} latents in every cell" + (f" (seed {min(seeds)})" if seeds else "")
     width = left + len(sheet.budgets) * (cell_w + _PAD) - _PAD + _MARGIN
@@ -134,11 +134,11 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
         why = f"{row['status']}: {row['reason'] or 'no reason recorded'}"
     elif row is not None:
         pen.text((x, y + height + 5), _caption(row), GREY, _font(_SMALL))
-        images = _images(sheet.samples / f"{row['run_key']}.png", sheet)
-        for k, image in enumerate(images):
-            across, down = k % _PER_ROW, k // _PER_ROW
-            canvas.paste(image, (x + across * (sheet.edge + _GAP), y + down * (sheet.edge + _GAP)))
-        if images:
+        strip = sheet.strips.get(row["run_key"])
+        if strip is not None:
+            for k, image in enumerate(_images(strip, sheet)):
+                across, down = k % _PER_ROW, k // _PER_ROW
+                canvas.paste(image, (x + across * (sheet.edge + _GAP), y + down * (sheet.edge + _GAP)))
             return
         why = "samples not readable"
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BLANK, outline=_RULE)
@@ -152,13 +152,8 @@ def _caption(row: dict) -> str:
     return fid if pd.isna(row["nfe"]) else f"NFE {row['nfe']:.4g}   {fid}"
 
 
-def _images(path: Path, sheet: Sheet) -> list[Image.Image]:
-    """The first images of a strip at their shown size; none where it cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            strip = opened.convert("RGB")
-    except (OSError, ValueError):
-        return []
+def _images(strip: Image.Image, sheet: Sheet) -> list[Image.Image]:
+    """The first images of a strip at their shown size."""
     size = strip.height
     how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
     parts = [strip.crop((k * size, 0, (k + 1) * size, size)) for k in range(strip.width // size)]

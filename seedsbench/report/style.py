@@ -107,7 +107,8 @@ def looks_of(curves: pd.DataFrame) -> dict[str, Look]:
 def shade(colour: str, amount: float) -> str:
     """Mix a '#rrggbb' with white (amount > 0) or black (amount < 0)."""
     target = float(amount > 0)
-    return to_hex([c + (target - c) * abs(amount) for c in to_rgb(colour)])
+    red, green, blue = (c + (target - c) * abs(amount) for c in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def legible(colour: str, ground: str = "#ffffff") -> str:

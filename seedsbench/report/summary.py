@@ -11,15 +11,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from seedsbench.report.curves import MISSING
-from seedsbench.report.pareto import Panel, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.points import OTHER_SCORES
 from seedsbench.report.ranking import Point, ranking, winners
 from seedsbench.report.rows import take
-from seedsbench.report.style import feature_name
 
 ENOUGH_SAMPLES = 10_000  # from here on the bias of FID is small
-RANK = (
-    "The rank is by the geometric mean FID over the NFE that most curves cover: the area under straight lines "
+_RANK = (
+    "The rank is by geometric mean FID over the NFE that most curves cover: the area under straight lines "
     "between a curve's points on log axes."
 )
 _CLEAR = {True: "yes", False: "no", None: "one seed: cannot be said"}
@@ -40,7 +39,7 @@ class TitledTable(NamedTuple):
 def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     """The tables of the page, less those with nothing to say; where there are several panels each line names
     its own."""
-    common, titles = split_titles([title_parts(panel) for panel in shown])
+    common, titles = split_titles([panel.parts for panel in shown])
     several = any(titles)
 
     def joined(title: str, note: str, make: Callable[[pd.DataFrame], Lines]) -> TitledTable:
@@ -58,7 +57,7 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
     tables = [
         joined("Best solver at each budget", f"{common}. {spread}" if common else spread, best_at_each),
-        joined("Rank by area under the curve", RANK, rank_by_area),
+        joined("Rank by area under the curve", _RANK, rank_by_area),
         joined(
             "FID, solver by NFE budget",
             " ".join(["* is best at its budget, ! carries a warning.", spread, *biased]),
@@ -157,7 +156,7 @@ def bias(panel: Panel) -> str:
 def features_note(panel: Panel) -> str:
     """What the numbers of a panel are, in sentences."""
     notes = [
-        f"FID on {feature_name(panel.key['extractor'])}. ± is one standard deviation over seeds, lowest the "
+        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the "
         "smallest of them, floor what real images score against real ones; bold is best at its budget.",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),

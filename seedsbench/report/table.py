@@ -1,13 +1,12 @@
-"""The tables: every row as CSV, one line a point as Markdown, and a small matrix for the terminal."""
+"""The tables: every row as CSV, one line a point as Markdown, solver x NFE for LaTeX and for the terminal."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import Panel, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, unscored
-from seedsbench.report.style import feature_name
 from seedsbench.report.summary import (
     best_at_each,
     best_points,
@@ -23,9 +22,24 @@ from seedsbench.report.summary import (
 )
 
 _WORDS = (
-    "A cell is one solver at one NFE budget, of one model, regime and seed. NFE: evaluations of the network for "
-    "an image, measured; the budget is their limit."
+    "A cell is one solver at one NFE budget, of one model, regime and seed. NFE: evaluations of the network "
+    "for an image, measured; the budget is their limit."
 )
+_ESCAPES = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "·": r"$\cdot$"}
+)
+_LATEX_TABLE = r"""\begin{table}
+  \centering
+  \caption{%s}
+  \begin{tabular}{l%s}
+    \toprule
+    %s
+    \midrule
+    %s
+    \bottomrule
+  \end{tabular}
+\end{table}"""
 _HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
 
 
@@ -78,7 +92,7 @@ def _section(panel: Panel) -> list[str]:
     ]
     by_area = "Geometric mean FID over a range of NFE (area under the curve on log axes):"
     return [
-        *(f"## {' · '.join(title_parts(panel))}", "", features_note(panel), ""),
+        *(f"## {' · '.join(panel.parts)}", "", features_note(panel), ""),
         *(*markdown_table(_HEADER, lines), ""),
         *_titled("Best at each budget:", *best_at_each(found)),
         *_titled(by_area, *rank_by_area(found)),
@@ -126,10 +140,10 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
 
 def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     """Mean FID as a solver x NFE budget matrix a panel: * is best of its column, ! carries a warning."""
-    common, titles = split_titles([title_parts(panel) for panel in shown])
+    common, titles = split_titles([panel.parts for panel in shown])
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
-        name = feature_name(panel.key["extractor"])
+        name = panel.features
         blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_aligned(panel.points)]))
     n = int(df["warning"].notna().sum())
     return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
@@ -150,3 +164,48 @@ def _aligned(found: pd.DataFrame) -> list[str]:
         "  ".join(["", first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
         for first, *others in lines
     ]
+
+
+def write_latex(shown: list[Panel], path: Path) -> None:
+    """One table a panel; needs \\usepackage{booktabs}. The best mean of each budget is bold.
+
+    Where cells were repeated a second table holds the lowest of each cell's FIDs (EDM reports that of three).
+    """
+    blocks = ["% needs \\usepackage{booktabs}"]
+    for panel in shown:
+        blocks.append(_latex_table(panel, "fid"))
+        if (panel.points["n"] > 1).any():
+            blocks.append(_latex_table(panel, "fid_min"))
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+
+
+def latex_escaped(text: str) -> str:
+    """Text with LaTeX's own characters made harmless."""
+    return text.translate(_ESCAPES)
+
+
+def _latex_table(panel: Panel, score: str) -> str:
+    """score: fid (mean and spread) or fid_min (with the number of repeats in the caption)."""
+
+    def cell(point: Point, best: bool) -> str:
+        if pd.isna(point[score]):
+            return "--"
+        text = f"{point[score]:.3g}"
+        if score == "fid" and point["fid_std"] > 0:
+            text += f" \\pm {point['fid_std']:.1g}"
+        mark = "\\,!" if point["warnings"] else ""
+        return f"$\\mathbf{{{text}}}{mark}$" if best else f"${text}{mark}$"
+
+    found = panel.points.dropna(subset="nfe_budget")
+    budgets = sorted(found["nfe_budget"].unique())
+    lines = [
+        " & ".join([latex_escaped(curve), *cells]) + r" \\"
+        for curve, *cells in matrix(found, budgets, cell, score=score, absent="--")
+    ]
+    runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
+    told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
+    warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
+    title, features = latex_escaped(panel.full_title), latex_escaped(panel.features)
+    caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."
+    head = " & ".join(["NFE", *(f"{budget:.0f}" for budget in budgets)]) + r" \\"
+    return _LATEX_TABLE % (caption, "r" * len(budgets), head, "\n    ".join(lines))

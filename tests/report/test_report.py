@@ -559,7 +559,7 @@ def test_seeds_are_exact_however_large(tmp_path):
     rows = [make_row("heun", 10, seed=seed, repeat=None) for seed in seeds]
     rows.append(make_row("euler", 10, seed=2**60 + 1, repeat=None, status="failed", reason="killed"))
     report = build_report(write_study(tmp_path / "s", rows, sheets=False))
-    assert report.problems == ()
+    assert report.faults == ()
     assert panels(report.rows)[0].points.set_index("curve")["n"].to_dict() == {"heun": 5, "euler": 0}
     with open(tmp_path / "s" / "table.csv") as file:
         assert sorted(int(row["seed"]) for row in csv.DictReader(file)) == sorted([*seeds, 2**60 + 1])
@@ -579,7 +579,7 @@ def test_a_seed_that_is_none_is_a_problem_and_no_end(tmp_path, seed):
     rows[1]["seed"] = seed
     report = build_report(write_study(tmp_path / "s", rows, sheets=False))
     assert len(report.rows) == 2
-    (problem,) = report.problems
+    (problem,) = report.faults
     assert problem.why.startswith("seed is ")
     assert len(problem.why) < 120
 
@@ -591,4 +591,4 @@ def test_whole_numbers_no_float_holds_are_a_problem_and_no_end(tmp_path, name, v
 
     rows = [make_row("heun", 10), make_row("euler", 20, **{name: value})]
     report = build_report(write_study(tmp_path / "s", rows, sheets=False))
-    assert [problem.why.split(" is ")[0] for problem in report.problems] == [name]
+    assert [problem.why.split(" is ")[0] for problem in report.faults] == [name]

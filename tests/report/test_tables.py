@@ -140,7 +140,7 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
     (study / "rows" / "half.json").write_text('{"status": "do')
     report = build_report(study)
-    listed = {problem.file for problem in report.problems}
+    listed = {problem.file for problem in report.faults}
     assert "half.json" in listed
     assert {path.name for path in (study / "rows").glob("copy*")} <= listed
     table = report.table_md.read_text()
