@@ -7,7 +7,6 @@ study is what the studies differ in: it is said, and cells are matched across it
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +18,16 @@ from seedsbench.report.points import newest, points
 from seedsbench.report.ranking import Difference, Point, difference
 from seedsbench.report.rows import take
 
-_UNKNOWN = Difference(float("nan"), float("nan"), None)
-
 
 class Pair(NamedTuple):
     """One cell of either study or of both.
 
-    first, second: the cell's point (`points.points`) in each study, or None. change: second's mean FID less
-    the first's. keys: what its finished rows share.
+    title: of its panel, as far as it is not all panels'. first, second: the cell's point (`points.points`) in
+    each study, or None. change: second's mean FID less the first's. keys: what its finished rows share.
     """
 
     panel: Panel
+    title: str
     curve: str
     budget: float
     first: Point | None
@@ -38,20 +36,15 @@ class Pair(NamedTuple):
     keys: str
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two studies: their names, the panels of their rows together, their cells, and what must be said."""
+class Comparison(NamedTuple):
+    """Two studies: their names, the panels of their rows together, what all of these are of, their cells, and
+    what must be said."""
 
     names: tuple[str, str]
     panels: list[Panel]
+    common: str
     pairs: list[Pair]
     notes: list[str]
-
-    @property
-    def titles(self) -> tuple[str, dict[str, str]]:
-        """What all panels are of, and what each one (by its slug) is of beside that."""
-        common, own = split_titles([panel.parts for panel in self.panels])
-        return common, dict(zip((panel.slug for panel in self.panels), own, strict=True))
 
     @property
     def both(self) -> list[Pair]:
@@ -73,8 +66,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -
     """Match the cells of two tables of rows (`rows.read_rows`)."""
     joined = [rows.assign(**{COMPARED_STUDY: i}) for i, rows in enumerate((first, second))]
     shown = panels(pd.concat(joined, ignore_index=True))
-    pairs = [pair for panel in shown for pair in _pairs(panel)]
-    return Comparison(names, shown, pairs, [*_settings_apart(shown, names), *_alone(shown, names)])
+    common, titles = split_titles([panel.parts for panel in shown])
+    pairs = [pair for panel, title in zip(shown, titles, strict=True) for pair in _pairs(panel, title)]
+    return Comparison(names, shown, common, pairs, [*_settings_apart(shown, names), *_alone(shown, names)])
 
 
 def points_of(panel: Panel, study: int) -> pd.DataFrame:
@@ -86,7 +80,7 @@ def _rows_of(panel: Panel, study: int) -> pd.DataFrame:
     return take(panel.rows, panel.rows[COMPARED_STUDY] == study)
 
 
-def _pairs(panel: Panel) -> list[Pair]:
+def _pairs(panel: Panel, title: str) -> list[Pair]:
     found: dict[tuple[str, float], list[Point | None]] = defaultdict(lambda: [None, None])
     for study in (0, 1):
         for point in points_of(panel, study).to_dict("records"):
@@ -94,13 +88,18 @@ def _pairs(panel: Panel) -> list[Pair]:
             budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
             found[point["curve"], float(budget)][study] = point
     fids = [_fids_by_key(_rows_of(panel, study)) for study in (0, 1)]
-    pairs = []
-    for cell, (one, two) in found.items():
-        change, keys = _UNKNOWN, ""
-        if one and two:
-            change, keys = difference(one, two), _keys_told(*(theirs.get(cell, {}) for theirs in fids))
-        pairs.append(Pair(panel, *cell, one, two, change, keys))
-    return pairs
+    return [
+        Pair(
+            panel,
+            title,
+            *cell,
+            one,
+            two,
+            difference(one, two),
+            _keys_told(*(theirs[cell] for theirs in fids)),
+        )
+        for cell, (one, two) in found.items()
+    ]
 
 
 def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seedsbench.report.compare import Comparison, Pair, points_of
+from seedsbench.report.compare import Comparison, points_of
 from seedsbench.report.figures import LEFT, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
@@ -71,56 +71,53 @@ def _title(found: Comparison) -> str:
 
 
 def _notes(found: Comparison) -> list[str]:
-    common = found.titles[0]
-    return [
-        *([f"All of {common}."] if common else []),
-        *found.notes,
-        *dict.fromkeys(note for panel in found.panels if (note := bias(panel))),
-    ]
-
-
-def _where(found: Comparison, pair: Pair) -> list[str]:
-    titles = [found.titles[1][pair.panel.slug]] if len(found.panels) > 1 else []
-    return [*titles, pair.curve, number(pair.budget, ".4g")]
-
-
-def _heads(found: Comparison) -> list[str]:
-    return [*(["panel"] if len(found.panels) > 1 else []), "solver", "NFE budget"]
+    common = [f"All of {found.common}."] if found.common else []
+    return [*common, *found.notes, *dict.fromkeys(filter(None, map(bias, found.panels)))]
 
 
 def _both(found: Comparison) -> TitledTable:
     first, second = found.names
-    scores = (
-        f"FID {first}",
-        f"FID {second}",
-        "difference",
-        "in %",
-        "its error",
-        "beyond 2 errors",
-        "run keys",
-    )
+    header = ["panel", "solver", "NFE budget", f"FID {first}", f"FID {second}", "difference", "in %"]
     lines = []
-    for pair in found.both:
-        value, error, clear = pair.change
-        base = pair.first["fid"] if pair.first else 0
-        share = number(100 * value / base if base else float("nan"), "+.1f")
-        line = [*_where(found, pair), _score(pair.first), _score(pair.second), number(value, "+.2g"), share]
-        lines.append([*line, number(error, ".1g"), _CLEAR[clear], pair.keys])
+    for pair in found.pairs:
+        if pair.first and pair.second:
+            value, error, clear = pair.change
+            base = pair.first["fid"] or float("nan")
+            scores = [_score(pair.first), _score(pair.second), number(value, "+.2g")]
+            line = [
+                pair.title,
+                pair.curve,
+                number(pair.budget, ".4g"),
+                *scores,
+                number(100 * value / base, "+.1f"),
+            ]
+            lines.append([*line, number(error, ".1g"), _CLEAR[clear], pair.keys])
     note = (
         f"Difference: {second} less {first}; its error is that of two independent means, from the spreads "
         "over seeds (±), and unknown for one seed. Rows with one run key are one experiment, and ought to "
         "have one FID."
     )
-    return TitledTable("Cells in both", [*_heads(found), *scores], lines, note)
+    return _table(found, "Cells in both", [*header, "its error", "beyond 2 errors", "run keys"], lines, note)
 
 
 def _alone(found: Comparison) -> TitledTable:
-    lines = []
-    for pair in found.pairs:
-        if pair.first is None or pair.second is None:
-            name, point = (found.names[0], pair.first) if pair.first else (found.names[1], pair.second)
-            lines.append([name, *_where(found, pair), _score(point)])
-    return TitledTable("Cells in one only", ["study", *_heads(found), "FID"], lines)
+    lines = [
+        [pair.title, name, pair.curve, number(pair.budget, ".4g"), _score(point)]
+        for pair in found.pairs
+        for name, point, other in zip(
+            found.names, (pair.first, pair.second), (pair.second, pair.first), strict=True
+        )
+        if point and not other
+    ]
+    return _table(found, "Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
+
+
+def _table(
+    found: Comparison, title: str, header: list[str], lines: list[list[str]], note: str = ""
+) -> TitledTable:
+    """A table, less its first column (the panel) where there is one panel."""
+    start = int(len(found.panels) == 1)
+    return TitledTable(title, header[start:], [line[start:] for line in lines], note)
 
 
 def _unread(faults: list[RowFault]) -> TitledTable:

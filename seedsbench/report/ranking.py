@@ -22,8 +22,10 @@ class Difference(NamedTuple):
     clear: bool | None
 
 
-def difference(first: Point, second: Point) -> Difference:
-    """The second point's mean FID less the first's."""
+def difference(first: Point | None, second: Point | None) -> Difference:
+    """The second point's mean FID less the first's; all unknown where either is none."""
+    if not (first and second):
+        return Difference(math.nan, math.nan, None)
     value = second["fid"] - first["fid"]
     error = math.sqrt(sum(point["fid_std"] ** 2 / max(point["n"], 1) for point in (first, second)))
     return Difference(value, error, None if math.isnan(value + error) else bool(abs(value) > 2 * error))
