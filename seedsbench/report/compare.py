@@ -88,18 +88,11 @@ def _pairs(panel: Panel, title: str) -> list[Pair]:
             budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
             found[point["curve"], float(budget)][study] = point
     fids = [_fids_by_key(_rows_of(panel, study)) for study in (0, 1)]
-    return [
-        Pair(
-            panel,
-            title,
-            *cell,
-            one,
-            two,
-            difference(one, two),
-            _keys_told(*(theirs[cell] for theirs in fids)),
-        )
-        for cell, (one, two) in found.items()
-    ]
+    pairs = []
+    for cell, (one, two) in found.items():
+        keys = _keys_told(fids[0][cell], fids[1][cell]) if one and two else ""
+        pairs.append(Pair(panel, title, *cell, one, two, difference(one, two), keys))
+    return pairs
 
 
 def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:

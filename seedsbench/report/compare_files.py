@@ -78,20 +78,14 @@ def _notes(found: Comparison) -> list[str]:
 def _both(found: Comparison) -> TitledTable:
     first, second = found.names
     header = ["panel", "solver", "NFE budget", f"FID {first}", f"FID {second}", "difference", "in %"]
-    lines = []
-    for pair in found.pairs:
-        if pair.first and pair.second:
-            value, error, clear = pair.change
-            base = pair.first["fid"] or float("nan")
-            scores = [_score(pair.first), _score(pair.second), number(value, "+.2g")]
-            line = [
-                pair.title,
-                pair.curve,
-                number(pair.budget, ".4g"),
-                *scores,
-                number(100 * value / base, "+.1f"),
-            ]
-            lines.append([*line, number(error, ".1g"), _CLEAR[clear], pair.keys])
+    lines = [
+        [
+            *(pair.title, pair.curve, number(pair.budget, ".4g"), _score(pair.first), _score(pair.second)),
+            *(number(pair.change.value, "+.2g"), _percent(pair), number(pair.change.error, ".1g")),
+            *(_CLEAR[pair.change.clear], pair.keys),
+        ]
+        for pair in found.both
+    ]
     note = (
         f"Difference: {second} less {first}; its error is that of two independent means, from the spreads "
         "over seeds (±), and unknown for one seed. Rows with one run key are one experiment, and ought to "
@@ -100,14 +94,17 @@ def _both(found: Comparison) -> TitledTable:
     return _table(found, "Cells in both", [*header, "its error", "beyond 2 errors", "run keys"], lines, note)
 
 
+def _percent(pair: Pair) -> str:
+    base = pair.first["fid"] if pair.first else 0
+    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
+
+
 def _alone(found: Comparison) -> TitledTable:
     lines = [
         [pair.title, name, pair.curve, number(pair.budget, ".4g"), _score(point)]
         for pair in found.pairs
-        for name, point, other in zip(
-            found.names, (pair.first, pair.second), (pair.second, pair.first), strict=True
-        )
-        if point and not other
+        for name, point in zip(found.names, (pair.first, pair.second), strict=True)
+        if point and not (pair.first and pair.second)
     ]
     return _table(found, "Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
 
