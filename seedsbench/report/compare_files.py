@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seedsbench.report.compare import Comparison, points_of
+from seedsbench.report.compare import Comparison, Pair, points_of
 from seedsbench.report.figures import LEFT, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
