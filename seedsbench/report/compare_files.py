@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seedsbench.report.compare import Comparison, Pair, points_of
-from seedsbench.report.figures import LEFT, NOTE_PT, Curves, panels_figure, prepare, save
+from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
 from seedsbench.report.pareto import PANEL, Panel
@@ -28,7 +28,7 @@ _CLEAR = {True: "yes", False: "no", None: "cannot be said"}
 def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) -> list[Path]:
     """Write all files into `folder`, the page first. The same rows give the same bytes.
 
-    faults: files of either study that could not be read, or hold what another row does.
+    faults: files of either study that could not be read, or repeat another row.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = _write_figure(found, folder)
@@ -177,7 +177,7 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
         ],
         list(found.names),
         loc="lower left",
-        bbox_to_anchor=(LEFT / width, 0.24 / height),
+        bbox_to_anchor=(LEFT_MARGIN / width, 0.24 / height),
         ncols=2,
         frameon=False,
         fontsize=8,
@@ -187,7 +187,7 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
     )
     notes = f"Bars: ±1 s.d. over seeds.  {outcome_sentence(found)}"
     notes = notes if len(notes) < 110 else f"Bars: ±1 s.d. over seeds.  {len(found.both)} cells in both."
-    figure.text(LEFT / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
+    figure.text(LEFT_MARGIN / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 

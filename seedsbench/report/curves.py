@@ -41,7 +41,7 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
         told += [_setting(str(n), v) for n, v in zip(settings, values, strict=True) if v != NONE]
         label = " ".join([solver, *told])
         identity = (text, *values)
-        # Values that print alike, or null against one that is left out: two curves must never become one.
+        # Two settings may print alike (0.123451 and 0.123452, null and left out): a hash tells them apart.
         if owner.setdefault(label, identity) != identity:
             label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:4]
         labels.append(label)
@@ -49,7 +49,7 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
 
 
 def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """SETTINGS as text, what finished rows leave unsaid being its default; OPTIONS ('grid.rho') as JSON."""
+    """SETTINGS as text, with the default where a finished row names none; OPTIONS ('grid.rho') as JSON."""
     settings = pd.DataFrame({name: as_text(rows, name) for name in SETTINGS}, index=rows.index)
     for name, value in _DEFAULTS.items():
         settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value

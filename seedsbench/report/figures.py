@@ -1,7 +1,7 @@
 """The figures of a study: FID against measured NFE and against seconds, IS against NFE.
 
-Panels are laid out in inches rather than by a layout engine: the labels at the line ends need a gutter
-as wide as the longest of them, and their places are solved for before anything is drawn.
+Panels are laid out in inches: the names at the line ends need a gutter as wide as the longest of them, and
+their places are solved for before anything is drawn.
 """
 
 import io
@@ -24,9 +24,9 @@ from seedsbench.report.published import matching
 from seedsbench.report.rows import status_counts, take
 from seedsbench.report.style import GREY, INK, PALE, RC, log_ticks, padded, plain_number, spread, text_inches
 
-PANEL_WIDTH, PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
-LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
-HEAD, FOOT = 0.36, 0.26  # the figure's title and notes, inches
+_PANEL_WIDTH, _PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
+LEFT_MARGIN, _RIGHT, _TOP, _BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
+_HEAD, _FOOT = 0.36, 0.26  # the figure's title and notes, inches
 # Dates and versions would make two runs differ.
 _METADATA = {
     "png": {"Software": None},
@@ -35,9 +35,9 @@ _METADATA = {
 }
 
 
-LABEL_PT, NOTE_PT = 8.0, 7.0
-LABEL_GAP = (LABEL_PT + 2.5) / 72  # from one label to the next, inches
-MOST_LABELS = 60
+_LABEL_PT, NOTE_PT = 8.0, 7.0
+_LABEL_GAP = (_LABEL_PT + 2.5) / 72  # from one label to the next, inches
+_MOST_LABELS = 60
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def labelled(curves: Curves) -> list[str]:
     best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable").drop_duplicates(
         "curve"
     )
-    return list(best["curve"])[:MOST_LABELS]
+    return list(best["curve"])[:_MOST_LABELS]
 
 
 @mpl.rc_context(RC)
@@ -142,12 +142,12 @@ def draw_figure(
         return _empty_figure(df) if plot is PARETO else None
     figure = panels_figure(drawn, overlay=overlay)
     notes = "  ".join(_notes(df, drawn, overlay=overlay))
-    place = LEFT / figure.get_figwidth(), 0.10 / figure.get_figheight()
+    place = LEFT_MARGIN / figure.get_figwidth(), 0.10 / figure.get_figheight()
     figure.text(*place, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 
-def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = FOOT) -> Figure:
+def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _FOOT) -> Figure:
     """Panels side by side under a title; `foot` inches beneath them are left for notes."""
     plot = drawn[0].plot
     common, titles = split_titles([curves.panel.parts for curves in drawn])
@@ -157,7 +157,7 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = F
         set_axes(ax, x_limits, y_limits)
         ax.set_xlabel(_X_LABELS[plot.x])
         ax.set_ylabel(f"{plot.y_name}, {curves.panel.features}")
-        ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
+        ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
         if plot.is_fid and curves.panel.floor is not None:
             draw_floor(ax, curves.panel.floor)
         if overlay:
@@ -172,22 +172,22 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
     columns = 1 if len(drawn) == 1 else 2 if len(drawn) <= 4 else 3
     rows = math.ceil(len(drawn) / columns)
     longest = [
-        max(text_inches(text, LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
+        max(text_inches(text, _LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
         for c in range(columns)
     ]
-    widths = [LEFT + PANEL_WIDTH + 0.24 + gutter + RIGHT for gutter in longest]
+    widths = [LEFT_MARGIN + _PANEL_WIDTH + 0.24 + gutter + _RIGHT for gutter in longest]
     most = max(len(labelled(curves)) for curves in drawn)
-    height = max(PANEL_HEIGHT, most * LABEL_GAP)
-    cell = (TOP if headed else 0.06) + height + BOTTOM
-    w, h = sum(widths), rows * cell + HEAD + foot
+    height = max(_PANEL_HEIGHT, most * _LABEL_GAP)
+    cell = (_TOP if headed else 0.06) + height + _BOTTOM
+    w, h = sum(widths), rows * cell + _HEAD + foot
     figure = Figure(figsize=(w, h))
     FigureCanvasAgg(figure)
-    figure.text(LEFT / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
+    figure.text(LEFT_MARGIN / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
     axes = []
     for i in range(len(drawn)):
-        x = sum(widths[: i % columns]) + LEFT
-        y = h - HEAD - (i // columns + 1) * cell + BOTTOM
-        axes.append(figure.add_axes((x / w, y / h, PANEL_WIDTH / w, height / h)))
+        x = sum(widths[: i % columns]) + LEFT_MARGIN
+        y = h - _HEAD - (i // columns + 1) * cell + _BOTTOM
+        axes.append(figure.add_axes((x / w, y / h, _PANEL_WIDTH / w, height / h)))
     return figure, axes
 
 
@@ -253,8 +253,8 @@ def set_axes(ax: Axes, x_limits: tuple[float, float], y_limits: tuple[float, flo
     ax.grid(True, which="major", color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.tick_params(length=3, width=0.7, labelsize=8)
-    # Places of their own, not to be searched for among the tick labels.
-    ax.yaxis.set_label_coords(-0.45 / PANEL_WIDTH, 0.5)
+    # A fixed place: matplotlib would measure every tick label to find one.
+    ax.yaxis.set_label_coords(-0.45 / _PANEL_WIDTH, 0.5)
 
 
 def draw_floor(ax: Axes, level: float) -> None:
@@ -307,7 +307,7 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
                 zorder=4.1 if filled else 4,
             )
     for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
-        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=LABEL_PT, ha="center")
+        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=_LABEL_PT, ha="center")
 
 
 def draw_published(ax: Axes, found: pd.DataFrame) -> None:
@@ -322,10 +322,10 @@ def draw_labels(ax: Axes, curves: Curves) -> None:
     )
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(ends[["x", "y"]].to_numpy(float))).T
     inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
-    for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, LABEL_GAP / inches, 0.0, 1.0), strict=True):
+    for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, _LABEL_GAP / inches, 0.0, 1.0), strict=True):
         look = curves.panel.looks[str(curve)]
         ax.plot(
-            [x0, 1, 1 + 0.17 / PANEL_WIDTH],
+            [x0, 1, 1 + 0.17 / _PANEL_WIDTH],
             [y0, y0, y1],
             transform=ax.transAxes,
             clip_on=False,
@@ -335,9 +335,9 @@ def draw_labels(ax: Axes, curves: Curves) -> None:
             zorder=2,
         )
         ax.text(
-            *(1 + 0.21 / PANEL_WIDTH, y1, str(curve)),
+            *(1 + 0.21 / _PANEL_WIDTH, y1, str(curve)),
             transform=ax.transAxes,
-            fontsize=LABEL_PT,
+            fontsize=_LABEL_PT,
             color=look.text,
             va="center_baseline",
             gid="curve-label",

@@ -27,7 +27,7 @@ from seedsbench.report.html_data import (
     strip_uris,
 )
 from seedsbench.report.pareto import Panel
-from seedsbench.report.rows import RowFault, status_counts, take, unscored
+from seedsbench.report.rows import RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import TitledTable
 
 _SCRIPTS = ("page.js", "plot.js", "cells.js")
@@ -89,7 +89,7 @@ def text(value: object) -> str:
 
 
 def policy_hash(content: str) -> str:
-    """What a content security policy knows an inline script or style by."""
+    """The hash by which a content security policy admits an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
@@ -114,7 +114,7 @@ def table_html(table: TitledTable) -> str:
 
 def _trouble(df: pd.DataFrame, faults: Sequence[RowFault]) -> str:
     """Failed and skipped cells by reason, finished cells without a usable FID, and unreadable files."""
-    without = unscored(df).assign(reason="no positive FID")
+    without = without_fid(df).assign(reason="no positive FID")
     groups = [
         ("Failed", take(df, df["status"] == "failed"), "reason"),
         ("Skipped", take(df, df["status"] == "skipped"), "reason"),

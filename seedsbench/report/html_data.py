@@ -21,7 +21,7 @@ from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.style import Look, legible
 
 _DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
-# Of a panel's points, in the order in which report.js reads them.
+# Of a panel's points, in the order in which assets/plot.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
     *("done", "skipped", "failed", "fid_min", "warnings", "doubted"),

@@ -1,4 +1,4 @@
-"""Build a study's report from its rows: tables, the Pareto figure, sample sheets. Imports no torch."""
+"""Build a study's report from its rows: tables, figures, sample sheets, one page. Imports no torch."""
 
 import argparse
 import sys
@@ -22,10 +22,10 @@ _HELP = """\
 Rebuild the report of a study from its rows. Needs no torch, GPU or weights: a study folder copied to a
 laptop is enough. Every sweep does this at its end; run it again after deleting or copying rows.
 
-reads   <study>/rows/*.json           one finished, skipped or failed cell each
+reads   <study>/rows/*.json           a cell each (one solver, NFE budget, seed): done, skipped or failed
         <study>/samples/*.png         strips of the first images (optional)
 writes  <study>/report.html           all of it on one page that needs no network
-        <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks)
+        <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks by FID)
         <study>/table.tex             solver x NFE for a paper (booktabs)
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE

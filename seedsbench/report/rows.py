@@ -73,7 +73,7 @@ def status_counts(df: pd.DataFrame) -> dict[str, int]:
     return {status: int((df["status"] == status).sum()) for status in STATUSES}
 
 
-def unscored(df: pd.DataFrame) -> pd.DataFrame:
+def without_fid(df: pd.DataFrame) -> pd.DataFrame:
     """Finished cells without a usable FID: said in tables, since figures leave them out."""
     return take(df, (df["status"] == "done") & ~(df["fid"] > 0))
 

@@ -46,7 +46,7 @@ class Family(NamedTuple):
 
 
 # By what solvers declare as their `family` (`solver_family` in a row), in the order of tables and legends.
-FAMILIES = {
+SOLVER_FAMILIES = {
     "seeds": Family("SEEDS", "#d55e00", "o"),
     "etd": Family("Exponential Runge-Kutta (ODE)", "#c99700", "D"),
     "edm": Family("EDM", "#0072b2", "s"),
@@ -79,12 +79,12 @@ def family_of(name: str | None) -> Family:
     >>> family_of("seeds").title, family_of("mine").title
     ('SEEDS', 'Others')
     """
-    return FAMILIES.get(name or "other", FAMILIES["other"])
+    return SOLVER_FAMILIES.get(name or "other", SOLVER_FAMILIES["other"])
 
 
 def solver_rank(solver: str, family: str | None, order: float) -> tuple[int, float, str]:
     """Sort key of tables and legends: family, highest order first, name."""
-    return (list(FAMILIES.values()).index(family_of(family)), -order, solver)
+    return (list(SOLVER_FAMILIES.values()).index(family_of(family)), -order, solver)
 
 
 def looks_of(curves: pd.DataFrame) -> dict[str, Look]:

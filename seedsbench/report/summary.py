@@ -16,7 +16,7 @@ from seedsbench.report.points import OTHER_SCORES
 from seedsbench.report.ranking import Point, ranking, winners
 from seedsbench.report.rows import take
 
-ENOUGH_SAMPLES = 10_000  # from here on the bias of FID is small
+ENOUGH_SAMPLES = 10_000  # from here on an FID needs no warning
 _RANK = (
     "The rank is by geometric mean FID over the NFE that most curves cover: the area under straight lines "
     "between a curve's points on log axes."
@@ -37,8 +37,7 @@ class TitledTable(NamedTuple):
 
 
 def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
-    """The tables of the page, less those with nothing to say; where there are several panels each line names
-    its own."""
+    """The tables of the page that have a line; of several panels each line names its own."""
     common, titles = split_titles([panel.parts for panel in shown])
     several = any(titles)
 
@@ -141,7 +140,7 @@ def other_scores(found: pd.DataFrame) -> Lines:
 
 
 def bias(panel: Panel) -> str:
-    """What must be said of an FID at few samples; of a standard extractor's readers know it at 50,000."""
+    """A warning that few samples bias the FID; with the papers' number for the extractors that papers use."""
     samples = panel.key["samples"]
     if samples == MISSING or float(samples) >= ENOUGH_SAMPLES:
         return ""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.ranking import Point
-from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, unscored
+from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
     best_at_each,
     best_points,
@@ -59,7 +59,7 @@ def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault],
         lines += _listed(shown, "reason", df["status"] == status, status.capitalize())
     without = [
         [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
-        for r in unscored(df).to_dict("records")
+        for r in without_fid(df).to_dict("records")
     ]
     title = "Finished without a positive FID (in no figure)"
     lines += _titled(f"## {title}", ["solver", "NFE budget", "FID", "run_key"], without)

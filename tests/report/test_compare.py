@@ -10,7 +10,7 @@ from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import _curves, _figure
 from seedsbench.report.main import compare_studies, main
 from seedsbench.report.rows import read_rows
-from seedsbench.report.style import FAMILIES
+from seedsbench.report.style import SOLVER_FAMILIES
 from tests.support.studies import frame, make_row, repeated, write_study
 
 NAMES = ("before", "after")
@@ -131,7 +131,7 @@ def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path)
 def test_the_figure_tells_the_studies_apart_and_keeps_each_solvers_look(tmp_path):
     found = compare(*(read_rows(study)[0] for study in studies(tmp_path)), NAMES)
     drawn = [_curves(panel) for panel in found.panels]
-    assert drawn[0].panel.looks["heun"].family is FAMILIES["edm"]
+    assert drawn[0].panel.looks["heun"].family is SOLVER_FAMILIES["edm"]
     points = drawn[0].points
     assert set(points.loc[points["filled"], "strand"]).isdisjoint(points.loc[~points["filled"], "strand"])
     figure = _figure(found, drawn)

@@ -9,7 +9,7 @@ from seedsbench.report.figures import draw_figure, write_figures
 from seedsbench.report.pareto import panels
 from seedsbench.report.published import matching, published
 from seedsbench.report.sheets import write_sheets
-from seedsbench.report.style import FAMILIES, contrast, log_ticks, looks_of, spread
+from seedsbench.report.style import SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
 from tests.support.studies import frame, make_row, panels_of, usual_rows, write_study
 
 
@@ -21,22 +21,22 @@ def looks(*curves):
 def test_a_familys_curves_share_a_marker_and_are_told_apart():
     curves = [
         (f"{family}{order}{letter}", family, order)
-        for family in FAMILIES
+        for family in SOLVER_FAMILIES
         for order in (1, 2, 3, 4)
         for letter in "ab"
     ]
     found = looks(*curves)
     assert len({(look.family.marker, look.colour, str(look.line)) for look in found.values()}) == len(curves)
     assert all(contrast(look.text) >= 4.5 for look in found.values())
-    assert all(found[name].family is FAMILIES[family] for name, family, _ in curves)
-    assert len({family.marker for family in FAMILIES.values()}) == len(FAMILIES)
+    assert all(found[name].family is SOLVER_FAMILIES[family] for name, family, _ in curves)
+    assert len({family.marker for family in SOLVER_FAMILIES.values()}) == len(SOLVER_FAMILIES)
 
 
 def test_a_solvers_colour_depends_on_nothing_else_in_the_figure():
     mine = ("mine", "unheard of", 2)
     alone, among = looks(mine), looks(("heun", "edm", 2), ("other", None, 2), mine)
     assert alone["mine"].colour == among["mine"].colour
-    assert alone["mine"].family is FAMILIES["other"]
+    assert alone["mine"].family is SOLVER_FAMILIES["other"]
     assert alone["mine"].line == "-" != among["mine"].line
 
 
