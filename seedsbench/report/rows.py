@@ -92,34 +92,41 @@ def _read_row(path: Path) -> dict[str, Any]:
     return row | {"run_key": str(row.get("run_key") or path.stem)}
 
 
-def _one_per_key(rows: list[tuple[str, dict]], faults: list[RowFault]) -> dict[str, dict[str, Any]]:
-    """The rows by file; of copies the file named after its key, else the newest, else the last by name."""
+def _one_per_key(rows: list[tuple[str, dict]], faults: list[RowFault]) -> list[tuple[str, dict]]:
+    """Of copies the row in the file named after its key, else the newest, else the last by name."""
 
     def rank(item: tuple[str, dict]) -> tuple[bool, str, str]:
         file, row = item
         return file == f"{row['run_key']}.json", str(row.get("time_utc") or ""), file
 
-    winners: dict[str, str] = {}
+    best: dict[str, tuple[str, dict]] = {}
     for file, row in sorted(rows, key=rank):
-        if beaten := winners.get(row["run_key"]):
-            faults.append(RowFault(beaten, f"repeats run_key {row['run_key']} of {file}; left out"))
-        winners[row["run_key"]] = file
-    files = set(winners.values())
-    return {file: row for file, row in rows if file in files}
+        key = row["run_key"]
+        if key in best:
+            faults.append(RowFault(best[key][0], f"repeats run_key {key} of {file}; left out"))
+        best[key] = (file, row)
+    return list(best.values())
 
 
-def _frame(rows: dict[str, dict[str, Any]], faults: list[RowFault]) -> pd.DataFrame:
+def _frame(rows: list[tuple[str, dict]], faults: list[RowFault]) -> pd.DataFrame:
     """A sorted table with the known columns first, whatever the rows held."""
-    names: set[str] = set().union(*rows.values())
-    columns = {}
-    for name in [*_COLUMNS, *sorted(names - set(_COLUMNS))]:
-        values = [_value(name, row.get(name), file, faults) for file, row in rows.items()]
-        dtype = "UInt64" if name == "seed" else "float64" if name in _NUMBERS else "object"
-        columns[_text(name)] = pd.Series(values, dtype=dtype)
-    frame = pd.DataFrame(columns)
+    others: set[str] = set().union(*(row for _, row in rows)) - set(_COLUMNS)
+    names = [*_COLUMNS, *sorted(others)]
+    lines = [[_value(name, row.get(name), file, faults) for name in names] for file, row in rows]
+    columns = zip(*lines, strict=True) if lines else [()] * len(names)
+    frame = pd.DataFrame(
+        {
+            _text(name): pd.Series(column, dtype=_dtype(name))
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
     for name in ("model", "regime", "solver", "solver_params"):
         frame[name] = frame[name].fillna("{}" if name == "solver_params" else "unnamed")
     return frame.sort_values(_SORTED_BY, kind="stable", ignore_index=True)
+
+
+def _dtype(name: str) -> str:
+    return "UInt64" if name == "seed" else "float64" if name in _NUMBERS else "object"
 
 
 def _value(name: str, value: Any, file: str, faults: list[RowFault]) -> Any:

@@ -158,13 +158,6 @@ def test_no_row_can_inject_markup(evil):
     assert EVIL in json.dumps(page.data, ensure_ascii=False).replace('\\"', '"')
 
 
-def test_the_same_rows_give_the_same_bytes(usual):
-    before = usual.read_bytes()
-    usual.unlink()
-    figures = [usual.parent / "figures" / name for name in ("pareto.svg", "pareto.pdf")]
-    assert build(usual.parent, figures).read_bytes() == before
-
-
 def test_every_report_has_its_page(tmp_path):
     report = build_report(write_study(tmp_path / "s", [make_row("heun", 20), *evil_rows()]))
     page = Page(report.html.read_text())
