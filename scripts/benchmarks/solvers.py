@@ -34,7 +34,7 @@ from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
-from seedsbench.report.style import family_of, solver_rank
+from seedsbench.report.style import solver_rank
 from seedsbench.report.table import markdown_table
 
 SHAPE = (64, 3, 32, 32)
@@ -98,15 +98,15 @@ def half(values: list[float]) -> str:
 
 def table(found: Found) -> list[str]:
     """Markdown lines, by family."""
-    families = {name: seedsbench.solver(name).family for name in found}
+    solvers = {name: seedsbench.solver(name) for name in found}
     lines = []
-    for name in sorted(found, key=lambda n: solver_rank(n, families[n])):
-        solver = seedsbench.solver(name)
+    for name in sorted(found, key=lambda n: solver_rank(n, solvers[n].family, solvers[n].order)):
+        solver = solvers[name]
         ratios, own = (list(column) for column in zip(*found[name], strict=True))
         ratio = statistics.median(ratios)
         nfe = (solver.nfe(200) - solver.nfe(100)) / 100
         numbers = [f"{ratio:.2f}", half(ratios), f"{ratio / nfe:.2f}", f"{statistics.median(own):.2f}"]
-        lines.append([name, family_of(name, families[name]), f"{nfe:g}", *numbers])
+        lines.append([name, solver.family, f"{nfe:g}", *numbers])
     header = ["solver", "family", "NFE/step", "step/euler", "middle half", "per NFE", "ms"]
     return markdown_table(header, lines)
 

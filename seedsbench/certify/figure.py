@@ -12,18 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seedsbench.certify.table import curve
-from seedsbench.report.draw import set_axes
-from seedsbench.report.figures import save
-from seedsbench.report.style import (
-    FAMILY_NAMES,
-    GREY,
-    INK,
-    RC,
-    family_of,
-    look,
-    spread,
-    text_inches,
-)
+from seedsbench.report.figures import save, set_axes
+from seedsbench.report.style import GREY, INK, RC, Look, family_of, looks_of, spread, text_inches
 
 LABEL_PT = 7.5
 WIDTH, HEIGHT = 2.5, 2.3  # of one panel's axes, inches
@@ -45,30 +35,30 @@ def error_figure(df: pd.DataFrame, floor: float) -> Figure:
     families: dict[str, list[str]] = {}
     for row in rows:
         if row["solver"] in curves and " " not in row["solver"]:
-            families.setdefault(family_of(row["solver"], row["family"]), []).append(row["solver"])
-    named = {row["solver"]: row["family"] for row in rows}
+            families.setdefault(family_of(row["family"]).title, []).append(row["solver"])
+    looks = looks_of(df.set_index("solver").rename(columns={"family": "solver_family"}))
     figure, axes = _panels(families)
     everything = np.concatenate(list(curves.values()), axis=1)
     # What starts above the frame comes into it from there: a few solvers need no scale of their own.
     limits = [_padded(everything[0]), _padded(np.append(everything[1].clip(max=HIGHEST), floor))]
     for ax, (family, members) in zip(axes, families.items(), strict=True):
         set_axes(ax, *limits)
-        ax.set_title(FAMILY_NAMES[family], loc="left", fontsize=9, pad=6)
+        ax.set_title(family, loc="left", fontsize=9, pad=6)
         ax.axhline(floor, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         for name in set(curves) - set(members):
             ax.plot(*curves[name], color="#dddddd", linewidth=0.6, zorder=0.8)
         for name in members:
-            style = look(name, named[name])
+            style = looks[name]
             ax.plot(
                 *curves[name],
                 color=style.colour,
                 linestyle=style.line,
-                marker=style.marker,
+                marker=style.family.marker,
                 markersize=3.5,
                 linewidth=1.2,
                 zorder=3,
             )
-        _label(ax, members, curves, named)
+        _label(ax, members, curves, looks)
     return figure
 
 
@@ -104,14 +94,14 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     return float(np.exp(low - room)), float(np.exp(high + room))
 
 
-def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], named: dict[str, str]) -> None:
+def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: dict[str, Look]) -> None:
     """Names beside the line ends, moved apart, tied to their curves."""
     (x_low, x_high), (y_low, y_high) = np.log(ax.get_xlim()), np.log(ax.get_ylim())
     x = np.array([(np.log(curves[name][0, -1]) - x_low) / (x_high - x_low) for name in members])
     y = np.array([(np.log(curves[name][1, -1]) - y_low) / (y_high - y_low) for name in members])
     gap = min((LABEL_PT + 1.5) / 72 / HEIGHT, 1 / max(len(members) - 1, 1))
     for name, x0, y0, y1 in zip(members, x, y, spread(y, gap, 0.0, 1.0), strict=True):
-        style = look(name, named[name])
+        style = looks[name]
         tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
         tie.set(color=style.colour, alpha=0.55, linewidth=0.6)
         ax.add_artist(tie)

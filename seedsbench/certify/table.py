@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from seedsbench.certify.row import BUDGETS, TABLE_BUDGETS
-from seedsbench.report.style import family_of, solver_rank
+from seedsbench.report.style import solver_rank
 from seedsbench.report.table import markdown_table
 
 INTRODUCTION = """\
@@ -36,7 +36,7 @@ Bold: best at its budget. `-`: the budget fits no step.
 
 def ordered(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by family, as in every figure; variants after the solver they vary."""
-    key = {row["solver"]: solver_rank(row["solver"].split()[0], row["family"]) for row in rows}
+    key = {row["solver"]: solver_rank(row["solver"].split()[0], row["family"], row["order"]) for row in rows}
     return pd.DataFrame(sorted(rows, key=lambda row: (key[row["solver"]], row["solver"])))
 
 
@@ -87,7 +87,7 @@ def _orders(row: dict[str, Any]) -> list[str]:
     measured = not all(math.isnan(order) for order in gaussian)
     return [
         row["solver"],
-        family_of(row["solver"].split()[0], row["family"]),
+        row["family"],
         f"{row['order']:g}",
         _number(row["drift_order_linear"]),
         _number(row["drift_order_vp"]),

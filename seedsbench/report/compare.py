@@ -6,54 +6,45 @@ solver with its parameters at one budget. A setting (grid, dtype, version ...) t
 study is what the studies differ in: it is said, and cells are matched across it.
 """
 
-import math
-from dataclasses import dataclass
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
-from seedsbench.report.curves import MISSING, NONE, SAID, STUDY, settings_of, whose
-from seedsbench.report.pareto import PANEL, Panel, describe, panels, split_titles, title_parts
+from seedsbench.report.curves import COMPARED_STUDY, MISSING, NAMES, NONE, settings_of, whose
+from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_part
 from seedsbench.report.points import newest, points
-from seedsbench.report.rows import records, take
+from seedsbench.report.ranking import Difference, Point, difference
+from seedsbench.report.rows import take
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """One cell of either study or of both.
 
-    first, second: the cell's point (`points.points`) in each study, or None. difference: second's mean FID
-    less the first's; nan where either has none. error: standard error of it, nan where either has one seed.
-    clear: whether the difference is more than two such errors; None where that cannot be said. keys: what its
-    finished rows share.
+    title: of its panel, as far as it is not all panels'. first, second: the cell's point (`points.points`) in
+    each study, or None. change: second's mean FID less the first's. keys: what its finished rows share.
     """
 
     panel: Panel
+    title: str
     curve: str
     budget: float
-    first: dict[str, Any] | None
-    second: dict[str, Any] | None
-    difference: float
-    error: float
-    clear: bool | None
+    first: Point | None
+    second: Point | None
+    change: Difference
     keys: str
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two studies: their names, the panels of their rows together, their cells, and what must be said."""
+class Comparison(NamedTuple):
+    """Two studies: their names, the panels of their rows together, what all of these are of, their cells, and
+    what must be said."""
 
     names: tuple[str, str]
     panels: list[Panel]
+    common: str
     pairs: list[Pair]
     notes: list[str]
-
-    @property
-    def titles(self) -> tuple[str, dict[str, str]]:
-        """What all panels are of, and what each one (by its slug) is of beside that."""
-        common, own = split_titles([title_parts(panel) for panel in self.panels])
-        return common, dict(zip((panel.slug for panel in self.panels), own, strict=True))
 
     @property
     def both(self) -> list[Pair]:
@@ -73,56 +64,45 @@ def names_of(first: Path, second: Path) -> tuple[str, str]:
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Comparison:
     """Match the cells of two tables of rows (`rows.read_rows`)."""
-    joined = pd.concat([first.assign(**{STUDY: 0}), second.assign(**{STUDY: 1})], ignore_index=True)
-    shown = panels(joined)
-    pairs = [pair for panel in shown for pair in _pairs(panel)]
-    notes = [*_differences(shown, names), *_alone(shown, names)]
-    return Comparison(names, shown, pairs, notes)
+    joined = [rows.assign(**{COMPARED_STUDY: i}) for i, rows in enumerate((first, second))]
+    shown = panels(pd.concat(joined, ignore_index=True))
+    common, titles = split_titles([panel.parts for panel in shown])
+    pairs = [pair for panel, title in zip(shown, titles, strict=True) for pair in _pairs(panel, title)]
+    return Comparison(names, shown, common, pairs, [*_settings_apart(shown, names), *_alone(shown, names)])
 
 
 def points_of(panel: Panel, study: int) -> pd.DataFrame:
     """The points of one study's rows in a panel of both."""
-    return points(take(panel.rows, panel.rows[STUDY] == study))
+    return points(_rows_of(panel, study))
 
 
-def _pairs(panel: Panel) -> list[Pair]:
-    found: dict[tuple[str, float], list[dict[str, Any] | None]] = {}
+def _rows_of(panel: Panel, study: int) -> pd.DataFrame:
+    return take(panel.rows, panel.rows[COMPARED_STUDY] == study)
+
+
+def _pairs(panel: Panel, title: str) -> list[Pair]:
+    found: dict[tuple[str, float], list[Point | None]] = defaultdict(lambda: [None, None])
     for study in (0, 1):
-        for point in records(points_of(panel, study)):
+        for point in points_of(panel, study).to_dict("records"):
             # Rows without a budget are at the number of steps that they took.
-            budget = point["nfe_budget"] if not pd.isna(point["nfe_budget"]) else point["nfe"]
-            found.setdefault((str(point["curve"]), float(budget)), [None, None])[study] = point  # type: ignore[assignment]
-    keys = _row_keys(panel)
-    return [_pair(panel, curve, budget, one, two, keys) for (curve, budget), (one, two) in found.items()]
+            budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
+            found[point["curve"], float(budget)][study] = point
+    fids = [_fids_by_key(_rows_of(panel, study)) for study in (0, 1)]
+    pairs = []
+    for cell, (one, two) in found.items():
+        keys = _keys_told(fids[0][cell], fids[1][cell]) if one and two else ""
+        pairs.append(Pair(panel, title, *cell, one, two, difference(one, two), keys))
+    return pairs
 
 
-def _pair(
-    panel: Panel,
-    curve: str,
-    budget: float,
-    one: dict[str, Any] | None,
-    two: dict[str, Any] | None,
-    keys: dict[tuple[int, str, float], dict[str, float]],
-) -> Pair:
-    difference = error = math.nan
-    told = ""
-    if one and two:
-        difference = two["fid"] - one["fid"]
-        error = math.sqrt(sum(p["fid_std"] ** 2 / p["n"] if p["n"] > 1 else math.nan for p in (one, two)))
-        told = _keys_told(*(keys.get((study, curve, budget), {}) for study in (0, 1)))
-    clear = None if math.isnan(error) or math.isnan(difference) else bool(abs(difference) > 2 * error)
-    return Pair(panel, curve, budget, one, two, difference, error, clear, told)
-
-
-def _row_keys(panel: Panel) -> dict[tuple[int, str, float], dict[str, float]]:
-    """The run keys of each cell's finished rows and their FIDs."""
-    made: dict[tuple[int, str, float], dict[str, float]] = {}
-    for study in (0, 1):
-        rows = newest(take(panel.rows, panel.rows[STUDY] == study))
-        rows = take(rows, rows["status"] == "done")
-        budgets = rows["nfe_budget"].fillna(rows["nfe"])
-        for curve, budget, key, fid in zip(rows["curve"], budgets, rows["run_key"], rows["fid"], strict=True):
-            made.setdefault((study, str(curve), float(budget)), {})[key] = fid
+def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:
+    """By curve and budget: the FID of each finished row, by its run key."""
+    rows = newest(rows)
+    rows = take(rows, rows["status"] == "done")
+    budgets = rows["nfe_budget"].fillna(rows["nfe"])
+    made: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
+    for curve, budget, key, fid in zip(rows["curve"], budgets, rows["run_key"], rows["fid"], strict=True):
+        made[curve, float(budget)][key] = fid
     return made
 
 
@@ -139,7 +119,7 @@ def _keys_told(first: dict[str, float], second: dict[str, float]) -> str:
     return f"{len(shared)} of {len(first | second)} shared"
 
 
-def _differences(shown: list[Panel], names: tuple[str, str]) -> list[str]:
+def _settings_apart(shown: list[Panel], names: tuple[str, str]) -> list[str]:
     """Settings that each study has one value of in a panel, and not the same."""
     told: dict[str, list[str]] = {}
     for panel in shown:
@@ -148,19 +128,19 @@ def _differences(shown: list[Panel], names: tuple[str, str]) -> list[str]:
             if "." in name and whose(panel.rows, name).nunique() > 1:
                 continue  # the options of another schedule or grid are others anyway
             values = [
-                set(settings.loc[(panel.rows[STUDY] == study).to_numpy(), name]) - {MISSING, NONE}
+                set(settings.loc[(panel.rows[COMPARED_STUDY] == study).to_numpy(), name]) - {MISSING, NONE}
                 for study in (0, 1)
             ]
             if all(len(one) == 1 for one in values) and values[0] != values[1]:
                 (a,), (b,) = values
-                text = f"The studies differ in {SAID.get(name, name)}: {a} in {names[0]}, {b} in {names[1]}"
+                text = f"The studies differ in {NAMES.get(name, name)}: {a} in {names[0]}, {b} in {names[1]}"
                 told.setdefault(text, []).append(panel.title)
     return [f"{text} ({'; '.join(where)})." if len(shown) > 1 else f"{text}." for text, where in told.items()]
 
 
 def _alone(shown: list[Panel], names: tuple[str, str]) -> list[str]:
     """Panels of one study alone, and in what they differ from the other's of the same model and regime."""
-    held = [(panel, set(panel.rows[STUDY])) for panel in shown]
+    held = [(panel, set(panel.rows[COMPARED_STUDY])) for panel in shown]
     told = []
     for panel, studies in held:
         if len(studies) == 2:
@@ -171,7 +151,7 @@ def _alone(shown: list[Panel], names: tuple[str, str]) -> list[str]:
         near = [o for o in others if all(o.key[k] == panel.key[k] for k in ("model", "regime"))]
         if near:
             parts = [
-                f"{_told(name, panel.key[name])} against {_told(name, near[0].key[name])}"
+                " against ".join(_key_part(name, one.key[name]) for one in (panel, near[0]))
                 for name in PANEL
                 if panel.key[name] != near[0].key[name]
             ]
@@ -180,5 +160,5 @@ def _alone(shown: list[Panel], names: tuple[str, str]) -> list[str]:
     return told
 
 
-def _told(name: str, value: str) -> str:
-    return f"extractor {value}" if name == "extractor" else describe(name, value)
+def _key_part(name: str, value: str) -> str:
+    return f"extractor {value}" if name == "extractor" else title_part(name, value)

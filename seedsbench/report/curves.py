@@ -10,48 +10,38 @@ import pandas as pd
 from seedsbench.report.points import asked_steps
 
 # Beside solver and parameters these make a curve of their own; named in its label where they vary.
-SETTINGS: tuple[str, ...] = (
-    "schedule",
-    "grid",
-    "final",
-    "model_id",
-    "real_id",
-    "dtype",
-    "seeding",
-    "afs",
-    "network_precision",
-    "compile",
-    "numerics_version",
+SETTINGS = (
+    *("schedule", "grid", "final", "model_id", "real_id", "dtype", "seeding", "afs"),
+    *("network_precision", "compile", "numerics_version"),
 )
-# So do the options of these: column of the options, and the column that says whose they are.
+# So do the options of these: the column that holds them, and the column that says whose options they are.
 OPTIONS = {"schedule_params": "schedule", "grid_params": "grid", "metrics_params": "extractor"}
 # What a finished row that does not name a setting was computed with.
-UNSAID = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
-SAID = {"network_precision": "precision"}  # settings under the names that people give them
+_DEFAULTS = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
+NAMES = {"network_precision": "precision"}  # settings that people know by another name
 MISSING = "?"  # a row does not say
 NONE = ""  # a row's schedule or grid has no such option
-STUDY = "compared_study"  # a column of rows that come from several studies: which one
+COMPARED_STUDY = "compared_study"  # a column of the rows of two studies: which one, 0 or 1
 
 
 def curve_labels(rows: pd.DataFrame) -> pd.Series:
     """A label for each row: the solver, and only those parameters and settings in which curves differ."""
     settings = settings_of(rows)
-    told = differing(rows, settings)
+    settings = settings[[name for name in settings if _makes_curves(rows, settings, str(name))]]
     params = {text: _params(text) for text in rows["solver_params"].unique()}
     varying = {
-        solver: _varying([params[text] for text in group["solver_params"].unique()])
-        for solver, group in rows.groupby("solver", sort=False)
+        solver: _varying([params[text] for text in group.unique()])
+        for solver, group in rows.groupby("solver", sort=False)["solver_params"]
     }
     labels, owner = [], {}
-    values = zip(*(settings[name] for name in told), strict=True) if told else [()] * len(rows)
-    for solver, text, said in zip(rows["solver"], rows["solver_params"], values, strict=True):
-        told_params = [
-            f"{n}={_short(params[text][n])}" for n in varying[solver] if params[text].get(n) is not None
-        ]
-        told_settings = [_setting(*one) for one in zip(told, said, strict=True) if one[1] != NONE]
-        label = " ".join([solver, *told_params, *told_settings])
-        identity = (text, *said)
-        # Values that print alike, or null against one that is left out: two curves must never become one.
+    lines = zip(rows["solver"], rows["solver_params"], settings.to_numpy(object).tolist(), strict=True)
+    for solver, text, values in lines:
+        given = {name: params[text].get(name) for name in varying[solver]}
+        told = [f"{name}={_short(value)}" for name, value in given.items() if value is not None]
+        told += [_setting(str(n), v) for n, v in zip(settings, values, strict=True) if v != NONE]
+        label = " ".join([solver, *told])
+        identity = (text, *values)
+        # Two settings may print alike (0.123451 and 0.123452, null and left out): a hash tells them apart.
         if owner.setdefault(label, identity) != identity:
             label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:4]
         labels.append(label)
@@ -59,9 +49,9 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
 
 
 def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """SETTINGS as text, what finished rows leave unsaid being its default; OPTIONS ('grid.rho') as JSON."""
+    """SETTINGS as text, with the default where a finished row names none; OPTIONS ('grid.rho') as JSON."""
     settings = pd.DataFrame({name: as_text(rows, name) for name in SETTINGS}, index=rows.index)
-    for name, value in UNSAID.items():
+    for name, value in _DEFAULTS.items():
         settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
     for column in OPTIONS:
         texts = as_text(rows, column)
@@ -72,13 +62,11 @@ def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
     return settings
 
 
-def differing(rows: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
-    """The settings in which rows differ. One in which studies differ, each having one value of it, is said
-    once (`compare`) and makes no other curve."""
-    parts = list(rows.groupby(STUDY).groups.values()) if STUDY in rows else [rows.index]
-    return [
-        name for name in settings if any(_differs(rows.loc[part], settings.loc[part], name) for part in parts)
-    ]
+def _makes_curves(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
+    """Whether rows differ in a setting; of two studies compared, whether those of one do: where each study
+    has one value of it, `compare` says so once."""
+    parts = rows.groupby(COMPARED_STUDY).groups.values() if COMPARED_STUDY in rows else [rows.index]
+    return any(_differs(rows.loc[part], settings.loc[part], name) for part in parts)
 
 
 def _differs(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
@@ -106,19 +94,13 @@ def whose(rows: pd.DataFrame, option: str) -> pd.Series:
 
 def as_text(df: pd.DataFrame, name: str) -> pd.Series:
     """A column as text; whole numbers without a point, missing values as MISSING."""
-    if name not in df:
-        return pd.Series(MISSING, index=df.index)
-    # Each distinct value once; the type is part of the key, since in Python 1, 1.0 and True are one.
-    told: dict[tuple[type, object], str] = {}
-    values = df[name].tolist()
-    for value in values:
-        if (key := (type(value), value)) not in told:
-            told[key] = MISSING if pd.isna(value) else f"{value:g}" if _is_float(value) else str(value)
-    return pd.Series([told[type(value), value] for value in values], index=df.index, dtype="object")
 
+    def told(value: object) -> str:
+        if isinstance(value, float) and abs(value) < 1e6:
+            return f"{value:g}"
+        return MISSING if pd.isna(value) else str(value)  # type: ignore[call-overload]
 
-def _is_float(value: object) -> bool:
-    return isinstance(value, float) and abs(value) < 1e6
+    return df[name].map(told).astype("object") if name in df else pd.Series(MISSING, index=df.index)
 
 
 def _params(text: str) -> dict:
@@ -143,5 +125,5 @@ def _short(value: object) -> str:
 def _setting(name: str, value: str) -> str:
     if "." in name and value != MISSING:
         return f"{name}={_short(json.loads(value))}"
-    said = SAID.get(name, name.removesuffix("_id"))
+    said = NAMES.get(name, name.removesuffix("_id"))
     return f"{said}={value[:8] if name.endswith('_id') else value}"

@@ -1,11 +1,12 @@
 """The figures of a study: FID against measured NFE and against seconds, IS against NFE.
 
-Panels are laid out in inches rather than by a layout engine: the labels at the line ends need a gutter
-as wide as the longest of them, and their places are solved for before anything is drawn.
+Panels are laid out in inches: the names at the line ends need a gutter as wide as the longest of them, and
+their places are solved for before anything is drawn.
 """
 
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +16,102 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from seedsbench.report.draw import (
-    LABEL_GAP,
-    LABEL_PT,
-    NOTE_PT,
-    PARETO,
-    PLOTS,
-    SECONDS,
-    WIDTH,
-    Curves,
-    Plot,
-    draw_curves,
-    draw_floor,
-    draw_labels,
-    draw_published,
-    labelled,
-    prepare,
-    set_axes,
-)
-from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
+from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.points import front
 from seedsbench.report.published import matching
-from seedsbench.report.style import GREY, INK, RC, feature_name, padded, text_inches
+from seedsbench.report.rows import status_counts, take
+from seedsbench.report.style import GREY, INK, PALE, RC, log_ticks, padded, plain_number, spread, text_inches
 
-HEIGHT = 2.55  # of one panel's axes, inches
-LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
-HEAD, FOOT = 0.36, 0.26  # the figure's title and notes, inches
+_PANEL_WIDTH, _PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
+LEFT_MARGIN, _RIGHT, _TOP, _BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
+_HEAD, _FOOT = 0.36, 0.26  # the figure's title and notes, inches
 # Dates and versions would make two runs differ.
-METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
+_METADATA = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Producer": None},
+}
 
 
-def write_figures(df: pd.DataFrame, folder: Path, *, overlay: bool = False) -> list[Path]:
-    """Write each of PLOTS as .png and .svg, the Pareto figure first and as .pdf too.
+_LABEL_PT, NOTE_PT = 8.0, 7.0
+_LABEL_GAP = (_LABEL_PT + 2.5) / 72  # from one label to the next, inches
+_MOST_LABELS = 60
 
-    The same rows give the same bytes. Of the others only those that have something to show.
-    overlay: published numbers in the Pareto figure, where there are any, and who printed them where in
-    published.csv.
+
+@dataclass(frozen=True)
+class Plot:
+    """What a figure shows, as columns of `points.points`, under which name and in which kinds of file."""
+
+    name: str
+    x: str
+    y: str
+    kinds: tuple[str, ...] = ("png", "svg")
+
+    @property
+    def is_fid(self) -> bool:
+        """Whether it shows the FID, of which less is better and the floor is known; else the IS."""
+        return self.y == "fid"
+
+    @property
+    def y_name(self) -> str:
+        """As people write it."""
+        return "FID" if self.is_fid else "IS"
+
+
+PARETO = Plot("pareto", "nfe", "fid", ("png", "svg", "pdf"))
+SECONDS = Plot("seconds", "seconds", "fid")
+PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"))
+_X_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One panel ready to draw: its points, and how many finished ones no log axis can show.
+
+    points: those of `points.points` with the plot's columns as x, y and spread; front; filled, whether the
+    marker is, and its size; strand, the line it belongs to; dash, of that line where it is not the look's.
     """
-    shown, written = panels(df), []
+
+    panel: Panel
+    plot: Plot
+    points: pd.DataFrame
+    hidden: int
+
+
+def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None) -> Curves:
+    """A panel's points, or those found instead, that can be shown."""
+    found = panel.points if found is None else found
+    found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[f"{plot.y}_std"])
+    shown = np.isfinite(found[["x", "y"]]).all(axis=1) & (found[["x", "y"]] > 0).all(axis=1)
+    kept = take(found, shown).sort_values("x", kind="stable", ignore_index=True)
+    sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.is_fid else -1)
+    kept["front"] = front(kept["x"].to_numpy(), sure)
+    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
+    return Curves(panel, plot, kept, hidden=int(((found["done"] > 0) & ~shown).sum()))
+
+
+def labelled(curves: Curves) -> list[str]:
+    """The curves that get a label: all, or the best where there are too many to read."""
+    best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable").drop_duplicates(
+        "curve"
+    )
+    return list(best["curve"])[:_MOST_LABELS]
+
+
+@mpl.rc_context(RC)
+def write_figures(df: pd.DataFrame, shown: list[Panel], folder: Path, *, overlay: bool = False) -> list[Path]:
+    """Write each of PLOTS that has something to show, the Pareto figure first and always.
+
+    The same rows give the same bytes. overlay: published numbers in the Pareto figure, where there are any,
+    and who printed them where in published.csv.
+    """
+    written = []
     for plot in PLOTS:
-        drawn = _drawn(shown, plot)
-        if drawn or plot is PARETO:
-            kinds = ("png", "svg", "pdf") if plot is PARETO else ("png", "svg")
-            with mpl.rc_context(RC):
-                written += save(
-                    _figure(df, drawn, overlay=overlay and plot is PARETO), folder / plot.name, kinds
-                )
+        figure = draw_figure(df, shown, plot, overlay=overlay and plot is PARETO)
+        if figure is not None:
+            written += save(figure, folder / plot.name, plot.kinds)
     if overlay:
         told = [matching(panel).assign(panel=panel.title) for panel in shown]
         written.append(folder / "published.csv")
@@ -75,40 +126,42 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) 
     for kind in kinds:
         buffer = io.BytesIO()
         options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind], **options)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         written[-1].write_bytes(buffer.getvalue())
     return written
 
 
-def _drawn(shown: list[Panel], plot: Plot) -> list[Curves]:
-    return [curves for curves in (prepare(panel, plot) for panel in shown) if len(curves.points)]
-
-
-def _figure(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool = False) -> Figure:
-    with mpl.rc_context(RC):
-        if not drawn:
-            return _empty_figure(df)
-        figure = panels_figure(drawn, overlay=overlay)
-        _draw_notes(figure, df, drawn, overlay=overlay)
+@mpl.rc_context(RC)
+def draw_figure(
+    df: pd.DataFrame, shown: list[Panel], plot: Plot = PARETO, *, overlay: bool = False
+) -> Figure | None:
+    """One figure of a study; where there is nothing to show None, or a Pareto figure that says so."""
+    drawn = [curves for panel in shown if len((curves := prepare(panel, plot)).points)]
+    if not drawn:
+        return _empty_figure(df) if plot is PARETO else None
+    figure = panels_figure(drawn, overlay=overlay)
+    notes = "  ".join(_notes(df, drawn, overlay=overlay))
+    place = LEFT_MARGIN / figure.get_figwidth(), 0.10 / figure.get_figheight()
+    figure.text(*place, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 
-def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = FOOT) -> Figure:
+def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _FOOT) -> Figure:
     """Panels side by side under a title; `foot` inches beneath them are left for notes."""
     plot = drawn[0].plot
-    common, titles = split_titles([title_parts(curves.panel) for curves in drawn])
+    common, titles = split_titles([curves.panel.parts for curves in drawn])
     figure, axes = _grid(drawn, common, any(titles), foot)
     limits = _limits(drawn)
     for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
         set_axes(ax, x_limits, y_limits)
-        ax.set_xlabel(plot.x_label)
-        ax.set_ylabel(plot.y_label.format(features=feature_name(curves.panel.key["extractor"])))
-        ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # y: not to be searched for
-        if plot.floored:
-            draw_floor(ax, curves)
-        if overlay and len(found := matching(curves.panel)):
-            draw_published(ax, found)
+        ax.set_xlabel(_X_LABELS[plot.x])
+        ax.set_ylabel(f"{plot.y_name}, {curves.panel.features}")
+        ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
+        if plot.is_fid and curves.panel.floor is not None:
+            draw_floor(ax, curves.panel.floor)
+        if overlay:
+            draw_published(ax, matching(curves.panel))
         draw_curves(ax, curves)
         draw_labels(ax, curves)
     return figure
@@ -119,22 +172,22 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
     columns = 1 if len(drawn) == 1 else 2 if len(drawn) <= 4 else 3
     rows = math.ceil(len(drawn) / columns)
     longest = [
-        max(text_inches(text, LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
+        max(text_inches(text, _LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
         for c in range(columns)
     ]
-    widths = [LEFT + WIDTH + 0.24 + gutter + RIGHT for gutter in longest]
+    widths = [LEFT_MARGIN + _PANEL_WIDTH + 0.24 + gutter + _RIGHT for gutter in longest]
     most = max(len(labelled(curves)) for curves in drawn)
-    height = max(HEIGHT, most * LABEL_GAP)
-    cell = (TOP if headed else 0.06) + height + BOTTOM
-    w, h = sum(widths), rows * cell + HEAD + foot
+    height = max(_PANEL_HEIGHT, most * _LABEL_GAP)
+    cell = (_TOP if headed else 0.06) + height + _BOTTOM
+    w, h = sum(widths), rows * cell + _HEAD + foot
     figure = Figure(figsize=(w, h))
     FigureCanvasAgg(figure)
-    figure.text(LEFT / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
+    figure.text(LEFT_MARGIN / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
     axes = []
     for i in range(len(drawn)):
-        x = sum(widths[: i % columns]) + LEFT
-        y = h - HEAD - (i // columns + 1) * cell + BOTTOM
-        axes.append(figure.add_axes((x / w, y / h, WIDTH / w, height / h)))
+        x = sum(widths[: i % columns]) + LEFT_MARGIN
+        y = h - _HEAD - (i // columns + 1) * cell + _BOTTOM
+        axes.append(figure.add_axes((x / w, y / h, _PANEL_WIDTH / w, height / h)))
     return figure, axes
 
 
@@ -145,50 +198,147 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     keys = [(curves.panel.key["extractor"], curves.panel.key["extractor_id"]) for curves in drawn]
     for key, curves in zip(keys, drawn, strict=True):
         y, std = curves.points["y"].to_numpy(float), curves.points["spread"].fillna(0).to_numpy(float)
-        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.floored else y
+        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.is_fid else y
         values = np.concatenate([y - std, y + std, floors])
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
         by_extractor.setdefault(key, []).append(np.concatenate([values[values > 0], y / 1.1]))
     return [(x, padded(np.concatenate(by_extractor[key]), 0.06, 1.6)) for key in keys]
 
 
-def _draw_notes(figure: Figure, df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> None:
-    """One small line beneath: what marks mean, and what is not shown."""
+def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]:
+    """What marks mean, and what is not shown."""
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
     notes = ["Filled: on the Pareto front."]
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
     if repeats:
-        low, high = min(repeats), max(repeats)
-        notes.append(f"Bars: ±1 s.d. over {low if low == high else f'{low} to {high}'} seeds.")
+        count = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
+        notes.append(f"Bars: ±1 s.d. over {count} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
         crosses = f"Crosses: {shown} published numbers, measured by others (published.csv)."
         notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
-    absent = [
-        f"{count} {status}"
-        for status in ("skipped", "failed")
-        if (count := int((df["status"] == status).sum()))
-    ]
-    hidden = sum(curves.hidden for curves in drawn)
-    if hidden:
-        absent.append(f"{hidden} without a positive {'FID' if drawn[0].plot.lower else 'IS'}")
-    unlabelled = sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn)
-    if unlabelled:
-        absent.append(f"{unlabelled} curves' names")
-    if absent:
-        notes.append("Not shown: " + ", ".join(absent) + ".")
-    x = LEFT / figure.get_figwidth()
-    figure.text(x, 0.10 / figure.get_figheight(), "  ".join(notes), fontsize=NOTE_PT, color=GREY)
+    counts = status_counts(df)
+    absent = {
+        "skipped": counts["skipped"],
+        "failed": counts["failed"],
+        f"without a positive {drawn[0].plot.y_name}": sum(curves.hidden for curves in drawn),
+        "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
+    }
+    if any(absent.values()):
+        notes.append(f"Not shown: {', '.join(f'{n} {what}' for what, n in absent.items() if n)}.")
+    return notes
 
 
 def _empty_figure(df: pd.DataFrame) -> Figure:
     """A figure that says there is nothing to draw, and why."""
     figure = Figure(figsize=(5, 2))
     FigureCanvasAgg(figure)
-    counts = ", ".join(f"{int((df['status'] == s).sum())} {s}" for s in ("done", "skipped", "failed"))
+    counts = ", ".join(f"{count} {status}" for status, count in status_counts(df).items())
     figure.text(0.5, 0.56, "no finished cells", ha="center", fontsize=12, color=INK)
     figure.text(0.5, 0.36, f"{counts}; reasons are in table.md", ha="center", fontsize=8, color=GREY)
     return figure
+
+
+def set_axes(ax: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> None:
+    """Log scales with plain numbers."""
+    ax.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
+    for axis, limits, most in ((ax.xaxis, x_limits, 5), (ax.yaxis, y_limits, 7)):
+        axis.set_major_locator(FixedLocator(log_ticks(*limits, most)))
+        axis.set_major_formatter(FuncFormatter(plain_number))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    ax.grid(True, which="major", color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=3, width=0.7, labelsize=8)
+    # A fixed place: matplotlib would measure every tick label to find one.
+    ax.yaxis.set_label_coords(-0.45 / _PANEL_WIDTH, 0.5)
+
+
+def draw_floor(ax: Axes, level: float) -> None:
+    """The score of real images against real ones: below it a score says nothing about the sampler."""
+    ax.axhspan(ax.get_ylim()[0], level, color="#000000", alpha=0.035, linewidth=0, zorder=0.5)
+    ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+    low, high = np.log(ax.get_ylim())
+    below = (math.log(level) - low) / (high - low) > 0.08  # room for the name beneath the line
+    ax.annotate(
+        f"real vs real, {level:.2g}",
+        (0, level),
+        xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points",
+        fontsize=NOTE_PT,
+        color=GREY,
+        xytext=(3, -3 if below else 2.5),
+        va="top" if below else "bottom",
+    )
+
+
+def draw_curves(ax: Axes, curves: Curves) -> None:
+    """Lines, error bars, and markers that are filled where `filled`; the front as a broad pale line."""
+    points = curves.points
+    best = take(points, points["front"]).sort_values(["x", "y"])
+    with mpl.rc_context({"lines.solid_capstyle": "round"}):
+        ax.plot(best["x"], best["y"], color="#000000", alpha=0.09, linewidth=6, zorder=1.5)
+    for _, line in points.groupby("strand", sort=False):
+        look = curves.panel.looks[line["curve"].iloc[0]]
+        x, y, half = (line[name].to_numpy(float) for name in ("x", "y", "spread"))
+        # A log axis has no place for what reaches below zero: the bar runs out of the frame.
+        bars = np.stack([np.minimum(half, y - ax.get_ylim()[0] / 100), half])
+        ax.errorbar(
+            *(x, y, bars),
+            color=look.colour,
+            linestyle=line["dash"].iloc[0] or look.line,
+            linewidth=1.3,
+            elinewidth=0.9,
+            capsize=2,
+            zorder=3,
+        )
+        for filled, part in line.groupby("filled"):
+            ax.scatter(
+                part["x"],
+                part["y"],
+                s=part["size"],
+                marker=look.family.marker,
+                facecolors=look.colour if filled else "white",
+                edgecolors=look.colour,
+                linewidths=1.1,
+                zorder=4.1 if filled else 4,
+            )
+    for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
+        ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=_LABEL_PT, ha="center")
+
+
+def draw_published(ax: Axes, found: pd.DataFrame) -> None:
+    """Published numbers as grey crosses."""
+    ax.plot(found["nfe"], found["fid"], linestyle="none", marker="x", markersize=3.5, color=GREY, alpha=0.6)
+
+
+def draw_labels(ax: Axes, curves: Curves) -> None:
+    """Names in the gutter beside the line ends, moved apart, tied to their curve by a thin line."""
+    ends = (
+        take(curves.points, curves.points["curve"].isin(labelled(curves))).groupby("curve", sort=False).last()
+    )
+    x, y = ax.transAxes.inverted().transform(ax.transData.transform(ends[["x", "y"]].to_numpy(float))).T
+    inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
+    for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, _LABEL_GAP / inches, 0.0, 1.0), strict=True):
+        look = curves.panel.looks[str(curve)]
+        ax.plot(
+            [x0, 1, 1 + 0.17 / _PANEL_WIDTH],
+            [y0, y0, y1],
+            transform=ax.transAxes,
+            clip_on=False,
+            color=look.colour,
+            alpha=0.55,
+            linewidth=0.6,
+            zorder=2,
+        )
+        ax.text(
+            *(1 + 0.21 / _PANEL_WIDTH, y1, str(curve)),
+            transform=ax.transAxes,
+            fontsize=_LABEL_PT,
+            color=look.text,
+            va="center_baseline",
+            gid="curve-label",
+        )

@@ -11,51 +11,52 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from seedsbench.report.html_data import POINT, asset, embed, payload, plain
-from seedsbench.report.html_images import (
+from seedsbench.report.html_data import (
     FIGURE_BYTES,
-    MOST,
+    MAX_IMAGES,
     SHEET_BYTES,
+    asset,
+    embed,
     figure_uri,
-    sheet_uri,
+    json_value,
+    payload,
     strip_uris,
 )
-from seedsbench.report.pareto import Panel, panels, title_parts
-from seedsbench.report.rows import Problem, take
-from seedsbench.report.summary import Table
+from seedsbench.report.pareto import Panel
+from seedsbench.report.rows import RowFault, status_counts, take, without_fid
+from seedsbench.report.summary import TitledTable
 
-SCRIPTS = ("page.js", "plot.js", "cells.js")
-TITLES = {
+_SCRIPTS = ("page.js", "plot.js", "cells.js")
+_TITLES = {
     "pareto": "FID against measured NFE",
     "seconds": "FID against seconds",
     "inception_score": "IS against measured NFE",
 }
 # Beside every column that begins with "version".
-SURROUNDINGS = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
+_ENVIRONMENT = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_html(
     df: pd.DataFrame,
-    problems: Sequence[Problem],
+    shown: list[Panel],
+    faults: Sequence[RowFault],
     study: Path,
     figures: Sequence[Path],
     sheets: Sequence[Path],
-    tables: Sequence[Table] = (),
+    tables: Sequence[TitledTable] = (),
 ) -> Path:
     """Write `<study>/report.html` from rows and the figures and sheets already drawn; return its path.
 
-    figures: files of any kind; those of one stem are one figure, of which the page holds one version.
+    shown: the panels of df. figures: files of any kind; those of one stem are one figure, of which the page
+    holds one version.
     """
-    shown = panels(df)
-    done = take(df, df["status"] == "done")
-    data = payload(df, shown, strip_uris(list(done["run_key"]), study / "samples"))
-    script = "".join(asset(name) for name in SCRIPTS)
+    strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
+    script = "".join(asset(name) for name in _SCRIPTS)
     style = asset("report.css")
     parts = {
         "study": text(study.resolve().name),
@@ -64,12 +65,12 @@ def write_html(
         "style": style,
         "script_hash": policy_hash(script),
         "style_hash": policy_hash(style),
-        "data": embed(data),
+        "data": embed(payload(df, shown, strips)),
         "tables": "".join(map(table_html, tables)),
         "tables_link": '<a href="#tables">Tables</a>' if tables else "",
-        "trouble": _trouble(df, problems),
+        "trouble": _trouble(df, faults),
         "sheets": _sheets(sheets, shown, study),
-        "figures": _figures(figures, _told(data), study),
+        "figures": _figures(figures, _best_in_words(shown), study),
         "environment": _environment(df),
     }
     path = study / "report.html"
@@ -88,20 +89,17 @@ def text(value: object) -> str:
 
 
 def policy_hash(content: str) -> str:
-    """What a content security policy knows an inline script or style by."""
+    """The hash by which a content security policy admits an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 def _counts(df: pd.DataFrame) -> str:
     """'45 cells: 45 done' with a mark for each status that occurs."""
-    counts = Counter(df["status"])
-    told = [
-        f'<span class="status {s}">{counts[s]} {s}</span>' for s in ("done", "skipped", "failed") if counts[s]
-    ]
+    told = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
     return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
 
 
-def table_html(table: Table) -> str:
+def table_html(table: TitledTable) -> str:
     """A table as a section with a heading."""
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
     note = f'<p class="note">{text(table.note)}</p>'
@@ -114,55 +112,38 @@ def table_html(table: Table) -> str:
     )
 
 
-def _trouble(df: pd.DataFrame, problems: Sequence[Problem]) -> str:
+def _trouble(df: pd.DataFrame, faults: Sequence[RowFault]) -> str:
     """Failed and skipped cells by reason, finished cells without a usable FID, and unreadable files."""
-    parts = [_by_reason(take(df, df["status"] == s), "reason", s, df) for s in ("failed", "skipped")]
-    parts.append(_by_reason(take(df, df["warning"].notna()), "warning", "warnings", df))
-    unscored = take(df, (df["status"] == "done") & ~(df["fid"] > 0))
-    if len(unscored):
-        parts.append(
-            _group("Finished without a positive FID", [("no positive FID", list(unscored.index))], df)
-        )
-    if problems:
-        lines = "".join(f"<li><code>{text(p.file)}</code> {text(p.why)}</li>" for p in problems)
-        parts.append(
-            f'<h3>Problems with files <span class="count">{len(problems)}</span></h3><ul>{lines}</ul>'
-        )
+    without = without_fid(df).assign(reason="no positive FID")
+    groups = [
+        ("Failed", take(df, df["status"] == "failed"), "reason"),
+        ("Skipped", take(df, df["status"] == "skipped"), "reason"),
+        ("Warnings", take(df, df["warning"].notna()), "warning"),
+        ("Finished without a positive FID", without, "reason"),
+    ]
+    parts = [_by_reason(title, chosen, column) for title, chosen, column in groups if len(chosen)]
+    if faults:
+        lines = "".join(f"<li><code>{text(file)}</code> {text(why)}</li>" for file, why in faults)
+        parts.append(f'<h3>Problems with files <span class="count">{len(faults)}</span></h3><ul>{lines}</ul>')
     return "".join(parts) or "<p>Every cell finished with a score, and every file of the study was read.</p>"
 
 
-def _by_reason(chosen: pd.DataFrame, column: str, title: str, df: pd.DataFrame) -> str:
-    reasons: dict[str, list[int]] = {}
-    for index, reason in chosen[column].items():
-        reasons.setdefault(str(reason) if reason else f"no {column} recorded", []).append(int(index))  # type: ignore[call-overload]
-    ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    return _group(title.capitalize(), ordered, df) if ordered else ""
-
-
-def _group(title: str, reasons: list[tuple[str, list[int]]], df: pd.DataFrame) -> str:
+def _by_reason(title: str, chosen: pd.DataFrame, column: str) -> str:
     """One heading, one entry a reason, one button a cell (which opens its details)."""
-    labels = {}
-    wanted = ["model", "regime", "solver", "nfe_budget", "seed"]
-    for index, *values in df[wanted].itertuples():
-        model, regime, solver, budget, seed = (plain(value, whole=True) for value in values)
-        labels[index] = f"{model} {regime} {solver}, NFE {_or_dash(budget)}, seed {_or_dash(seed)}"
-    entries = []
-    for reason, indices in reasons:
-        cells = "".join(
-            f'<li><button type="button" class="link" data-cell="{i}">{text(labels[i])}</button></li>'
-            for i in indices
+    reasons: dict[str, list[str]] = {}
+    for i, row in zip(chosen.index, chosen.to_dict("records"), strict=True):
+        budget, seed = (
+            "-" if pd.isna(row[n]) else json_value(row[n], whole=True) for n in ("nfe_budget", "seed")
         )
-        opened = " open" if len(indices) <= 5 else ""
-        entries.append(
-            f'<details{opened}><summary><span class="reason">{text(reason)}</span> '
-            f'<span class="count">{len(indices)}</span></summary><ul class="cells">{cells}</ul></details>'
-        )
-    total = sum(len(indices) for _, indices in reasons)
-    return f'<h3>{title} <span class="count">{total}</span></h3>' + "".join(entries)
-
-
-def _or_dash(value: object) -> object:
-    return "-" if value is None else value
+        label = f"{row['model']} {row['regime']} {row['solver']}, NFE {budget}, seed {seed}"
+        button = f'<li><button type="button" class="link" data-cell="{i}">{text(label)}</button></li>'
+        reasons.setdefault(row[column] or f"no {column} recorded", []).append(button)
+    entries = [
+        f'<details{" open" if len(cells) <= 5 else ""}><summary><span class="reason">{text(reason)}</span> '
+        f'<span class="count">{len(cells)}</span></summary><ul class="cells">{"".join(cells)}</ul></details>'
+        for reason, cells in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+    return f'<h3>{title} <span class="count">{len(chosen)}</span></h3>' + "".join(entries)
 
 
 def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
@@ -171,8 +152,8 @@ def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
     options, pictures = [], []
     for i, path in enumerate(sheets):
         panel = named.get(path.stem)
-        title = " · ".join(title_parts(panel)) if panel else path.stem
-        uri = sheet_uri(path, SHEET_BYTES // min(len(sheets), MOST)) if i < MOST else None
+        title = panel.full_title if panel else path.stem
+        uri = figure_uri([path], SHEET_BYTES // min(len(sheets), MAX_IMAGES)) if i < MAX_IMAGES else None
         solvers = ", ".join(dict.fromkeys(map(str, panel.rows["curve"]))) if panel else ""
         alt = f"Samples of {title}: the same latents in every cell, solvers down ({solvers}), budgets across"
         options.append(f'<option value="{i}">{text(title)}</option>')
@@ -194,26 +175,22 @@ def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
         stems.setdefault(path.stem, []).append(path)
     parts = []
     for i, (stem, versions) in enumerate(stems.items()):
-        title = TITLES.get(stem, stem.replace("_", " "))
-        uri = figure_uri(versions, FIGURE_BYTES // min(len(stems), MOST)) if i < MOST else None
+        title = _TITLES.get(stem, stem.replace("_", " "))
+        uri = figure_uri(versions, FIGURE_BYTES // min(len(stems), MAX_IMAGES)) if i < MAX_IMAGES else None
         parts.append(_picture(uri, f"{title}. {told}", title, versions, study))
     return "".join(parts)
 
 
-def _told(data: dict[str, Any]) -> str:
-    """What the figures show, in words: the best point of each panel."""
-    fid, nfe = POINT.index("fid"), POINT.index("nfe")
+def _best_in_words(shown: list[Panel]) -> str:
+    """What the figures show: the best point of each panel."""
     told = []
-    for panel in data["panels"][:6]:
-        points = [(p, line["curve"]) for line in panel["lines"] for p in line["points"]]
-        found = [(p[fid], p[nfe], curve) for p, curve in points if p[fid] and not p[POINT.index("doubted")]]
-        found = [point for point in found if point[0] > 0 and point[1] is not None]
-        if found:
-            best, cost, curve = min(found)
-            named = f"{panel['name']}: {len({point[2] for point in found})} curves"
-            told.append(
-                f"{named}, lowest FID {best:.3g} by {data['curves'][curve]['name']} at NFE {cost:.4g}."
-            )
+    for panel in shown[:6]:
+        found = panel.points
+        found = take(found, (found["fid"] > 0) & found["nfe"].notna() & ~found["doubted"])
+        if len(found):
+            best = found.loc[found["fid"].idxmin()]
+            lowest = f"lowest FID {best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}."
+            told.append(f"{panel.full_title}: {found['curve'].nunique()} curves, {lowest}")
     return " ".join(told) or "Nothing finished with a score."
 
 
@@ -237,25 +214,18 @@ def _picture(
 
 def _environment(df: pd.DataFrame) -> str:
     """What the cells were computed with: each distinct value, and how many cells had it."""
-    names = [*sorted(name for name in map(str, df.columns) if name.startswith("version")), *SURROUNDINGS]
+    names = [*sorted(name for name in df if str(name).startswith("version")), *_ENVIRONMENT]
     lines = []
-    for name in names:
-        if name not in df:
-            continue
-        counts = Counter(str(plain(value, whole=True)) for value in df[name].dropna())
+    for name in (name for name in names if name in df):
+        counts = Counter(str(json_value(value, whole=True)) for value in df[name].dropna())
         told = [value if len(counts) == 1 else f"{value} ({n} cells)" for value, n in counts.most_common()]
-        if told:
-            label = re.sub(r"^versions?_", "", name).replace("_", " ")
-            lines.append((label, "; ".join(told)))
-    times = sorted(str(value) for value in df["time_utc"].dropna())
-    if times:
-        lines.append(("computed (UTC)", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"))
+        lines.append((re.sub(r"^versions?_", "", str(name)).replace("_", " "), "; ".join(told)))
+    times = sorted(set(df["time_utc"].dropna().astype(str)))
+    lines.append(("computed (UTC)", " to ".join([*times[:1], *times[1:][-1:]])))
     seconds = df["seconds_sampling"].sum()
-    if seconds > 0:
-        lines.append(
-            ("sampling, all cells", f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h")
-        )
+    told = f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    lines.append(("sampling, all cells", told if seconds > 0 else ""))
     body = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in lines
+        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in lines if value
     )
-    return f"<table><tbody>{body}</tbody></table>" if lines else "<p>The rows record none.</p>"
+    return f"<table><tbody>{body}</tbody></table>" if body else "<p>The rows record none.</p>"

@@ -1,27 +1,36 @@
-"""What report.html holds as JSON: every row, the points of every curve, and how each curve looks.
+"""What report.html holds: as JSON every row, the points of every curve and how it looks; images as data URIs.
 
 Rows travel by column, each distinct value once: a thousand rows of sixty fields fit in half a megabyte.
 Text is data here and never markup; `embed` makes the JSON safe inside an HTML page.
 """
 
+import base64
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
+from PIL import Image
 
-from seedsbench.report.pareto import Panel, split_titles, title_parts
-from seedsbench.report.style import FAMILY_NAMES, Look, contrast, family_of, feature_name, look, shade
+from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.style import Look, legible
 
-GROUND_DARK = "#14171c"  # the page's dark ground, as in assets/report.css
-# Of a panel's points, in the order in which report.js reads them.
+_DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
+# Of a panel's points, in the order in which assets/plot.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
     *("done", "skipped", "failed", "fid_min", "warnings", "doubted"),
 )
+FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
+MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
+_KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
+_REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squares stay squares
+_LARGEST_SOURCE = 40_000_000  # pixels; what is larger is named, not decoded
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
@@ -30,87 +39,53 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
 
     shown: the panels of df. strips: data URI of a cell's first samples, by run_key.
     """
-    row_panel, row_curve = [0] * len(df), [""] * len(df)
-    for i, panel in enumerate(shown):
-        for index, curve in panel.rows["curve"].items():
-            row_panel[int(index)], row_curve[int(index)] = i, str(curve)  # type: ignore[call-overload]
-    common, titles = split_titles([title_parts(panel) for panel in shown])
-    looks: dict[str, tuple[str, Look]] = {}
-    variants: dict[str, int] = {}
-    drawn = [_panel(panel, title, looks, variants) for panel, title in zip(shown, titles, strict=True)]
-    names = list(looks)
-    markers = {style.marker for _, style in looks.values()}
+    looks = {curve: look for panel in shown for curve, look in panel.looks.items()}
+    order = {curve: i for i, curve in enumerate(looks)}
+    rows = pd.concat([panel.rows[["curve"]].assign(panel=i) for i, panel in enumerate(shown)]).sort_index()
+    common, titles = split_titles([panel.parts for panel in shown])
     return {
         "columns": columns(df),
-        "rowPanel": row_panel,
-        "rowCurve": [names.index(curve) for curve in row_curve],
+        "rowPanel": rows["panel"].tolist(),
+        "rowCurve": rows["curve"].map(order).tolist(),
         "title": common,
-        "panels": drawn,
-        "curves": [_curve(name, family, style) for name, (family, style) in looks.items()],
-        "markers": {marker: marker_path(marker) for marker in sorted(markers)},
+        "panels": [_panel(panel, title, order) for panel, title in zip(shown, titles, strict=True)],
+        "curves": [_curve(curve, look) for curve, look in looks.items()],
+        "markers": {m: marker_path(m) for m in sorted({look.family.marker for look in looks.values()})},
         "strips": strips,
     }
 
 
-def _panel(
-    panel: Panel, title: str, looks: dict[str, tuple[str, Look]], variants: dict[str, int]
-) -> dict[str, Any]:
-    """One panel's points by curve; gives curves not met before their look."""
-    found = panel.points
-    first = found.drop_duplicates("curve")
-    for curve, solver, family in first[["curve", "solver", "solver_family"]].to_numpy():
-        if curve not in looks:
-            looks[curve] = (family_of(solver, family), look(solver, family, variants.get(solver, 0)))
-            variants[solver] = variants.get(solver, 0) + 1
-    order = {name: i for i, name in enumerate(looks)}
-    ordered = found.sort_values("nfe", kind="stable")
+def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
+    """One panel's points by curve, in the order of all curves."""
+    by_curve = panel.points.sort_values("nfe", kind="stable").groupby("curve")
     lines = [
-        {"curve": order[str(curve)], "points": [[plain(v) for v in row] for row in rows]}
-        for curve, rows in sorted(_by_curve(ordered), key=lambda line: order[line[0]])
+        {
+            "curve": order[str(curve)],
+            "points": [
+                list(map(json_value, point)) for point in group[list(POINT)].to_numpy(object).tolist()
+            ],
+        }
+        for curve, group in by_curve
     ]
-    floors = panel.rows["fid_floor"].to_numpy(float)
-    floors = floors[floors > 0]
     return {
         "title": title,
-        "name": " · ".join(title_parts(panel)),
-        "features": feature_name(panel.key["extractor"]),
-        "floor": float(floors.mean()) if len(floors) else None,
-        "lines": lines,
+        "name": panel.full_title,
+        "features": panel.features,
+        "floor": panel.floor,
+        "lines": sorted(lines, key=lambda line: line["curve"]),
     }
 
 
-def _by_curve(found: pd.DataFrame) -> list[tuple[str, list[list[Any]]]]:
-    groups: dict[str, list[list[Any]]] = {}
-    seconds = 1 / found["images_per_second"].where(found["images_per_second"] > 0)
-    found = found.assign(seconds=found.get("seconds", seconds)).reindex(columns=["curve", *POINT])
-    for curve, *values in found[["curve", *POINT]].to_numpy(object).tolist():
-        groups.setdefault(str(curve), []).append(values)
-    return list(groups.items())
-
-
-def _curve(name: str, family: str, style: Look) -> dict[str, Any]:
-    dash = [] if isinstance(style.line, str) else [round(1.3 * part, 2) for part in style.line[1]]
+def _curve(name: str, look: Look) -> dict[str, Any]:
+    dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
     return {
         "name": name,
-        "family": FAMILY_NAMES[family],
-        "light": style.colour,
-        "dark": on_dark(style.colour),
-        "marker": style.marker,
+        "family": look.family.title,
+        "light": look.colour,
+        "dark": legible(look.colour, ground=_DARK_GROUND),
+        "marker": look.family.marker,
         "dash": dash,
     }
-
-
-def on_dark(colour: str) -> str:
-    """The colour mixed with white until it has a contrast of 4.5 with the dark ground (WCAG AA).
-
-    >>> on_dark("#d55e00"), on_dark("#333333")
-    ('#d55e00', '#858585')
-    """
-    for step in range(20):
-        lighter = shade(colour, 0.05 * step)
-        if contrast(GROUND_DARK) / contrast(lighter) >= 4.5:
-            return lighter
-    return "#ffffff"
 
 
 def marker_path(marker: str) -> str:
@@ -128,19 +103,18 @@ def columns(df: pd.DataFrame) -> list[list[Any]]:
     """[name, distinct values] or [name, distinct values, index of each row's value], in the rows' order."""
     made = []
     for name in df.columns:
-        places: dict[tuple[type, Any], int] = {}
-        values = [plain(value, whole=True) for value in df[name].tolist()]
-        # The type is part of the key: in Python 1, 1.0 and True are one.
+        places: dict[tuple[type, Any], int] = {}  # by type too: in Python 1, 1.0 and True are one
+        values = [json_value(value, whole=True) for value in df[name].tolist()]
         index = [places.setdefault((type(value), value), len(places)) for value in values]
         distinct = [value for _, value in places]
         made.append([str(name), distinct] if len(distinct) == 1 else [str(name), distinct, index])
     return made
 
 
-def plain(value: Any, *, whole: bool = False) -> Any:
+def json_value(value: Any, *, whole: bool = False) -> Any:
     """A value as JSON knows it: no NaN, no infinity, no number that a browser would round.
 
-    >>> plain(float("nan")), plain(np.int64(3)), plain(2.0, whole=True), plain(2**60)
+    >>> json_value(float("nan")), json_value(np.int64(3)), json_value(2.0, whole=True), json_value(2**60)
     (None, 3, 2, '1152921504606846976')
     """
     if value is None or isinstance(value, bool | str):
@@ -169,3 +143,44 @@ def embed(value: Any) -> str:
 def asset(name: str) -> str:
     """The text of a file of the page: its template, style or script."""
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    """`data:image/<kind>;base64,...`."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def figure_uri(versions: list[Path], most: int) -> str | None:
+    """The sharpest of one figure's files (.svg, .png) that fits in `most` bytes, else a smaller copy."""
+    by_kind = {path.suffix: path for path in versions if path.suffix in _KINDS and path.is_file()}
+    for kind in (".svg", ".png"):
+        if kind in by_kind and by_kind[kind].stat().st_size <= most:
+            return _data_uri(by_kind[kind].read_bytes(), _KINDS[kind])
+    return _smaller(by_kind[".png"], most) if ".png" in by_kind else None
+
+
+def _smaller(path: Path, most: int) -> str | None:
+    """A JPEG copy of at most `most` bytes, reduced as far as that needs."""
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > _LARGEST_SOURCE:
+                return None
+            image = opened.convert("RGB")
+    except (OSError, ValueError):
+        return None
+    for factor in _REDUCTIONS:
+        buffer = io.BytesIO()
+        image.reduce(factor).save(buffer, format="JPEG", quality=82)
+        if buffer.tell() <= most:
+            return _data_uri(buffer.getvalue(), "jpeg")
+    return None
+
+
+def strip_uris(keys: list[str], samples: Path) -> dict[str, str]:
+    """The cells' own strips of samples, where all of them together are small; else none: sheets show them."""
+    strips = {path.stem: path for path in samples.glob("*.png") if path.is_file()}
+    wanted = {key: strips[key] for key in keys if key in strips}
+    if sum(path.stat().st_size for path in wanted.values()) > STRIP_BYTES:
+        return {}
+    read = {key: path.read_bytes() for key, path in wanted.items() if os.access(path, os.R_OK)}
+    return {key: _data_uri(data, "png") for key, data in read.items() if data.startswith(b"\x89PNG\r\n")}

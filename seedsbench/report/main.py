@@ -1,4 +1,4 @@
-"""Build a study's report from its rows: tables, the Pareto figure, sample sheets. Imports no torch."""
+"""Build a study's report from its rows: tables, figures, sample sheets, one page. Imports no torch."""
 
 import argparse
 import sys
@@ -9,25 +9,23 @@ import pandas as pd
 from filelock import FileLock
 
 from seedsbench.report.compare import compare, names_of
-from seedsbench.report.compare_files import told as outcome
-from seedsbench.report.compare_files import write_comparison
+from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
-from seedsbench.report.latex import write_latex
-from seedsbench.report.pareto import doubled, panels
-from seedsbench.report.rows import Problem, read_rows
+from seedsbench.report.pareto import Panel, doubled, panels
+from seedsbench.report.rows import RowFault, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
-from seedsbench.report.table import summary_text, write_csv, write_markdown
+from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
 
-HELP = """\
+_HELP = """\
 Rebuild the report of a study from its rows. Needs no torch, GPU or weights: a study folder copied to a
 laptop is enough. Every sweep does this at its end; run it again after deleting or copying rows.
 
-reads   <study>/rows/*.json           one finished, skipped or failed cell each
+reads   <study>/rows/*.json           a cell each (one solver, NFE budget, seed): done, skipped or failed
         <study>/samples/*.png         strips of the first images (optional)
 writes  <study>/report.html           all of it on one page that needs no network
-        <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks)
+        <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks by FID)
         <study>/table.tex             solver x NFE for a paper (booktabs)
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
@@ -35,7 +33,7 @@ writes  <study>/report.html           all of it on one page that needs no networ
 
 Two studies are compared: what both hold and by how much it differs, in <second>/compare/<first>/ or --out.
 """
-EXAMPLE = """\
+_EXAMPLE = """\
 example:  seedsbench-report results/2025-01-31_12-00-00
           seedsbench-report results/before results/after
 """
@@ -49,51 +47,37 @@ class StudyError(ValueError):
 class Report:
     """What was written, what could not be read, and a short table for the terminal."""
 
-    table_csv: Path
     table_md: Path
     pareto: Path
     html: Path
-    sheets: tuple[Path, ...]
-    problems: tuple[Problem, ...]
+    sheets: list[Path]
+    faults: list[RowFault]
     summary: str
     rows: pd.DataFrame
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> list[Path]:
         """The files a person opens first, best first."""
-        return (self.html, self.pareto, self.table_md, *self.sheets)
+        return [self.html, self.pareto, self.table_md, *self.sheets]
 
 
 def build_report(study: Path, *, published: bool = False) -> Report:
     """Read `<study>/rows` and write tables, figures and sheets into the study folder.
 
     published: overlay published numbers on the Pareto figure (models with Inception features only).
-    Raises StudyError where there is no readable row at all; every lesser fault is in `problems`.
+    Raises StudyError where there is no readable row at all; every lesser fault is in `faults`.
     """
     study = Path(study)
     _check_folder(study)
     with FileLock(study / ".report.lock"):  # of two sweeps into one study, the last to end reports on both
-        return _build(study, published)
-
-
-def _build(study: Path, published: bool) -> Report:
-    df, problems = _rows_of(study)
-    write_csv(df, study / "table.csv")
-    write_markdown(df, problems, study / "table.md")
-    write_latex(df, study / "table.tex")
-    figures = write_figures(df, study / "figures", overlay=published)
-    sheets = write_sheets(df, study, study / "figures")
-    page = write_html(df, problems, study, figures, sheets, page_tables(panels(df)))
-    return Report(
-        study / "table.csv",
-        study / "table.md",
-        figures[0],
-        page,
-        tuple(sheets),
-        tuple(problems),
-        summary_text(df),
-        df,
-    )
+        df, shown, faults = _rows_of(study)
+        write_csv(df, study / "table.csv")
+        write_markdown(df, shown, faults, study / "table.md")
+        write_latex(shown, study / "table.tex")
+        figures = write_figures(df, shown, study / "figures", overlay=published)
+        sheets = write_sheets(shown, study, study / "figures")
+        page = write_html(df, shown, faults, study, figures, sheets, page_tables(shown))
+    return Report(study / "table.md", figures[0], page, sheets, faults, summary_text(df, shown), df)
 
 
 def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tuple[str, list[Path]]:
@@ -103,27 +87,26 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     """
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
-    rows, problems = zip(*(_rows_of(study) for study in (first, second)), strict=True)
     names = names_of(first, second)
-    found = compare(rows[0], rows[1], names)
-    told = [
-        Problem(f"{name}: {problem.file}", problem.why)
-        for name, theirs in zip(names, problems, strict=True)
-        for problem in theirs
-    ]
+    (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
+    named = [(names[0], fault) for fault in faults] + [(names[1], fault) for fault in other_faults]
+    found = compare(rows, others, names)
     folder = second / "compare" / first.resolve().name if folder is None else folder
-    written = write_comparison(found, told, folder)
-    return "\n".join([f"{names[1]} compared with {names[0]}: {outcome(found)}", *found.notes]), written
+    written = write_comparison(found, [RowFault(f"{name}: {f.file}", f.why) for name, f in named], folder)
+    return "\n".join(
+        [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
+    ), written
 
 
-def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows of a study and what is wrong with them; StudyError where there are none."""
+def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
+    """The rows of a study, their panels and what is wrong with them; StudyError where there are none."""
     _check_folder(study)
-    df, problems = read_rows(study)
+    df, faults = read_rows(study)
     if df.empty:
-        told = f": {problems[0].file} is {problems[0].why}" if problems else ""
-        raise StudyError(f"no readable row among {len(problems)} files in {study / 'rows'}{told}")
-    return df, [*problems, *doubled(df)]
+        told = f": {faults[0].file} is {faults[0].why}" if faults else ""
+        raise StudyError(f"no readable row among {len(faults)} files in {study / 'rows'}{told}")
+    shown = panels(df)
+    return df, shown, [*faults, *doubled(shown)]
 
 
 def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> int:
@@ -149,8 +132,8 @@ def _show(report: Report) -> None:
     print(f"\n{report.summary}\n")
     for path in report.paths:
         print(path)
-    for problem in report.problems:
-        print(f"problem: {problem.file}: {problem.why}", file=sys.stderr)
+    for fault in report.faults:
+        print(f"problem: {fault.file}: {fault.why}", file=sys.stderr)
 
 
 def _check_folder(study: Path) -> None:
@@ -161,13 +144,11 @@ def _check_folder(study: Path) -> None:
         if not any((study / "rows").glob("*.json")):
             raise StudyError(f"{study / 'rows'} holds no *.json rows: no cell of this study has finished yet")
         return
-    inside = sorted(str(rows.parent) for rows in study.glob("*/rows"))
+    hint = "a study holds rows/<run_key>.json, which seedsbench writes"
+    if inside := sorted(str(rows.parent) for rows in study.glob("*/rows")):
+        hint = f"studies in it: {', '.join(inside[:5])}"
     if study.resolve().name == "rows":
         hint = f"give the folder above it: {study.resolve().parent}"
-    elif inside:
-        hint = f"studies in it: {', '.join(inside[:5])}"
-    else:
-        hint = "a study holds rows/<run_key>.json, which seedsbench writes"
     raise StudyError(f"{study} is not a study folder (it has no rows/); {hint}")
 
 
@@ -175,8 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when a report was written, 2 when there was nothing to report on."""
     parser = argparse.ArgumentParser(
         prog="seedsbench-report",
-        description=HELP,
-        epilog=EXAMPLE,
+        description=_HELP,
+        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -184,26 +165,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder for the comparison of two studies")
     parser.add_argument("--published", action="store_true", help="overlay published FIDs on the figure")
-    arguments = parser.parse_args(argv)
-    studies: list[Path] = arguments.study
+    given = parser.parse_args(argv)
     try:
-        if len(studies) > 2:
-            raise StudyError(f"{len(studies)} studies: give one to report on it, or two to compare them")
-        if len(studies) == 2:
-            if arguments.published:
+        if len(given.study) > 2:
+            raise StudyError(f"{len(given.study)} studies: give one to report on it, or two to compare them")
+        if len(given.study) == 2:
+            if given.published:
                 raise StudyError("--published is for the report of one study, not for two compared")
-            told, written = compare_studies(studies[0], studies[1], arguments.out)
+            first, second = given.study
+            told, written = compare_studies(first, second, given.out)
             print("\n".join([told, *map(str, written)]))
-            return 0
-        if arguments.out is not None:
+        elif given.out is not None:
             raise StudyError(
                 "--out is for the comparison of two studies; a report lies in its study's folder"
             )
-        report = build_report(studies[0], published=arguments.published)
+        else:
+            _show(build_report(given.study[0], published=given.published))
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)
         return 2
-    _show(report)
     return 0
 
 

@@ -5,20 +5,19 @@ statistics, sample count and labels. A *curve* is one configuration of the rest 
 a *point* of it one budget (`points.py`).
 """
 
-import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
 from seedsbench.report.curves import MISSING, as_text, curve_labels
-from seedsbench.report.points import newest, points
-from seedsbench.report.rows import Problem
-from seedsbench.report.style import REGIME_NAMES
+from seedsbench.report.points import curves_of, newest, points
+from seedsbench.report.rows import RowFault
+from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
-# What the rows of an unaltered regime say, so that a panel on another grid can name it.
-REGIME_DEFAULTS = {
+# Schedule and grid of each regime, so that a panel which departs from them can say so.
+_REGIME_DEFAULTS = {
     "vp": {"schedule": "vp", "grid": "vp"},
     "ve": {"schedule": "ve", "grid": "ve"},
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
@@ -28,47 +27,65 @@ REGIME_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Comparable rows; `key` holds one text for each of PANEL, `rows` has a `curve` column of labels."""
+    """Comparable rows; `key` holds one text for each of PANEL, `rows` has a `curve` column of labels.
+
+    looks: of the curves of all panels that were split together, so that they agree.
+    """
 
     key: dict[str, str]
     title: str
     slug: str
     rows: pd.DataFrame
+    looks: dict[str, Look]
+
+    @property
+    def parts(self) -> list[str]:
+        """Everything a reader must know of it: its title, then N and labels where that lacks them."""
+        counts = [title_part(name, self.key[name]) for name in ("samples", "labels")]
+        return list(dict.fromkeys([*self.title.split(" · "), *counts]))
+
+    @property
+    def full_title(self) -> str:
+        """`parts` in one line."""
+        return " · ".join(self.parts)
+
+    @property
+    def features(self) -> str:
+        """The extractor in words."""
+        return feature_name(self.key["extractor"])
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """`points` of its rows."""
         return points(self.rows)
 
-
-_LAST: dict[str, tuple[weakref.ref[pd.DataFrame], list[Panel]]] = {}
-"""The panels of the table asked for last: every writer of a report asks for those of the same one."""
+    @cached_property
+    def floor(self) -> float | None:
+        """The FID of real images against real ones, where rows know it: below it a score says nothing."""
+        floors = self.rows["fid_floor"]
+        return float(floors[floors > 0].mean()) if (floors > 0).any() else None
 
 
 def panels(df: pd.DataFrame) -> list[Panel]:
-    """Split rows into panels, in a fixed order, with titles that tell them apart.
-
-    df is not to be changed in place afterwards.
-    """
-    if "last" not in _LAST or _LAST["last"][0]() is not df:
-        _LAST["last"] = (weakref.ref(df), _split(df) if len(df) else [])
-    return list(_LAST["last"][1])
-
-
-def _split(df: pd.DataFrame) -> list[Panel]:
-    keys = _panel_keys(df)
-    groups: list[tuple[dict[str, str], pd.DataFrame]] = []
-    for values, index in keys.groupby(list(PANEL), sort=True).groups.items():
-        key = dict(zip(PANEL, map(str, values), strict=True))  # type: ignore[call-overload]
-        groups.append((key, df.loc[index]))
+    """Split rows into panels, in a fixed order, with titles that tell them apart."""
+    groups = [
+        (dict(zip(PANEL, map(str, values), strict=True)), df.loc[index])  # type: ignore[call-overload]
+        for values, index in _panel_keys(df).groupby(list(PANEL)).groups.items()
+    ]
     groups.sort(key=lambda group: (group[0]["model"], *_regime_order(group[0]["regime"])))
     told = [name for name in PANEL if name in ("model", "regime") or _tells_apart(name, groups)]
-    made = []
-    for key, rows in groups:
-        title = " · ".join([describe(name, key[name]) for name in told] + overrides(rows))
-        slug = "_".join(_slug(name, key[name]) for name in told)
-        made.append(Panel(key, title, slug, rows.assign(curve=curve_labels(rows))))
-    return made
+    labelled = [rows.assign(curve=curve_labels(rows)) for _, rows in groups]
+    looks = looks_of(curves_of(pd.concat(labelled))) if labelled else {}
+    return [
+        Panel(
+            key=key,
+            title=" · ".join([title_part(name, key[name]) for name in told] + _departures(rows)),
+            slug="_".join(_slug(name, key[name]) for name in told),
+            rows=rows,
+            looks=looks,
+        )
+        for (key, _), rows in zip(groups, labelled, strict=True)
+    ]
 
 
 def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +116,7 @@ def _tells_apart(name: str, groups: list[tuple[dict[str, str], pd.DataFrame]]) -
     return any(seen.setdefault((key["model"], key["regime"]), key[name]) != key[name] for key, _ in groups)
 
 
-def describe(name: str, value: str) -> str:
+def title_part(name: str, value: str) -> str:
     """One part of a title: 'N = 2,000', 'balanced labels', 'reference 1a2b3c4d'."""
     if name == "regime":
         return REGIME_NAMES.get(value, value)
@@ -113,20 +130,13 @@ def describe(name: str, value: str) -> str:
     return value
 
 
-def title_parts(panel: Panel) -> list[str]:
-    """Everything a reader must know of a panel: its title, then N and labels where that lacks them."""
-    parts = panel.title.split(" · ")
-    from_key = [describe(name, panel.key[name]) for name in ("samples", "labels")]
-    return parts + [part for part in from_key if part not in parts]
-
-
 def split_titles(parts: list[list[str]]) -> tuple[str, list[str]]:
     """What all panels share, for the figure's title, and what each has of its own.
 
     >>> split_titles([["glyphs", "VP"], ["glyphs", "VE"]])
     ('glyphs', ['VP', 'VE'])
     """
-    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    shared = [part for one in parts[:1] for part in one if all(part in other for other in parts)]
     return " · ".join(shared), [" · ".join(p for p in one if p not in shared) for one in parts]
 
 
@@ -136,9 +146,9 @@ def _slug(name: str, value: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "-" for c in text)
 
 
-def overrides(rows: pd.DataFrame) -> list[str]:
+def _departures(rows: pd.DataFrame) -> list[str]:
     """Schedule and grid where a whole panel departs from its regime: ['grid edm']."""
-    defaults = REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
+    defaults = _REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
     found = []
     for name, usual in defaults.items():
         values = set(as_text(rows, name)) - {MISSING}
@@ -147,8 +157,8 @@ def overrides(rows: pd.DataFrame) -> list[str]:
     return found
 
 
-def doubled(df: pd.DataFrame) -> list[Problem]:
+def doubled(shown: list[Panel]) -> list[RowFault]:
     """Rows that `newest` sets aside: either run twice, or apart in a setting that rows do not name."""
     why = "same settings, budget, seed and repeat as another row; the newest finished one counts"
-    found = [set(panel.rows["run_key"]) - set(newest(panel.rows)["run_key"]) for panel in panels(df)]
-    return sorted(Problem(f"{key}.json", why) for keys in found for key in keys)
+    found = [set(panel.rows["run_key"]) - set(newest(panel.rows)["run_key"]) for panel in shown]
+    return sorted(RowFault(f"{key}.json", why) for keys in found for key in keys)

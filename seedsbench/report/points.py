@@ -7,46 +7,55 @@ from seedsbench.report.rows import STATUSES
 from seedsbench.report.style import solver_rank
 
 # Scores that only some rows have: kernel distance, and the manifold estimates against real features.
-OTHERS = ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+OTHER_SCORES = ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+
+
+def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a curve, in the order of tables and legends: its solver, solver_family and order.
+
+    A skipped row does not say the last two, since its solver was never built: other rows of it do.
+    """
+    curves = rows.groupby("curve", sort=True)[["solver"]].first()
+    facts = rows.assign(order=pd.to_numeric(rows["order"], errors="coerce"))
+    curves = curves.join(facts.groupby("solver")[["solver_family", "order"]].first(), on="solver")
+    curves = curves.assign(order=curves["order"].fillna(0.0))
+    ranks = [
+        solver_rank(*line) for line in curves[["solver", "solver_family", "order"]].itertuples(index=False)
+    ]
+    return curves.iloc[sorted(range(len(curves)), key=ranks.__getitem__)]
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
-    Columns: curve solver solver_family nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n
-    fid_floor is_mean is_std (over the splits of one run) is_mean_std images_per_second, those of OTHERS that
-    rows have, the number of rows of each status, warnings (of the finished row that has most), and doubted:
-    whether other points at this budget have fewer, so that this one is best at nothing.
+    Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
+    is_std (over the splits of one run) is_mean_std images_per_second, those of OTHER_SCORES that rows have,
+    the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
+    other points at this budget have fewer warnings, so that this one is best at nothing.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
     rows = newest(rows.assign(n_steps=asked_steps(rows)))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
-    means += [name for name in OTHERS if name in rows]
+    means += [name for name in OTHER_SCORES if name in rows]
     rows = rows.assign(
-        seconds=1 / rows["images_per_second"], warnings=rows["warning"].map(_sentences).where(done, 0)
-    )
-    rows = rows.assign(
-        **{name: rows[name].where(done) for name in means},
+        seconds=1 / rows["images_per_second"],
+        warnings=rows["warning"].map(_sentences).where(done, 0),
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
     )
-    grouped = rows.groupby(keys, dropna=False, sort=False)
-    parts = [
-        grouped[means].mean(),
-        grouped["fid"].std(ddof=1).to_frame("fid_std"),
-        pd.DataFrame({"fid_min": grouped["fid"].min()}),
-        grouped["is_mean"].std(ddof=1).to_frame("is_mean_std"),
-        grouped["fid"].count().to_frame("n"),
-        grouped[list(STATUSES)].sum(),
-        grouped["warnings"].max(),
-        grouped[["solver", "solver_family"]].first(),
-    ]
-    out = pd.concat(parts, axis=1).reset_index()
+    rows[means] = rows[means].where(done)
+    wanted = {
+        **{name: (name, "mean") for name in means},
+        **{"fid_std": ("fid", "std"), "fid_min": ("fid", "min"), "n": ("fid", "count")},
+        **{"is_mean_std": ("is_mean", "std"), "warnings": ("warnings", "max")},
+        **{status: (status, "sum") for status in STATUSES},
+    }
+    out = rows.groupby(keys, dropna=False, sort=False).agg(**wanted).reset_index()
     scored = out["warnings"].where(out["fid"].notna())
     out["doubted"] = scored > scored.groupby(out["nfe_budget"], dropna=False).transform("min")
-    who = zip(out["solver"], out["solver_family"], strict=True)
-    out["rank"] = pd.Series([solver_rank(name, family) for name, family in who], dtype="object")
-    return out.sort_values(["rank", *keys], kind="stable").drop(columns="rank").reset_index(drop=True)
+    place = {curve: i for i, curve in enumerate(curves_of(rows).index)}
+    out = out.assign(_place=out["curve"].map(place)).sort_values(["_place", *keys], kind="stable")
+    return out.drop(columns="_place").reset_index(drop=True)
 
 
 def _sentences(warning: object) -> int:

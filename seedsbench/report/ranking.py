@@ -1,61 +1,66 @@
 """Which solver is best: at each budget, with the margin to the second, and over a range of NFE."""
 
 import math
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.integrate import trapezoid
 
-from seedsbench.report.rows import records, take
+from seedsbench.report.rows import take
+
+Point = dict[Any, Any]
+"""A line of `points.points`."""
 
 
-@dataclass(frozen=True)
-class Winner:
-    """The best curve at one budget and the next one.
+class Difference(NamedTuple):
+    """A mean FID less another one; its standard error, from the spreads over seeds (nan where either has one
+    seed); and whether it is clear, that is more than two such errors (None where that cannot be said)."""
 
-    margin: second's mean FID less the best's. error: standard error of that difference, from the spreads
-    over seeds; nan where either has one seed. clear: whether the margin is more than two such errors; None
-    where that cannot be said.
-    """
-
-    budget: float
-    best: str
-    fid: float
-    second: str | None
-    margin: float
+    value: float
     error: float
     clear: bool | None
 
 
+def difference(first: Point | None, second: Point | None) -> Difference:
+    """The second point's mean FID less the first's; all unknown where either is none."""
+    if not (first and second):
+        return Difference(math.nan, math.nan, None)
+    value = second["fid"] - first["fid"]
+    error = math.sqrt(sum(point["fid_std"] ** 2 / max(point["n"], 1) for point in (first, second)))
+    return Difference(value, error, None if math.isnan(value + error) else bool(abs(value) > 2 * error))
+
+
+class Winner(NamedTuple):
+    """The best point at one budget, the next one, and the margin between them."""
+
+    budget: float
+    best: Point
+    second: Point
+    margin: Difference
+
+
 def winners(found: pd.DataFrame) -> list[Winner]:
-    """The winner at every budget of a panel's `points`, less those doubted, lowest budget first."""
-    made: list[Winner] = []
-    at: dict[float, list[dict]] = {}
-    for point in records(take(found, found["fid"].notna() & found["nfe_budget"].notna() & ~found["doubted"])):
-        at.setdefault(float(point["nfe_budget"]), []).append(point)
-    for budget in sorted(at):
-        ranked = sorted(at[budget], key=lambda point: point["fid"])
-        best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
-        if second is None:
-            made.append(Winner(budget, best["curve"], best["fid"], None, math.nan, math.nan, None))
-            continue
-        margin = second["fid"] - best["fid"]
-        error = math.sqrt(sum(one["fid_std"] ** 2 / one["n"] for one in (best, second)))
-        clear = None if math.isnan(error) else bool(margin > 2 * error)
-        made.append(Winner(budget, best["curve"], best["fid"], second["curve"], margin, error, clear))
+    """The winner at every budget with a second point to beat, less those doubted, lowest budget first."""
+    made = []
+    sure = take(found, found["fid"].notna() & ~found["doubted"]).sort_values("fid", kind="stable")
+    for budget, group in sure.groupby("nfe_budget"):
+        best, *others = group.head(2).to_dict("records")
+        made += [Winner(float(budget), best, second, difference(best, second)) for second in others]  # type: ignore[arg-type]
     return made
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """A curve's geometric mean FID over a range of measured NFE."""
+class Ranking(NamedTuple):
+    """Geometric mean FIDs over a range of measured NFE, best first, and the curves that do not cover it."""
 
-    curve: str
-    mean_fid: float
+    low: float
+    high: float
+    mean_fid: dict[str, float]
+    left: list[str]
 
 
-def ranking(found: pd.DataFrame) -> tuple[tuple[float, float], list[Ranked], list[str]]:
-    """(range of NFE, curves by the area under log FID over log NFE, curves that do not cover the range).
+def ranking(found: pd.DataFrame) -> Ranking:
+    """Curves by the area under log FID over log NFE.
 
     The area is that of straight lines between a curve's points on log axes, divided by the width: the log
     of a geometric mean. The range is the widest that at least half of the curves with two points cover.
@@ -64,25 +69,19 @@ def ranking(found: pd.DataFrame) -> tuple[tuple[float, float], list[Ranked], lis
     curves = {str(name): group.sort_values("nfe") for name, group in usable.groupby("curve", sort=False)}
     spans = {name: (g["nfe"].min(), g["nfe"].max()) for name, g in curves.items() if g["nfe"].nunique() > 1}
     if not spans:
-        return (math.nan, math.nan), [], list(curves)
+        return Ranking(math.nan, math.nan, {}, list(curves))
     low, high = (float(np.median([span[i] for span in spans.values()])) for i in (0, 1))
     covered = [name for name, (a, b) in spans.items() if a <= low * 1.11 and b >= high / 1.11]
     if not covered or not low < high:
-        return (low, high), [], list(curves)
+        return Ranking(low, high, {}, list(curves))
     low, high = max(spans[name][0] for name in covered), min(spans[name][1] for name in covered)
-    ranked = sorted(
-        (Ranked(name, _geometric_mean(curves[name], low, high)) for name in covered),
-        key=lambda one: one.mean_fid,
-    )
-    return (float(low), float(high)), ranked, [name for name in curves if name not in covered]
+    means = {name: _geometric_mean(curves[name], low, high) for name in covered}
+    ranked = dict(sorted(means.items(), key=lambda item: item[1]))
+    return Ranking(float(low), float(high), ranked, [name for name in curves if name not in covered])
 
 
 def _geometric_mean(curve: pd.DataFrame, low: float, high: float) -> float:
-    x = np.log(curve["nfe"].to_numpy(float))
-    y = np.log(curve["fid"].to_numpy(float))
-    ends = np.log([low, high])
-    inside = x[(x > ends[0]) & (x < ends[1])]
-    grid = np.concatenate([ends[:1], inside, ends[1:]])
-    heights = np.interp(grid, x, y)
-    area = float(np.sum((heights[1:] + heights[:-1]) / 2 * np.diff(grid)))
-    return math.exp(area / (ends[1] - ends[0]))
+    x, y = np.log(curve["nfe"].to_numpy(float)), np.log(curve["fid"].to_numpy(float))
+    a, b = np.log([low, high])
+    grid = np.array([a, *x[(x > a) & (x < b)], b])
+    return math.exp(trapezoid(np.interp(grid, x, y), grid) / (b - a))

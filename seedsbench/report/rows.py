@@ -1,25 +1,22 @@
 """Read a study's rows: one flat JSON object a cell, `<study>/rows/<run_key>.json`, into one table.
 
-Nothing in a results folder makes this raise: what cannot be read is returned as a list of problems, so
-that a half-written or foreign file costs one line in the report and not the report.
+A cell is one solver at one NFE budget, of one model, regime and seed. Nothing in a results folder makes this
+raise: what cannot be read is returned as a list of faults, so that a half-written or foreign file costs one
+line in the report and not the report.
 """
 
-import gc
 import json
 import math
-import os
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import pandas as pd
 
 STATUSES = ("done", "skipped", "failed")
 # fmt: off
 # The order in which people read a row; columns we do not know follow, sorted by name.
-COLUMNS = [
+_COLUMNS = [
     "run_key", "status", "reason", "warning", "model", "regime", "schedule", "grid", "solver",
     "solver_params", "solver_family", "order", "stochastic", "nfe_budget", "nfe", "nfe_max", "n_steps",
     "samples", "seed", "repeat", "labels", "final", "fid", "fid_floor", "is_mean", "is_std", "extractor",
@@ -27,56 +24,43 @@ COLUMNS = [
     "images_per_second", "device", "batch_size", "world_size", "time_utc",
 ]
 WHOLE = ["nfe_budget", "nfe_max", "n_steps", "samples", "seed", "repeat", "batch_size", "world_size"]
-REAL = [
+_REAL = [
     "nfe", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling", "seconds_features",
     "seconds_scoring", "images_per_second",
     "kid_mean", "kid_std", "precision", "recall", "density", "coverage",
     "largest", "largest_data", "saturated",
 ]
-SORT = [
+_SORTED_BY = [
     "model", "regime", "solver", "solver_params", "schedule", "grid", "final", "labels", "samples",
     "extractor", "reference_id", "nfe_budget", "n_steps", "seed", "repeat", "run_key",
 ]
 # fmt: on
-NUMBERS = {*WHOLE, *REAL}
-EXACT = 2**53
-"""From here on a float holds no whole number for sure; only seeds, which are kept as integers, go further."""
-PARAMS = {"solver_params", "schedule_params", "grid_params", "metrics_params"}
-TEXT = (set(COLUMNS) | PARAMS) - {*NUMBERS, "order", "stochastic"}
-_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # json.dumps makes one each time
+_NUMBERS = {*WHOLE, *_REAL}
+_PARAMS = {"solver_params", "schedule_params", "grid_params", "metrics_params"}
+_TEXT = set(_COLUMNS) - {*_NUMBERS, "order", "stochastic"}
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-class Problem(NamedTuple):
-    """Something a reader of the report should know about a file of the study."""
+class RowFault(NamedTuple):
+    """What is wrong with a file of the study."""
 
     file: str
     why: str
 
 
-def read_rows(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
+def read_rows(study: Path) -> tuple[pd.DataFrame, list[RowFault]]:
     """All rows of a study, sorted, with every known column present, and what could not be read."""
-    collecting = gc.isenabled()
-    gc.disable()  # all records live until the end: to look for garbage among them takes a third of the time
-    try:
-        return _read(study)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _read(study: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    records: list[tuple[str, dict]] = []
-    problems: list[Problem] = []
-    folder = study / "rows"
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    for name in names:  # names, not paths: a study may hold 100,000
-        if not name.endswith(".json") or name.startswith("."):  # what editors and archivers leave behind
+    rows: list[tuple[str, dict[str, Any]]] = []
+    faults: list[RowFault] = []
+    for path in (study / "rows").glob("*.json"):
+        if path.name.startswith("."):  # what editors and archivers leave behind
             continue
-        record = _read_one(f"{folder}/{name}", name, problems)
-        if record is not None:
-            records.append((name, record))
-    kept = _one_per_key(records, problems)
-    return _frame(kept, problems), sorted(problems)
+        try:
+            rows.append((path.name, _read_row(path)))
+        except ValueError as error:
+            faults.append(RowFault(path.name, f"{error}; left out"))
+    frame = _frame(_one_per_key(rows, faults), faults)
+    return frame, sorted(faults)
 
 
 def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
@@ -84,129 +68,104 @@ def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(df.loc[mask])
 
 
-def records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """One dict a row, by columns: pandas' own way goes through its general iterator and is slow."""
-    names = list(map(str, df.columns))
-    return [dict(zip(names, line, strict=True)) for line in zip(*(df[n].tolist() for n in df), strict=True)]
+def status_counts(df: pd.DataFrame) -> dict[str, int]:
+    """How many rows were done, skipped, and failed."""
+    return {status: int((df["status"] == status).sum()) for status in STATUSES}
 
 
-def _read_one(path: str, name: str, problems: list[Problem]) -> dict[str, Any] | None:
-    """One row as it was written, or None and a problem."""
+def without_fid(df: pd.DataFrame) -> pd.DataFrame:
+    """Finished cells without a usable FID: said in tables, since figures leave them out."""
+    return take(df, (df["status"] == "done") & ~(df["fid"] > 0))
+
+
+def _read_row(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb", buffering=0) as file:
-            record = _parsed(file.read())
+        row = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(Problem(name, f"not readable as JSON ({_brief(error)}); left out"))
-        return None
-    if not isinstance(record, dict):
-        problems.append(Problem(name, f"a {type(record).__name__}, not a row object; left out"))
-        return None
-    if record.get("status") not in STATUSES or not record.get("solver"):
-        what = f"status {record.get('status')!r}, solver {record.get('solver')!r}"
-        problems.append(Problem(name, f"not a row ({what}; status is one of {STATUSES}); left out"))
-        return None
-    record["run_key"] = str(record.get("run_key") or name.removesuffix(".json"))
-    return record
+        brief = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"not readable as JSON ({brief})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not a row object")
+    if row.get("status") not in STATUSES or not row.get("solver"):
+        what = f"status {row.get('status')!r}, solver {row.get('solver')!r}"
+        raise ValueError(f"not a row ({what}; status is one of {STATUSES})")
+    return row | {"run_key": str(row.get("run_key") or path.stem)}
 
 
-def _parsed(data: bytes) -> Any:
-    """JSON as Python reads it, most of it three times as fast: a study may hold 100,000 rows."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:  # NaN, half a surrogate pair, large whole numbers: Python's own
-        return json.loads(data.decode())
+def _one_per_key(rows: list[tuple[str, dict]], faults: list[RowFault]) -> list[tuple[str, dict]]:
+    """Of copies the row in the file named after its key, else the newest, else the last by name."""
+
+    def rank(item: tuple[str, dict]) -> tuple[bool, str, str]:
+        file, row = item
+        return file == f"{row['run_key']}.json", str(row.get("time_utc") or ""), file
+
+    best: dict[str, tuple[str, dict]] = {}
+    for file, row in sorted(rows, key=rank):
+        key = row["run_key"]
+        if key in best:
+            faults.append(RowFault(best[key][0], f"repeats run_key {key} of {file}; left out"))
+        best[key] = (file, row)
+    return list(best.values())
+
+
+def _frame(rows: list[tuple[str, dict]], faults: list[RowFault]) -> pd.DataFrame:
+    """A sorted table with the known columns first, whatever the rows held."""
+    others: set[str] = set().union(*(row for _, row in rows)) - set(_COLUMNS)
+    names = [*_COLUMNS, *sorted(others)]
+    lines = [[_value(name, row.get(name), file, faults) for name in names] for file, row in rows]
+    columns = zip(*lines, strict=True) if lines else [()] * len(names)
+    frame = pd.DataFrame(
+        {
+            _text(name): pd.Series(column, dtype=_dtype(name))
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+    for name in ("model", "regime", "solver", "solver_params"):
+        frame[name] = frame[name].fillna("{}" if name == "solver_params" else "unnamed")
+    return frame.sort_values(_SORTED_BY, kind="stable", ignore_index=True)
+
+
+def _dtype(name: str) -> str:
+    return "UInt64" if name == "seed" else "float64" if name in _NUMBERS else "object"
+
+
+def _value(name: str, value: Any, file: str, faults: list[RowFault]) -> Any:
+    """A value that a table can hold: a number where numbers belong, text elsewhere, JSON of a nested one."""
+    if value is None:
+        return None
+    if name in _NUMBERS:
+        try:
+            return _seed(value) if name == "seed" else _number(value, whole=name in WHOLE)
+        except (TypeError, ValueError, OverflowError):
+            what = "a seed (0 to 2**64 - 1)" if name == "seed" else "a number one can use"
+            given = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:50]}..."
+            faults.append(RowFault(file, f"{name} is {given}, not {what}; read as missing"))
+            return None
+    if name in _PARAMS:
+        return canonical_params(value)
+    if isinstance(value, dict | list):
+        return _encode(value)
+    return _text(str(value)) if isinstance(value, str) or name in _TEXT else value
+
+
+def _seed(value: Any) -> int:
+    """A seed as it is: a float would make one of two large ones."""
+    seed = int(value)
+    if not 0 <= seed < 2**64 or (seed != value and not isinstance(value, str)):
+        raise ValueError
+    return seed
+
+
+def _number(value: Any, *, whole: bool) -> float:
+    number = float(value)
+    if whole and abs(number) >= 2**53:  # from here on a float holds no whole number for sure
+        raise ValueError
+    return number if math.isfinite(number) else math.nan
 
 
 def _text(text: str) -> str:
     """Text that can be written and drawn: JSON may hold NUL and half a surrogate pair, files may not."""
-    if text.isascii() and "\0" not in text:
-        return text
     return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-
-
-def _column(name: str, values: tuple[Any, ...], files: list[str], problems: list[Problem]) -> pd.Series:
-    """Values a table can hold: numbers where numbers belong, text elsewhere, JSON for nested values.
-
-    A column at a time, since a study may hold 100,000 rows, and most columns hold few different values.
-    """
-    if name == "seed":
-        read = [_seed(*pair, problems) for pair in zip(values, files, strict=True)]
-        return pd.Series(pd.array(read, dtype="UInt64"))
-    if name in NUMBERS:
-        try:
-            numbers = np.array(values, dtype=np.float64)
-            if name in WHOLE and (np.abs(numbers) >= EXACT).any():
-                raise OverflowError
-        except (TypeError, ValueError, OverflowError):
-            read = (_number(name, *pair, problems) for pair in zip(values, files, strict=True))
-            numbers = np.fromiter(read, np.float64)
-        return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
-    try:
-        kinds = set(map(type, set(values))) - {type(None)}
-    except TypeError:  # something nested
-        kinds = set(map(type, values))
-    if kinds <= {str} and name not in PARAMS:
-        odd = {value: text for value in set(values) - {None} if (text := _text(value)) is not value}
-        plain = [odd.get(value, value) for value in values] if odd else values
-        return pd.Series(plain, dtype="object")
-    if kinds <= {int, float, bool} and name not in TEXT:
-        return pd.Series(values, dtype="object")
-    keys = list(map(_key, values))
-    plain = {key: _plain(name, value) for key, value in dict(zip(keys, values, strict=True)).items()}
-    return pd.Series([plain[key] for key in keys], dtype="object")
-
-
-def _key(value: Any) -> Hashable:
-    """The same for values that read the same; quick for the options of a solver."""
-    if type(value) is dict:
-        found = (*value.items(), *map(type, value.values()))  # 1 and 1.0 are equal, but not written alike
-        try:
-            hash(found)
-            return found
-        except TypeError:  # something nested
-            pass
-    return repr(value)
-
-
-def _seed(value: Any, file: str, problems: list[Problem]) -> int | None:
-    """A seed as it is, where a float would make two of one; None, and a problem, where it is none."""
-    try:
-        seed = None if value is None else int(value)
-        if seed is None or (0 <= seed < 2**64 and (seed == value or isinstance(value, str))):
-            return seed
-    except (TypeError, ValueError, OverflowError):
-        pass
-    problems.append(Problem(file, f"seed is {_short(value)}, not a seed (0 to 2**64 - 1); read as missing"))
-    return None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:50]}..."
-
-
-def _number(name: str, value: Any, file: str, problems: list[Problem]) -> float:
-    """A value as a number; NaN, and a problem, where it is none."""
-    try:
-        number = math.nan if value is None else float(value)
-        if not (name in WHOLE and abs(number) >= EXACT):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    problems.append(Problem(file, f"{name} is {_short(value)}, not a number one can use; read as missing"))
-    return math.nan
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name in PARAMS:
-        return None if value is None else canonical_params(value)
-    if isinstance(value, dict | list):
-        return _ENCODE(value)
-    return _text(str(value)) if value is not None and (isinstance(value, str) or name in TEXT) else value
 
 
 def canonical_params(value: Any) -> str:
@@ -223,43 +182,4 @@ def canonical_params(value: Any) -> str:
     if not isinstance(value, dict):
         value = {"params": value}
     # Hydra's own keys (_target_ and the like) say where the code lies, not what it does.
-    named = {str(key): item for key, item in value.items() if not str(key).startswith("_")}
-    return _ENCODE(named)
-
-
-def _one_per_key(records: list[tuple[str, dict]], problems: list[Problem]) -> list[tuple[str, dict]]:
-    """The file named after its key wins over copies; among copies the newest, then the last by name."""
-
-    def rank(name: str, record: dict) -> tuple:
-        return (name == f"{record['run_key']}.json", str(record.get("time_utc") or ""), name)
-
-    best: dict[str, tuple[str, dict]] = {}
-    for name, record in records:
-        key = record["run_key"]
-        kept = best.setdefault(key, (name, record))
-        if kept[1] is record:
-            continue
-        older, newer = sorted((kept, (name, record)), key=lambda one: rank(*one))
-        problems.append(Problem(older[0], f"repeats run_key {key} of {newer[0]}; left out"))
-        best[key] = newer
-    return list(best.values())
-
-
-def _frame(records: list[tuple[str, dict]], problems: list[Problem]) -> pd.DataFrame:
-    """A sorted table with the known columns first, whatever the rows held."""
-    names: set[str] = set().union(*(record for _, record in records))
-    columns = [*COLUMNS, *sorted(names - set(COLUMNS))]
-    files = [file for file, _ in records]
-    table = zip(*(tuple(map(record.get, columns)) for _, record in records), strict=True)
-    values = list(table) or [()] * len(columns)
-    frame = pd.DataFrame(
-        {
-            _text(name): _column(name, column, files, problems)
-            for name, column in zip(columns, values, strict=True)
-        }
-    )
-    for name in ("model", "regime", "solver", "solver_params"):
-        frame[name] = frame[name].fillna({"solver_params": "{}"}.get(name, "unnamed"))
-    by = {name: frame[name] if name in WHOLE else frame[name].fillna("") for name in SORT}
-    order = pd.DataFrame(by).sort_values(SORT, kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    return _encode({str(key): item for key, item in value.items() if not str(key).startswith("_")})

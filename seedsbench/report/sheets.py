@@ -12,17 +12,17 @@ import matplotlib as mpl
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from seedsbench.report.pareto import Panel, panels, title_parts
+from seedsbench.report.pareto import Panel
 from seedsbench.report.points import newest
-from seedsbench.report.rows import records, take
-from seedsbench.report.style import GREY, INK, look, solver_rank
+from seedsbench.report.rows import take
+from seedsbench.report.style import GREY, INK, Look
 
-PER_ROW, MOST = 5, 10  # images beside each other in a cell, images a cell
-SMALLEST, LARGEST = 48, 96  # edge of a shown image, pixels
-GAP, PAD, MARGIN = 3, 16, 24  # between images, cells, and around the sheet
-HEAD, CAPTION = 78, 24  # heights of the title with column heads, and of the line under a cell
-PANEL_COLOUR, RULE = "#f3f3f3", "#dddddd"
-TITLE, BODY, SMALL = 17, 14, 12
+_PER_ROW, _MOST = 5, 10  # images beside each other in a cell, images a cell
+_SMALLEST, _LARGEST = 48, 96  # edge of a shown image, pixels
+_GAP, _PAD, _MARGIN = 3, 16, 24  # between images, cells, and around the sheet
+_HEAD, _CAPTION = 78, 24  # heights of the title with column heads, and of the line under a cell
+_BLANK, _RULE = "#f3f3f3", "#dddddd"  # a cell without images, and its edge
+_TITLE, _BODY, _SMALL = 17, 14, 12  # text, pixels
 
 
 @dataclass(frozen=True)
@@ -31,44 +31,44 @@ class Sheet:
 
     panel: Panel
     cells: dict[tuple[str, str], dict]
+    strips: dict[str, Image.Image]
     curves: list[str]
     budgets: list[str]
     images: int
-    edge: tuple[int, int]
+    edge: int
 
 
-def write_sheets(df: pd.DataFrame, study: Path, folder: Path) -> list[Path]:
+def write_sheets(shown: list[Panel], study: Path, folder: Path) -> list[Path]:
     """Write samples_<panel>.png for every panel that has a strip of samples; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for panel in panels(df):
-        sheet = lay_out(panel, study / "samples")
+    for panel in shown:
+        sheet = _lay_out(panel, study / "samples")
         if sheet is not None:
-            path = folder / f"samples_{panel.slug}.png"
-            draw(sheet, study / "samples").save(path, compress_level=3)
-            written.append(path)
+            written.append(folder / f"samples_{panel.slug}.png")
+            _draw_sheet(sheet).save(written[-1], compress_level=3)
     return written
 
 
-def lay_out(panel: Panel, samples: Path) -> Sheet | None:
+def _lay_out(panel: Panel, samples: Path) -> Sheet | None:
     """Choose rows (first seed) and sizes; None where no cell has samples to show."""
     rows = take(panel.rows, panel.rows["seed"].isna() | (panel.rows["seed"] == panel.rows["seed"].min()))
     rows = newest(rows).sort_values(["nfe_budget", "nfe"], kind="stable")
-    rows = rows.assign(_done=rows["status"] != "done").sort_values("_done", kind="stable")
+    rows = rows.sort_values("status", key=lambda status: status != "done", kind="stable")
     cells: dict[tuple[str, str], dict] = {}
-    for row in records(rows):
+    for row in rows.to_dict("records"):
         cells.setdefault((str(row["curve"]), _budget(row)), row)
-    done = [row["run_key"] for row in cells.values() if row["status"] == "done"]
-    sizes = [size for key in done if (size := _strip_size(samples / f"{key}.png"))]
-    if not sizes:
+    done = {place: row["run_key"] for place, row in cells.items() if row["status"] == "done"}
+    strips = {key: strip for key in done.values() if (strip := _strip(samples / f"{key}.png"))}
+    if not strips:
         return None
-    n, width, height = min(size[0] for size in sizes), *max(size[1:] for size in sizes)
-    who = {str(r["curve"]): solver_rank(r["solver"], r["solver_family"]) for r in cells.values()}
-    curves = sorted(who, key=lambda curve: (who[curve], curve))
+    present = {curve for curve, _ in cells}
+    curves = [curve for curve in panel.looks if curve in present]
     # A budget at which nothing finished has nothing to look at; table.md holds the reasons.
-    finished = {budget for (_, budget), row in cells.items() if row["status"] == "done"}
-    budgets = sorted(finished, key=lambda text: float(text) if text != "-" else 0)
-    return Sheet(panel, cells, curves, budgets, min(n, MOST), _edge(width, height))
+    budgets = sorted({budget for _, budget in done}, key=lambda text: float(text) if text != "-" else 0)
+    images = min(_MOST, *(strip.width // strip.height for strip in strips.values()))
+    edge = _shown_size(max(strip.height for strip in strips.values()))
+    return Sheet(panel, cells, strips, curves, budgets, images, edge)
 
 
 def _budget(row: dict) -> str:
@@ -76,76 +76,56 @@ def _budget(row: dict) -> str:
     return "-" if pd.isna(value) else f"{value:g}"
 
 
-def _strip_size(path: Path) -> tuple[int, int, int] | None:
-    """(images, width, height) of a strip of square images, or None where it cannot be read."""
+def _strip(path: Path) -> Image.Image | None:
+    """A strip of square images, or None where it cannot be read."""
     try:
-        with Image.open(path) as strip:
-            width, height = strip.size
+        with Image.open(path) as opened:
+            return opened.convert("RGB") if opened.width >= opened.height else None
     except (OSError, ValueError):
         return None
-    return (width // height, height, height) if width >= height else None
 
 
-def _edge(width: int, height: int) -> tuple[int, int]:
-    """Shown size of an image: enlarged by a whole factor to SMALLEST, or reduced to LARGEST."""
-    if max(width, height) > LARGEST:
-        return round(width * LARGEST / max(width, height)), round(height * LARGEST / max(width, height))
-    factor = -(-SMALLEST // width)
-    return width * factor, height * factor
+def _shown_size(edge: int) -> int:
+    """Edge of an image on the sheet: enlarged by a whole factor to _SMALLEST, or reduced to _LARGEST."""
+    return _LARGEST if edge > _LARGEST else edge * -(-_SMALLEST // edge)
 
 
-def draw(sheet: Sheet, samples: Path) -> Image.Image:
-    """The sheet as one image."""
-    down = -(-sheet.images // PER_ROW)
-    cell_w = min(sheet.images, PER_ROW) * (sheet.edge[0] + GAP) - GAP
-    cell_w = max(cell_w, 150)
-    cell_h = down * (sheet.edge[1] + GAP) - GAP
-    names = [_wrap(curve, 190, BODY) for curve in sheet.curves]
-    left = MARGIN + max(_width(line, BODY, True) for lines in names for line in lines) + 28
-    line_h = cell_h + CAPTION + PAD
-    width = left + len(sheet.budgets) * (cell_w + PAD) - PAD + MARGIN
-    title, subtitle = _titles(sheet)
-    width = max(width, 2 * MARGIN + _width(title, TITLE, True), 2 * MARGIN + _width(subtitle, SMALL))
-    canvas = Image.new("RGB", (width, HEAD + MARGIN + len(names) * line_h), "white")
+def _draw_sheet(sheet: Sheet) -> Image.Image:
+    down = -(-sheet.images // _PER_ROW)
+    cell_w = max(min(sheet.images, _PER_ROW) * (sheet.edge + _GAP) - _GAP, 150)
+    cell_h = down * (sheet.edge + _GAP) - _GAP
+    names = [_wrap(curve, 190, _BODY) for curve in sheet.curves]
+    left = _MARGIN + max(_width(line, _BODY, True) for lines in names for line in lines) + 28
+    line_h = cell_h + _CAPTION + _PAD
+    title = sheet.panel.full_title
+    seeds = [row["seed"] for row in sheet.cells.values() if not pd.isna(row["seed"])]
+    subtitle = f"the same {sheet.images} latents in every cell" + (f" (seed {min(seeds)})" if seeds else "")
+    width = left + len(sheet.budgets) * (cell_w + _PAD) - _PAD + _MARGIN
+    width = max(width, 2 * _MARGIN + max(_width(title, _TITLE, True), _width(subtitle, _SMALL)))
+    canvas = Image.new("RGB", (width, _HEAD + _MARGIN + len(names) * line_h), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((MARGIN, 16), title, INK, _font(TITLE, True))
-    pen.text((MARGIN, 42), subtitle, GREY, _font(SMALL))
+    pen.text((_MARGIN, 16), title, INK, _font(_TITLE, True))
+    pen.text((_MARGIN, 42), subtitle, GREY, _font(_SMALL))
     for j, budget in enumerate(sheet.budgets):
-        x = left + j * (cell_w + PAD)
-        pen.text((x, HEAD), f"NFE ≤ {budget}", INK, _font(BODY, True))
+        x = left + j * (cell_w + _PAD)
+        pen.text((x, _HEAD), f"NFE ≤ {budget}", INK, _font(_BODY, True))
         for i, curve in enumerate(sheet.curves):
-            box = (x, HEAD + MARGIN + i * line_h, cell_w, cell_h)
-            _draw_cell(canvas, box, sheet, sheet.cells.get((curve, budget)), samples)
-    for i, lines in enumerate(names):
-        _draw_name(pen, lines, HEAD + MARGIN + i * line_h, cell_h, _look_of(sheet, sheet.curves[i]))
+            box = (x, _HEAD + _MARGIN + i * line_h, cell_w, cell_h)
+            _draw_cell(canvas, box, sheet, sheet.cells.get((curve, budget)))
+    for i, (curve, lines) in enumerate(zip(sheet.curves, names, strict=True)):
+        _draw_name(pen, lines, _HEAD + _MARGIN + i * line_h, cell_h, sheet.panel.looks[curve])
     return canvas
 
 
-def _titles(sheet: Sheet) -> tuple[str, str]:
-    seeds = [row["seed"] for row in sheet.cells.values() if not pd.isna(row["seed"])]
-    seed = f" (seed {min(seeds)})" if seeds else ""
-    return " · ".join(title_parts(sheet.panel)), f"the same {sheet.images} latents in every cell{seed}"
-
-
-def _look_of(sheet: Sheet, curve: str) -> tuple[str, str]:
-    row = next(row for (name, _), row in sheet.cells.items() if name == curve)
-    style = look(row["solver"], row["solver_family"])
-    return style.colour, style.text
-
-
-def _draw_name(
-    pen: ImageDraw.ImageDraw, lines: list[str], y: int, cell_h: int, colours: tuple[str, str]
-) -> None:
+def _draw_name(pen: ImageDraw.ImageDraw, lines: list[str], y: int, cell_h: int, look: Look) -> None:
     """A solver's name beside its row, with a bar of its colour."""
-    pen.rectangle((MARGIN, y, MARGIN + 3, y + cell_h - 1), fill=colours[0])
-    top = y + cell_h / 2 - len(lines) * (BODY + 5) / 2
+    pen.rectangle((_MARGIN, y, _MARGIN + 3, y + cell_h - 1), fill=look.colour)
+    top = y + cell_h / 2 - len(lines) * (_BODY + 5) / 2
     for k, line in enumerate(lines):
-        pen.text((MARGIN + 13, top + k * (BODY + 5)), line, colours[1], _font(BODY, k == 0))
+        pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.text, _font(_BODY, k == 0))
 
 
-def _draw_cell(
-    canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet, row: dict | None, samples: Path
-) -> None:
+def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet, row: dict | None) -> None:
     """Images with NFE and FID beneath, or a light panel that says why there are none."""
     x, y, width, height = box
     pen = ImageDraw.Draw(canvas)
@@ -153,18 +133,18 @@ def _draw_cell(
     if row is not None and row["status"] != "done":
         why = f"{row['status']}: {row['reason'] or 'no reason recorded'}"
     elif row is not None:
-        pen.text((x, y + height + 5), _caption(row), GREY, _font(SMALL))
-        images = _images(samples / f"{row['run_key']}.png", sheet)
-        if images is not None:
-            for k, image in enumerate(images):
-                place = (x + k % PER_ROW * (sheet.edge[0] + GAP), y + k // PER_ROW * (sheet.edge[1] + GAP))
-                canvas.paste(image, place)
+        pen.text((x, y + height + 5), _caption(row), GREY, _font(_SMALL))
+        strip = sheet.strips.get(row["run_key"])
+        if strip is not None:
+            for k, image in enumerate(_images(strip, sheet)):
+                across, down = k % _PER_ROW, k // _PER_ROW
+                canvas.paste(image, (x + across * (sheet.edge + _GAP), y + down * (sheet.edge + _GAP)))
             return
         why = "samples not readable"
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=PANEL_COLOUR, outline=RULE)
-    lines = _wrap(why, width - 20, SMALL)[: max(1, (height - 12) // (SMALL + 4))]
+    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BLANK, outline=_RULE)
+    lines = _wrap(why, width - 20, _SMALL)[: max(1, (height - 12) // (_SMALL + 4))]
     for k, line in enumerate(lines):
-        pen.text((x + 10, y + 8 + k * (SMALL + 4)), line, GREY, _font(SMALL))
+        pen.text((x + 10, y + 8 + k * (_SMALL + 4)), line, GREY, _font(_SMALL))
 
 
 def _caption(row: dict) -> str:
@@ -172,17 +152,12 @@ def _caption(row: dict) -> str:
     return fid if pd.isna(row["nfe"]) else f"NFE {row['nfe']:.4g}   {fid}"
 
 
-def _images(path: Path, sheet: Sheet) -> list[Image.Image] | None:
-    """The first images of a strip at their shown size, or None where it cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            strip = opened.convert("RGB")
-    except (OSError, ValueError):
-        return None
+def _images(strip: Image.Image, sheet: Sheet) -> list[Image.Image]:
+    """The first images of a strip at their shown size."""
     size = strip.height
-    how = Image.Resampling.NEAREST if size <= LARGEST else Image.Resampling.LANCZOS
-    n = min(sheet.images, strip.width // size)
-    return [strip.crop((k * size, 0, (k + 1) * size, size)).resize(sheet.edge, how) for k in range(n)]
+    how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
+    parts = [strip.crop((k * size, 0, (k + 1) * size, size)) for k in range(strip.width // size)]
+    return [part.resize((sheet.edge, sheet.edge), how) for part in parts[: sheet.images]]
 
 
 @cache

@@ -1,50 +1,74 @@
-"""The tables: every row as CSV, one line a point as Markdown, and a small matrix for the terminal."""
+"""The tables: every row as CSV, one line a point as Markdown, solver x NFE for LaTeX and for the terminal."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from seedsbench.report.pareto import Panel, panels, split_titles, title_parts
-from seedsbench.report.rows import WHOLE, Problem, records, take
-from seedsbench.report.style import feature_name
+from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.ranking import Point
+from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
     best_at_each,
     best_points,
     features_note,
     fid,
+    matrix,
     minimum,
+    no_fid,
     number,
     other_scores,
     plus_minus,
     rank_by_area,
 )
 
-HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
+_WORDS = (
+    "A cell is one solver at one NFE budget, of one model, regime and seed. NFE: evaluations of the network "
+    "for an image, measured; the budget is their limit."
+)
+_ESCAPES = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "·": r"$\cdot$"}
+)
+_LATEX_TABLE = r"""\begin{table}
+  \centering
+  \caption{%s}
+  \begin{tabular}{l%s}
+    \toprule
+    %s
+    \midrule
+    %s
+    \bottomrule
+  \end{tabular}
+\end{table}"""
+_HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
 
 
 def write_csv(df: pd.DataFrame, path: Path) -> None:
     """All rows and columns; whole numbers without a point, missing values empty."""
-    floats = [name for name in WHOLE if name in df and df[name].dtype == float]
-    whole = [name for name in floats if (df[name].dropna() % 1 == 0).all()]
+    whole = [name for name in WHOLE if df[name].dtype == float and (df[name].dropna() % 1 == 0).all()]
     df.astype(dict.fromkeys(whole, "Int64")).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def write_markdown(df: pd.DataFrame, problems: list[Problem], path: Path) -> None:
+def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], path: Path) -> None:
     """The table people read: points by panel, then what was skipped, failed or unreadable, and why."""
-    lines = [f"# {path.parent.resolve().name}", "", _counts(df), ""]
-    for panel in panels(df):
+    lines = [f"# {path.parent.resolve().name}", "", _counts(df), "", _WORDS, ""]
+    for panel in shown:
         lines += _section(panel)
-    lines += _listed(df, "warning", df["warning"].notna())
+    lines += _listed(shown, "warning", df["warning"].notna(), "Warnings")
     for status in ("skipped", "failed"):
-        lines += _listed(df, "reason", df["status"] == status, status)
-    lines += _no_score(df)
-    if problems:
-        lines += ["## Problems", "", *markdown_table(["file", "what"], [list(p) for p in problems]), ""]
+        lines += _listed(shown, "reason", df["status"] == status, status.capitalize())
+    without = [
+        [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
+        for r in without_fid(df).to_dict("records")
+    ]
+    title = "Finished without a positive FID (in no figure)"
+    lines += _titled(f"## {title}", ["solver", "NFE budget", "FID", "run_key"], without)
+    lines += _titled("## Problems", ["file", "what"], [list(fault) for fault in faults])
     path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
 
 
 def _counts(df: pd.DataFrame) -> str:
-    counts = [f"{int((df['status'] == status).sum())} {status}" for status in ("done", "skipped", "failed")]
+    counts = [f"{count} {status}" for status, count in status_counts(df).items()]
     return f"{len(df)} cell{'s' * (len(df) != 1)}: {', '.join(counts)}."
 
 
@@ -64,104 +88,124 @@ def _section(panel: Panel) -> list[str]:
             number(point["images_per_second"], ".3g"),
             _status(point),
         ]
-        for i, point in enumerate(records(found))
+        for i, point in enumerate(found.to_dict("records"))
     ]
-    title = f"## {' · '.join(title_parts(panel))}"
-    told = [title, "", features_note(panel), "", *markdown_table(HEADER, lines), ""]
-    for name, (header, lines) in (
-        ("Best at each budget", best_at_each(found)),
-        ("Geometric mean FID over a range of NFE (area under the curve on log axes)", rank_by_area(found)),
-        ("Other scores, means over seeds (KID ± over its subsets)", other_scores(found)),
-    ):
-        told += [f"{name}:", "", *markdown_table(header, lines), ""] if lines else []
-    return told
+    by_area = "Geometric mean FID over a range of NFE (area under the curve on log axes):"
+    return [
+        *(f"## {' · '.join(panel.parts)}", "", features_note(panel), ""),
+        *(*markdown_table(_HEADER, lines), ""),
+        *_titled("Best at each budget:", *best_at_each(found)),
+        *_titled(by_area, *rank_by_area(found)),
+        *_titled("Other scores, means over seeds (KID ± over its subsets):", *other_scores(found)),
+    ]
 
 
-def _status(point: dict) -> str:
+def _titled(title: str, header: list[str], lines: list[list[str]]) -> list[str]:
+    """A table under its title; nothing where it has no lines."""
+    return [title, "", *markdown_table(header, lines), ""] if lines else []
+
+
+def _status(point: Point) -> str:
     """'done', 'done x 3', '2 done, 1 failed'."""
-    counts = {status: int(point[status]) for status in ("done", "skipped", "failed") if point[status]}
-    if len(counts) == 1:
-        status, count = next(iter(counts.items()))
-        return status if count == 1 else f"{status} x {count}"
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+    counts = {status: int(point[status]) for status in STATUSES if point[status]}
+    if len(counts) > 1:
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+    return "".join(status if count == 1 else f"{status} x {count}" for status, count in counts.items())
 
 
-def _listed(df: pd.DataFrame, column: str, mask: pd.Series, title: str = "warnings") -> list[str]:
+def _listed(shown: list[Panel], column: str, mask: pd.Series, title: str) -> list[str]:
     """Some cells and what a column says of them."""
-    lines = []
-    for panel in panels(df):
-        for row in records(take(panel.rows, mask.loc[panel.rows.index])):
-            where = f"{row['model']} {row['regime']}"
-            budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], "d")
-            lines.append(
-                [where, row["curve"], budget, seed, row[column] or f"no {column} recorded", row["run_key"]]
-            )
-    if not lines:
-        return []
-    header = ["model, regime", "solver", "NFE budget", "seed", column, "run_key"]
-    return [f"## {title.capitalize()}", "", *markdown_table(header, lines), ""]
-
-
-def _no_score(df: pd.DataFrame) -> list[str]:
-    """Finished cells without a usable FID: said, since figures leave them out."""
-    rows = take(df, (df["status"] == "done") & ~(df["fid"] > 0))
-    if rows.empty:
-        return []
     lines = [
-        [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
-        for r in records(rows)
+        [
+            *(f"{row['model']} {row['regime']}", row["curve"]),
+            *(number(row["nfe_budget"], ".0f"), number(row["seed"], "d")),
+            *(row[column] or f"no {column} recorded", row["run_key"]),
+        ]
+        for panel in shown
+        for row in take(panel.rows, mask.loc[panel.rows.index]).to_dict("records")
     ]
-    title = "## Finished without a positive FID (in no figure)"
-    return [title, "", *markdown_table(["solver", "NFE budget", "FID", "run_key"], lines), ""]
+    header = ["model, regime", "solver", "NFE budget", "seed", column, "run_key"]
+    return _titled(f"## {title}", header, lines)
 
 
 def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up as plain text too."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in [header, *lines]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     drawn = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
     ]
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
 
 
-def summary_text(df: pd.DataFrame) -> str:
+def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     """Mean FID as a solver x NFE budget matrix a panel: * is best of its column, ! carries a warning."""
-    shown = panels(df)
-    if not shown:
-        return "no rows"
-    common, titles = split_titles([title_parts(panel) for panel in shown])
+    common, titles = split_titles([panel.parts for panel in shown])
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
-        name = feature_name(panel.key["extractor"])
-        blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_matrix(panel.points)]))
+        name = panel.features
+        blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_aligned(panel.points)]))
     n = int(df["warning"].notna().sum())
     return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
 
 
-def _matrix(found: pd.DataFrame) -> list[str]:
+def _aligned(found: pd.DataFrame) -> list[str]:
     """Lines of the matrix; skipped and failed cells by name, cells never asked for as '.'."""
-    budgets = sorted(found["nfe_budget"].dropna().unique()) + (
-        [float("nan")] if found["nfe_budget"].isna().any() else []
-    )
-    best = best_points(found)
-    cells = {}
-    for i, point in enumerate(records(found)):
-        column = next(
-            j
-            for j, b in enumerate(budgets)
-            if b == point["nfe_budget"] or (b != b and pd.isna(point["nfe_budget"]))
-        )
-        missing = "failed" if point["failed"] else "skipped" if point["skipped"] else "no FID"
-        text = missing if pd.isna(point["fid"]) else f"{point['fid']:#.3g}"
-        mark = ("*" if i in best else "") + ("!" if point["warnings"] else "") or " "
-        cells.setdefault(point["curve"], {}).setdefault(column, text.rstrip(".") + mark)
-    head = ["NFE budget", *[number(b, ".0f") + " " for b in budgets]]
-    body = [[curve, *[row.get(j, ". ") for j in range(len(budgets))]] for curve, row in cells.items()]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+
+    def text_of(point: Point, best: bool) -> str:
+        text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
+        return text + ("*" if best else "") + ("!" if point["warnings"] else "" if best else " ")
+
+    budgets = sorted(found["nfe_budget"].dropna().unique())
+    head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
+    lines = [head, *matrix(found, budgets, text_of, absent=". ")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
-        "  "
-        + line[0].ljust(widths[0])
-        + "".join("  " + c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)).rstrip()
-        for line in [head, *body]
+        "  ".join(["", first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
+        for first, *others in lines
     ]
+
+
+def write_latex(shown: list[Panel], path: Path) -> None:
+    """One table a panel; needs \\usepackage{booktabs}. The best mean of each budget is bold.
+
+    Where cells were repeated a second table holds the lowest of each cell's FIDs (EDM reports that of three).
+    """
+    blocks = ["% needs \\usepackage{booktabs}"]
+    for panel in shown:
+        blocks.append(_latex_table(panel, "fid"))
+        if (panel.points["n"] > 1).any():
+            blocks.append(_latex_table(panel, "fid_min"))
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+
+
+def latex_escaped(text: str) -> str:
+    """Text with LaTeX's own characters made harmless."""
+    return text.translate(_ESCAPES)
+
+
+def _latex_table(panel: Panel, score: str) -> str:
+    """score: fid (mean and spread) or fid_min (with the number of repeats in the caption)."""
+
+    def cell(point: Point, best: bool) -> str:
+        if pd.isna(point[score]):
+            return "--"
+        text = f"{point[score]:.3g}"
+        if score == "fid" and point["fid_std"] > 0:
+            text += f" \\pm {point['fid_std']:.1g}"
+        mark = "\\,!" if point["warnings"] else ""
+        return f"$\\mathbf{{{text}}}{mark}$" if best else f"${text}{mark}$"
+
+    found = panel.points.dropna(subset="nfe_budget")
+    budgets = sorted(found["nfe_budget"].unique())
+    lines = [
+        " & ".join([latex_escaped(curve), *cells]) + r" \\"
+        for curve, *cells in matrix(found, budgets, cell, score=score, absent="--")
+    ]
+    runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
+    told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
+    warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
+    title, features = latex_escaped(panel.full_title), latex_escaped(panel.features)
+    caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."
+    head = " & ".join(["NFE", *(f"{budget:.0f}" for budget in budgets)]) + r" \\"
+    return _LATEX_TABLE % (caption, "r" * len(budgets), head, "\n    ".join(lines))

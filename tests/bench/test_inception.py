@@ -486,7 +486,7 @@ def test_the_floor_needs_twice_as_many_real_images(fake, real):
 @pytest.mark.parametrize("extractor", ["inception-v3", "dinov2-vit-l-14"])
 def test_few_samples_are_said_to_bias_the_fid(extractor):
     def said(samples, which=extractor):
-        return summary.bias(Panel({"extractor": which, "samples": samples}, "", "", pd.DataFrame()))
+        return summary.bias(Panel({"extractor": which, "samples": samples}, "", "", pd.DataFrame(), {}))
 
     assert "biased upwards by few samples: at 2,000 compare it" in said("2000")
     assert said("9999")

@@ -7,41 +7,40 @@ import pandas as pd
 import pytest
 
 from seedsbench.report.compare import compare, names_of
+from seedsbench.report.compare_files import _curves, _figure
 from seedsbench.report.main import compare_studies, main
-from tests.report.test_report import make_row, read, write_study
+from seedsbench.report.rows import read_rows
+from seedsbench.report.style import SOLVER_FAMILIES
+from tests.support.studies import frame, make_row, repeated, write_study
 
 NAMES = ("before", "after")
 
 
-def compared(tmp_path, first, second):
-    pairs = zip(NAMES, (first, second), strict=True)
-    tables = [read(write_study(tmp_path / n, rows, sheets=False))[0] for n, rows in pairs]
-    return compare(*tables, NAMES)
-
-
-def seeds(solver, budget, fids, **changes):
-    return [make_row(solver, budget, seed=k, fid=fid, **changes) for k, fid in enumerate(fids)]
+def compared(folder, first, second):
+    return compare(frame(folder / NAMES[0], first), frame(folder / NAMES[1], second), NAMES)
 
 
 def test_differences_have_the_error_of_two_means(tmp_path):
-    first = [*seeds("heun", 20, [1.0, 1.2, 1.1]), make_row("ddim", 20, fid=2.0)]
-    second = [*seeds("heun", 20, [2.0, 2.2], time_utc="2026"), make_row("ddim", 20, fid=1.0, time_utc="2026")]
+    first = [*repeated("heun", 20, [1.0, 1.2, 1.1]), make_row("ddim", 20, fid=2.0)]
+    second = [
+        *repeated("heun", 20, [2.0, 2.2], time_utc="2026"),
+        make_row("ddim", 20, fid=1.0, time_utc="2026"),
+    ]
     heun, ddim = sorted(compared(tmp_path, first, second).both, key=lambda pair: pair.curve, reverse=True)
-    assert heun.difference == pytest.approx(1.0)
+    assert heun.change.value == pytest.approx(1.0)
     stds = np.std([1.0, 1.2, 1.1], ddof=1), np.std([2.0, 2.2], ddof=1)
-    assert heun.error == pytest.approx(math.sqrt(stds[0] ** 2 / 3 + stds[1] ** 2 / 2))
-    assert heun.clear is True
-    assert ddim.difference == pytest.approx(-1.0)
-    assert math.isnan(ddim.error)
-    assert ddim.clear is None  # one seed each
+    assert heun.change.error == pytest.approx(math.sqrt(stds[0] ** 2 / 3 + stds[1] ** 2 / 2))
+    assert heun.change.clear is True
+    assert ddim.change.value == pytest.approx(-1.0)
+    assert math.isnan(ddim.change.error)
+    assert ddim.change.clear is None  # one seed each
 
 
 def test_a_study_equals_itself_and_changed_rows_of_a_key_are_told(tmp_path):
-    rows = [*seeds("heun", 20, [1.0, 1.2]), make_row("ddim", 10)]
-    (tmp_path / "same").mkdir()
+    rows = [*repeated("heun", 20, [1.0, 1.2]), make_row("ddim", 10)]
     same = compared(tmp_path / "same", rows, rows)
     assert {pair.keys for pair in same.both} == {"identical"}
-    assert {pair.difference for pair in same.both} == {0.0}
+    assert {pair.change.value for pair in same.both} == {0.0}
     assert same.notes == []
     changed = compared(tmp_path, rows, [{**row, "fid": row["fid"] * 2} for row in rows])
     assert {pair.keys for pair in changed.both} == {"2 shared with another FID", "1 shared with another FID"}
@@ -86,12 +85,12 @@ def test_parameters_tell_cells_apart_across_studies(tmp_path):
 
 
 def studies(tmp_path):
-    first = [row for s in ("heun", "ddim") for b in (10, 20) for row in seeds(s, b, [1.0, 1.1, 1.3])]
+    first = [row for s in ("heun", "ddim") for b in (10, 20) for row in repeated(s, b, [1.0, 1.1, 1.3])]
     second = [{**row, "fid": row["fid"] * 0.5, "run_key": row["run_key"][::-1]} for row in first[:9]]
     second.append(make_row("heun", 50, status="failed", reason="a | b </script>"))
     second.append(make_row("rk4", 20, samples=500))
     pairs = zip(NAMES, (first, second), strict=True)
-    folders = [write_study(tmp_path / n, rows, sheets=False) for n, rows in pairs]
+    folders = [write_study(tmp_path / n, rows) for n, rows in pairs]
     (folders[1] / "rows" / "half.json").write_text('{"a')
     return folders
 
@@ -130,13 +129,9 @@ def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path)
 
 
 def test_the_figure_tells_the_studies_apart_and_keeps_each_solvers_look(tmp_path):
-    from seedsbench.report.compare_files import _curves, _figure
-    from seedsbench.report.style import look
-
-    tables = [read(study)[0] for study in studies(tmp_path)]
-    found = compare(*tables, NAMES)
+    found = compare(*(read_rows(study)[0] for study in studies(tmp_path)), NAMES)
     drawn = [_curves(panel) for panel in found.panels]
-    assert drawn[0].looks["heun"] == look("heun")
+    assert drawn[0].panel.looks["heun"].family is SOLVER_FAMILIES["edm"]
     points = drawn[0].points
     assert set(points.loc[points["filled"], "strand"]).isdisjoint(points.loc[~points["filled"], "strand"])
     figure = _figure(found, drawn)

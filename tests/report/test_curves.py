@@ -1,8 +1,8 @@
-"""No two configurations share a curve: all that may change numbers but seed and budget tells them apart."""
+"""What may be compared with what: panels of rows, and curves that no two configurations share."""
 
 import json
 
-import pandas as pd
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.columns import asked
 from seedsbench.bench.rows.run_key import what_changes_numbers
-from seedsbench.report.pareto import panels
+from seedsbench.report.pareto import doubled, panels
+from seedsbench.report.points import front
 from tests.report.test_compare import compared
-from tests.report.test_report import make_row, read, write_study
 from tests.support.cells import compose
+from tests.support.studies import frame, make_row, panels_of, repeated
 
 BASE = ("solver=seeds2", "grid=edm", "schedule=vp")
 CHANGES = [
@@ -40,11 +41,9 @@ def row_of(*overrides, seed=0):
 
 def curves_of(folder, rows):
     """(panel, curve) of each row, by run_key."""
-    df, problems = read(write_study(folder, rows, sheets=False))
-    assert problems == []
     return {
         key: (panel.slug, curve)
-        for panel in panels(df)
+        for panel in panels_of(folder, rows)
         for key, curve in zip(panel.rows["run_key"], panel.rows["curve"], strict=True)
     }
 
@@ -129,4 +128,86 @@ def test_the_options_of_two_grids_are_not_told_beside_the_grids(tmp_path):
 def test_options_that_are_no_json_object_are_read_all_the_same(tmp_path):
     odd = [True, 3, "text", '{"rho": 5}', [1, 2], None, 1e300]
     rows = [make_row("heun", 20, seed=i, grid_params=value, run_key=str(i)) for i, value in enumerate(odd)]
-    assert pd.Series(curves_of(tmp_path / "study", rows)).nunique() == len(odd)
+    assert len(set(curves_of(tmp_path / "study", rows).values())) == len(odd)
+
+
+@pytest.mark.parametrize(
+    ("change", "label", "default"),
+    [
+        ({"network_precision": "bf16"}, "precision=bf16", "fp32"),
+        ({"compile": True}, "compile=True", False),
+        ({"afs": True}, "afs=True", False),
+        ({"seeding": "edm"}, "seeding=edm", "philox"),
+    ],
+)
+def test_rows_of_another_arithmetic_have_curves_of_their_own(tmp_path, change, label, default):
+    rows = [make_row("heun", 20), make_row("heun", 50)]
+    found = curve_names(tmp_path / "other", [*rows, make_row("heun", 20, **change)])
+    assert len(found) == 2
+    assert sum(label in curve for curve in found) == 1
+    # Said or left unsaid, a default is one.
+    rows[1] = make_row("heun", 50, **dict.fromkeys(change, default))
+    assert curve_names(tmp_path / "same", rows) == {"heun"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"extractor": "pixels"}, "pixels"),
+        ({"reference_id": "abcdef0123"}, "reference abcdef01"),
+        ({"samples": 50000}, "N = 50,000"),
+        ({"labels": 3}, "class 3"),
+    ],
+)
+def test_incomparable_rows_are_panels_of_their_own_and_say_why(tmp_path, change, told):
+    rows = [make_row("heun", b) for b in (10, 20)] + [make_row("heun", b, **change) for b in (10, 20)]
+    found = panels_of(tmp_path / "study", rows)
+    assert len(found) == 2
+    assert sum(told in panel.title for panel in found) == 1
+    assert len({panel.slug for panel in found}) == 2
+
+
+def test_labels_name_only_what_differs(tmp_path):
+    rows = [make_row("seeds3", 20, params={"c2": c, "eta": 1.0}) for c in (0.3, 0.4)]
+    rows.append(make_row("heun", 20, params={"c2": 9}))
+    rows.append(make_row("heun", 20, regime="vp"))
+    rows.append(make_row("heun", 20, regime="vp", grid="edm"))
+    rows.append(make_row("heun", 20, regime="ve", grid="edm"))
+    found = {panel.key["regime"]: panel for panel in panels_of(tmp_path / "study", rows)}
+    assert list(found) == ["vp", "ve", "edm"]
+    assert set(found["edm"].rows["curve"]) == {"seeds3 c2=0.3", "seeds3 c2=0.4", "heun"}
+    assert set(found["vp"].rows["curve"]) == {"heun grid=vp", "heun grid=edm"}
+    assert found["ve"].title.endswith("grid edm")
+
+
+def test_unscored_rows_join_the_panel_of_their_neighbours(tmp_path):
+    rows = [make_row("heun", 20), make_row("heun", 1, status="skipped", reason="too small")]
+    assert len(panels_of(tmp_path / "study", rows)) == 1
+
+
+def test_front_keeps_what_nothing_beats():
+    nfe = np.array([10, 10, 20, 20, 30, 5, np.nan])
+    fid = np.array([2.0, 3.0, 1.0, 1.0, 1.5, np.nan, 0.1])
+    assert front(nfe, fid).tolist() == [True, False, True, True, False, False, False]
+    assert front(np.array([]), np.array([])).tolist() == []
+
+
+def test_repeats_become_mean_and_sample_spread(tmp_path):
+    rows = [
+        *repeated("heun", 20, [1.0, 2.0, 4.5]),
+        make_row("heun", 20, seed=3, status="failed", reason="killed"),
+    ]
+    (panel,) = panels_of(tmp_path / "study", rows)
+    (point,) = panel.points.to_dict("records")
+    assert point["fid"] == pytest.approx(2.5)
+    assert point["fid_std"] == pytest.approx(np.std([1, 2, 4.5], ddof=1))
+    assert (point["fid_min"], point["n"], point["done"], point["failed"]) == (1.0, 3, 3, 1)
+
+
+def test_the_same_cell_run_twice_is_no_repeat_and_is_named(tmp_path):
+    old = make_row("heun", 20, fid=1.0)
+    new = make_row("heun", 20, fid=2.0, time_utc="2025-06-01T00:00:00Z")
+    shown = panels(frame(tmp_path / "study", [old, new]))
+    (point,) = shown[0].points.to_dict("records")
+    assert (point["fid"], point["n"]) == (2.0, 1)
+    assert [fault.file for fault in doubled(shown)] == [f"{old['run_key']}.json"]

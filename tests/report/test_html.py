@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.test_report import make_row, usual_rows, write_study
+from seedsbench.report.html import write_html
+from seedsbench.report.main import build_report
+from seedsbench.report.pareto import panels
+from seedsbench.report.rows import read_rows
+from seedsbench.report.sheets import write_sheets
+from seedsbench.report.summary import TitledTable
+from tests.support.studies import make_row, usual_rows, write_study
 
 DASH = "\N{EN DASH}"
 EVIL = (
@@ -54,14 +60,12 @@ class Page(HTMLParser):
         return json.loads(content)
 
 
-def build(study, figures=()):
+def build(study, figures=(), sheets=None, tables=()):
     """The page of a study without the time that matplotlib takes for its figures."""
-    from seedsbench.report.html import write_html
-    from seedsbench.report.rows import read_rows
-    from seedsbench.report.sheets import write_sheets
-
-    df, problems = read_rows(study)
-    return write_html(df, problems, study, figures, write_sheets(df, study, study / "figures"))
+    df, faults = read_rows(study)
+    shown = panels(df)
+    sheets = write_sheets(shown, study, study / "figures") if sheets is None else sheets
+    return write_html(df, shown, faults, study, figures, sheets, tables)
 
 
 def draw_figures(study):
@@ -88,13 +92,13 @@ def usual(tmp_path_factory):
         for row in usual_rows()
     ]
     rows += [{**row, "regime": "vp", "run_key": row["run_key"][::-1]} for row in rows]
-    study = write_study(tmp_path_factory.mktemp("html") / "study", rows)
+    study = write_study(tmp_path_factory.mktemp("html") / "study", rows, sheets=True)
     return build(study, draw_figures(study))
 
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
-    return build(write_study(tmp_path_factory.mktemp("html") / "st<u>dy", evil_rows(), sheets=False))
+    return build(write_study(tmp_path_factory.mktemp("html") / "st<u>dy", evil_rows()))
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -154,59 +158,32 @@ def test_no_row_can_inject_markup(evil):
     assert EVIL in json.dumps(page.data, ensure_ascii=False).replace('\\"', '"')
 
 
-def test_the_same_rows_give_the_same_bytes(usual):
-    before = usual.read_bytes()
-    usual.unlink()
-    figures = [usual.parent / "figures" / name for name in ("pareto.svg", "pareto.pdf")]
-    assert build(usual.parent, figures).read_bytes() == before
-
-
 def test_every_report_has_its_page(tmp_path):
-    from seedsbench.report.main import build_report
-
-    study = write_study(tmp_path / "s", [make_row("heun", 20), *evil_rows()], sheets=False)
-    report = build_report(study)
-    assert report.paths[0] == study / "report.html"
-    page = Page(report.paths[0].read_text())
+    report = build_report(write_study(tmp_path / "s", [make_row("heun", 20), *evil_rows()]))
+    page = Page(report.html.read_text())
     assert any(image["alt"].startswith("FID against measured NFE. ") for image in page.of("img"))
 
 
 def test_curves_look_as_in_the_figures(usual):
-    from seedsbench.report.rows import read_rows
-    from seedsbench.report.style import look
-
     data = Page(usual.read_text()).data
-    solvers = set(read_rows(usual.parent)[0]["solver"])
-    assert {curve["name"] for curve in data["curves"]} == solvers
-    for curve in data["curves"]:
-        style = look(curve["name"])
-        assert (curve["light"], curve["marker"]) == (style.colour, style.marker)
-        assert bool(curve["dash"]) == (style.line != "-")
-        assert data["markers"][style.marker].startswith("M")
+    looks = panels(read_rows(usual.parent)[0])[0].looks
+    assert [curve["name"] for curve in data["curves"]] == list(looks)
+    for curve, look in zip(data["curves"], looks.values(), strict=True):
+        assert (curve["light"], curve["marker"]) == (look.colour, look.family.marker)
+        assert bool(curve["dash"]) == (look.line != "-")
+        assert data["markers"][look.family.marker].startswith("M")
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [make_row("heun", 1, status="skipped", reason="too small"), make_row("heun", 9, status="failed")],
-        [make_row("heun", 20, fid=None)],
-        [make_row("heun", 20, fid=-1.0), make_row("heun", 40, fid=0.0)],
-        [{"run_key": "a", "status": "done", "solver": "heun", "fid": 1.0, "nfe": 19}],
-        [{"run_key": "a", "status": "failed", "solver": "heun"}],
-        [{"run_key": "../../a", "status": "done", "solver": "heun", "reason": 3, "time_utc": 7}],
-    ],
-    ids=["nothing finished", "no FID", "not positive", "few columns", "only a status", "odd types"],
-)
-def test_odd_studies_get_a_page(tmp_path, rows):
-    study = tmp_path / "s"
-    (study / "rows").mkdir(parents=True)
-    for i, row in enumerate(rows):
-        (study / "rows" / f"{i}.json").write_text(json.dumps(row))
-    assert len(Page(build(study).read_text()).data["rowCurve"]) == len(rows)
+def test_a_key_like_a_path_reads_nothing_outside_the_study(tmp_path):
+    study = write_study(tmp_path / "s", [])
+    row = {"run_key": "../../a", "status": "done", "solver": "heun"}
+    (study / "rows" / "0.json").write_text(json.dumps(row))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
+    assert Page(build(study).read_text()).data["strips"] == {}
 
 
 def test_unreadable_files_are_listed(tmp_path):
-    study = write_study(tmp_path / "s", [make_row("heun", 20)])
+    study = write_study(tmp_path / "s", [make_row("heun", 20)], sheets=True)
     (study / "rows" / "half<b>.json").write_text('{"sta')
     for strip in (study / "samples").iterdir():
         strip.write_bytes(b"no image")
@@ -218,9 +195,6 @@ def test_unreadable_files_are_listed(tmp_path):
 
 
 def test_the_page_of_a_thousand_rows_is_small(tmp_path):
-    from seedsbench.report.html import write_html
-    from seedsbench.report.rows import read_rows
-
     solvers = [
         "seeds1",
         "seeds2",
@@ -242,28 +216,22 @@ def test_the_page_of_a_thousand_rows_is_small(tmp_path):
         for k in range(3)
         for r in ("vp", "ve", "iddpm", "edm")
     ][:1000]
-    study = write_study(tmp_path / "s", rows, sheets=False)
+    study = write_study(tmp_path / "s", rows)
     for row in rows:
         (study / "samples" / f"{row['run_key']}.png").write_bytes(b"\x89PNG\r\n" + bytes(8000))
-    df, problems = read_rows(study)
     figures, sheets = draw_figures(study), []
     noise = np.random.default_rng(0).integers(0, 256, (280, 360, 3), np.uint8)
     for regime in ("vp", "ve", "iddpm", "edm"):  # as large as sheets of eleven solvers at eight budgets are
         sheets.append(study / "figures" / f"samples_glyphs_{regime}.png")
         Image.fromarray(noise).resize((2160, 1680), Image.Resampling.NEAREST).save(sheets[-1])
-    path = write_html(df, problems, study, figures, sheets)
+    path = build(study, figures, sheets)
     assert path.stat().st_size < 4_000_000
     assert len(Page(path.read_text()).of("img")) == len(sheets) + 1
 
 
 def test_tables_given_are_shown_as_text(tmp_path):
-    from seedsbench.report.html import Table, write_html
-    from seedsbench.report.rows import read_rows
-
-    study = write_study(tmp_path / "s", [make_row("heun", 20)], sheets=False)
-    df, problems = read_rows(study)
-    table = Table("Best <b>", ["NFE", "solver"], [["20", EVIL]])
-    page = Page(write_html(df, problems, study, [], [], [table]).read_text())
+    table = TitledTable("Best <b>", ["NFE", "solver"], [["20", EVIL]])
+    page = Page(build(write_study(tmp_path / "s", [make_row("heun", 20)]), tables=[table]).read_text())
     assert "Best <b>" in page.text
     assert len(page.scripts) == 2
 

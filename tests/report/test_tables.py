@@ -1,34 +1,72 @@
-"""The tables that judge, in table.md, table.tex and on the page; what keeps rows from sharing a curve."""
+"""The tables that judge, in table.md, table.tex and on the page."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 
-from seedsbench.report.draw import prepare
+from seedsbench.report.figures import prepare
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
-from seedsbench.report.points import points
-from seedsbench.report.summary import page_tables
+from seedsbench.report.ranking import ranking, winners
+from seedsbench.report.summary import features_note, page_tables
+from seedsbench.report.table import latex_escaped
 from tests.report.test_html import Page
-from tests.report.test_report import make_row, read, write_study
+from tests.support.studies import make_row, panels_of, repeated, write_study
+
+WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
 
 
-def repeated(solver, budget, fids, **changes):
-    return [make_row(solver, budget, seed=k, fid=fid, **changes) for k, fid in enumerate(fids)]
+def test_winners_have_a_margin_and_an_error(tmp_path):
+    rows = repeated("heun", 20, [1.0, 1.01, 1.02]) + repeated("ddim", 20, [2.0, 2.02, 2.04])
+    rows += [make_row("heun", 50, fid=0.5), make_row("ddim", 50, fid=0.4), make_row("ddim", 100, fid=0.3)]
+    (panel,) = panels_of(tmp_path / "study", rows)
+    at20, at50 = winners(panel.points)  # at 100 nothing is there to beat
+    assert (at20.budget, at20.best["curve"], at20.second["curve"], at20.margin.clear) == (
+        20,
+        "heun",
+        "ddim",
+        True,
+    )
+    assert at20.margin.value == pytest.approx(1.01)
+    assert at20.margin.error == pytest.approx(math.hypot(0.01, 0.02) / 3**0.5)
+    assert (at50.best["curve"], at50.second["curve"], at50.margin.clear) == ("ddim", "heun", None)  # one seed
 
 
-def panels_of(tmp_path, rows):
-    return panels(read(write_study(tmp_path / "study", rows, sheets=False))[0])
+def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
+    rows = [
+        make_row(s, n, nfe=float(n), fid=c / n)
+        for s, c in (("ddim", 100), ("heun", 50))
+        for n in (10, 20, 50)
+    ]
+    (panel,) = panels_of(tmp_path / "study", [*rows, make_row("euler", 20, nfe=20.0, fid=0.1)])
+    low, high, ranked, left = ranking(panel.points)
+    assert (low, high) == (10, 50)
+    assert list(ranked) == ["heun", "ddim"]
+    # FID = 100/n is a straight line on log axes: its mean is its value in the middle.
+    assert ranked["ddim"] == pytest.approx(100 / (10 * 50) ** 0.5)
+    assert left == ["euler"]
 
 
-def test_repeats_keep_their_lowest_beside_mean_and_spread(tmp_path):
-    rows = [*repeated("heun", 20, [1.0, 2.0, 4.5]), make_row("ddim", 20, fid=3.0)]
-    found = points(panels_of(tmp_path, rows)[0].rows).set_index("curve")
-    assert found["fid_min"].to_dict() == {"heun": 1.0, "ddim": 3.0}
-    study = tmp_path / "study"
+def test_latex_is_escaped_and_bolds_the_best(tmp_path):
+    study = write_study(
+        tmp_path / "s", [make_row("seeds3_asreleased", 20, fid=0.5), make_row("heun", 20, fid=0.25)]
+    )
     build_report(study)
-    table = (study / "table.md").read_text()
+    text = (study / "table.tex").read_text()
+    assert r"seeds3\_asreleased & $0.5$ \\" in text
+    assert r"heun & $\mathbf{0.25}$ \\" in text
+    assert text.count(r"\toprule") == 1
+    escaped = r"a\_b\%\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert latex_escaped("a_b%&#{}~^\\") == escaped
+
+
+def test_the_lowest_of_repeats_stands_beside_mean_and_spread(tmp_path):
+    study = write_study(
+        tmp_path / "s", [*repeated("heun", 20, [1.0, 2.0, 4.5]), make_row("ddim", 20, fid=3.0)]
+    )
+    table = build_report(study).table_md.read_text()
     cells = {line.split("|")[1].strip(): line.split("|") for line in table.splitlines() if "| done" in line}
     header = next(line for line in table.splitlines() if line.startswith("| solver ")).split("|")
     lowest = [name.strip() for name in header].index("lowest")
@@ -37,7 +75,6 @@ def test_repeats_keep_their_lowest_beside_mean_and_spread(tmp_path):
     latex = (study / "table.tex").read_text()
     assert latex.count(r"\toprule") == 2
     assert "lowest of 1--3 runs" in latex
-    assert len(list((study / "rows").glob("*.json"))) == 4
 
 
 def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
@@ -48,7 +85,7 @@ def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
         for row in repeated(s, b, [f, f + 0.1])
     ]
     rows.append(make_row("heun", 3, status="skipped", reason="too small"))
-    shown = panels_of(tmp_path, [*rows, *(make_row(s, 20, regime="vp") for s in ("heun", "ddim"))])
+    shown = panels_of(tmp_path / "study", [*rows, *(make_row(s, 20, regime="vp") for s in ("heun", "ddim"))])
     tables = {table.title: table for table in page_tables(shown)}
     best = tables["Best solver at each budget"]
     assert best.header[0] == "panel"
@@ -75,7 +112,7 @@ def test_scores_beside_fid_are_shown_where_rows_have_them(tmp_path):
         make_row("ddim", 20, **more | {"precision": 0.25}),
         make_row("rk4", 20),
     ]
-    (panel,) = panels_of(tmp_path, rows)
+    (panel,) = panels_of(tmp_path / "study", rows)
     assert set(panel.rows["curve"]) == {"heun", "ddim", "rk4"}  # a score is no setting
     (table,) = (table for table in page_tables([panel]) if table.title == "Other scores")
     assert table.header == ["solver", "NFE budget", "KID", "precision", "recall"]
@@ -90,36 +127,9 @@ def test_scores_beside_fid_are_shown_where_rows_have_them(tmp_path):
 @pytest.mark.parametrize(("samples", "said"), [(500, True), (9_999, True), (10_000, False)])
 @pytest.mark.parametrize("extractor", ["inception-v3", "glyphs-64d"])
 def test_the_bias_of_few_samples_is_said(tmp_path, samples, said, extractor):
-    study = write_study(
-        tmp_path / "s", [make_row("heun", 20, samples=samples, extractor=extractor)], sheets=False
-    )
-    shown = panels(read(study)[0])
-    from seedsbench.report.summary import features_note
-
+    shown = panels_of(tmp_path / "s", [make_row("heun", 20, samples=samples, extractor=extractor)])
     assert ("biased upwards" in features_note(shown[0])) is said
     assert any("biased upwards" in table.note for table in page_tables(shown)) is said
-
-
-@pytest.mark.parametrize(
-    ("change", "label"),
-    [
-        ({"network_precision": "bf16"}, "precision=bf16"),
-        ({"compile": True}, "compile=True"),
-        ({"afs": True}, "afs=True"),
-        ({"seeding": "edm"}, "seeding=edm"),
-    ],
-)
-def test_rows_of_another_arithmetic_have_curves_of_their_own(tmp_path, change, label):
-    (panel,) = panels_of(
-        tmp_path, [make_row("heun", 20), make_row("heun", 50), make_row("heun", 20, **change)]
-    )
-    assert sum(label in curve for curve in panel.rows["curve"]) == 1
-    assert panel.rows["curve"].nunique() == 2
-    # Said or left unsaid, a default is one.
-    name = next(iter(change))
-    default = {"network_precision": "fp32", "seeding": "philox"}.get(name, False)
-    (panel,) = panels_of(tmp_path / "same", [make_row("heun", 20), make_row("heun", 50, **{name: default})])
-    assert set(panel.rows["curve"]) == {"heun"}
 
 
 def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
@@ -135,12 +145,12 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
         row.update(status="failed", fid=None, reason="non-finite sample")
     for row in rows[4::13]:
         row.update(fid=float("nan"), unknown={"column": [1]})
-    study = write_study(tmp_path / "s", rows, sheets=False)
+    study = write_study(tmp_path / "s", rows)
     for path in sorted((study / "rows").glob("*.json"))[::10]:
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
     (study / "rows" / "half.json").write_text('{"status": "do')
     report = build_report(study)
-    listed = {problem.file for problem in report.problems}
+    listed = {fault.file for fault in report.faults}
     assert "half.json" in listed
     assert {path.name for path in (study / "rows").glob("copy*")} <= listed
     table = report.table_md.read_text()
@@ -153,9 +163,6 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     assert len(report.rows) == len(rows)
 
 
-WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
-
-
 def warned(*rows):
     """Rows of (solver, budget, FID, warning)."""
     return [make_row(solver, budget, fid=fid, warning=warning) for solver, budget, fid, warning in rows]
@@ -166,7 +173,7 @@ def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):
         *(("heun", 10, 0.1, WARNING), ("euler", 10, 2.0, None)),
         *(("ddim", 20, 0.5, WARNING), ("euler", 20, 1.0, None)),
     )
-    study = write_study(tmp_path / "study", rows, sheets=False)
+    study = write_study(tmp_path / "study", rows)
     report = build_report(study)
     assert re.search(r"heun +0\.100! ", report.summary)
     assert re.search(r"euler +2\.00\* +1\.00\*", report.summary)
@@ -193,7 +200,7 @@ def test_a_warning_that_all_have_takes_no_star_from_the_best(tmp_path):
     rows = warned(
         ("heun", 10, 0.1, f"{common}; {WARNING}"), ("euler", 10, 2.0, common), ("ddim", 10, 3.0, common)
     )
-    report = build_report(write_study(tmp_path / "study", rows, sheets=False))
+    report = build_report(write_study(tmp_path / "study", rows))
     assert re.search(r"heun +0\.100! ?", report.summary)
     assert re.search(r"euler +2\.00\*!", report.summary)
     assert "| **2 !** " in (tmp_path / "study" / "table.md").read_text()
@@ -201,7 +208,7 @@ def test_a_warning_that_all_have_takes_no_star_from_the_best(tmp_path):
 
 def test_rows_of_before_have_no_warning(tmp_path):
     rows = [make_row("heun", 10), make_row("euler", 10)]
-    report = build_report(write_study(tmp_path / "study", rows, sheets=False))
+    report = build_report(write_study(tmp_path / "study", rows))
     assert "!" not in report.summary
     assert "Warnings" not in (tmp_path / "study" / "table.md").read_text()
     assert "Warnings <" not in (tmp_path / "study" / "report.html").read_text()

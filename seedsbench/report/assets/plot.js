@@ -255,6 +255,7 @@ function redraw() {
   const bars = plot.views.some((view) => view.marks.some((m) => m.spread > 0));
   byId("plot-note").textContent = [
     "Filled: no shown point is both cheaper and better.",
+    plot.y === "fid" && plot.views.some((view) => view.panel.floor) ? "Dashed: the floor, what real images score against other real ones." : "",
     plot.views.some((view) => view.marks.some((m) => m.p[WARNINGS])) ? "!: with a warning." : "",
     bars ? "Bars: ±1 s.d. over seeds." : "",
     unseen ? `Not shown: ${unseen} finished point(s) without a value${byId("log-x").checked || byId("log-y").checked ? " above zero" : ""}.` : "",

@@ -1,0 +1,163 @@
+"""Figures and sample sheets: looks, labels, axes, and what is drawn of what a study holds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from seedsbench.report.figures import draw_figure, write_figures
+from seedsbench.report.pareto import panels
+from seedsbench.report.published import matching, published
+from seedsbench.report.sheets import write_sheets
+from seedsbench.report.style import SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
+from tests.support.studies import frame, make_row, panels_of, usual_rows, write_study
+
+
+def looks(*curves):
+    """Looks of curves given as (name, family, order)."""
+    return looks_of(pd.DataFrame(curves, columns=["curve", "solver_family", "order"]).set_index("curve"))
+
+
+def test_a_familys_curves_share_a_marker_and_are_told_apart():
+    curves = [
+        (f"{family}{order}{letter}", family, order)
+        for family in SOLVER_FAMILIES
+        for order in (1, 2, 3, 4)
+        for letter in "ab"
+    ]
+    found = looks(*curves)
+    assert len({(look.family.marker, look.colour, str(look.line)) for look in found.values()}) == len(curves)
+    assert all(contrast(look.text) >= 4.5 for look in found.values())
+    assert all(found[name].family is SOLVER_FAMILIES[family] for name, family, _ in curves)
+    assert len({family.marker for family in SOLVER_FAMILIES.values()}) == len(SOLVER_FAMILIES)
+
+
+def test_a_solvers_colour_depends_on_nothing_else_in_the_figure():
+    mine = ("mine", "unheard of", 2)
+    alone, among = looks(mine), looks(("heun", "edm", 2), ("other", None, 2), mine)
+    assert alone["mine"].colour == among["mine"].colour
+    assert alone["mine"].family is SOLVER_FAMILIES["other"]
+    assert alone["mine"].line == "-" != among["mine"].line
+
+
+def test_a_skipped_row_takes_family_and_order_from_its_solvers_other_rows(tmp_path):
+    skipped = make_row("seeds3", 2, params={"c2": 0.3}, status="skipped", reason="too small")
+    (panel,) = panels_of(tmp_path / "s", [skipped, make_row("seeds3", 20, params={"c2": 0.4})])
+    assert {look.family.title for look in panel.looks.values()} == {"SEEDS"}
+    assert len({look.colour for look in panel.looks.values()}) == 1
+
+
+def test_spread_keeps_gaps_bounds_and_order():
+    wanted = np.array([0.5, 0.5, 0.1, 0.52, 0.98, 0.99])
+    placed = spread(wanted, 0.1, 0.0, 1.0)
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-12
+    assert placed.min() >= 0
+    assert placed.max() <= 1 + 1e-12
+    assert placed[2] == pytest.approx(0.1)
+    assert list(np.argsort(placed, kind="stable")) == list(np.argsort(wanted, kind="stable"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "want"),
+    [
+        (8.3, 54, [10, 20, 30, 50]),
+        (9, 1100, [10, 30, 100, 300, 1000]),
+        (19.1, 19.4, [19.1, 19.2, 19.3, 19.4]),
+    ],
+)
+def test_ticks_are_round_numbers(low, high, want):
+    assert log_ticks(low, high, 5) == pytest.approx(want)
+
+
+def pareto(folder, rows):
+    df = frame(folder, rows)
+    return draw_figure(df, panels(df))
+
+
+def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path):
+    solvers = ["seeds1", "seeds2", "seeds3", "seeds3_asreleased", "heun", "euler", "ddim", "ddpm", "dpmpp_2m"]
+    solvers += [f"mine_{i}" for i in range(16)]
+    figure = pareto(
+        tmp_path / "s",
+        [
+            make_row(s, b, regime=r, fid=1.0 + i / 1e4)
+            for r in ("vp", "edm")
+            for i, s in enumerate(solvers)
+            for b in (10, 50)
+        ],
+    )
+    renderer = figure.canvas.get_renderer()
+    texts = [t for ax in figure.axes for t in ax.texts if t.get_gid() == "curve-label"]
+    boxes = [t.get_window_extent(renderer).padded(-1) for t in texts]
+    assert len(boxes) == 2 * len(solvers)
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert all(b.x1 <= figure.bbox.x1 and b.y0 >= 0 and b.y1 <= figure.bbox.y1 for b in boxes)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["VP", "EDM"]
+
+
+def test_axes_name_the_extractor_and_never_inception_for_another(tmp_path):
+    extractors = ("glyphs-64d", "inception-v3", "pixels")
+    figure = pareto(tmp_path / "s", [make_row("heun", b, extractor=e) for b in (10, 20) for e in extractors])
+    named = {ax.get_ylabel() for ax in figure.axes}
+    assert named == {"FID, glyphs 64-d features", "FID, Inception-v3", "FID, raw pixels"}
+
+
+def test_floor_is_drawn_and_named_where_known(tmp_path):
+    floored = pareto(tmp_path / "a", [make_row("heun", 20, fid_floor=0.213)])
+    assert any("real vs real, 0.21" in t.get_text() for t in floored.axes[0].texts)
+    bare = pareto(tmp_path / "b", [make_row("heun", 20, fid_floor=None)])
+    assert not any("real" in t.get_text() for t in bare.axes[0].texts)
+
+
+def test_figures_by_seconds_and_score_exist_only_where_there_is_something_to_show(tmp_path):
+    full = frame(tmp_path / "full", [make_row("heun", 20), make_row("ddim", 20)])
+    bare = frame(tmp_path / "bare", [make_row("heun", 20, is_mean=None, images_per_second=None)])
+    names = [{path.name for path in write_figures(df, panels(df), tmp_path / "f")} for df in (full, bare)]
+    assert {"pareto.png", "seconds.svg", "inception_score.svg"} <= names[0]
+    assert names[1] == {"pareto.png", "pareto.svg", "pareto.pdf"}
+
+
+def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_path):
+    assert len(published()) > 800
+    assert set(published()["kind"]) == {"training-free", "searched", "learned"}
+    inception = {"model": "cifar10_uncond", "extractor": "inception-v3", "regime": "vp", "fid_floor": None}
+    df = frame(tmp_path / "a", [make_row("heun", b, **inception, fid=300 / b) for b in (10, 20, 50)])
+    shown = panels(df)
+    found = matching(shown[0])
+    assert len(found) > 50
+    assert set(found["regime"]) == {"VP"}
+    assert set(found["kind"]) == {"training-free"}
+    assert found["primary"].all()
+    assert found["source"].notna().all()
+    (other,) = panels_of(tmp_path / "b", [make_row("heun", 20)])  # glyphs: another feature space
+    assert matching(other).empty
+    plain, overlaid = (
+        write_figures(df, shown, tmp_path / name, overlay=name == "o")[1].read_text() for name in "po"
+    )
+    assert "published numbers" not in plain
+    assert len(overlaid) > len(plain) + 1000
+    assert "arXiv" in (tmp_path / "o" / "published.csv").read_text()
+    assert not (tmp_path / "p" / "published.csv").exists()
+
+
+# --- sample sheets -------------------------------------------------------------------------------
+
+
+def test_sheet_shows_enlarged_pixels_unchanged(tmp_path):
+    rows = usual_rows()
+    study = write_study(tmp_path / "s", rows, sheets=True)
+    shown = panels_of(tmp_path / "rows", rows)
+    (path,) = write_sheets(shown, study, tmp_path)
+    sheet = np.asarray(Image.open(path))
+    row = next(r for r in rows if r["solver"] == "seeds3" and r["nfe_budget"] == 10)
+    pixels = np.asarray(Image.open(study / "samples" / f"{row['run_key']}.png"))[:, :16]
+    large = pixels.repeat(3, 0).repeat(3, 1)
+    starts = np.argwhere((sheet == large[0, 0]).all(-1))
+    assert any(np.array_equal(sheet[y : y + 48, x : x + 48], large) for y, x in starts)
+
+
+def test_samples_that_cannot_be_read_leave_a_note_and_a_sheet(tmp_path):
+    rows = [make_row("heun", 10), make_row("euler", 10)]
+    study = write_study(tmp_path / "s", rows, sheets=True)
+    (study / "samples" / f"{rows[0]['run_key']}.png").write_bytes(b"no image")
+    assert len(write_sheets(panels_of(tmp_path / "rows", rows), study, tmp_path)) == 1
