@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seedsbench.training.loop import TrainingOptions
-from seedsbench.training.targets import run
+from scripts.training.loop import TrainingOptions
+from scripts.training.targets import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_embedded")

@@ -30,7 +30,6 @@ ALLOWED = {
     "data": {"checks", "exact", "diffusion"},
     "metrics": {"checks", "data", "diffusion", "exact", "files"},
     "denoisers": {"checks", "data", "diffusion", "exact", "files"},
-    "training": {"checks", "data", "denoisers", "diffusion", "files", "metrics"},
     "noise": {"diffusion"},
     "analytic": {"denoisers"},
     "api": {"checks", "data", "denoisers", "diffusion", "registry", "solvers"},
@@ -178,7 +177,7 @@ def dotted(node):
 
 def test_noise_comes_from_one_place():
     for path, tree in TREES.items():
-        if relative(path) == "seedsbench/diffusion/noise.py" or part_of(path) == "training":
+        if relative(path) == "seedsbench/diffusion/noise.py":
             continue
         for node in ast.walk(tree):
             name = dotted(node)

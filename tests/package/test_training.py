@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scripts.training.loop import TrainingOptions, learning_rate, train
+from scripts.training.targets import WEIGHTINGS, run
 from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
-from seedsbench.training.loop import TrainingOptions, learning_rate, train
-from seedsbench.training.targets import WEIGHTINGS, run
 
 
 def options(tmp_path, **changes):

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scripts.training.loop import TrainingOptions, train
+from scripts.training.losses import denoising_loss, feature_loss, make_pool
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
 from seedsbench.denoisers.embedded import load_network, preconditioned, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
@@ -20,8 +22,6 @@ from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPrec
 from seedsbench.files.atomic import replacing
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score
-from seedsbench.training.loop import TrainingOptions, train
-from seedsbench.training.losses import denoising_loss, feature_loss, make_pool
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
