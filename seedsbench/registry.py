@@ -98,7 +98,7 @@ def located(target: str) -> Any:
         raise ValueError(f"cannot build {target!r}: {str(error).splitlines()[0]}") from error
 
 
-def check(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
+def check_config(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
     """Raise ValueError for options that what `_target_` names does not have, lacks or cannot take.
 
     args and given come from the program and are no options. The signature and the annotations are asked
@@ -134,7 +134,7 @@ def build(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    check(config, *args, given=given)
+    check_config(config, *args, given=given)
     try:
         return instantiate({**config, **(given or {})}, *args, _convert_="all")
     except InstantiationException as error:

@@ -16,7 +16,7 @@ CELL_OPTIONS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotate
 """Options of the metrics group that say how a cell is scored, whatever the extractor."""
 MAX_NFE = MAX_REPEATS = 10**6
 
-ALLOWED = {
+_ALLOWED = {
     "final": ("denoise", "euler", "stop"),
     "dtype": ("float64", "float32"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
@@ -112,7 +112,7 @@ class Cell:
             raise ValueError(f"repeats={self.repeats} must be at least 1, and at most {MAX_REPEATS}")
         if not 0 <= self.seed <= 2**64 - self.repeats:
             raise ValueError(f"seed={self.seed} must lie in [0, 2**64), and so must seed + repeats - 1")
-        for key, allowed in ALLOWED.items():
+        for key, allowed in _ALLOWED.items():
             _one_of(key, getattr(self, key), allowed)
         _one_of("device", self.device.split(":")[0], DEVICES)
         if isinstance(self.labels, bool) or not isinstance(self.labels, int):

@@ -13,7 +13,7 @@ from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.command import Command, Usage, interval_in
 from seedsbench.cli.compose import Composed, compositions
 from seedsbench.cli.dry_run import UNSCORED, dry_run_text, unscored
-from seedsbench.cli.errors import one_line
+from seedsbench.cli.errors import hydra_error_line
 from seedsbench.cli.launchers import IN_PROCESS, check_launcher
 from seedsbench.cli.plan import plan_text
 
@@ -71,7 +71,7 @@ def check(command: Command, study: str) -> Checked:
                 check_precision(precision, device_of(device))
         ResultStore(checked.study).prepare()
     except ValueError as error:
-        raise Usage(one_line(error)) from error
+        raise Usage(hydra_error_line(error)) from error
     return checked
 
 

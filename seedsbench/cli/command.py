@@ -53,7 +53,7 @@ class Command:
         return [_values(override) for override in overrides]
 
 
-FLAGS: dict[str, dict[str, Any]] = {
+_FLAGS: dict[str, dict[str, Any]] = {
     "--multirun -m": {"action": "store_true"},
     "--config-dir -cd": {"action": "append", "default": []},
     "--version": {"action": "store_true"},
@@ -77,12 +77,12 @@ def parse(arguments: list[str]) -> Command:
     """Take the arguments apart; flags may stand anywhere. Raises Usage for an unknown flag."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    for names, how in FLAGS.items():
+    for names, how in _FLAGS.items():
         parser.add_argument(*names.split(), **how)
     known, rest = parser.parse_known_args(arguments)
     unknown = [argument for argument in rest if argument.startswith("-")]
     if unknown:
-        raise Usage(nearest(unknown[0], " ".join(FLAGS).split(), what="flag"))
+        raise Usage(nearest(unknown[0], " ".join(_FLAGS).split(), what="flag"))
     return Command(
         overrides=tuple(HOME.sub(r"\1'\2'", word) for word in (*known.overrides, *rest)),
         config_dirs=tuple(known.config_dir),

@@ -25,7 +25,7 @@ from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.checks import nearest
 from seedsbench.cli.command import GROUPS, Command, Usage, read
-from seedsbench.cli.errors import one_line
+from seedsbench.cli.errors import hydra_error_line
 
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
@@ -102,7 +102,7 @@ def compositions(command: Command, study: str) -> list[Composed]:
         with composing():
             return compose_each(itertools.product(*command.choices), study)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        raise Usage(one_line(error)) from error
+        raise Usage(hydra_error_line(error)) from error
 
 
 def cell_of(cfg: DictConfig, choices: Mapping[str, Any], study: str) -> Cell:

@@ -7,12 +7,12 @@ from hydra.errors import ConfigCompositionException
 _PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
 
 
-def one_line(error: BaseException) -> str:
+def hydra_error_line(error: BaseException) -> str:
     """The first lines of an error that say something; for a value of the wrong type, why it is wrong."""
     if "hydra/sweeper/optuna" in str(error):
         return "hydra/sweeper=optuna is not installed: pip install 'seedsbench[optuna]'"
     if isinstance(error, ConfigCompositionException) and "merging override" in str(error) and error.__cause__:
-        return f"{str(error).split('override ')[-1].strip()}: {one_line(error.__cause__)}"
+        return f"{str(error).split('override ')[-1].strip()}: {hydra_error_line(error.__cause__)}"
     if (line := _missing_plugin(str(error))) is not None:
         return line
     lines = [line.strip() for line in str(error).splitlines()]

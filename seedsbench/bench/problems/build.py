@@ -58,12 +58,12 @@ def check_problem(cell: Cell) -> None:
     """
     options, given, facts = _entries(cell.model, cell.regime.name, "cpu")
     check_options("model", FACTS, facts)
-    registry.check(options, given=given)
+    registry.check_config(options, given=given)
     if cell.model.get("network") is False:
         model_of(cell, "cpu")
     options = {key: value for key, value in cell.metrics.items() if key not in CELL_OPTIONS}
     if "_target_" in options:
-        registry.check(options, None, given={"device": "cpu"})
+        registry.check_config(options, None, given={"device": "cpu"})
     elif options:
         raise ValueError(nearest(next(iter(options)), CELL_OPTIONS, what="option of metrics"))
 
