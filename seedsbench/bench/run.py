@@ -20,7 +20,7 @@ from seedsbench.bench.rows.columns import (
     asked,
     environment_of,
     identity_of,
-    outcome_sentence,
+    result_text,
     reason_of,
     solver_facts,
     title_of,
@@ -67,7 +67,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     row.update(run_key=key, **identity_of(problem))
     finished = None if cell.force else store.finished(key)
     if finished is not None:
-        log.info("%s is already done: %s", title_of(row), outcome_sentence(finished))
+        log.info("%s is already done: %s", title_of(row), result_text(finished))
         forget(store, key)
         return finished
     if stop_requested():
@@ -129,7 +129,7 @@ def _failed(cell: Cell, store: ResultStore, row: Row, error: Exception) -> Row:
 
 def _stored(store: ResultStore, row: Row) -> Row:
     store.write(row)
-    log.info("%s: %s", title_of(row), outcome_sentence(row))
+    log.info("%s: %s", title_of(row), result_text(row))
     return row
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-HELP = """\
+_HELP = """\
 Read an EDM .pkl without running it and write its network as .safetensors: weights and configuration, no code.
 The file loads faster, needs no unpickler and gives the same numbers.
 """
@@ -12,7 +12,7 @@ The file loads faster, needs no unpickler and gives the same numbers.
 
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when the file was written, 2 when it could not be."""
-    parser = argparse.ArgumentParser(prog="seedsbench-convert", description=HELP)
+    parser = argparse.ArgumentParser(prog="seedsbench-convert", description=_HELP)
     parser.add_argument("source", type=Path, help="an EDM .pkl")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
     parser.add_argument("--key", default="ema", help="which network of the pickle (default: ema)")

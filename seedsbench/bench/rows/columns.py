@@ -121,7 +121,7 @@ def title_of(row: Row) -> str:
     return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
 
 
-def outcome_sentence(row: Row) -> str:
+def result_text(row: Row) -> str:
     """What became of the cell, in a few words."""
     if row["status"] != "done":
         return f"{row['status']}: {row['reason']}"
