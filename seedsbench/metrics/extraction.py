@@ -23,7 +23,7 @@ LARGE_NETWORK_BLOCK = 16
 Extracted = tuple[Tensor, Tensor | None]
 """Features (n, D), and logits (n, K) or None."""
 Extraction = Callable[[Tensor], Extracted]
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Extractor:
 
 
 def load_weights(
-    extractor: str, weights: str | Path | None, build: Callable[[dict[str, Tensor]], Network]
-) -> tuple[Network, str]:
+    extractor: str, weights: str | Path | None, build: Callable[[dict[str, Tensor]], _Network]
+) -> tuple[_Network, str]:
     """The network that `build` makes of a weights file, for evaluation, and 16 digits of the file's sha256.
 
     weights: the file; None for where the published one of `extractor` would be. Downloads nothing, and reads

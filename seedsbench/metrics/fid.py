@@ -38,8 +38,8 @@ def frechet_distance(
     are not covariances. cholesky_from: the number of features from which Cholesky's factors are used where
     there are any, in a third of the time or less.
     """
-    m1, s1 = _gaussian(mu1, cov1, "first")
-    m2, s2 = _gaussian(mu2, cov2, "second")
+    m1, s1 = checked_gaussian(mu1, cov1, "the first")
+    m2, s2 = checked_gaussian(mu2, cov2, "the second")
     if m1.shape != m2.shape:
         raise ValueError(f"the means have {len(m1)} and {len(m2)} features; they must have equally many")
     with one_thread():
@@ -120,22 +120,23 @@ def _next_rows(rest: Tensor, rounding: float) -> Tensor:
     return rows
 
 
-def _gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, which: str) -> tuple[Tensor, Tensor]:
+def checked_gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, whose: str) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D), float64 on the CPU; ValueError for what no data can have."""
     mean, matrix = torch.atleast_1d(_float64(mu)), torch.atleast_2d(_float64(cov))
     if mean.ndim != 1 or matrix.shape != (len(mean), len(mean)):
         raise ValueError(
-            f"the {which} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
+            f"{whose} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
             "expected (D,) and (D, D)"
         )
     for name, value in (("mean", mean), ("covariance", matrix)):
         if not _largest(value).isfinite():
             place = (~value.isfinite()).nonzero()[0].tolist()
-            raise ValueError(f"the {which} {name} is not finite at {place}: every entry must be")
+            raise ValueError(f"{whose} {name} is not finite at {place}: every entry must be")
     asymmetry = float((matrix - matrix.T).max())  # of either sign: the entry across has the other
     if asymmetry > _ASYMMETRY * float(_largest(matrix)):
-        raise ValueError(
-            f"the {which} covariance differs from its transpose by {asymmetry:.3g}: not symmetric"
-        )
+        raise ValueError(f"{whose} covariance differs from its transpose by {asymmetry:.3g}: not symmetric")
+    if (matrix.diagonal() < 0).any():
+        raise ValueError(f"{whose} covariance has a negative variance at {int(matrix.diagonal().argmin())}")
     return mean, matrix if asymmetry == 0 else (matrix + matrix.T) / 2
 
 

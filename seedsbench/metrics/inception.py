@@ -44,7 +44,7 @@ def inception_extractor(
 
 
 def _network(state: dict[str, Tensor]) -> nn.Module:
-    """torch-fidelity's network, which unpickles whatever file it is given: here one of these tensors alone."""
+    """torch-fidelity's network, which unpickles the file that it is given: one of these tensors alone."""
     plain = io.BytesIO()
     torch.save(state, plain)
     plain.seek(0)

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from seedsbench.data.pictures import ARRAY, Picture, image_names, pictures
 from seedsbench.files.digests import digest
+from seedsbench.metrics.base import as_matrix
 from seedsbench.metrics.extraction import Extractor
+from seedsbench.metrics.fid import checked_gaussian
 from seedsbench.metrics.moments import Moments, MomentSum
 
-_ASYMMETRY = 1e-5  # the largest, relative to the largest entry: what float32 statistics show of rounding
 _COLOURS = {1: "grey", 3: "colour"}  # by number of channels
 
 
@@ -121,8 +122,13 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     """
     path = Path(path).expanduser()
     stored = _arrays(path, features=features)
-    mu, sigma = (_numbers(path, name, stored[name]) for name in ("mu", "sigma"))
-    _check_gaussian(path, mu, sigma, extractor)
+    mu, sigma, dim = stored["mu"], stored["sigma"], extractor.dim
+    if mu.shape != (dim,) or sigma.shape != (dim, dim):
+        raise ValueError(
+            f"{path}: mu and sigma have shapes {mu.shape} and {sigma.shape}; "
+            f"{extractor.name} has {dim} features, so ({dim},) and ({dim}, {dim}) are expected"
+        )
+    checked_gaussian(mu, sigma, f"{path}: its")
     made_with = str(stored.get("extractor_id", extractor.id))
     if made_with != extractor.id:
         raise ValueError(
@@ -133,11 +139,9 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     if features:
         if "features" not in stored:
             raise ValueError(f"{path} holds no features: make it with seedsbench-reference --features")
-        rows = torch.as_tensor(_numbers(path, "features", stored["features"])).float()
-        if rows.ndim != 2 or rows.shape[1] != extractor.dim:
-            raise ValueError(
-                f"{path}: features have shape {tuple(rows.shape)}; expected (n, {extractor.dim})"
-            )
+        rows = as_matrix(stored["features"], f"{path}: features").float()
+        if rows.shape[1] != dim:
+            raise ValueError(f"{path}: features have shape {tuple(rows.shape)}; expected (n, {dim})")
     moments, identity = Moments(int(stored.get("n", 0)), mu, sigma), statistics_id(mu, sigma)
     if not {"image_shape", "image_bits"} <= stored.keys():
         return Reference(moments, identity, path.name, rows)
@@ -183,35 +187,12 @@ def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             if missing := [name for name in ("mu", "sigma") if name not in file]:
-                found = ", ".join(file.files) or "nothing"
-                raise ValueError(f"it has no {' nor '.join(missing)} (it has {found})")
-            return {name: file[name] for name in known[: None if features else -1] if name in file}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+                held = ", ".join(file.files) or "nothing"
+                raise ValueError(f"it has no {' nor '.join(missing)} (it has {held})")
+            found = {name: file[name] for name in known[: None if features else -1] if name in file}
+            return found | {name: found[name].astype(np.float64, casting="same_kind") for name in ("mu", "sigma")}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
-
-
-def _numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name} is of type {array.dtype}; expected numbers")
-    values = np.asarray(array, dtype=np.float64)
-    if not np.isfinite(values).all():
-        place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-        raise ValueError(f"{path}: {name} is not finite at {place}")
-    return values
-
-
-def _check_gaussian(path: Path, mu: np.ndarray, sigma: np.ndarray, extractor: Extractor) -> None:
-    d = extractor.dim
-    if mu.shape != (d,) or sigma.shape != (d, d):
-        raise ValueError(
-            f"{path}: mu and sigma have shapes {mu.shape} and {sigma.shape}; "
-            f"{extractor.name} has {d} features, so ({d},) and ({d}, {d}) are expected"
-        )
-    asymmetry = float(np.abs(sigma - sigma.T).max())
-    if asymmetry > _ASYMMETRY * float(np.abs(sigma).max()):
-        raise ValueError(f"{path}: sigma differs from its transpose by {asymmetry:.3g}: it is no covariance")
-    if float(sigma.diagonal().min()) < 0:
-        raise ValueError(f"{path}: sigma has a negative variance at {int(sigma.diagonal().argmin())}")
 
 
 # --- images -------------------------------------------------------------------------------------
