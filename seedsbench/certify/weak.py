@@ -18,28 +18,23 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 
 from seedsbench import api
-from seedsbench.certify.orders import Choice, Measured
-from seedsbench.certify.paths import BrownianPath, NoPathError, latents
-from seedsbench.certify.problems import (
-    as_solver,
-    fixed_steps,
-    line_mixture,
-    log_levels,
-    mixture,
-)
+from seedsbench.certify.orders import Measured
+from seedsbench.certify.paths import ends_along_one_path
+from seedsbench.certify.problems import AnySolver, as_solver, fixed_steps, line_mixture, log_levels
 from seedsbench.denoisers.analytic import Gaussian
-from seedsbench.diffusion.noise import Noise, Recorded, Silent
+from seedsbench.diffusion.noise import Noise, Recorded, Silent, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.solvers.base import Solver
 
-Function = Callable[[np.ndarray], np.ndarray]
+_Function = Callable[[np.ndarray], np.ndarray]
+_WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
 
 # --- Gaussian data: exact moments ------------------------------------------------------------------
 
 
 def gaussian_moments(
-    solver: Choice,
+    solver: AnySolver,
     n_steps: int,
     *,
     mean: float = 0.3,
@@ -63,7 +58,7 @@ def gaussian_moments(
             denoiser, start, solver=method, sigmas=levels, schedule=schedule, final=final, noise=z
         ).x.flatten()
 
-    counter = _Counted(1)
+    counter = _Counted()
     run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), counter)
     draws = max(1, counter.draws)
     start = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
@@ -74,16 +69,14 @@ def gaussian_moments(
     offset, coefficients = x[0], x[1:] - x[0]
     # Latent variance that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
     start_variance, start_mean = (std**2 + high**2) / high**2, mean / high
+    mean_there = float(offset + coefficients[0] * start_mean)
     return np.array(
-        [
-            float(offset + coefficients[0] * start_mean),
-            float(coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum()),
-        ]
+        [mean_there, float(coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum())]
     )
 
 
 def weak_orders(
-    solver: Choice,
+    solver: AnySolver,
     n_steps: int = 128,
     *,
     mean: float = 0.3,
@@ -102,30 +95,28 @@ def weak_orders(
     return orders[0], orders[1]
 
 
-def is_affine(solver: Choice, n_steps: int = 4) -> bool:
+def is_affine(solver: AnySolver, n_steps: int = 4) -> bool:
     """Whether the map on Gaussian data is affine in latent and normals: f(2z) - f(z) = f(z) - f(0)."""
-    z = latents(64, 1, seed=5).reshape(64, 1, 1, 1, 1)
-    ends = []
-    for factor in (0.0, 1.0, 2.0):
-        start = factor * torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        ends.append(
-            api.sample(
-                Gaussian(0.3, 0.5, image_shape=(1, 1, 1)),
-                start,
-                solver=fixed_steps(as_solver(solver)),
-                sigmas=log_levels(n_steps, 20.0, 0.2),
-                final="stop",
-                noise=Recorded(factor * z),
-            ).x
-        )
-    return bool(torch.allclose(ends[2] - ends[1], ends[1] - ends[0], rtol=1e-9, atol=1e-12))
+    z = latents(torch.arange(64), (1, 1, 1), seed=5).reshape(64, 1, 1, 1, 1)
+    none, once, twice = (
+        api.sample(
+            Gaussian(0.3, 0.5, image_shape=(1, 1, 1)),
+            torch.full((1, 1, 1, 1), factor, dtype=torch.float64),
+            solver=fixed_steps(as_solver(solver)),
+            sigmas=log_levels(n_steps, 20.0, 0.2),
+            final="stop",
+            noise=Recorded(factor * z),
+        ).x
+        for factor in (0.0, 1.0, 2.0)
+    )
+    return bool(torch.allclose(twice - once, once - none, rtol=1e-9, atol=1e-12))
 
 
 class _Counted(Silent):
-    """Silence that counts what is asked of it."""
+    """No noise for one state of one value, and a count of how often it is asked for."""
 
-    def __init__(self, batch: int) -> None:
-        super().__init__((batch, 1, 1, 1))
+    def __init__(self) -> None:
+        super().__init__((1, 1, 1, 1))
         self.draws = 0
 
     def normal(self) -> Tensor:
@@ -145,10 +136,7 @@ def tests(x: np.ndarray) -> np.ndarray:
     return np.stack([x, x**2, np.cos(3 * x), np.sin(3 * x)], -1)
 
 
-WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
-
-
-def is_markov(solver: Choice) -> bool:
+def is_markov(solver: AnySolver) -> bool:
     """Whether a step depends on the past through x alone: its state may not change with the path."""
     method = as_solver(solver)
     if method.adaptive:
@@ -167,7 +155,7 @@ def is_markov(solver: Choice) -> bool:
 
 
 def kolmogorov_expectations(
-    solver: Choice, n_steps: int, *, high: float = 5.0, low: float = 0.4, nodes: int = 140
+    solver: AnySolver, n_steps: int, *, high: float = 5.0, low: float = 0.4, nodes: int = 140
 ) -> np.ndarray:
     """E[tests(X)] at `low` of a solver without memory on the line mixture, by quadrature.
 
@@ -178,9 +166,9 @@ def kolmogorov_expectations(
     times = log_levels(n_steps, high, low)
     states = _states(method, times)
     centre = float(denoiser.moments()[0][0])
-    half = [WIDTH * math.sqrt(float(denoiser.moments()[1][0, 0]) + float(t) ** 2) for t in times]
+    half = [_WIDTH * math.sqrt(float(denoiser.moments()[1][0, 0]) + float(t) ** 2) for t in times]
 
-    def backwards(k: int, later: Function) -> Function:
+    def backwards(k: int, later: _Function) -> _Function:
         points, weights = _normal_rule(_draws(method, times, k, states[k]))
 
         def expected(place: np.ndarray) -> np.ndarray:
@@ -197,7 +185,7 @@ def kolmogorov_expectations(
         # Beyond the interval, where no path of weight goes, the value at its end: no polynomial leaves it.
         return lambda x: chebyshev.chebval(((x - centre) / half[k]).clip(-1, 1), coefficients).T
 
-    value: Function = tests
+    value: _Function = tests
     for k in reversed(range(n_steps)):
         value = backwards(k, value)
     return _expectation(value, high)
@@ -208,7 +196,7 @@ def exact_expectations(low: float = 0.4) -> np.ndarray:
     return _expectation(tests, low)
 
 
-def kolmogorov_order(solver: Choice, n_steps: int = 32) -> Measured:
+def kolmogorov_order(solver: AnySolver, n_steps: int = 32) -> Measured:
     """Weak order on the line mixture between n_steps and 2 n_steps, over all tests together."""
     exact = exact_expectations()
     errors = [
@@ -231,7 +219,7 @@ def _states(method: Solver, times: Tensor) -> list[Any]:
 
 def _draws(method: Solver, times: Tensor, k: int, state: Any) -> int:
     """How many normals step k draws."""
-    x, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float64), _Counted(1)
+    x, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float64), _Counted()
     method.step(Process(line_mixture(), Linear(), 1), x, times[k], times[k + 1], state, noise)
     return noise.draws
 
@@ -240,14 +228,13 @@ def _normal_rule(draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Hermite points (Q, draws) and weights (Q,) of independent standard normals."""
     points, weights = hermegauss(9 if draws <= 1 else 6 if draws == 2 else 4)
     weights = weights / weights.sum()
-    grids = np.meshgrid(*[points] * draws, indexing="ij")
-    shares = np.meshgrid(*[weights] * draws, indexing="ij")
     if not draws:
         return np.zeros((1, 0)), np.ones(1)
+    grids, shares = (np.meshgrid(*[values] * draws, indexing="ij") for values in (points, weights))
     return np.stack([g.ravel() for g in grids], 1), np.prod([s.ravel() for s in shares], 0)
 
 
-def _expectation(function: Function, sigma: float) -> np.ndarray:
+def _expectation(function: _Function, sigma: float) -> np.ndarray:
     """E[function(X)] for X = data + sigma * noise on the line mixture, by Gauss-Hermite a component."""
     denoiser = line_mixture()
     points, weights = hermegauss(81)
@@ -260,24 +247,18 @@ def _expectation(function: Function, sigma: float) -> np.ndarray:
 
 
 def common_noise_order(
-    solver: Choice, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
+    solver: AnySolver, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
 ) -> Measured | None:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
-    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests of both coordinates; its
+    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests g of both coordinates; its
     standard error is the delta method's. None for a solver that draws fresh normals.
     """
-    method = fixed_steps(as_solver(solver))
-    x, path = latents(paths, 2, seed=seed), BrownianPath((paths, 2, 1, 1), seed=seed)
-    ends = []
-    try:
-        for n in (4 * n_steps, 2 * n_steps, n_steps):
-            levels = log_levels(n, 5.0, 0.4)
-            run = api.sample(mixture(), x, solver=method, sigmas=levels, final="stop", noise=path)
-            ends.append(tests(run.x.flatten(1).numpy()).reshape(paths, -1))
-    except NoPathError:
+    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, seed=seed)
+    if ends is None:
         return None
-    fine, coarse = (b - a for a, b in itertools.pairwise(ends))
+    scores = [tests(x.numpy()).reshape(paths, -1) for x in ends]
+    fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]
     norms = [float(np.linalg.norm(m)) for m in means]
     # d log2|m| = m . dm / (|m|^2 ln 2): one number a path, whose spread is the error's.
