@@ -66,7 +66,7 @@ class BrownianPath:
 def ends_along_one_path(
     solver: AnySolver, counts: Sequence[int], *, paths: int, seed: int
 ) -> list[Tensor] | None:
-    """Final states (paths, 2) of runs on the mixture from level 5 to 0.4, one of each step count, longest first.
+    """Final states (paths, 2) of runs on the mixture from level 5 to 0.4, one a step count, longest first.
 
     All runs follow the same Brownian paths, which live in the solver's own clock and are refined by exact
     bridges. None for a solver that draws fresh normals, which are increments of no path.
