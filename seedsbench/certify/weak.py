@@ -28,6 +28,7 @@ from seedsbench.diffusion.schedule import Linear
 from seedsbench.solvers.base import Solver
 
 _Function = Callable[[np.ndarray], np.ndarray]
+_MEAN = 0.3  # of Gaussian data
 _WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
 
 # --- Gaussian data: exact moments ------------------------------------------------------------------
@@ -37,25 +38,23 @@ def gaussian_moments(
     solver: AnySolver,
     n_steps: int,
     *,
-    mean: float = 0.3,
     std: float = 0.5,
     high: float = 20.0,
     low: float = 0.05,
     schedule: str = "linear",
-    final: Any = "stop",
 ) -> np.ndarray:
-    """(mean, variance) at `low` of a solver on N(mean, std^2) data, exactly.
+    """(mean, variance) at `low` of a solver on N(0.3, std^2) data, exactly.
 
     Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses
     (all zero; the latent; each draw) yields all coefficients. The start has the exact law at `high`.
     """
-    denoiser = Gaussian(mean, std, image_shape=(1, 1, 1))
+    denoiser = Gaussian(_MEAN, std, image_shape=(1, 1, 1))
     levels = log_levels(n_steps, high, low)
     method = fixed_steps(as_solver(solver))
 
     def run(start: Tensor, z: Noise) -> Tensor:
         return api.sample(
-            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final=final, noise=z
+            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final="stop", noise=z
         ).x.flatten()
 
     counter = _Counted()
@@ -67,29 +66,19 @@ def gaussian_moments(
     z[torch.arange(draws), torch.arange(draws) + 2] = 1.0
     x = run(start, Recorded(z))
     offset, coefficients = x[0], x[1:] - x[0]
-    # Latent variance that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
-    start_variance, start_mean = (std**2 + high**2) / high**2, mean / high
-    mean_there = float(offset + coefficients[0] * start_mean)
-    return np.array(
-        [mean_there, float(coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum())]
-    )
+    # The law of the latent that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
+    start_mean, start_variance = _MEAN / high, (std**2 + high**2) / high**2
+    variance = coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum()
+    return np.array([float(offset + coefficients[0] * start_mean), float(variance)])
 
 
 def weak_orders(
-    solver: AnySolver,
-    n_steps: int = 128,
-    *,
-    mean: float = 0.3,
-    std: float = 0.5,
-    high: float = 20.0,
-    low: float = 0.05,
-    schedule: str = "linear",
+    solver: AnySolver, n_steps: int = 128, *, std: float = 0.5, high: float = 20.0, low: float = 0.05
 ) -> tuple[float, float]:
     """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact."""
-    exact = np.array([mean, std**2 + low**2])
+    exact = np.array([_MEAN, std**2 + low**2])
     coarse, fine = (
-        abs(gaussian_moments(solver, n, mean=mean, std=std, high=high, low=low, schedule=schedule) - exact)
-        for n in (n_steps, 2 * n_steps)
+        abs(gaussian_moments(solver, n, std=std, high=high, low=low) - exact) for n in (n_steps, 2 * n_steps)
     )
     orders = [math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True)]
     return orders[0], orders[1]
