@@ -25,7 +25,7 @@ _ANGLES = [math.pi * (i + 0.5) / 16 for i in range(16)]  # of the half circle
 
 @dataclass(frozen=True)
 class Distance:
-    """At one budget: mean evaluations counted, squared Frechet distance, sliced Wasserstein-2 distance."""
+    """At one budget: mean evaluations counted, squared Frechet and sliced Wasserstein-2 distance."""
 
     nfe: float
     frechet: float

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedsbench import api
-from seedsbench.certify.problems import AnySolver, as_solver, fixed_steps, log_levels, mixture
+from seedsbench.certify.problems import END, START, AnySolver, as_solver, fixed_steps, log_levels, mixture
 from seedsbench.diffusion.noise import Philox, latents
 
 CERTIFY = 0x200  # stream of the certificate's own draws, apart from sampling's and the data sets'
@@ -66,7 +66,7 @@ class BrownianPath:
 def ends_along_one_path(
     solver: AnySolver, counts: Sequence[int], *, paths: int, seed: int
 ) -> list[Tensor] | None:
-    """Final states (paths, 2) of runs on the mixture from level 5 to 0.4, one a step count, longest first.
+    """Final states (paths, 2) of runs on the mixture from START to END, one a step count, longest first.
 
     All runs follow the same Brownian paths, which live in the solver's own clock and are refined by exact
     bridges. None for a solver that draws fresh normals, which are increments of no path.
@@ -76,7 +76,7 @@ def ends_along_one_path(
     ends = []
     try:
         for n in sorted(counts, reverse=True):  # the finest first: coarser ones find its readings
-            levels = log_levels(n, 5.0, 0.4)
+            levels = log_levels(n, START, END)
             run = api.sample(mixture(), start, solver=method, sigmas=levels, final="stop", noise=path)
             ends.append(run.x.flatten(1))
     except NoPathError:

@@ -11,6 +11,7 @@ from seedsbench import api, registry
 from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.solvers.base import Solver
 
+START, END = 5.0, 0.4  # noise levels between which weak and strong orders on the mixture are measured
 AnySolver = Solver | api.Choice
 """A solver, or the name of a configured one, with options or without."""
 

@@ -20,7 +20,15 @@ from torch import Tensor
 from seedsbench import api
 from seedsbench.certify.orders import Measured
 from seedsbench.certify.paths import ends_along_one_path
-from seedsbench.certify.problems import AnySolver, as_solver, fixed_steps, line_mixture, log_levels
+from seedsbench.certify.problems import (
+    END,
+    START,
+    AnySolver,
+    as_solver,
+    fixed_steps,
+    line_mixture,
+    log_levels,
+)
 from seedsbench.denoisers.analytic import Gaussian
 from seedsbench.diffusion.noise import Noise, Recorded, Silent, latents
 from seedsbench.diffusion.process import Process
@@ -84,15 +92,15 @@ def weak_orders(
     return orders[0], orders[1]
 
 
-def is_affine(solver: AnySolver, n_steps: int = 4) -> bool:
+def is_affine(solver: AnySolver) -> bool:
     """Whether the map on Gaussian data is affine in latent and normals: f(2z) - f(z) = f(z) - f(0)."""
     z = latents(torch.arange(64), (1, 1, 1), seed=5).reshape(64, 1, 1, 1, 1)
     none, once, twice = (
         api.sample(
-            Gaussian(0.3, 0.5, image_shape=(1, 1, 1)),
+            Gaussian(_MEAN, 0.5, image_shape=(1, 1, 1)),
             torch.full((1, 1, 1, 1), factor, dtype=torch.float64),
             solver=fixed_steps(as_solver(solver)),
-            sigmas=log_levels(n_steps, 20.0, 0.2),
+            sigmas=log_levels(4, 20.0, 0.2),
             final="stop",
             noise=Recorded(factor * z),
         ).x
@@ -120,8 +128,8 @@ class _Counted(Silent):
 # --- the mixture on the line: backward propagation --------------------------------------------------
 
 
-def tests(x: np.ndarray) -> np.ndarray:
-    """The test functions, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
+def _test_functions(x: np.ndarray) -> np.ndarray:
+    """g, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
     return np.stack([x, x**2, np.cos(3 * x), np.sin(3 * x)], -1)
 
 
@@ -143,25 +151,23 @@ def is_markov(solver: AnySolver) -> bool:
     return True
 
 
-def kolmogorov_expectations(
-    solver: AnySolver, n_steps: int, *, high: float = 5.0, low: float = 0.4, nodes: int = 140
-) -> np.ndarray:
-    """E[tests(X)] at `low` of a solver without memory on the line mixture, by quadrature.
+def kolmogorov_expectations(solver: AnySolver, n_steps: int) -> np.ndarray:
+    """E[g(X)] at the level END of a solver without memory on the line mixture, by quadrature.
 
-    u_k(x) = E[tests(X_low) | X_k = x] obeys u_k(x) = E[u_{k+1}(step(x, z))]: Gauss-Hermite over the
-    normals of the step, Chebyshev interpolation in x on an interval that follows the noise level.
+    u_k(x) = E[g(X_n) | X_k = x] obeys u_k(x) = E[u_{k+1}(step(x, z))]: Gauss-Hermite over the normals of
+    the step, Chebyshev interpolation in x on an interval that follows the noise level.
     """
     method, denoiser = as_solver(solver), line_mixture()
-    times = log_levels(n_steps, high, low)
-    states = _states(method, times)
-    centre = float(denoiser.moments()[0][0])
-    half = [_WIDTH * math.sqrt(float(denoiser.moments()[1][0, 0]) + float(t) ** 2) for t in times]
+    times = log_levels(n_steps, START, END)
+    states, draws = _walk(method, times)
+    mean, variance = (float(moment.item()) for moment in denoiser.moments())
+    half = [_WIDTH * math.sqrt(variance + float(t) ** 2) for t in times]
 
     def backwards(k: int, later: _Function) -> _Function:
-        points, weights = _normal_rule(_draws(method, times, k, states[k]))
+        points, weights = _normal_rule(draws[k])
 
         def expected(place: np.ndarray) -> np.ndarray:
-            x = np.repeat(centre + half[k] * place, len(points))
+            x = np.repeat(mean + half[k] * place, len(points))
             z = torch.as_tensor(np.tile(points, (len(place), 1)).T.copy())
             start = torch.as_tensor(x).reshape(-1, 1, 1, 1)
             noise = Recorded(z.reshape(-1, len(start), 1, 1, 1))
@@ -170,47 +176,40 @@ def kolmogorov_expectations(
             return np.einsum("iqg,q->ig", later(end).reshape(len(place), len(points), -1), weights)
 
         # One polynomial a test function: the stubs know only the case of one.
-        coefficients: Any = chebyshev.chebinterpolate(expected, nodes - 1)  # type: ignore[arg-type]
+        coefficients: Any = chebyshev.chebinterpolate(expected, 139)  # type: ignore[arg-type]
         # Beyond the interval, where no path of weight goes, the value at its end: no polynomial leaves it.
-        return lambda x: chebyshev.chebval(((x - centre) / half[k]).clip(-1, 1), coefficients).T
+        return lambda x: chebyshev.chebval(((x - mean) / half[k]).clip(-1, 1), coefficients).T
 
-    value: _Function = tests
+    value: _Function = _test_functions
     for k in reversed(range(n_steps)):
         value = backwards(k, value)
-    return _expectation(value, high)
+    return _expectation(value, START)
 
 
-def exact_expectations(low: float = 0.4) -> np.ndarray:
-    """E[tests(data + low * noise)] on the line mixture."""
-    return _expectation(tests, low)
+def exact_expectations() -> np.ndarray:
+    """E[g(data + END * noise)] on the line mixture."""
+    return _expectation(_test_functions, END)
 
 
 def kolmogorov_order(solver: AnySolver, n_steps: int = 32) -> Measured:
-    """Weak order on the line mixture between n_steps and 2 n_steps, over all tests together."""
+    """Weak order on the line mixture between n_steps and 2 n_steps, over all test functions together."""
     exact = exact_expectations()
-    errors = [
-        float(np.linalg.norm(kolmogorov_expectations(solver, n) - exact)) for n in (n_steps, 2 * n_steps)
-    ]
-    return Measured(math.log2(errors[0] / errors[1]))
+    coarse, fine = (kolmogorov_expectations(solver, n) - exact for n in (n_steps, 2 * n_steps))
+    return Measured(math.log2(float(np.linalg.norm(coarse)) / float(np.linalg.norm(fine))))
 
 
-def _states(method: Solver, times: Tensor) -> list[Any]:
-    """The state before each step, from a run in silence: the same for every path of a Markov solver."""
-    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+def _walk(method: Solver, times: Tensor) -> tuple[list[Any], list[int]]:
+    """The state before each step, which only time changes, and how many normals the step draws."""
+    x, noise = torch.ones(1, 1, 1, 1, dtype=torch.float64), _Counted()
     process = Process(line_mixture(), Linear(), 1)
-    states = [method.init(process, x, times)]
+    state, states, draws = method.init(process, x, times), [], []
     for t, t_next in itertools.pairwise(times):
-        result = method.step(process, x, t, t_next, states[-1], Silent(x.shape))
-        x = result.x
-        states.append(result.state)
-    return states
-
-
-def _draws(method: Solver, times: Tensor, k: int, state: Any) -> int:
-    """How many normals step k draws."""
-    x, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float64), _Counted()
-    method.step(Process(line_mixture(), Linear(), 1), x, times[k], times[k + 1], state, noise)
-    return noise.draws
+        before = noise.draws
+        result = method.step(process, x, t, t_next, state, noise)
+        states.append(state)
+        draws.append(noise.draws - before)
+        x, state = result.x, result.state
+    return states, draws
 
 
 def _normal_rule(draws: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,13 +239,13 @@ def common_noise_order(
 ) -> Measured | None:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
-    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests g of both coordinates; its
-    standard error is the delta method's. None for a solver that draws fresh normals.
+    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]|, of both coordinates; its standard error is the
+    delta method's. None for a solver that draws fresh normals.
     """
     ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, seed=seed)
     if ends is None:
         return None
-    scores = [tests(x.numpy()).reshape(paths, -1) for x in ends]
+    scores = [_test_functions(x.numpy()).reshape(paths, -1) for x in ends]
     fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]
     norms = [float(np.linalg.norm(m)) for m in means]

@@ -74,8 +74,8 @@ class InceptionScore:
         self.probabilities += state["probabilities"]
         self.negentropy += state["negentropy"]
 
-    def compute(self, reference: object = None) -> dict[str, float]:
-        """{"is_mean", "is_std"}; no reference is needed. ValueError unless n_total samples were seen."""
+    def compute(self) -> dict[str, float]:
+        """{"is_mean", "is_std"}; ValueError unless every sample was seen once."""
         sizes = np.diff(self.ends, prepend=0)
         if not np.array_equal(self.counts, sizes):
             raise ValueError(

@@ -190,7 +190,9 @@ def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
                 held = ", ".join(file.files) or "nothing"
                 raise ValueError(f"it has no {' nor '.join(missing)} (it has {held})")
             found = {name: file[name] for name in known[: None if features else -1] if name in file}
-            return found | {name: found[name].astype(np.float64, casting="same_kind") for name in ("mu", "sigma")}
+            return found | {
+                name: found[name].astype(np.float64, casting="same_kind") for name in ("mu", "sigma")
+            }
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
 
