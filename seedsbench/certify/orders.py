@@ -1,4 +1,4 @@
-"""Orders of the drift (noise off) and of the strong error (one Brownian path, refined)."""
+"""Orders of the drift (noise off) and of the strong error (along one Brownian path)."""
 
 import itertools
 import math
@@ -72,16 +72,9 @@ def limit_drift_order(
 
 def strong_order(
     solver: AnySolver, counts: tuple[int, int, int] = (32, 64, 128), *, paths: int = 2000, seed: int = 0
-) -> Measured | None:
-    """Order of the mean distance between runs along the same Brownian path (`ends_along_one_path`).
-
-    None for a solver without noise, and for one that follows no path.
-    """
-    ends = (
-        ends_along_one_path(solver, counts, paths=paths, seed=seed) if as_solver(solver).stochastic else None
-    )
-    if ends is None:
-        return None
+) -> Measured:
+    """Order of the mean distance between runs along the same Brownian path (see `ends_along_one_path`)."""
+    ends = ends_along_one_path(solver, counts, paths=paths, seed=seed)
     fine, coarse = ((b - a).norm(dim=1) for a, b in itertools.pairwise(ends))
     order = math.log2(float(coarse.mean() / fine.mean()))
     # The standard error of the logarithm of a ratio of paired means, by the delta method.

@@ -15,7 +15,7 @@ CERTIFY = 0x200  # stream of the certificate's own draws, apart from sampling's 
 
 
 class NoPathError(ValueError):
-    """The solver draws fresh normals: there is no path along which it could be refined."""
+    """There is no path along which the solver's runs could be refined."""
 
 
 class BrownianPath:
@@ -32,7 +32,7 @@ class BrownianPath:
 
     def normal(self) -> Tensor:
         """Raises NoPathError."""
-        raise NoPathError("this solver draws fresh normals: it has no path to refine")
+        raise NoPathError("this solver draws fresh normals: it follows no path")
 
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         """W(q1) - W(q0), whichever of the two is the larger."""
@@ -63,22 +63,19 @@ class BrownianPath:
         return mean + ((q - low) * (1 - share)) ** 0.5 * z
 
 
-def ends_along_one_path(
-    solver: AnySolver, counts: Sequence[int], *, paths: int, seed: int
-) -> list[Tensor] | None:
+def ends_along_one_path(solver: AnySolver, counts: Sequence[int], *, paths: int, seed: int) -> list[Tensor]:
     """Final states (paths, 2) of runs on the mixture from START to END, one a step count, longest first.
 
     All runs follow the same Brownian paths, which live in the solver's own clock and are refined by exact
-    bridges. None for a solver that draws fresh normals, which are increments of no path.
+    bridges. NoPathError for a solver without noise or with fresh normals, which are increments of no path.
     """
     method, path = fixed_steps(as_solver(solver)), BrownianPath((paths, 2, 1, 1), seed=seed)
+    if not method.stochastic:
+        raise NoPathError("this solver has no noise: it follows no path")
     start = latents(torch.arange(paths), (2, 1, 1), seed=seed)
     ends = []
-    try:
-        for n in sorted(counts, reverse=True):  # the finest first: coarser ones find its readings
-            levels = log_levels(n, START, END)
-            run = api.sample(mixture(), start, solver=method, sigmas=levels, final="stop", noise=path)
-            ends.append(run.x.flatten(1))
-    except NoPathError:
-        return None
+    for n in sorted(counts, reverse=True):  # the finest first: coarser ones find its readings
+        levels = log_levels(n, START, END)
+        run = api.sample(mixture(), start, solver=method, sigmas=levels, final="stop", noise=path)
+        ends.append(run.x.flatten(1))
     return ends

@@ -51,7 +51,7 @@ def certify(configured: ConfiguredSolver, *, samples: int = SAMPLES) -> dict[str
         "drift_order_linear": limit_drift_order(solver, "linear"),
         "drift_order_vp": limit_drift_order(solver, "vp"),
         "weak_order": math.nan if solver.weak_order is None else solver.weak_order,
-        **weak(solver),
+        **_weak_and_strong_orders(solver),
         "nfe_first_step": solver.nfe(1),
         "nfe_per_step": (solver.nfe(200) - solver.nfe(100)) / 100,
         "smallest_budget": solver.total_nfe(1),
@@ -66,7 +66,7 @@ def certify(configured: ConfiguredSolver, *, samples: int = SAMPLES) -> dict[str
     return row
 
 
-def weak(solver: Solver) -> dict[str, Any]:
+def _weak_and_strong_orders(solver: Solver) -> dict[str, Any]:
     """Weak and strong orders, how they were found, and standard errors where they were sampled."""
     gaussian, mixture, strong, method = (math.nan, math.nan), _NOTHING, _NOTHING, ""
     if solver.stochastic:
@@ -99,10 +99,10 @@ def gaussian_orders(solver: Solver, n_steps: int = 256) -> tuple[float, float]:
     return weak_orders(solver, n_steps, std=80.0, high=2000.0, low=20.0)
 
 
-def _where_possible(measure: Callable[[Solver], Measured | None], solver: Solver) -> Measured:
-    """The measurement, if any: the options of some do not fit its noise levels (restart's intervals)."""
+def _where_possible(measure: Callable[[Solver], Measured], solver: Solver) -> Measured:
+    """The measurement, if any: some follow no path, and restart's intervals do not fit the noise levels."""
     try:
-        return measure(solver) or _NOTHING
+        return measure(solver)
     except ValueError:
         return _NOTHING
 

@@ -236,15 +236,13 @@ def _expectation(function: _Function, sigma: float) -> np.ndarray:
 
 def common_noise_order(
     solver: AnySolver, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
-) -> Measured | None:
+) -> Measured:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
     The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]|, of both coordinates; its standard error is the
-    delta method's. None for a solver that draws fresh normals.
+    delta method's. NoPathError as `ends_along_one_path`.
     """
     ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, seed=seed)
-    if ends is None:
-        return None
     scores = [_test_functions(x.numpy()).reshape(paths, -1) for x in ends]
     fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]

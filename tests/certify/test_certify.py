@@ -158,8 +158,11 @@ def test_strong_order_is_one_for_seeds_and_none_without_a_path():
     for name in ("seeds1", "seeds2", "euler_maruyama"):
         found = strong_order(name, (16, 32, 64), paths=1000)
         assert found.order == pytest.approx(1, abs=0.15 + 3 * found.stderr)
-    assert strong_order("heun") is None
-    assert strong_order("ddpm") is None
+    with pytest.raises(NoPathError, match="no noise"):
+        strong_order("heun")
+    for measure in (strong_order, common_noise_order):
+        with pytest.raises(NoPathError, match="fresh normals"):
+            measure("ddpm", paths=10)
 
 
 def test_what_is_affine_and_what_remembers():
