@@ -39,12 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [one for one in known if not arguments.solvers or one.name in arguments.solvers]
     rows, wrong = _measure(chosen, arguments)
     if rows:
-        older = _older(arguments.output / "certificate.csv") if arguments.solvers else []
-        titles = {one.title for one in known}
-        newest = {row["solver"]: row for row in [*older, *rows] if row["solver"] in titles}
-        _write(list(newest.values()), arguments)
+        _write(rows, {one.title for one in known}, arguments)
     wrong += [f"{row['solver']}: {row['verdict']}" for row in rows if row["verdict"] != "as declared"]
-    print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
+    for line in wrong:
+        print(line, file=sys.stderr)
     print(f"{len(chosen) - len(wrong)} of {len(chosen)} are as declared")
     return int(len(wrong) > 0)
 
@@ -82,12 +80,18 @@ def _add_config_dir(folder: Path) -> None:
     sys.path.insert(0, place)
 
 
-def _write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+def _write(rows: list[dict[str, Any]], known: set[str], arguments: argparse.Namespace) -> None:
+    """Write the files; of named solvers, with the older rows of the others that still exist."""
+    import pandas as pd
+
     from seedsbench.certify.distances import distances_of_exact_samples
     from seedsbench.certify.figure import write_error_figure
     from seedsbench.certify.table import ordered, write_tables
 
-    df, exact = ordered(rows), distances_of_exact_samples(samples=arguments.samples)
+    table = arguments.output / "certificate.csv"
+    older = pd.read_csv(table).to_dict("records") if arguments.solvers and table.is_file() else []
+    newest = {row["solver"]: row for row in [*older, *rows] if row["solver"] in known}
+    df, exact = ordered(list(newest.values())), distances_of_exact_samples(samples=arguments.samples)
     arguments.output.mkdir(parents=True, exist_ok=True)
     written = write_tables(df, exact, arguments.output)
     written += write_error_figure(df, exact[1], arguments.output)
@@ -119,12 +123,6 @@ def _use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def _older(table: Path) -> list[dict[str, Any]]:
-    import pandas as pd
-
-    return pd.read_csv(table).to_dict("records") if table.is_file() else []
 
 
 if __name__ == "__main__":

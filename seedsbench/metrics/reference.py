@@ -173,10 +173,8 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
         "extractor_id": extractor.id,
         "images": reference.id,
     }
-    if reference.shape is not None:
-        arrays.update(image_shape=reference.shape, image_bits=reference.bits)
-    if reference.features is not None:
-        arrays["features"] = reference.features.numpy()
+    optional = {"image_shape": reference.shape, "image_bits": reference.bits, "features": reference.features}
+    arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
     with open(path, "wb") as file:
         np.savez(file, **arrays)
 
