@@ -27,7 +27,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import families  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -36,6 +35,7 @@ from seedsbench import metrics
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.formats import load_any
 from seedsbench.report.table import markdown_table
+from tests.support import families  # pyright: ignore[reportMissingImports]
 from tests.support.golden import Golden  # pyright: ignore[reportMissingImports]
 from tests.support.parity import (  # pyright: ignore[reportMissingImports]
     Augmented,

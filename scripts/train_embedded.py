@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seedsbench.training.options import TrainingOptions
+from seedsbench.training.loop import TrainingOptions
 from seedsbench.training.targets import run
 
 

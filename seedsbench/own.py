@@ -1,33 +1,33 @@
 """The Python interface to networks of one's own: `denoiser` and `check_denoiser`."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from seedsbench import registry
-from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.findings import check_denoiser
-from seedsbench.denoisers.own_network import OwnNetwork, table_of
-from seedsbench.diffusion.schedule import Schedule
+from seedsbench.denoisers.own import OfNetwork, checked_shape
+from seedsbench.denoisers.prediction import Predicted, PredictionType
+from seedsbench.diffusion.process import check_like, expand
+from seedsbench.diffusion.schedule import Discrete, Schedule
 
 __all__ = ["check_denoiser", "denoiser"]
 
+# What a network may predict, and as which `Predicted` sees it: the score is -noise / its std.
+_PREDICTIONS: dict[str, PredictionType] = {
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+    "score": "epsilon",
+}
 
-def denoiser(
-    net: Any,
-    prediction: str,
-    *,
-    shape: Sequence[int],
-    alphas_cumprod: Tensor | Sequence[float] | None = None,
-    schedule: Schedule | str | Mapping[str, Any] | None = None,
-    labels: int = 0,
-    null_class: int | None = None,
-    fractional: bool = False,
-    time_scale: float = 1.0,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-) -> Denoiser:
+
+class OwnNetwork(OfNetwork, Predicted):
     """A network of your own as a denoiser: D(x, sigma, labels) with the noise levels it was trained on.
 
     net: called as net(x_t, t), or net(x_t, t, classes) with labels. x_t (B, C, H, W) in the network's type,
@@ -47,20 +47,150 @@ def denoiser(
 
     Raises ValueError for a choice that makes no sense. `check_denoiser` tells whether the result denoises.
     """
+
+    def __init__(
+        self,
+        net: Any,
+        prediction: str,
+        *,
+        shape: Sequence[int],
+        alphas_cumprod: Tensor | Sequence[float] | None = None,
+        schedule: Schedule | str | Mapping[str, Any] | None = None,
+        labels: int = 0,
+        null_class: int | None = None,
+        fractional: bool = False,
+        time_scale: float = 1.0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        trained = _schedule_of(alphas_cumprod, schedule)
+        if prediction not in _PREDICTIONS:
+            raise ValueError(f"prediction={prediction!r} must be one of {', '.join(_PREDICTIONS)}")
+        if prediction.startswith("v") and trained.scaling != "vp":
+            raise ValueError(
+                f"prediction={prediction!r} is of unit-variance states: use a schedule of scaling vp"
+            )
+        _check_call(net, labels)
+        self._shape = checked_shape(shape)
+        super().__init__(
+            None,
+            _PREDICTIONS[prediction],
+            trained,
+            img_channels=self._shape[0],
+            img_resolution=self._shape[1],
+            label_dim=labels,
+        )
+        self.net, self.is_score = net, prediction == "score"
+        self.null_class, self.fractional, self.time_scale = null_class, fractional, time_scale
+        self._run = _Plain(net)
+        low, high = _range_of(trained) if self.table is None else (self.sigma_min, self.sigma_max)
+        self.sigma_min = low if sigma_min is None else sigma_min
+        self.sigma_max = high if sigma_max is None else sigma_max
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma if self.fractional else super().round_sigma(sigma)
+
+    def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """What the network says, as `Predicted` wants it. x_t: as that has it, of unit variance."""
+        dtype = self._dtype_for(x_t)
+        schedule = self._table or self.schedule
+        sigma = schedule.sigma(t)
+        scale = schedule.scale_at(sigma)
+        x_in = x_t if schedule.scaling == "vp" else x_t * expand(scale * (1 + sigma**2).sqrt(), x_t)
+        output = self._run(x_in.to(dtype), self._times(t, x_t, dtype), self._classes(labels, x_t))
+        if isinstance(output, Tensor) and output.shape[1:2] == (2 * self.img_channels,):
+            output = output[:, : self.img_channels]
+        check_like(output, x_t, "the network")
+        return output.to(x_t.dtype) * -expand(scale * sigma, x_t) if self.is_score else output
+
+    def _times(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The times as the network is told them, (B,)."""
+        if self._table is not None and not self.fractional:
+            t = t.round().long()
+        if t.is_floating_point() or self.time_scale != 1:
+            # Half precision would make 999 a 1000.
+            t = (t * self.time_scale).to(torch.promote_types(dtype, torch.float32))
+        return t.to(x.device).expand(len(x))
+
+    def _classes(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        if self.label_dim == 0:
+            return None
+        if labels is None:
+            labels = x.new_zeros(len(x), self.label_dim)
+        chosen = labels.any(dim=1)
+        if self.null_class is None and not bool(chosen.all()):
+            raise ValueError(
+                f"the network has {self.label_dim} classes and no unconditional mode: use labels=balanced "
+                "(or say its null_class)"
+            )
+        return torch.where(chosen, labels.argmax(dim=1), self.null_class or 0)
+
+
+denoiser = OwnNetwork
+
+
+class _Plain(nn.Module):
+    """A network whose result is its output."""
+
+    def __init__(self, net: Callable[..., Any]) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor | None = None) -> Any:
+        found = self.net(x_t, t) if classes is None else self.net(x_t, t, classes)
+        return getattr(found, "sample", found)
+
+
+def _schedule_of(alphas_cumprod: Any, schedule: Schedule | str | Mapping[str, Any] | None) -> Schedule:
     if (alphas_cumprod is None) == (schedule is None):
         raise ValueError("give exactly one of alphas_cumprod and schedule: the noise levels of the training")
     if schedule is None:
-        schedule = table_of(alphas_cumprod)
-    elif not isinstance(schedule, Schedule):
-        schedule = registry.build(registry.configured("schedule", schedule))
-    assert isinstance(schedule, Schedule)
-    return OwnNetwork(
-        *(net, prediction, schedule),
-        shape=shape,
-        labels=labels,
-        null_class=null_class,
-        fractional=fractional,
-        time_scale=time_scale,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-    )
+        return table_of(alphas_cumprod)
+    if isinstance(schedule, Schedule):
+        return schedule
+    return registry.build(registry.configured("schedule", schedule))
+
+
+def table_of(alphas_cumprod: Any) -> Discrete:
+    """The schedule of a table of alphas_cumprod, (T,) decreasing within (0, 1), to rounding."""
+    table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu").detach()
+    if table.ndim != 1 or len(table) < 2:
+        raise ValueError(f"alphas_cumprod has shape {tuple(table.shape)}: expected (T,) with T > 1")
+    if float(table[-1]) == 0:
+        raise ValueError(
+            "alphas_cumprod ends at 0 (no signal at all): give the betas before they were rescaled, "
+            "schedule={'name': 'discrete', 'trained_betas': betas, 'num_train_timesteps': T, "
+            "'rescale_betas_zero_snr': True}"
+        )
+    if not bool((table > 0).all() & (table < 1).all() & (table.diff() < 0).all()):
+        raise ValueError(
+            f"alphas_cumprod runs from {float(table[0]):.6g} to {float(table[-1]):.6g}: expected the "
+            "cumulative product of 1 - beta, decreasing within (0, 1)"
+        )
+    betas = 1 - torch.cat([table[:1], table[1:] / table[:-1]])
+    return Discrete(num_train_timesteps=len(betas), trained_betas=tuple(betas.tolist()))
+
+
+def _range_of(schedule: Schedule) -> tuple[float, float]:
+    """The noise levels that a network of a continuous schedule has seen: (0, inf) for one without ends."""
+    start = getattr(schedule, "epsilon_s", 0.0 if hasattr(schedule, "sigma_0") else None)
+    if start is None:
+        return 0.0, math.inf
+    ends = schedule.sigma(torch.tensor([start, 1.0], dtype=torch.float64))
+    return float(ends[0]), float(ends[1])
+
+
+def _check_call(net: Any, labels: int) -> None:
+    """ValueError unless net can be called as OwnNetwork does."""
+    called = net.forward if isinstance(net, nn.Module) else net
+    arguments = ("x_t", "t", "classes")[: 3 if labels else 2]
+    if type(labels) is not int or labels < 0:
+        raise ValueError(f"labels={labels!r} must be the number of classes, 0 for none")
+    if not callable(called):
+        raise ValueError(f"net is no network but {type(net).__name__}: expected net({', '.join(arguments)})")
+    try:
+        inspect.signature(called).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"net must be callable as net({', '.join(arguments)}): {error}") from None
+    except ValueError:  # written in C
+        return

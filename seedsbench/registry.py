@@ -5,6 +5,7 @@ Nothing is registered in code. The folder is the list, so a solver is one Python
 
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -12,19 +13,27 @@ from typing import Any, get_type_hints
 
 from seedsbench.checks import check_options, nearest
 
-HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def conf_dir() -> Path:
     """The configuration folder: inside the package when installed from a wheel, else the checkout's."""
-    packaged = HERE / "conf"
-    return packaged if packaged.is_dir() else HERE.parent / "conf"
+    packaged = _PACKAGE / "conf"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
 
 
 def conf_dirs() -> list[Path]:
     """`conf_dir()` and the folders named in SEEDSBENCH_CONF (separated as in PATH), which may add to it."""
     extra = os.environ.get("SEEDSBENCH_CONF", "")
     return [conf_dir(), *(Path(p).expanduser().resolve() for p in extra.split(os.pathsep) if p)]
+
+
+def use_folders(folders: str) -> None:
+    """Let YAMLs be found in these folders (separated as in PATH), and modules in them and the current one."""
+    os.environ["SEEDSBENCH_CONF"] = folders
+    for folder in (*folders.split(os.pathsep), str(Path.cwd())):
+        if folder and folder not in sys.path:
+            sys.path.append(folder)
 
 
 def names(group: str) -> list[str]:
@@ -89,15 +98,15 @@ def located(target: str) -> Any:
         raise ValueError(f"cannot build {target!r}: {str(error).splitlines()[0]}") from error
 
 
-def check(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
+def check(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
     """Raise ValueError for options that what `_target_` names does not have, lacks or cannot take.
 
     args and given come from the program and are no options. The signature and the annotations are asked
     (see `seedsbench.checks`); nothing is built.
     """
-    options, given = _plain(config), given or {}
-    target: Any = located(str(options["_target_"]))
-    options = {key: value for key, value in options.items() if not key.startswith("_")}
+    given = given or {}
+    target: Any = located(str(config["_target_"]))
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
     signature = inspect.signature(target)
     known = [key for key in list(signature.parameters)[len(args) :] if key not in given]
     for key in options:
@@ -116,16 +125,7 @@ def check(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None
     check_options(target.__name__, hints, given_values)
 
 
-def _plain(config: Mapping[Any, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    def plain(value: Any) -> Any:
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-    return {str(key): plain(value) for key, value in config.items()}
-
-
-def build(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None = None) -> Any:
+def build(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> Any:
     """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
 
     They are checked first; args and given are as there. Errors of the constructor come out as the ValueError
@@ -136,7 +136,7 @@ def build(config: Mapping[Any, Any], *args: Any, given: Mapping[str, Any] | None
 
     check(config, *args, given=given)
     try:
-        return instantiate({**_plain(config), **(given or {})}, *args, _convert_="all")
+        return instantiate({**config, **(given or {})}, *args, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError | TypeError):

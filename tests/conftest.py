@@ -41,9 +41,9 @@ def pytest_collection_finish(session):
 @pytest.fixture
 def nothing_loaded():
     """Problems are loaded anew, and none of this test's is left."""
-    from seedsbench.bench import run as cell
+    from seedsbench.bench.problems import build
 
-    caches = cell._problem, cell._model
+    caches = build._problem, build._model
     for cache in caches:
         cache.cache_clear()
     yield

@@ -1,9 +1,11 @@
 """How the benchmarks compare: each candidate between two measurements of what it is compared with."""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+import torch
 from tqdm import tqdm
 
 Made = TypeVar("Made")
@@ -31,6 +33,18 @@ def in_turn(names: Sequence[str], turn: int) -> list[str]:
     start = turn // 2 % max(1, len(names))
     order = [*names[start:], *names[:start]]
     return order[::-1] if turn % 2 else order
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    """Time of a call: of the processor where one thread of a CPU does the work, else by the clock."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = clock()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

@@ -10,7 +10,6 @@ on one thread. The target is 300 MB more at the most. Other work on the machine 
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.benchmarks.publish import command, options, publish
+from scripts.benchmarks.publish import command, machine, options, publish
 from seedsbench.report.table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +57,7 @@ def main() -> None:
             lines.append([f"`{model}`", f"{few:.0f}", f"{grown:.0f}", f"{grown - few:+.0f}"])
     table = markdown_table(["model", f"{FEW:,} samples, MB", f"{many:,} samples, MB", "difference"], lines)
     said = f"`{command(made, arguments)}`: largest resident size of a whole command, "
-    said += f"{platform.machine()}, one thread. At most {MOST} MB more is the target."
+    said += f"{machine()}, one thread. At most {MOST} MB more is the target."
     publish("\n".join([HEADING, "", said, "", *table]), write=arguments.write)
 
 

@@ -8,7 +8,6 @@ not. Statistics are of random features with a decaying spectrum; no weights are 
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scripts.benchmarks.publish import command, options, publish
+from scripts.benchmarks.publish import command, machine, options, publish
 from seedsbench.exact.philox import philox_normal
 from seedsbench.metrics import Moments, MomentSum, frechet_distance
 from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK as BLOCK
@@ -116,9 +115,9 @@ def main() -> None:
     ]
     head = ["what", "seconds", "torch-fidelity", "ratio", "relative difference"]
     told = (
-        f"`{command(made, arguments)}`: {platform.machine()}, {arguments.threads} threads "
-        f"(ours uses one), torch {torch.__version__}, torch-fidelity {metadata.version('torch-fidelity')}; "
-        f"medians of {arguments.rounds} rounds in turn. Ratios hold on a busy machine, seconds do not."
+        f"`{command(made, arguments)}`: {machine()}, {arguments.threads} threads (ours uses one), torch "
+        f"{torch.__version__}, torch-fidelity {metadata.version('torch-fidelity')}; medians of "
+        f"{arguments.rounds} rounds in turn. Ratios hold on a busy machine, seconds do not."
     )
     section = "\n".join([HEADING, "", told, "", *markdown_table(head, lines), ""])
     publish(section, write=arguments.write)

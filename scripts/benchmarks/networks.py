@@ -16,10 +16,8 @@ holds on a busy machine too.
 """
 
 import argparse
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from scripts.benchmarks.interleave import between, spread
-from scripts.benchmarks.publish import command, options, publish
+from scripts.benchmarks.interleave import between, seconds, spread
+from scripts.benchmarks.publish import command, machine, options, publish
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import (
@@ -146,17 +144,6 @@ def fill(network: nn.Module) -> None:
         value.copy_(16 * noise if name.endswith("freqs") else norm + noise * fan_in**-0.5)
 
 
-def seconds(forward: Callable[[], Tensor], device: str) -> float:
-    """Time of one call: of the processor where one thread of a CPU does the work, else by the clock."""
-    processor = device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if processor else time.perf_counter
-    start = clock()
-    forward()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return clock() - start
-
-
 def measure(name: str, batch: int, rounds: int, device: str, half: bool) -> list[str]:
     """A row of the table: network, batch, milliseconds, ratios of ours and of plain, largest difference."""
     dtype = torch.float16 if half else torch.float32
@@ -221,14 +208,12 @@ def main() -> None:
         for batch in arguments.batch or ([1] if quick else [1, 4])
     ]
     header = ["network", "batch", "ms", "plain ms", "ours/plain", "plain/plain", "difference"]
-    machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     told = (
         f"`{command(made, arguments)}`: a forward pass between two of a plain form of the same network, "
-        "medians "
-        f"and ranges of {arguments.rounds} rounds, {machine}, {arguments.threads} thread(s), torch "
-        f"{torch.__version__}. Target: a ratio of at most 1. **Noise is what `plain/plain` shows**, the "
-        "plain "
-        "form measured against itself in the same way: a ratio of ours within its range is not told from 1."
+        f"medians and ranges of {arguments.rounds} rounds, {machine(device)}, {arguments.threads} thread(s), "
+        f"torch {torch.__version__}. Target: a ratio of at most 1. **Noise is what `plain/plain` shows**, "
+        "the plain form measured against itself in the same way: a ratio of ours within its range is not "
+        "told from 1."
     )
     section = "\n".join([HEADING, "", told, "", *markdown_table(header, rows)])
     publish(section, write=arguments.write, device=device)

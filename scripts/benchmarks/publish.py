@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import platform
 import shlex
 import sys
 from pathlib import Path
@@ -37,12 +38,21 @@ def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> s
     return shlex.join(["python", f"scripts/benchmarks/{parser.prog}", *positional, *named])
 
 
+def machine(device: str = "cpu") -> str:
+    """What it ran on: the card's name or the kind of processor."""
+    if device == "cpu":
+        return platform.machine()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def foretell(what: str, seconds: float) -> None:
     """Say how long something will take."""
     print(f"{what}: about {math.ceil(seconds / 60)} minute(s)", file=sys.stderr, flush=True)
 
 
-def publish(section: str, *, write: bool, device: str = "cpu") -> None:
+def publish(section: str, *, write: bool, device: str = "cpu", file: Path = FILE) -> None:
     """Print a section, which begins with its `## heading`; with write put it where the one before was.
 
     device: one elsewhere than on the CPU names it in its heading and comes beside the one of the CPU.
@@ -52,8 +62,8 @@ def publish(section: str, *, write: bool, device: str = "cpu") -> None:
     section = "\n".join([heading if kind == "cpu" else f"{heading} ({kind})", body]) + "\n"
     print(section)
     if write:
-        text = FILE.read_text() if FILE.is_file() else "# Benchmarks\n"
-        FILE.write_text(placed(text, section, beside=heading))
+        text = file.read_text() if file.is_file() else "# Benchmarks\n"
+        file.write_text(placed(text, section, beside=heading))
 
 
 def placed(text: str, section: str, *, beside: str) -> str:

@@ -8,7 +8,6 @@ Some rows failed, some have no FID, some files repeat a row, and one was never w
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.benchmarks.publish import command, options, publish
+from scripts.benchmarks.publish import command, machine, options, publish
 from seedsbench.report.main import build_report
 
 HEADING = "## A report"
@@ -75,9 +74,9 @@ def main() -> None:
             build_report(study)
             taken.append(time.process_time() - start)
     told = (
-        f"`{command(made, arguments)}`: {rows:,} rows with failures, missing "
-        f"values, copies and a half-written file take {taken[0]:.2f} s of processor time, the second time "
-        f"{taken[1]:.2f} s ({platform.machine()}; target for 1,000: 5 s)."
+        f"`{command(made, arguments)}`: {rows:,} rows with failures, missing values, copies and a "
+        f"half-written file take {taken[0]:.2f} s of processor time, the second time {taken[1]:.2f} s "
+        f"({machine()}; target for 1,000: 5 s)."
     )
     publish("\n".join([HEADING, "", told]), write=arguments.write)
 

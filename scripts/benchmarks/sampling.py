@@ -20,11 +20,8 @@ torch.compile take minutes each before anything is measured; --quick leaves them
 
 import argparse
 import math
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 import seedsbench
-from scripts.benchmarks.interleave import between, spread
-from scripts.benchmarks.publish import command, foretell, options, publish
+from scripts.benchmarks.interleave import between, seconds, spread
+from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.api import noise_levels
 from seedsbench.bench.batching import fastest
 from seedsbench.bench.precision import tensor_cores, variant
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
@@ -78,13 +75,13 @@ class Bench:
     nfe: int
     rounds: int
 
-    def plan(self, name: str, mode: str = "fp32") -> Plan:
+    def plan(self, name: str, mode: str = "fp32") -> SamplingPlan:
         """A cell's plan: the solver with as many steps as the budget buys."""
         solver = seedsbench.solver(name)
         sigmas, fitted = noise_levels(self.denoiser, Linear(), EDM(), solver.steps_for(self.nfe))
-        return replace(Plan(solver, fitted, sigmas, labels="none"), **MODES[mode])
+        return replace(SamplingPlan(solver, fitted, sigmas, labels="none"), **MODES[mode])
 
-    def cell(self, plan: Plan) -> tuple[float, int, Tensor]:
+    def cell(self, plan: SamplingPlan) -> tuple[float, int, Tensor]:
         """Seconds of one batch, evaluations of the network it took, and the samples."""
         found: list[Any] = []
 
@@ -94,10 +91,10 @@ class Bench:
             )
             found[:] = list(batches)
 
-        seconds = timed(draw, self.device)
-        return seconds, int(found[0].nfe.max()), found[0].x
+        taken = seconds(draw, self.device)
+        return taken, int(found[0].nfe.max()), found[0].x
 
-    def forward(self, plan: Plan, times: int = 0) -> float:
+    def forward(self, plan: SamplingPlan, times: int = 0) -> float:
         """Seconds of a bare forward pass of the plan's network: the mean of so many, or of a measure's."""
         times = times or max(1, self.nfe // 4)
         run = variant(
@@ -113,7 +110,7 @@ class Bench:
                 for _ in range(times):
                     network(x, c_noise, None)
 
-            return timed(passes, self.device) / times
+            return seconds(passes, self.device) / times
 
 
 class Nothing(nn.Module):
@@ -121,19 +118,6 @@ class Nothing(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         return x
-
-
-def timed(call: Callable[[], object], device: str) -> float:
-    """Seconds of a call: of this process on a CPU, until the device is done elsewhere."""
-    if device == "cpu":
-        started = time.process_time()
-        call()
-        return time.process_time() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    call()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def ddpmpp(device: str) -> Preconditioned:
@@ -161,11 +145,11 @@ def bf16_units() -> list[str]:
     return [flag for flag in BF16_FLAGS if flag in flags]
 
 
-def default_modes(device: str, *, quick: bool) -> list[str]:
+def default_modes(device: str, *, quick: bool, units: list[str]) -> list[str]:
     """All on a GPU; on a CPU those it can run, bf16 compiled only with units for it. Quick: none compiled."""
     names = list(MODES)
     if device == "cpu":
-        names = ["fp32", "dtype=float32", "fp32+compile", "bf16"] + ["bf16+compile"] * bool(bf16_units())
+        names = ["fp32", "dtype=float32", "fp32+compile", "bf16"] + ["bf16+compile"] * bool(units)
     return [name for name in names if not (quick and "compile" in name)]
 
 
@@ -176,8 +160,8 @@ def overheads(bench: Bench) -> tuple[list[list[str]], str]:
     idle = replace(bench, denoiser=bench.denoiser.with_network(lambda network: Nothing()))
     for plan in plans.values():
         idle.cell(plan)
-    seconds = min(bench.forward(network) for _ in range(2))
-    foretell("solvers", bench.rounds * seconds * (len(plans) + 1) * (bench.nfe + max(1, bench.nfe // 4)))
+    pass_ = min(bench.forward(network) for _ in range(2))
+    foretell("solvers", bench.rounds * pass_ * (len(plans) + 1) * (bench.nfe + max(1, bench.nfe // 4)))
 
     def measure(name: str) -> tuple[int, float, float]:
         """Evaluations, seconds of the cell, and with a network that does nothing."""
@@ -205,14 +189,14 @@ def modes(bench: Bench, names: list[str]) -> tuple[list[list[str]], str]:
     plans = {name: bench.plan(MODE_SOLVER, name) for name in dict.fromkeys(["fp32", *names])}
     strict = plans["fp32"]
     reference = bench.cell(strict)[2].double()
-    deviations, seconds = {}, {}
+    deviations, cells = {}, {}
     for name, plan in plans.items():
         bench.cell(plan)  # and compiles
-        seconds[name], _, x = bench.cell(plan)
+        cells[name], _, x = bench.cell(plan)
         bench.forward(plan)
         rms = float((x - reference).square().mean().sqrt() / reference.square().mean().sqrt())
         deviations[name] = [f"{rms:.1e}", f"{float((x - reference).abs().max() * 127.5):.2g}"]
-    whole = 1.5 * sum(seconds.values()) + (len(seconds) + 1) * seconds["fp32"]
+    whole = 1.5 * sum(cells.values()) + (len(cells) + 1) * cells["fp32"]
     foretell("modes", bench.rounds * whole)
 
     def measure(name: str) -> tuple[float, float]:
@@ -234,14 +218,14 @@ def modes(bench: Bench, names: list[str]) -> tuple[list[list[str]], str]:
 
 def report(bench: Bench, names: list[str], ran: str, why: str) -> str:
     """The section of results/benchmarks.md. why: that batch."""
-    where = torch.cuda.get_device_name() if bench.device != "cpu" else f"{platform.machine()}, one thread"
+    where = machine(bench.device) + ", one thread" * (bench.device == "cpu")
     costs, noise = overheads(bench)
     solvers = markdown_table(["solver", "NFE", "cost", "ours"], costs)
     gains, itself = modes(bench, names)
     ways = markdown_table(["mode", "speed", "cost", "deviation", "grey levels"], gains)
     told = (
-        f"`{ran}`: DDPM++ for CIFAR-10 (55.7M parameters, random weights), {bench.batch} sample(s) at a "
-        f"time ({why}), at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
+        f"`{ran}`: DDPM++ for CIFAR-10 (55.7M parameters, random weights), {bench.batch} sample(s) at a time "
+        f"({why}), at most {bench.nfe} evaluations, {where}, torch {torch.__version__}; medians of "
         f"{bench.rounds} rounds and their range. Cost: of a cell's sampling, noise included, over its "
         "evaluations times a bare forward pass, the mean of just before and just after (target: 1.03 on a "
         "CPU, 1.05 on a GPU). Ours: the same cell with a network that does nothing, over the same. **Noise: "
@@ -286,7 +270,7 @@ def main() -> None:
     on_cpu = device == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-    names = arguments.modes or default_modes(device, quick=quick)
+    names = arguments.modes or default_modes(device, quick=quick, units=bf16_units())
     network = ddpmpp(device)
     most = (1 if quick else 8) if on_cpu else 1024
     batch = arguments.batch or best_batch(network, device, most)

@@ -7,7 +7,7 @@
 One cell of the embedded model is run by torchrun with one and with two ranks in turn, a thread each, in
 another order each round; the efficiency is of the two cells of a round, and both must give the same scores.
 Then the cost model gets its numbers. Fitted to this machine: an evaluation, the features of a sample and the
-scores (from the rows of one rank), a round of merging of two ranks' sums at the cell's 64 features and at
+scores (from the rows of one rank), rank 0's taking in of another rank's sums at the cell's 64 features and at
 Inception's 2048, the scores at 2048, writing and reading a row. What the model says of two ranks here is
 printed beside what was measured: that is its test. For many GPUs it is asked about another network and
 extractor: what a GPU takes for an evaluation and for features is then an assumption, given by --net-ms and
@@ -18,7 +18,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from scripts.benchmarks.interleave import spread
-from scripts.benchmarks.publish import command, foretell, options, publish
-from seedsbench.bench import ranks
+from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.exact.philox import philox_normal
 from seedsbench.metrics import MomentSum, frechet_distance
@@ -60,9 +59,8 @@ N, NFE = 50_000, 35
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of: a sample's evaluation, its features, merging two ranks, the scores, a row written, read.
-
-    merge_bytes: what a rank sends.
+    """Seconds of: a sample's evaluation, its features, merging one rank's sums, the scores, a row
+    written, read. merge_bytes: what a rank sends.
     """
 
     network: float
@@ -136,23 +134,26 @@ def measure_ranks(samples: int, nfe: int, rounds: int) -> dict[int, list[dict[st
 
 
 def merge_here(out: Path, features: int) -> None:
-    """Under torchrun: seconds of merging two ranks' sums of so many features, and their bytes, to a file."""
-    joined = ranks.joined()
+    """Under torchrun: seconds of taking in another rank's sums of so many features, and their bytes."""
+    dist.init_process_group("gloo")
+    first = dist.get_rank() == 0
     sums = MomentSum(features, N, BOUND)
     taken = []
     for _ in range(6):
-        torch.distributed.barrier()
+        dist.barrier()
         started = time.perf_counter()
-        for state in ranks.gathered(joined, sums.state())[1:]:
-            sums.add(state)
+        parts: list[Any] | None = [None, None] if first else None
+        dist.gather_object(sums.state(), parts, dst=0)
+        if parts:
+            sums.add(parts[1])
         taken.append(time.perf_counter() - started)
-    if joined.rank == 0:
+    if first:
         size = sum(array.nbytes for array in sums.state().values())
         out.write_text(json.dumps([statistics.median(taken[1:]), size]))
 
 
 def merging(features: int, folder: Path) -> tuple[float, int]:
-    """Seconds of a round of merging between two ranks here, and the bytes that a rank sends."""
+    """Seconds of taking in one rank's sums here, and the bytes that it sends."""
     out = folder / "merge.json"
     torchrun(2, str(Path(__file__).resolve()), f"--features={features}", "--merge", str(out), cwd=ROOT)
     seconds, size = json.loads(out.read_text())
@@ -229,14 +230,12 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
     beside = statistics.median(row["command"] - in_cell(row) for row in rows[1])
     floors = statistics.median(row["seconds_floor"] for row in rows[1])
     measured = (
-        f"`{ran}`: {n} samples of `glyphs`, heun, nfe={one['nfe_budget']}, {platform.machine()}, "
-        f"{os.cpu_count()} cores, a thread a rank, torch {torch.__version__}, medians of {len(rows[1])} "
-        "rounds in turn, with ranges; efficiencies are of the two cells of a round. The scores of one and "
-        "two ranks "
-        "are the same to the bit. `cell` is what the ranks share and its merging: sampling, features, scores "
-        f"(target: 0.9). It leaves out {beside:.1f} s of the command that one process does whatever the "
-        f"number of ranks: the floor, which is the FID of real images ({floors:.1f} s), starting Python and "
-        "torch, "
+        f"`{ran}`: {n} samples of `glyphs`, heun, nfe={one['nfe_budget']}, {machine()}, {os.cpu_count()} "
+        f"cores, a thread a rank, torch {torch.__version__}, medians of {len(rows[1])} rounds in turn, with "
+        "ranges; efficiencies are of the two cells of a round. The scores of one and two ranks are the same "
+        "to the bit. `cell` is what the ranks share and its merging: sampling, features, scores (target: "
+        f"0.9). It leaves out {beside:.1f} s of the command that one process does whatever the number of "
+        f"ranks: the floor, which is the FID of real images ({floors:.1f} s), starting Python and torch, "
         "loading, and the report; so the efficiency of the whole command is lower, and the lower the smaller "
         "the cell."
     )
@@ -245,22 +244,20 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
     foreseen = sum(parts.values()) - parts["store"]
     fitted = (
         f"Fitted here: {1e6 * here.network:.0f} us a network evaluation and {1e6 * here.features:.0f} us a "
-        f"sample's features, to the rows of one rank; merging two ranks' sums {here.merge:.3f} s a round at "
+        f"sample's features, to the rows of one rank; taking in another rank's sums {here.merge:.3f} s at "
         f"{GLYPHS} features and {large.merge:.2f} s at {FEATURES} ({large.merge_bytes / 1e6:.0f} MB); scores "
         f"{here.scores:.2f} s and {large.scores:.1f} s; a row {1000 * here.write:.1f} ms to write, "
         f"{1000 * here.read:.2f} ms to read ({100_000 * here.read:.0f} s for 100,000). The model, fitted to "
         f"one rank, gives {foreseen:.2f} s for the cell on two; measured {apart:.2f} s, "
-        f"{apart / foreseen:.2f} "
-        "times that. What it leaves out is what two ranks of one machine take from each other (caches, "
-        "memory, clock) and waiting for the slower one."
+        f"{apart / foreseen:.2f} times that. What it leaves out is what two ranks of one machine take from "
+        "each other (caches, memory, clock) and waiting for the slower one."
     )
     many = (
         f"Extrapolated to {N:,} samples at {NFE} evaluations, Inception features in blocks of {BLOCK}. "
         f"**Assumed, not measured: {1000 * asked.network:g} ms an evaluation and {1000 * asked.features:g} "
-        "ms "
-        "a sample's features on a GPU; that merging costs the same a round between machines as between two "
-        f"processes here, once for each GPU but the first.** Fitted here: the merging, the scores at "
-        f"{FEATURES} features, the store."
+        "ms a sample's features on a GPU; that taking in a rank's sums costs the same between machines as "
+        "between two processes here, once for each GPU but the first.** Fitted here: the merging, the "
+        f"scores at {FEATURES} features, the store."
     )
     last = asked.cell(GPUS[-1])
     serial = max(("merging", "scores", "store"), key=lambda name: last[name])
@@ -268,8 +265,7 @@ def section(rows: dict[int, list[dict[str, Any]]], here: Costs, large: Costs, as
         f"First to saturate inside a cell: {serial}, {last[serial]:.1f} s over {GPUS[-1]:,} GPUs, "
         f"{100 * last[serial] / sum(last.values()):.0f} % of the cell there; so give a cell no more GPUs "
         "than it needs and run several at a time. Over cells: one writer of rows, and the report, which "
-        "reads all "
-        "rows once."
+        "reads all rows once."
     )
     tables = ["\n".join(rank_table(rows)), "\n".join(model_table(asked))]
     return "\n\n".join([HEADING, measured, tables[0], fitted, many, tables[1], verdict]) + "\n"

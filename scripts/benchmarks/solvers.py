@@ -15,11 +15,10 @@ faults, up or down by chance of the heap, are most of what is timed.
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,8 +27,8 @@ import torch
 from torch import Tensor
 
 import seedsbench
-from scripts.benchmarks.interleave import between
-from scripts.benchmarks.publish import command, foretell, options, publish
+from scripts.benchmarks.interleave import between, seconds
+from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.certify.problems import fixed_steps, log_levels
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox
@@ -62,36 +61,31 @@ class Stored:
         return self.value
 
 
-def seconds(name: str, steps: int, stored: Stored, clock: Callable[[], float]) -> float:
+def step_seconds(name: str, steps: int, stored: Stored, device: str) -> float:
     """Time of a step: a run of 2 n steps less one of n, so that what happens once is not counted."""
     solver = fixed_steps(seedsbench.solver(name))
-    times = []
-    for n in (steps, 2 * steps):
-        levels = log_levels(n, 80.0, 0.002)
+
+    def run(n: int) -> None:
         process = Process(stored, Linear(), SHAPE[0])
-        start = clock()
-        for _ in integrate(process, solver, stored.latents, levels, stored, "stop"):
-            pass
-        if stored.value.is_cuda:
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return (times[1] - times[0]) / steps
+        deque(integrate(process, solver, stored.latents, log_levels(n, 80.0, 0.002), stored, "stop"), 0)
+
+    once, twice = (seconds(lambda n=n: run(n), device) for n in (steps, 2 * steps))
+    return (twice - once) / steps
 
 
-def measure(names: list[str], steps: int, rounds: int, stored: Stored, clock: Callable[[], float]) -> Found:
+def measure(names: list[str], steps: int, rounds: int, device: str) -> Found:
     """Of each solver, in every round: its step over euler's just before and after, and its milliseconds."""
     found: Found = {name: [] for name in names}
+    stored = Stored(device)
+
+    def step(name: str) -> float:
+        return step_seconds(name, steps, stored, device)
+
     started = time.perf_counter()
     for name in names:  # warms up
-        seconds(name, steps, stored, clock)
+        step(name)
     foretell("all", 1.7 * rounds * (time.perf_counter() - started))
-    turns = between(
-        names,
-        lambda name: seconds(name, steps, stored, clock),
-        lambda: seconds("euler", steps, stored, clock),
-        rounds,
-    )
-    for name, own, euler in turns:
+    for name, own, euler in between(names, step, lambda: step("euler"), rounds):
         found[name].append((own / euler, 1000 * own))
     return found
 
@@ -140,19 +134,16 @@ def main() -> None:
         made.error("--rounds must be 2 at least")
     torch.set_num_threads(threads)
     processor = device == "cpu" and threads == 1
-    clock = time.process_time if processor else time.perf_counter
     names = list(dict.fromkeys(["euler", *(arguments.solvers or seedsbench.solver_names())]))
-    found = measure(names, arguments.steps, rounds, Stored(device), clock)
+    found = measure(names, arguments.steps, rounds, device)
     itself = [ratio for ratio, _ in found["euler"]]
-    machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     told = (
-        f"`{command(made, arguments)}`: a step without the network at {SHAPE}, float64, {machine}, {threads} "
-        f"thread(s), {'processor' if processor else 'wall'} time, torch {torch.__version__}, as a ratio to "
-        f"`euler` just before and after (median of {rounds} rounds, and their middle half; the last column "
-        "is "
-        "of this machine alone). Noise is a stored tensor. Adaptive solvers: one trial step. **Noise of the "
-        f"measurement: euler is {statistics.median(itself):.2f} times itself, {min(itself):.2f} to "
-        f"{max(itself):.2f} in single rounds.**"
+        f"`{command(made, arguments)}`: a step without the network at {SHAPE}, float64, {machine(device)}, "
+        f"{threads} thread(s), {'processor' if processor else 'wall'} time, torch {torch.__version__}, as a "
+        f"ratio to `euler` just before and after (median of {rounds} rounds, and their middle half; the last "
+        "column is of this machine alone). Noise is a stored tensor. Adaptive solvers: one trial step. "
+        f"**Noise of the measurement: euler is {statistics.median(itself):.2f} times itself, "
+        f"{min(itself):.2f} to {max(itself):.2f} in single rounds.**"
     )
     publish("\n".join([HEADING, "", told, "", *table(found), ""]), write=arguments.write, device=device)
 

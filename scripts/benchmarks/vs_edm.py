@@ -22,7 +22,6 @@ which modes are accurate enough to count.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,7 +40,7 @@ from torch import Tensor
 import seedsbench
 from scripts.benchmarks.edm_baseline import PARTS, SHAPE, TodaysSampler, todays_fid, todays_way
 from scripts.benchmarks.interleave import in_turn, spread
-from scripts.benchmarks.publish import command, foretell, options, publish
+from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from scripts.benchmarks.sampling import BF16_FLAGS, bf16_units
 from seedsbench.metrics import frechet_distance
 from seedsbench.metrics.dinov2 import dinov2_extractor
@@ -112,14 +111,14 @@ def child(asked: dict[str, Any]) -> None:
     from seedsbench.cli import main as cli
 
     kept: list[Tensor] = []
-    prepared = share.prepared
+    extractor_input = share.extractor_input
 
-    def keeping(problem: Any, batch: Any) -> Tensor:
+    def keeping(problem: Any, x: Tensor) -> Tensor:
         if not kept:
-            kept.append(batch.x[:KEPT].double().cpu())
-        return prepared(problem, batch)
+            kept.append(x[:KEPT].double().cpu())
+        return extractor_input(problem, x)
 
-    share.prepared = keeping
+    share.extractor_input = keeping
     for study in ("warm", "main"):
         kept.clear()
         try:
@@ -138,11 +137,11 @@ def difference(sampler: TodaysSampler, denoiser: Any, nfe: int) -> float:
     return float((own.clip(-1, 1) - sampler.sample(range(2)).clip(-1, 1)).abs().max())
 
 
-def default_modes(device: str, *, quick: bool) -> list[str]:
+def default_modes(device: str, *, quick: bool, units: list[str]) -> list[str]:
     """All on a GPU; on a CPU strict fp32, and bf16 where it has units for that. Quick: none compiled."""
     names = list(MODES)
     if device == "cpu":
-        names = ["fp32", "fp32+compile"] + ["bf16", "bf16+compile"] * bool(bf16_units())
+        names = ["fp32", "fp32+compile"] + ["bf16", "bf16+compile"] * bool(units)
     return [name for name in names if not (quick and "compile" in name)]
 
 
@@ -271,8 +270,8 @@ def reasons(found: Found, n: int, device: str) -> str:
             if units
             else (
                 "The target on a CPU, 1.5, needs units for bf16; this one has none "
-                f"({' or '.join(BF16_FLAGS)} in "
-                "/proc/cpuinfo), so that both ways run the same float32 network: see their ms per evaluation."
+                f"({' or '.join(BF16_FLAGS)} in /proc/cpuinfo), so that both ways run the same float32 "
+                "network: see their ms per evaluation."
             )
         )
         blocks = -(-n // found.extractor.block)
@@ -280,8 +279,7 @@ def reasons(found: Found, n: int, device: str) -> str:
             has,
             f"Features: {n} samples are {blocks} block(s) of {found.extractor.block}, each on a thread of "
             f"its own, so that {min(blocks, threads)} of {threads} threads work, and a last block that is "
-            "not "
-            "whole is padded; today's way has all threads work on up to 64 images.",
+            "not whole is padded; today's way has all threads work on up to 64 images.",
         ]
     return " ".join([*said, found.profile])
 
@@ -312,23 +310,21 @@ def main() -> None:
     arguments.steps = arguments.steps or (2 if arguments.quick else 9)
     if arguments.samples < 2 or arguments.steps < 2:
         made.error("--samples and --steps must be 2 at least")
-    arguments.modes = arguments.modes or default_modes(arguments.device, quick=arguments.quick)
+    if not arguments.modes:
+        arguments.modes = default_modes(arguments.device, quick=arguments.quick, units=bf16_units())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         found = measure(arguments, Path(folder))
     n, nfe, device = arguments.samples, 2 * arguments.steps - 1, arguments.device
-    machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     stand_in = "" if HAS_TORCH_FIDELITY else " (a small stand-in: torch-fidelity is not installed)"
     told = (
-        f"`{ran}`: {n} samples x NFE {nfe} = {n * nfe} evaluations, {machine}, {torch.get_num_threads()} "
-        f"thread(s), torch {torch.__version__}, features of {found.extractor.name}{stand_in}; medians of "
-        f"{arguments.rounds} rounds in turn. Seconds, all after a warm-up; `ratio` is how many times as "
-        "fast as "
-        "today's way in the same round, with its range; `warm-up` is our sampling of a few samples before, "
-        "with "
-        "torch.compile where the mode asks for it, and is not counted; `deviation` is that of the "
-        f"samples from strict fp32's, rms over rms. The samples of both fp32 loops differ by at most "
-        f"{found.gap:.1g}, in [-1, 1]."
+        f"`{ran}`: {n} samples x NFE {nfe} = {n * nfe} evaluations, {machine(device)}, "
+        f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, features of "
+        f"{found.extractor.name}{stand_in}; medians of {arguments.rounds} rounds in turn. Seconds, all after "
+        "a warm-up; `ratio` is how many times as fast as today's way in the same round, with its range; "
+        "`warm-up` is our sampling of a few samples before, with torch.compile where the mode asks for it, "
+        "and is not counted; `deviation` is that of the samples from strict fp32's, rms over rms. The "
+        f"samples of both fp32 loops differ by at most {found.gap:.1g}, in [-1, 1]."
     )
     lines = [HEADING, "", told, "", *table(found, n * nfe), "", verdict(found), "", reasons(found, n, device)]
     publish("\n".join(lines), write=arguments.write, device=device)

@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from seedsbench import registry
 from seedsbench.api import foreign_table, noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.labels import classes_of, labels_of
+from seedsbench.bench.cell import Cell
+from seedsbench.bench.labels import classes_of
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
-from seedsbench.bench.rows.columns import describe, reason_of
+from seedsbench.bench.rows.columns import reason_of, title_of
 from seedsbench.bench.rows.store import ResultStore, Row
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import extents
-from seedsbench.bench.scoring import Scorer, prepared
+from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.metrics.base import State
 
@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class CellRun:
     """A cell as its ranks see it: what to draw, what to score it with, and where its sums are saved.
 
     row: what is known of the cell before it has run, with its run_key. ranks: who share it.
     """
 
-    cfg: DictConfig
+    cell: Cell
     problem: Problem
-    plan: Plan
+    plan: SamplingPlan
     size: BatchSize
     device: str
     store: ResultStore
@@ -56,64 +56,69 @@ class Job:
 
     def scorer(self) -> Scorer:
         """An empty one."""
-        return Scorer(self.problem, self.plan.samples, min(self.cfg.metrics.splits, self.plan.samples))
+        return Scorer(self.problem, self.plan.samples, min(self.cell.metrics["splits"], self.plan.samples))
 
 
-def plan_of(cfg: DictConfig, problem: Problem, seed: int) -> Plan:
+def plan_of(cell: Cell, problem: Problem) -> SamplingPlan:
     """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
-    solver, schedule, grid = (registry.build(cfg[group]) for group in ("solver", "schedule", "grid"))
-    labels = labels_of(cfg.labels)
-    classes_of(torch.arange(1), labels, problem.denoiser.label_dim, seed)
-    n_steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
+    solver, schedule, grid = map(registry.build, (cell.solver, cell.schedule, cell.grid))
+    classes_of(torch.arange(1), cell.labels, problem.denoiser.label_dim, cell.seed)
+    n_steps = steps_of(solver, grid, cell.nfe, cell.final, afs=cell.afs)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
-    dtype = getattr(torch, cfg.dtype)
-    said = foreign_table(problem.denoiser, fitted)
-    if said:
-        log.warning(said)
-    return Plan(
-        *(solver, fitted, sigmas, cfg.final, seed, labels, dtype, cfg.afs),
-        *(cfg.seeding, cfg.samples, cfg.precision, cfg.compile),
-        warnings=(said,) if said else (),
+    other_table = foreign_table(problem.denoiser, fitted)
+    if other_table:
+        log.warning(other_table)
+    return SamplingPlan(
+        solver=solver,
+        schedule=fitted,
+        sigmas=sigmas,
+        final=cell.final,
+        seed=cell.seed,
+        labels=cell.labels,
+        dtype=getattr(torch, cell.dtype),
+        afs=cell.afs,
+        seeding=cell.seeding,
+        samples=cell.samples,
+        precision=cell.precision,
+        compile=cell.compile,
+        warnings=(other_table,) if other_table else (),
     )
 
 
-def lead(job: Job, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
+def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
     """Rank 0's part of a cell: the sums of earlier runs, of its share of what they left, and of the others'.
 
     Raises ValueError with the rank and the error where one of several could not do its share.
     """
-    earlier, mine = job.scorer(), job.scorer()
-    restore(job.store, job.of, earlier, mine, job.cfg.force)
+    earlier, mine = restore(run.store, run.of, run.scorer, run.cell.force), run.scorer()
     if earlier.n_done:
-        mine = job.scorer()
-        log.info("%s: goes on at %d of %d samples", describe(job.row), earlier.n_done, job.plan.samples)
-    if job.ranks.world_size > 1:
-        cfg = OmegaConf.to_yaml(job.cfg, resolve=True)
-        broadcast(job.ranks, {"cfg": cfg, "row": job.row, "done": earlier.done})
-    left, failure = job.plan.samples - earlier.n_done, None
-    with CellLine(describe(job.row), left, left * job.cfg.nfe, sweep) as line:
+        log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.plan.samples)
+    if run.ranks.world_size > 1:
+        broadcast(run.ranks, {"cell": run.cell, "row": run.row, "done": earlier.done})
+    left, failure = run.plan.samples - earlier.n_done, None
+    with CellLine(title_of(run.row), left, left * run.cell.nfe, sweep) as line:
         try:
-            draw(job, earlier.done, mine, line)
+            draw(run, earlier.done, mine, line)
         except Exception as error:
-            if job.ranks.world_size == 1:
+            if run.ranks.world_size == 1:
                 raise
             failure = error
-    _, *others = gathered(job.ranks, None)
+    _, *others = gathered(run.ranks, None)
     for rank, part in enumerate([failure and reason_of(failure), *others]):
         if isinstance(part, str):
             raise ValueError(f"rank {rank}: {part}") from failure
     return earlier, mine, others
 
 
-def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
+def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None = None) -> None:
     """Draw and score this rank's share of the blocks that are not done, saving the sums now and then.
 
-    The scorer is told the seconds of drawing, and of features, sums and their saving.
+    The scorer is told the seconds of sampling, and of scoring: features, sums and their saving.
     """
-    ranks = job.ranks
+    ranks = run.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
     indices = torch.tensor([i for block in blocks for i in scorer.indices(block)], dtype=torch.int64)
-    saver = Saver(job.store, job.of, ranks.rank, job.cfg.save_every, len(indices))
+    saver = Saver(run.store, run.of, ranks.rank, run.cell.save_every, len(indices))
 
     def advance(evaluations: int) -> None:
         if stop_requested():
@@ -122,15 +127,15 @@ def draw(job: Job, done: np.ndarray, scorer: Scorer, line: CellLine | None = Non
             line.advance(evaluations * ranks.world_size)
 
     batches = generate(
-        job.problem.denoiser, job.plan, indices, batch_size=job.size, device=job.device, progress=advance
+        run.problem.denoiser, run.plan, indices, batch_size=run.size, device=run.device, progress=advance
     )
     try:
         started = time.perf_counter()
         for batch in batches:
             drawn = time.perf_counter()
             scorer.seconds[0] += drawn - started
-            images = prepared(job.problem, batch)
-            scorer.update(batch.indices, images, batch.nfe, extents(job.problem, batch))
+            sizes = extents(run.problem, batch)
+            scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()
             scorer.seconds[1] += started - drawn

@@ -1,55 +1,26 @@
-"""Which class each sample has: what `labels` asks for, whether a model can honour it, and the classes."""
+"""Which class each sample has: what `labels` asks for, whether a model can honour it, and the classes.
 
-from collections.abc import Iterable, Sequence
+labels: "balanced" (each class its share of the data), "random", "none", or a class number.
+"""
+
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
-from seedsbench.diffusion.noise import EXACT, random_classes
-
-Labels = str | int
-"""balanced (each class its share of the data), random, none, or a class number."""
+from seedsbench.bench.cell import Labels
+from seedsbench.diffusion.noise import LARGEST_DENOMINATOR, random_classes
 
 
-def labels_of(value: Any) -> Labels:
-    """The `labels` key of a configuration."""
-    if value is None:
-        return "none"
-    text = str(value)
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def refusal(labels: Any, n_classes: int | None) -> str | None:
+def refusal(labels: Labels, n_classes: int | None) -> str | None:
     """Why a model of so many classes (None: not known) cannot take the labels; None if it can."""
-    if labels in ("balanced", "none", None) or n_classes is None:
+    if labels in ("balanced", "none") or n_classes is None:
         return None
     if n_classes == 0:
         return f"labels={labels} on an unconditional model: use labels=none"
     known = labels == "random" or 0 <= int(labels) < n_classes
     return None if known else f"labels={labels}: the model has classes 0..{n_classes - 1}"
-
-
-def check_classes(cells: Iterable[DictConfig]) -> None:
-    """Raise ValueError for a value of `labels` that no model of these composed cells can honour.
-
-    As far as is known unloaded. Where one of several models can, the others' cells fail, each in its row.
-    """
-    cells = list(cells)
-    for labels in {cfg.labels: None for cfg in cells}:
-        refusals = [refusal(labels, known_classes(cfg.model)) for cfg in cells]
-        if all(refusals):
-            raise ValueError(refusals[0])
-
-
-def known_classes(model: DictConfig) -> int | None:
-    """How many classes a model has, 0 for an unconditional one; None where only its file can tell."""
-    target = str(model.get("_target_")).removeprefix("seedsbench.bench.problems.base.")
-    if target == "mixture_problem":
-        return len(model.weights) if len(model.weights) > 1 else 0
-    return {"glyphs_problem": 10, "finite_glyphs_problem": 0}.get(target, model.get("classes"))
 
 
 def classes_of(
@@ -82,9 +53,16 @@ def balanced_classes(indices: Tensor, weights: Sequence[float]) -> Tensor:
     left, classes = indices, torch.full_like(indices, order[-1])
     undecided = torch.ones_like(indices, dtype=torch.bool)
     for place, k in enumerate(order[:-1]):
-        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(EXACT)
+        share = Fraction(weights[k] / sum(weights[j] for j in order[place:])).limit_denominator(
+            LARGEST_DENOMINATOR
+        )
         before, after = (-(-n * share.numerator // share.denominator) for n in (left, left + 1))
         taken = undecided & (after > before)
         classes = torch.where(taken, k, classes)
         undecided, left = undecided & ~taken, left - before
     return classes
+
+
+def one_hot(classes: Tensor, n_classes: int) -> Tensor:
+    """(B,) class numbers to (B, K) float32 rows."""
+    return torch.nn.functional.one_hot(classes, n_classes).float()

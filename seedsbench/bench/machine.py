@@ -16,9 +16,10 @@ def machine() -> str:
 
 
 def device_of(name: str, local_rank: int | None = None) -> str:
-    """ "auto" is CUDA where there is one; asking for CUDA where there is none is an error.
+    """The torch device that `device=` means here: "auto" is CUDA where there is one.
 
-    Of several ranks on a machine (local_rank: which) each has a GPU of its own, as long as there are enough.
+    Each of several ranks on a machine (local_rank: which) has a GPU of its own, as long as there are enough.
+    Raises ValueError for CUDA where there is none.
     """
     if name.startswith("cuda") and not has_cuda():
         raise ValueError(f"device={name}, but torch sees no CUDA device here: use device=cpu or auto")
@@ -26,16 +27,13 @@ def device_of(name: str, local_rank: int | None = None) -> str:
         return name
     if not has_cuda():
         return "cpu"
-    if local_rank is None:
-        return "cuda"
-    return f"cuda:{local_rank % torch.cuda.device_count()}"
+    return "cuda" if local_rank is None else f"cuda:{local_rank % torch.cuda.device_count()}"
 
 
 def make_current(device: str) -> None:
-    """Have this thread mean this GPU by "cuda": else what names none opens a context on the first one too.
+    """Make a numbered GPU ("cuda:1") this thread's current one; otherwise cuda:0 also gets a context.
 
-    Of ranks that share a machine each would do so, and the first GPU hold memory of all. device: as
-    `device_of` says; one without a number is no choice, and the CPU is none either.
+    Each rank of a machine would open one there, and the first GPU would hold memory of all.
     """
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)

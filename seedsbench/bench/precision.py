@@ -6,87 +6,75 @@ convolutions alone get the low precision, as in the half-precision mode of Karra
 """
 
 import copy
-import functools
 import inspect
-import os
-import shutil
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from seedsbench.bench.batching import out_of_memory
 from seedsbench.bench.cell import check_precision
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-MOST_MADE = 4
-"""Variants kept of a denoiser, and sizes compiled of each: they hold weights, and graphs on a GPU memory."""
+LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_VARIANTS = 8
+"""Networks kept in low precision, and as many compiled: they hold weights, and graphs a GPU's memory."""
 ISOLATED = "isolate_recompiles" in inspect.signature(torch.compile).parameters
 """Whether torch keeps the graphs of one network apart from those of others of its class. Each then has one
 graph for each kind of argument, whose check (which fails by chance where several threads make it) can be left
 out. Without this, threads take turns, and a process can compile eight graphs of a class."""
-NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "not enough memory")
-"""In messages of torch's allocator on the CPU, of CUDA itself, and of cuBLAS and cuDNN."""
-
-_MADE: WeakKeyDictionary[Denoiser, dict[Hashable, Denoiser]] = WeakKeyDictionary()
 
 
 def variant(
     denoiser: Denoiser, device: str, *, precision: str = "fp32", compiled: bool = False, size: int = 0
 ) -> Denoiser:
-    """The denoiser with its network run this way; made once, and kept as long as the denoiser is.
+    """The denoiser with its network run this way; the latest are kept, and not made again.
 
     precision: fp32, tf32, bf16 or fp16 (the first two differ by `tensor_cores` alone). compiled: by
     torch.compile, for batches of one size: smaller ones are padded to `size`, or by the denoiser itself
     where it evaluates in batches of a fixed size anyway.
 
-    Raises ValueError where model, device or machine cannot.
+    Raises ValueError where model or device cannot.
     """
     if precision != "fp32":
         _check_device(precision, device)
-        low = LOW.get(precision)
-        change = (lambda network: network) if low is None else functools.partial(Lowered, dtype=low)
-        denoiser = _kept(denoiser, precision, change)
+        denoiser = _lowered(denoiser, precision)
     if compiled:
-        _check_compiler(device)
-        padded = None if isinstance(denoiser, FixedBatch) else size
-        change = functools.partial(Compiled, size=padded, graphs=device.startswith("cuda"))
-        denoiser = _kept(denoiser, ("compiled", padded), change)
+        denoiser = _compiled(denoiser, None if isinstance(denoiser, FixedBatch) else size, device)
     return denoiser
 
 
+@lru_cache(maxsize=MAX_VARIANTS)
+def _lowered(denoiser: Denoiser, precision: str) -> Denoiser:
+    low = LOW_PRECISIONS.get(precision)
+    return denoiser.with_network(lambda network: network if low is None else Lowered(network, low))
+
+
+@lru_cache(maxsize=MAX_VARIANTS)
+def _compiled(denoiser: Denoiser, size: int | None, device: str) -> Denoiser:
+    graphs = device.startswith("cuda")
+    return denoiser.with_network(lambda network: Compiled(network, size, graphs=graphs))
+
+
 def release(device: str) -> None:
-    """Give back what compiled variants hold of a device's memory; they are made anew when next asked for."""
-    made = list(_MADE.values())
-    compiled = [(variants, key) for variants in made for key in variants if isinstance(key, tuple)]
-    for variants, key in compiled:
-        del variants[key]
-    if compiled:  # torch keeps graphs longer than the networks they are of
-        torch.compiler.reset()
+    """Give back what compiled networks hold of a device's memory; they are made anew when next asked for."""
+    if _compiled.cache_info().currsize:
+        _compiled.cache_clear()
+        torch.compiler.reset()  # torch keeps graphs longer than the networks they are of
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
-
-
-def _kept(denoiser: Denoiser, key: Hashable, change: Callable[[nn.Module], nn.Module]) -> Denoiser:
-    made = _MADE.setdefault(denoiser, {})
-    variant = made.pop(key) if key in made else denoiser.with_network(change)
-    while len(made) >= MOST_MADE:
-        del made[next(iter(made))]  # the one not used for longest
-    made[key] = variant
-    return variant
 
 
 @contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """float32 products and convolutions on CUDA in TF32 (10 bits of fraction), or strictly not.
 
-    For an evaluation at a time, as these flags are the whole process's.
+    These flags are the whole process's: nothing but sampling may run meanwhile.
     """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
@@ -117,13 +105,12 @@ class Lowered(nn.Module):
                     setattr(module, name, _LowNorm(child, dtype))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As the network's own."""
         with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
             return self.network(x, c_noise, labels)
 
 
 class _LowNorm(nn.Module):
-    """A group norm that hands on the low precision: on CUDA autocast would widen the image."""
+    """A group norm whose output has the low precision: on CUDA autocast would make it float32."""
 
     def __init__(self, norm: nn.GroupNorm, dtype: torch.dtype) -> None:
         super().__init__()
@@ -146,49 +133,37 @@ class Compiled(nn.Module):
     def __init__(self, network: nn.Module, size: int | None, *, graphs: bool) -> None:
         super().__init__()
         self.network, self.size = network, size
-        self._runs = {labelled: _compiled(network, graphs=graphs) for labelled in (False, True)}
+        how: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"triton.cudagraphs": graphs}}
+        if ISOLATED:
+            how["isolate_recompiles"] = True
+            how["options"]["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
+        self._runs: dict[bool, Callable[..., Any]] = {
+            labelled: torch.compile(network, **how) for labelled in (False, True)
+        }
         self._ready: set[bool] = set()
-        self._compiling = threading.Lock()
+        self._lock = threading.Lock()
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As the network's own. Raises ValueError, in one line, if it cannot be compiled."""
+        """As the network's own. Raises ValueError, in one line, if it cannot be compiled here."""
         # One noise level for each sample, also where all have the same: one graph for both.
         c_noise = c_noise.expand(len(x)).contiguous()
         given = [value if value is None else self._padded(value) for value in (x, c_noise, labels)]
         labelled = labels is not None
+        turn = nullcontext() if ISOLATED and labelled in self._ready else self._lock
         try:
-            if labelled in self._ready and ISOLATED:
-                return self._runs[labelled](*given)[: len(x)]
-            with self._compiling:  # one thread compiles, the others wait
-                found = self._runs[labelled](*given)[: len(x)]
-                self._ready.add(labelled)
-                return found
+            with turn:  # one thread compiles, at the first call, and the others wait
+                found = self._runs[labelled](*given)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ValueError(f"compile=true: {said.strip()[:300]}: use compile=false") from error
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"compile=true: {said[:300]}: use compile=false") from error
+        self._ready.add(labelled)
+        return found[: len(x)]
 
     def _padded(self, value: Tensor) -> Tensor:
         missing = 0 if self.size is None else self.size - len(value)
         return value if missing == 0 else torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
-
-
-def _compiled(network: nn.Module, *, graphs: bool) -> Callable[..., Any]:
-    """The network, compiled at its first call for arguments like that call's; others are not asked for."""
-    how: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"triton.cudagraphs": graphs}}
-    if ISOLATED:
-        how["isolate_recompiles"] = True
-        how["options"]["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
-    return torch.compile(network, **how)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether less at a time may help: torch has a class for some of these errors, and words for the rest."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
-    )
 
 
 def _check_device(precision: str, device: str) -> None:
@@ -201,12 +176,3 @@ def _check_device(precision: str, device: str) -> None:
             f"precision={precision} needs a GPU of compute capability 8.0, this one has {major}.{minor}: "
             "use fp32 or fp16"
         )
-
-
-def _check_compiler(device: str) -> None:
-    if device.startswith("cuda") and find_spec("triton") is None:
-        raise ValueError("compile=true on CUDA needs Triton: pip install triton, or use compile=false")
-    named = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "cl"])):
-        tried = f"CXX={named} is not there" if named else "neither g++ nor clang++ is there"
-        raise ValueError(f"compile=true needs a C++ compiler, but {tried}: install g++ or use compile=false")

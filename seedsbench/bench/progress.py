@@ -1,26 +1,11 @@
 """Two lines while a sweep runs: one for the sweep, one for the cell. Nothing where stderr is no terminal."""
 
-import itertools
 import time
 from typing import Any
 
-from omegaconf import DictConfig
 from tqdm import tqdm
 
 from seedsbench.bench.machine import duration
-
-
-def weights_of(choices: list[list[str]], cfg: DictConfig) -> list[int]:
-    """samples * nfe of every cell, read off the overrides: composing each would cost more than it tells."""
-    weights = []
-    for values in itertools.product(*choices):
-        said = dict(value.split("=", 1) for value in values if "=" in value)
-        given = {}
-        for key in ("samples", "nfe", "repeats"):
-            text = said.get(key, "").strip()  # an interpolation counts as the first cell's value
-            given[key] = int(text) if text.isdigit() else int(cfg[key])
-        weights += [max(given["samples"] * given["nfe"], 0)] * given["repeats"]
-    return weights
 
 
 class SweepLine:

@@ -1,6 +1,6 @@
-"""The processes that share a cell: what torchrun or srun started, told apart by rank.
+"""The processes that share a cell, as torchrun or srun started them; each has a number, its rank.
 
-Rank 0 reads the command, runs Hydra and writes rows; the others hear of each cell from it, draw their share,
+Rank 0 reads the command, runs Hydra and writes rows; the others are sent each cell by it, draw their share,
 and hand it over in one gather. A rank that is killed breaks its connections: those that wait for it then
 stop, and whoever started them ends the rest.
 """
@@ -67,7 +67,7 @@ def end(ranks: Ranks) -> None:
     if ranks.world_size == 1:
         return
     with suppress(Stopped):
-        broadcast(ranks, None)
+        broadcast(ranks)
         gathered(ranks, None)
 
 

@@ -8,9 +8,10 @@ is ever counted twice, and a file that cannot be used costs only time. Arrays on
 import io
 import json
 import logging
+import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,20 @@ from seedsbench.metrics.base import State
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-BASE = "earlier.npz"
-SHARE = 0.02
-"""A part of the samples worth saving before the time is up, ..."""
-SOONER = 30
-"""... once a thirtieth of the time has passed, ..."""
-COST = 50
-"""... and this many times what the last saving took: it never takes more than 2 % of the time."""
+EARLIER = "earlier.npz"
+"""The sums of earlier runs; those of each rank of the latest are in `rank-<i>.npz`."""
+MUCH_NEW = 0.02
+"""When this share of the samples is new, they are saved before the interval asked for is over."""
+EARLY_AFTER = 1 / 30
+"""Such an early saving waits for this share of the interval."""
+MAX_COST = 0.02
+"""The share of the time that saving may take."""
 
 
-def packed(state: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
+def packed(state: Mapping[str, np.ndarray], of: Mapping[str, Any]) -> bytes:
     """Arrays and what they are of as the bytes of an .npz file."""
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {**state, "about": np.array(json.dumps(about))}
+    arrays: dict[str, Any] = {**state, "about": np.array(json.dumps(of))}
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
@@ -45,12 +47,12 @@ def packed(state: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
 def unpacked(data: bytes) -> tuple[State, dict[str, Any]]:
     """What packed() was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        state = {name: file[name] for name in file.files}
+        state = dict(file)
     return state, json.loads(str(state.pop("about")))
 
 
 def about(run_key: str, samples: int, block: int, invocation: str) -> dict[str, Any]:
-    """What a file of sums is of: others are foreign."""
+    """What a file of sums is of: files that say anything else are not used."""
     return {"format": FORMAT, "run_key": run_key, "samples": samples, "block": block, "by": invocation}
 
 
@@ -70,39 +72,39 @@ class Saver:
     def offer(self, scorer: Scorer) -> None:
         """Save if it is time to."""
         waited, new = time.monotonic() - self._last, scorer.n_done - self._n
-        due = waited >= self._every
-        due |= waited >= self._every / SOONER and new >= SHARE * self._samples
-        if due and new and (not self._every or waited >= COST * self._took):
+        early = new >= MUCH_NEW * self._samples and waited >= EARLY_AFTER * self._every
+        affordable = not self._every or self._took <= MAX_COST * waited
+        if new and affordable and (early or waited >= self._every):
             self.save(scorer)
 
     def save(self, scorer: Scorer) -> None:
         """Save now what is not saved yet."""
-        if scorer.n_done > self._n and self._every < float("inf"):
+        if scorer.n_done > self._n and self._every < math.inf:
             started = time.monotonic()
             _written(self._path, packed(scorer.state(), self._of))
             self._n, self._last = scorer.n_done, time.monotonic()
             self._took = self._last - started
 
 
-def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: Scorer, force: bool) -> None:
-    """Add to `earlier` what was saved of a cell, and leave it as one file; both scorers are empty.
+def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Scorer], force: bool) -> Scorer:
+    """What was saved of a cell, left as one file. empty: makes a scorer of the cell.
 
     Between unnamed studies the sums of a sibling serve too. force: only sums of this very invocation.
     What cannot be used is ignored, with one warning.
     """
-    used, ignored = 0, []
+    earlier, latest, used, ignored = empty(), empty(), 0, []
     for path in _files(store, of["run_key"]):
         try:
             state, found = unpacked(path.read_bytes())
-            foreign = [key for key, value in of.items() if key != "by" and found.get(key) != value]
-            if foreign:
-                raise ValueError(f"its {foreign[0]} is {found.get(foreign[0])}, not {of[foreign[0]]}")
+            for key in of.keys() - {"by"}:
+                if found.get(key) != of[key]:
+                    raise ValueError(f"its {key} is {found.get(key)}, not {of[key]}")
             if force and found.get("by") != of["by"]:
                 continue
-            if path.name == BASE:
+            if path.name == EARLIER:
                 earlier.add(state)
             elif not earlier.overlaps(state):  # else they were added already, by a run that was cut off then
-                blank.add(state, alongside=True)
+                latest.add(state, alongside=True)
             used += 1
         except Exception as error:  # whatever is wrong with it, the cell can do without
             ignored.append(f"{path} ({type(error).__name__}: {' '.join(str(error).split())})")
@@ -110,18 +112,19 @@ def restore(store: ResultStore, of: Mapping[str, Any], earlier: Scorer, blank: S
         log.warning("partial sums that cannot be used, ignored: %s", ", ".join(ignored))
     folder = _folder(store, of["run_key"])
     if used:
-        earlier.add(blank.state())
-        if not _written(folder / BASE, packed(earlier.state(), of)):
-            return
+        earlier.add(latest.state())
+        if not _written(folder / EARLIER, packed(earlier.state(), of)):
+            return earlier
     for path in folder.glob("rank-*.npz" if used else "*.npz"):
         path.unlink(missing_ok=True)
+    return earlier
 
 
 def forget(store: ResultStore, run_key: str) -> None:
     """Delete what was saved of a cell, here and where restore() may have found it."""
-    for folder in (_folder(store, run_key), *_siblings(store, run_key)):
+    for folder in _folders(store, run_key):
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # others' sums are in it
+        with suppress(OSError):  # not empty: it holds the sums of other cells
             folder.parent.rmdir()
 
 
@@ -140,16 +143,14 @@ def _folder(store: ResultStore, run_key: str) -> Path:
 
 
 def _files(store: ResultStore, run_key: str) -> list[Path]:
-    """The files of the first folder that has any, the one of earlier sums first."""
-    for folder in (_folder(store, run_key), *_siblings(store, run_key)):
-        found = sorted(folder.glob("*.npz"), key=lambda path: (path.name != BASE, path.name))
-        if found:
-            return found
-    return []
+    """The files of the first folder that has any, the one of earlier sums first (its name sorts so)."""
+    found = (sorted(folder.glob("*.npz")) for folder in _folders(store, run_key))
+    return next(filter(None, found), [])
 
 
-def _siblings(store: ResultStore, run_key: str) -> Iterator[Path]:
-    """The folders of the same cell in other studies without a name, latest first."""
+def _folders(store: ResultStore, run_key: str) -> Iterator[Path]:
+    """The cell's own folder; of a study without a name, also those of other such studies, latest first."""
+    yield _folder(store, run_key)
     if UNNAMED.fullmatch(store.study.name):
         for folder in sorted(store.study.parent.glob(f"*/partial/{run_key}"), reverse=True):
             study = folder.parents[1]

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedsbench.bench.batching import BatchSize
-from seedsbench.bench.labels import Labels, classes_of
-from seedsbench.bench.precision import out_of_memory, release, tensor_cores, variant
-from seedsbench.bench.problems.base import one_hot
+from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_size
+from seedsbench.bench.labels import Labels, classes_of, one_hot
+from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
@@ -19,20 +18,17 @@ from seedsbench.solvers.base import Solver
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How samples are drawn: everything of a cell but the model and the indices.
 
-    sigmas: (n_steps + 1,) noise levels; schedule: fitted to their range; labels: "balanced" (each class
-    its share of the data: class i mod K if all are equal), "random", "none" or a class number; dtype: of
-    the state; afs: analytic first step.
+    schedule: fitted to the range of sigmas, (n_steps + 1,) noise levels. labels: "balanced" (each class its
+    share of the data: class i mod K if all are equal), "random", "none" or a class number. dtype: of the
+    state. afs: analytic first step. samples: of the whole cell. precision, compile: how the network runs
+    (`seedsbench.bench.precision`). warnings: what a reader of the scores should know, a sentence each.
 
     seeding: "philox", or "edm": image i of seed s has the per-image seed s * samples + i of EDM's
     generate script, so that seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then
     drawn for every image of a conditional model, and used for labels "random" if all are equally likely.
-
-    precision, compile: how the network runs (`seedsbench.bench.precision`).
-
-    warnings: what a reader of its scores should know, a sentence each.
     """
 
     solver: Solver
@@ -61,7 +57,7 @@ class SampleBatch:
 
 def generate(
     denoiser: Denoiser,
-    plan: Plan,
+    plan: SamplingPlan,
     indices: Tensor,
     *,
     batch_size: int | BatchSize,
@@ -74,23 +70,15 @@ def generate(
     called with the network evaluations spent since its last call, less those of a batch given up.
     """
     size = batch_size_for(denoiser, plan, batch_size, device) if isinstance(batch_size, int) else batch_size
-    whole = plan.samples or len(indices)  # a part of a cell is drawn by the graph of the whole
+    whole = plan.samples or len(indices)  # a part of a cell is drawn by the compiled graph of the whole
     while len(indices):
         batch = indices[: size.now]
         padded = min(size.now, whole)
-        network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
-        spent: list[int] = []
-
-        def advance(evaluations: int, spent: list[int] = spent) -> None:
-            spent.append(evaluations)
-            progress(evaluations)
-
         try:
-            finished = _finished(network, plan, batch, device, advance)
+            finished = _finished(denoiser, plan, batch, padded, device, progress)
         except Exception as error:
             if not out_of_memory(error) or not size.halve(len(batch)):
                 raise
-            progress(-sum(spent))
             finished = None
         if finished is None:  # out of the handler, where the error still holds the batch's tensors
             release(device)
@@ -99,48 +87,47 @@ def generate(
         indices = indices[len(batch) :]
 
 
-def batch_size_for(denoiser: Denoiser, plan: Plan, asked: int | str, device: str) -> BatchSize:
+def batch_size_for(denoiser: Denoiser, plan: SamplingPlan, asked: int | str, device: str) -> BatchSize:
     """What `generate` takes: `asked` samples at a time, or as many as "auto" finds best, or fewer in need."""
-    network = variant(denoiser, device, precision=plan.precision)
-    return BatchSize(asked, network, device, tf32=plan.precision == "tf32")
+    with tensor_cores(plan.precision == "tf32"):
+        return shared_batch_size(asked, variant(denoiser, device, precision=plan.precision), device)
 
 
 def _finished(
-    denoiser: Denoiser, plan: Plan, batch: Tensor, device: str, progress: Callable[[int], object]
+    denoiser: Denoiser,
+    plan: SamplingPlan,
+    batch: Tensor,
+    padded: int,
+    device: str,
+    progress: Callable[[int], object],
 ) -> SampleBatch:
-    """The samples with these indices."""
-    with torch.inference_mode():
+    """The samples with the indices of `batch`. padded: the size that a compiled network sees."""
+    network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
+    with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
         start, classes, noise = _start(plan, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        network = _Evaluated(denoiser, tf32=plan.precision == "tf32")
         process = Process(network, plan.schedule, len(batch), labels, afs=plan.afs)
         times = plan.schedule.sigma_inv(plan.sigmas)
         x, spent = start, 0
-        for state in integrate(process, plan.solver, start, times, noise, plan.final):
-            x = state
-            total = int(process.nfe.sum())
-            progress(total - spent)
-            spent = total
+        try:
+            for state in integrate(process, plan.solver, start, times, noise, plan.final):
+                x = state
+                total = int(process.nfe.sum())
+                progress(total - spent)
+                spent = total
+        except Exception:
+            progress(-spent)
+            raise
     # A clone made here is an ordinary tensor again.
     return SampleBatch(batch, x.clone(), process.nfe.clone())
 
 
-class _Evaluated:
-    """A denoiser as Process needs it, each evaluation with the flags of its precision and no longer."""
-
-    def __init__(self, denoiser: Denoiser, *, tf32: bool) -> None:
-        self._denoiser, self._tf32 = denoiser, tf32
-        self.evaluations, self.round_sigma = getattr(denoiser, "evaluations", 1), denoiser.round_sigma
-
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        with tensor_cores(self._tf32):
-            return self._denoiser(x, sigma, labels)
-
-
-def _start(plan: Plan, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:
+def _start(
+    plan: SamplingPlan, batch: Tensor, denoiser: Denoiser, device: str
+) -> tuple[Tensor, Tensor | None, Noise]:
     """Latents, classes and noise of the samples with these indices."""
     shape, label_dim = denoiser.image_shape, denoiser.label_dim
-    weights = getattr(denoiser, "class_weights", None)
+    weights = denoiser.class_weights
     classes = classes_of(batch, plan.labels, label_dim, plan.seed, weights)
     if plan.seeding == "edm":
         seeds = batch + (plan.seed * plan.samples) % 2**32

@@ -1,4 +1,4 @@
-"""Whether finished samples can be data at all: their size, measured before it is quantised away.
+"""Whether finished samples can be data at all: finite, and of the data's size before that is quantised away.
 
 An image of 4e15 and one of 2 are both clipped to black and white, and then have an FID like any other. So
 what samples were is measured first, sample by sample: a maximum and a count, exact in any order.
@@ -19,19 +19,19 @@ from seedsbench.bench.sampling import SampleBatch
 # noise it began with), and images from 10 evaluations on within 270 times theirs. What explodes begins at 845
 # (dpm_solver2 from a last alphas_cumprod of 1e-30) and goes to 4e15 (an epsilon network with such a table).
 FAILED_BEYOND = 500.0
-"""So many times larger than the data, a sample is none: the row is failed."""
+"""A sample so many times larger than the data fails its row."""
 WARNED_BEYOND = 10.0
-"""So many times larger is unlikely to be right: the row is done, with a warning. With enough steps: 5."""
+"""One so many times larger gives the row a warning. With enough steps: 5."""
 WARNED_SHARE = 0.25
-"""So is a larger share of values than this that no data can have. With enough steps: up to 0.21."""
-LEVEL = 1 / 127.5
-"""One level of an 8-bit image, which is no saturation."""
+"""So does a larger share of values than this that no data can have. With enough steps: up to 0.21."""
+GREY_LEVEL = 1 / 127.5
+"""One level of an 8-bit image: a value beyond the data by less than that is not saturated."""
 DEVIATIONS = 6.0
 """How many standard deviations data without bounds reaches from its mean: one value in 10^9 is beyond."""
 
 
 class Diverged(ValueError):
-    """Samples that are none. facts: what their row says of them."""
+    """Samples too large to be data. facts: what their row says of them."""
 
     def __init__(self, message: str, facts: dict[str, float]) -> None:
         super().__init__(message)
@@ -49,10 +49,16 @@ def largest_of_data(problem: Problem) -> float:
 def extents(problem: Problem, batch: SampleBatch) -> Tensor:
     """(B, 2) float64 on the CPU: each sample's largest |x|, and how many of its values no data can have.
 
-    Raises Diverged for the first sample that can be none.
+    Raises ValueError for a sample with NaN or infinite values, Diverged for one too large to be data.
     """
-    data, sizes = largest_of_data(problem), batch.x.abs().flatten(1)
-    found = torch.stack([sizes.amax(1).double(), (sizes > data + LEVEL).sum(1).double()], 1).cpu()
+    sizes = batch.x.abs().flatten(1)
+    infinite = batch.indices[~sizes.isfinite().all(1).cpu()]
+    if len(infinite):
+        raise ValueError(
+            f"sample {int(infinite[0])} has non-finite values (and {len(infinite) - 1} more in its batch)"
+        )
+    data = largest_of_data(problem)
+    found = torch.stack([sizes.amax(1).double(), (sizes > data + GREY_LEVEL).sum(1).double()], 1).cpu()
     for index, extent in zip(batch.indices.tolist(), found.tolist(), strict=True):
         if extent[0] > FAILED_BEYOND * data:
             raise Diverged(
@@ -70,7 +76,7 @@ def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[
     return {"largest": largest, "largest_data": largest_of_data(problem), "saturated": beyond / n_values}
 
 
-def doubts(facts: dict[str, float]) -> list[str]:
+def divergence_warnings(facts: dict[str, float]) -> list[str]:
     """What a reader should know of samples that are unlikely to be right; nothing of others."""
     largest, data, share = facts["largest"], facts["largest_data"], facts["saturated"]
     if largest <= WARNED_BEYOND * data and share <= WARNED_SHARE:

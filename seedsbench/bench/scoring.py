@@ -4,8 +4,8 @@ A network may round differently for another batch shape, so features are never c
 batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,37 +16,38 @@ from torch import Tensor
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
 from seedsbench.bench.rows.previews import Strip
-from seedsbench.bench.sampling import SampleBatch
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
 from seedsbench.metrics.precision_recall import precision_recall
 
-FLOOR_SEEDS = 2**40
-"""Seeds of the floor's real sets start here, away from those of cells."""
+INCEPTION = ("is_mean", "is_std")
 KERNEL = ("kid_mean", "kid_std")
 MANIFOLD = ("precision", "recall", "density", "coverage")
+FLOOR_SEEDS = 2**40
+"""Seeds of the floor's real sets start here, away from those of cells."""
 FLOOR_BATCH = 2048
 """Real images made at a time, so that memory does not grow with their number."""
-_FLOORS: dict[Hashable, float | None] = {}
+
+_FLOORS: dict[Hashable, float] = {}
 
 
 class Scorer:
-    """FID and IS of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
+    """Scores of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
 
-    update() takes finished samples and returns how many went through the extractor; compute() gives
-    fid, is_mean, is_std, and what real features allow (kid_mean, kid_std, precision, recall, density,
-    coverage). A score beside FID that cannot be computed is None, and `warnings` holds the reason.
+    update() takes finished samples; compute() gives fid, is_mean, is_std, and what real features allow
+    (kid_mean, kid_std, precision, recall, density, coverage). A score beside FID that cannot be computed
+    is None, and `warnings` holds the reason.
 
-    A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state() is
-    exact at any time: what was seen of another run of the same cell, or by another rank, is added with
+    A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state()
+    is exact at any time: what was seen in another run of the same cell, or by another rank, is added with
     add(), and the scores are those of one run, to the bit.
 
-    done: (blocks,) which have gone through. nfe, nfe_max: their samples' evaluations. extent: (2,) their
-    largest |x|, and how many of their values no data can have. seconds: spent on sampling and on features;
-    told, not measured here.
+    done: (blocks,) which of them are scored. nfe, nfe_max: their samples' evaluations. extent: (2,) their
+    largest |x|, and how many of their values no data can have. seconds: (2,) spent on sampling and on
+    features, told by the caller.
     """
 
     def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
@@ -55,28 +56,27 @@ class Scorer:
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
-        self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = {}
+        self._metrics = [one for one in (self._fid, self._is, self._table) if one is not None]
+        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
+        self._sums = {name: part for name, part in sums.items() if part is not None}
+        self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
         self.nfe, self.nfe_max = 0, 0
-        self.extent = np.zeros(2)
+        self.extent, self.seconds = np.zeros(2), np.zeros(2)
         self.warnings: list[str] = []
-        self.seconds = np.zeros(2)
         self.shown = Strip()
 
     def update(
         self, indices: Tensor, images: Tensor, nfe: Tensor | None = None, extents: Tensor | None = None
-    ) -> int:
-        """indices (B,), images (B, C, H, W) as prepared(), nfe (B,) evaluations each of them cost, extents
-        (B, 2) of `sanity.extents`."""
-        size = self._problem.features.block
-        before = sum(map(len, self._waiting.values())) + len(indices)
+    ) -> None:
+        """indices (B,); images (B, C, H, W) as of extractor_input(); nfe (B,) evaluations each of them cost;
+        extents (B, 2) of `sanity.extents`."""
         costs = [0] * len(indices) if nfe is None else nfe.tolist()
         sizes = [[0.0, 0.0]] * len(indices) if extents is None else extents.tolist()
         for index, sample in zip(indices.tolist(), zip(images, costs, sizes, strict=True), strict=True):
-            self._waiting.setdefault(index // size, {})[index] = sample
+            self._waiting[index // self._problem.features.block][index] = sample
         whole = [block for block, held in self._waiting.items() if len(held) == len(self.indices(block))]
         self._score({block: self._waiting.pop(block) for block in sorted(whole)})
-        return before - sum(map(len, self._waiting.values()))
 
     def indices(self, block: int) -> range:
         """Sample indices of a block."""
@@ -85,40 +85,32 @@ class Scorer:
 
     @property
     def n_done(self) -> int:
-        """Samples in the blocks that have gone through."""
-        return sum(len(self.indices(block)) for block in self.done.nonzero()[0].tolist())
+        """Samples in the blocks that are scored."""
+        return self._samples_in(self.done)
+
+    def _samples_in(self, blocks: np.ndarray) -> int:
+        return sum(len(self.indices(block)) for block in blocks.nonzero()[0].tolist())
 
     def _score(self, blocks: dict[int, dict[int, tuple[Tensor, int, list[float]]]]) -> None:
         images = [torch.stack([samples[i][0] for i in sorted(samples)]) for samples in blocks.values()]
         found = self._problem.features.each(images)
         for (block, samples), shown, (features, logits) in zip(blocks.items(), images, found, strict=True):
-            self._count(block, shown, features, logits)
+            indices = torch.tensor(self.indices(block))
+            for metric in self._metrics:
+                metric.update(features, logits, indices)
+            self.shown.add(indices, shown)
             _, costs, sizes = zip(*samples.values(), strict=True)
             self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
             self.extent = _joined(self.extent, *sizes)
             self.done[block] = True
 
-    def _count(self, block: int, images: Tensor, features: Tensor, logits: Tensor | None) -> None:
-        indices = torch.tensor(self.indices(block))
-        self._fid.update(features, None, indices)
-        if self._table is not None:
-            self._table.update(features, None, indices)
-        if self._is is not None:
-            assert logits is not None, "an extractor with classes must give logits"
-            self._is.update(features, logits.double().cpu(), indices)
-        self.shown.add(indices, images)
-
     def state(self) -> State:
         """All that add() needs of the blocks done; arrays may change with the next update."""
-        parts = {"fid": self._fid.sums, "is": self._is, "table": self._table, "shown": self.shown}
-        state = {
-            f"{name}.{key}": array
-            for name, part in parts.items()
-            if part is not None
-            for key, array in part.state().items()
-        }
         counts = {"nfe": np.array([self.nfe, self.nfe_max]), "extent": self.extent, "seconds": self.seconds}
-        return {**state, **counts, "done": np.packbits(self.done)}
+        state = {**counts, "done": np.packbits(self.done)}
+        for name, part in {**self._sums, "shown": self.shown}.items():
+            state.update({f"{name}.{key}": array for key, array in part.state().items()})
+        return state
 
     def add(self, state: Mapping[str, np.ndarray], *, alongside: bool = False) -> None:
         """Add what another Scorer of the same problem and samples has seen: other blocks than this one's.
@@ -127,37 +119,33 @@ class Scorer:
         ValueError, with nothing changed, if that is not what it is.
         """
         done = self._blocks_of(state)
-        self._fid.sums.add(_part(state, "fid"))
-        if self._is is not None:
-            self._is.add(_part(state, "is"))
-        if self._table is not None:
-            self._table.add(_part(state, "table"))
+        for name, part in self._sums.items():
+            part.add(_part(state, name))
         self.shown.merge(_part(state, "shown"))
         total, most = state["nfe"].tolist()
         self.nfe, self.nfe_max = self.nfe + total, max(self.nfe_max, most)
         self.extent = _joined(self.extent, state["extent"])
-        theirs = state["seconds"]
-        self.seconds = np.maximum(self.seconds, theirs) if alongside else self.seconds + theirs
+        self.seconds = (np.maximum if alongside else np.add)(self.seconds, state["seconds"])
         self.done |= done
 
     def _blocks_of(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """The blocks of a state() that fits and overlaps with nothing here."""
-        mine = self.state()
-        for name in mine.keys() | {key for key in state if not key.startswith("shown.")}:
-            if name.startswith("shown."):
-                continue
-            if name not in state or name not in mine:
-                raise ValueError(f"its {name} is {'there' if name in state else 'missing'}")
-            rows = 1 if name.startswith("table.") else 0
-            expected, found = mine[name], state[name]
-            if (expected.dtype, expected.shape[rows:]) != (found.dtype, found.shape[rows:]):
-                raise ValueError(f"its {name} is {found.dtype} {found.shape}, not {expected.shape}")
+        mine, given = (
+            {name: array for name, array in arrays.items() if not name.startswith("shown.")}
+            for arrays in (self.state(), state)
+        )
+        for name in mine.keys() ^ given.keys():
+            raise ValueError(f"its {name} is {'there' if name in given else 'missing'}")
+        for name, array in mine.items():
+            found, rows = given[name], 1 if name.startswith("table.") else 0
+            if (array.dtype, array.shape[rows:]) != (found.dtype, found.shape[rows:]):
+                raise ValueError(f"its {name} is {found.dtype} {found.shape}, not {array.shape}")
         done = np.unpackbits(state["done"], count=len(self.done)).astype(bool)
-        samples = sum(len(self.indices(block)) for block in done.nonzero()[0].tolist())
-        if int(state["fid.n"]) != samples:
-            raise ValueError(f"its sums are of {int(state['fid.n'])} samples, its blocks of {samples}")
+        summed, samples = int(state["fid.n"]), self._samples_in(done)
+        if summed != samples:
+            raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
-            raise ValueError(f"block {int((self.done & done).nonzero()[0][0])} is in both")
+            raise ValueError(f"block {int((self.done & done).argmax())} is in both")
         return done
 
     def overlaps(self, state: Mapping[str, np.ndarray]) -> bool:
@@ -168,18 +156,18 @@ class Scorer:
         """All scores; RuntimeError unless every sample has been seen."""
         if not self.done.all():
             raise RuntimeError(f"{self._n - self.n_done} samples still wait for their block")
-        scores: dict[str, float | None] = {"is_mean": None, "is_std": None}
-        scores.update(self._fid.compute(self._problem.reference))
         self.warnings = []
+        scores: dict[str, float | None] = dict.fromkeys(INCEPTION)
+        scores.update(self._fid.compute(self._problem.reference))
         if self._is is not None:
-            scores.update(beside_fid(("is_mean", "is_std"), self._is.compute, self.warnings))
+            scores.update(beside_fid(INCEPTION, self._is.compute, self.warnings))
         if self._table is not None and (pairs := self._problem.pairs) is not None:
             features = self._table.complete()
-            for names, asked in (
-                (KERNEL, replace(pairs, neighbours=0)),
-                (MANIFOLD, replace(pairs, kid_subsets=0)),
-            ):
-                scores.update(beside_fid(names, partial(pair_scores, features, asked), self.warnings))
+            if pairs.kid_subsets:
+                scores.update(beside_fid(KERNEL, partial(_kid, features, pairs), self.warnings))
+            if pairs.neighbours:
+                manifold = partial(precision_recall, pairs.rows, features, pairs.neighbours)
+                scores.update(beside_fid(MANIFOLD, manifold, self.warnings))
         return scores
 
 
@@ -207,33 +195,18 @@ def _part(state: Mapping[str, np.ndarray], name: str) -> State:
     return {key.removeprefix(f"{name}."): array for key, array in state.items() if key.startswith(f"{name}.")}
 
 
-def pair_scores(features: Tensor, pairs: Pairs) -> dict[str, float]:
-    """KID and precision, recall, density, coverage of samples' features (n, D), as far as asked for.
-
-    KID's subsets are no larger than either set.
-    """
-    scores = {}
-    if pairs.kid_subsets:
-        size = min(pairs.kid_subset_size, len(features), len(pairs.rows))
-        mean, std = kernel_distance(features, pairs.rows, pairs.kid_subsets, size)
-        scores.update(kid_mean=mean, kid_std=std)
-    if pairs.neighbours:
-        scores.update(precision_recall(pairs.rows, features, pairs.neighbours))
-    return scores
+def _kid(features: Tensor, pairs: Pairs) -> dict[str, float]:
+    """KID of samples' features (n, D), in subsets no larger than either set."""
+    size = min(pairs.kid_subset_size, len(features), len(pairs.rows))
+    return dict(zip(KERNEL, kernel_distance(features, pairs.rows, pairs.kid_subsets, size), strict=True))
 
 
-def prepared(problem: Problem, batch: SampleBatch) -> Tensor:
+def extractor_input(problem: Problem, x: Tensor) -> Tensor:
     """Samples as the extractor wants them, on the CPU: quantised to uint8 once, or float64 as they are."""
-    finite = batch.x.isfinite().flatten(1).all(1).cpu()
-    if not bool(finite.all()):
-        index = int(batch.indices[~finite][0])
-        raise ValueError(
-            f"sample {index} has non-finite values (and {int((~finite).sum()) - 1} more in its batch)"
-        )
-    return (quantise(batch.x) if problem.features.quantised else batch.x.double()).cpu()
+    return (to_uint8(x) if problem.features.quantised else x.double()).cpu()
 
 
-def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
+def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | None:
     """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the sampling error of the yardstick itself. Where no
@@ -241,37 +214,30 @@ def floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> f
     as many (whatever the labels); else None. Made once for all networks with these features, reference and
     real images, and kept by what they are: by the problem, it would keep the network.
     """
-    yardstick = (replace(problem.identity, model_id=""), problem.real, problem.denoiser.label_dim)
-    key = (yardstick, n, labels, splits, sets)
+    if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
+        return None
+    ids = (problem.features.id, problem.reference_id, problem.real_id)
+    key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
     if key not in _FLOORS:
-        _FLOORS[key] = _floor(problem, n, labels, splits, sets)
+        fids = []
+        for k in range(sets):
+            fid = FID(problem.features.dim, n, problem.features.bound)
+            for features in _real_features(problem, n, labels, k):
+                fid.sums.update(features)
+            fids.append(fid.compute(problem.reference)["fid"])
+        _FLOORS[key] = sum(fids) / sets
     return _FLOORS[key]
 
 
-def _floor(problem: Problem, n: int, labels: Labels, splits: int, sets: int) -> float | None:
+def _real_features(problem: Problem, n: int, labels: Labels, k: int) -> Iterator[Tensor]:
+    """Of n real samples, the k-th such set: in blocks as the samples' own, or rows of the real features."""
     if problem.real is None:
-        return _floor_of_features(problem, n, sets)
-    values = []
-    for k in range(sets):
-        seed = FLOOR_SEEDS + k
-        scorer = Scorer(replace(problem, pairs=None), n, splits=min(splits, n))
-        for indices in torch.arange(n).split(FLOOR_BATCH):
-            denoiser = problem.denoiser
-            weights = getattr(denoiser, "class_weights", None)
-            classes = classes_of(indices, labels, denoiser.label_dim, seed, weights)
-            images = problem.real(indices, classes, seed)
-            scorer.update(indices, quantise(images) if problem.features.quantised else images.double())
-        values.append(scorer.compute()["fid"])
-    return sum(values) / len(values)
-
-
-def _floor_of_features(problem: Problem, n: int, sets: int) -> float | None:
-    if problem.pairs is None or 2 * n > len(problem.pairs.rows):
-        return None
-    values = []
-    for k in range(sets):
-        rows = random_subset(len(problem.pairs.rows), n, FLOOR_SEEDS, k, 0)
-        fid = FID(problem.features.dim, n, problem.features.bound)
-        fid.update(problem.pairs.rows[rows], None, rows)
-        values.append(fid.compute(problem.reference)["fid"])
-    return sum(values) / len(values)
+        assert problem.pairs is not None
+        rows = problem.pairs.rows
+        yield rows[random_subset(len(rows), n, FLOOR_SEEDS, k, 0)]
+        return
+    denoiser, block, seed = problem.denoiser, problem.features.block, FLOOR_SEEDS + k
+    for indices in torch.arange(n).split(block * -(-FLOOR_BATCH // block)):
+        classes = classes_of(indices, labels, denoiser.label_dim, seed, denoiser.class_weights)
+        images = extractor_input(problem, problem.real(indices, classes, seed))
+        yield from (features for features, _ in problem.features.each(images.split(block)))

@@ -1,154 +1,187 @@
-"""Configurations of cells, composed as Hydra does when it runs them; unknown keys named with the nearest."""
+"""The door: the words of a command become cells, composed by Hydra and typed once.
+
+Behind it nothing sees a configuration of Hydra's.
+"""
 
 import copy
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from seedsbench import registry
-from seedsbench.bench.cell import Config
+from seedsbench.bench.cell import Cell
 from seedsbench.checks import nearest
-from seedsbench.cli.command import GROUPS
+from seedsbench.cli.command import GROUPS, Command, Usage, read
+from seedsbench.cli.errors import one_line
 
-ConfigStore.instance().store(name="schema", node=Config)
-Bases = dict[tuple[str, ...], DictConfig]
-EXCHANGED = ("model", "schedule", "grid", "solver", "metrics", "tracker")
-"""Groups whose files hold options of their own; a regime or an experiment says more."""
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
-@contextmanager
-def composing(config_dirs: list[str]) -> Iterator[None]:
-    """Hydra's compose API on our configuration and the user's --config-dir."""
-    search_path = create_config_search_path(str(registry.conf_dir()))
-    for folder in config_dirs:
-        if not Path(folder).is_dir():
-            raise ValueError(f"--config-dir {folder}: no such folder; give one that holds solver/<name>.yaml")
-        url = f"file://{Path(folder).resolve()}"
-        search_path.prepend("command-line", url, SearchPathQuery(provider="schema"))
-    version.setbase("1.3")
-    GlobalHydra.instance().clear()
-    try:
-        Hydra.create_main_hydra2(task_name="seedsbench", config_search_path=search_path)
-        yield
-    finally:
-        GlobalHydra.instance().clear()
+class OwnFolders(SearchPathPlugin):
+    """Has Hydra look in the folders of --config-dir and SEEDSBENCH_CONF too, after ours."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in registry.conf_dirs()[1:]:
+            search_path.append("seedsbench", f"file://{folder}")
 
 
-def compose_each(cells: Iterable[list[str]], bases: Bases) -> list[DictConfig]:
-    """The configuration of each list of overrides; of `hydra` only launcher, sweeper and choices are right.
+@dataclass(frozen=True)
+class Composed:
+    """A cell, the overrides that make it, and how Hydra would start it: launcher and sweeper by name.
 
-    Hydra composes (0.1 s) once for each regime or experiment; files of other groups take each other's place.
-    Plain values are then set on copies, by Hydra's own function. bases: what has been composed already,
-    added to.
+    remote: the launcher starts its cells on other machines.
     """
+
+    cell: Cell
+    words: tuple[str, ...]
+    launcher: str
+    sweeper: str
+    remote: bool
+
+
+def register() -> None:
+    """Tell Hydra of our schema and of the user's folders; doing so twice changes nothing."""
+    schema = OmegaConf.structured(Cell)
+    for frozen in (schema, schema.regime):  # frozen classes make frozen nodes, which nothing could override
+        OmegaConf.set_readonly(frozen, False)
+    ConfigStore.instance().store(name="schema", node=schema)
+    Plugins.instance().register(OwnFolders)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra's compose API on our configuration and the user's."""
+    register()
+    with initialize_config_dir(str(registry.conf_dir()), job_name="seedsbench", version_base="1.3"):
+        yield
+
+
+def compose_each(commands: Iterable[Iterable[str]], study: str) -> list[Composed]:
+    """One cell for each list of single-valued overrides, inside `composing()`. study: if none is named.
+
+    Hydra composes (0.1 s) once for each combination of choices; plain values are then set on copies of that.
+    Raises ValueError, HydraException and OmegaConfBaseException for what cannot be composed.
+    """
+    bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
     found = []
-    for overrides in cells:
-        plain = [override for override in overrides if _is_plain(override)]
-        rest = tuple(override for override in overrides if override not in plain)
-        try:
-            if rest not in bases:
-                bases[rest] = _with_other_choices(rest, bases) or compose(list(rest))
-            cfg = _copied(bases[rest])
-            parsed = OverridesParser.create().parse_overrides(plain)
-            ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
-        except (ValueError, HydraException, OmegaConfBaseException):
-            cfg = compose(overrides)  # and says what is wrong
-        found.append(cfg)
+    for words in map(tuple, commands):
+        plain = [word for word in words if _is_plain(word)]
+        chosen = tuple(word for word in words if word not in plain)
+        if chosen not in bases:
+            bases[chosen] = _composed(chosen)
+        ours, hydra = bases[chosen]
+        cell = cell_of(_with_values(ours, plain, hydra), hydra.runtime.choices, study)
+        found.append(
+            Composed(
+                cell=cell,
+                words=words,
+                launcher=str(hydra.runtime.choices["hydra/launcher"]),
+                sweeper=str(hydra.runtime.choices["hydra/sweeper"]),
+                remote=str((hydra.launcher or {}).get("_target_", "")).endswith(".SlurmLauncher"),
+            )
+        )
     return found
 
 
-def _copied(base: DictConfig) -> DictConfig:
-    """A copy whose own values may be set; it shares `hydra`, four fifths of all, with the original."""
-    shared = base._get_node("hydra")
-    return copy.deepcopy(base, {id(shared): shared})
-
-
-def _with_other_choices(overrides: tuple[str, ...], bases: Bases) -> DictConfig | None:
-    """A composed configuration with other files in place of its own; None if it takes more than that.
-
-    The files are found and read by Hydra, which has to compose where one says more than options.
-    """
-    chosen, others = _choices(overrides)
-    if any(override.startswith("hydra.searchpath") for override in others):
-        return None
-    for known, base in bases.items():
-        had, rest = _choices(known)
-        if rest == others and had.keys() == chosen.keys():
-            cfg = copy.deepcopy(base)
-            changed = {group: name for group, name in chosen.items() if had[group] != name}
-            return cfg if all(_put(cfg, group, name) for group, name in changed.items()) else None
-    return None
-
-
-def _choices(overrides: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Choices of the groups whose files can be exchanged, and all other overrides."""
-    pairs = [override.partition("=") for override in overrides]
-    chosen = {key: value for key, _, value in pairs if key in EXCHANGED}
-    return chosen, ["".join(pair) for pair in pairs if pair[0] not in EXCHANGED]
-
-
-def _put(cfg: DictConfig, group: str, name: str) -> bool:
-    """Put a file in the place of the one chosen; False, with cfg as it was, if it is not that simple."""
-    loader: Any = GlobalHydra.instance().config_loader()
-    loaded = loader.repository.load_config(f"{group}/{name}")
-    if loaded is None or loaded.defaults_list or loaded.header["package"] is not None:
-        return False
-    with open_dict(cfg):
-        cfg[group] = loaded.config
-        cfg.hydra.runtime.choices[group] = name
-    return True
-
-
-def _is_plain(override: str) -> bool:
-    """Whether an override sets a value of ours and chooses nothing."""
-    key = override.split("=", 1)[0]
-    chooses = key in GROUPS or key.split(".")[0] in ("hydra", "choices")
-    return "=" in override and PLAIN_KEY.fullmatch(key) is not None and not chooses
-
-
-def compose(overrides: list[str]) -> DictConfig:
-    """The configuration of one cell. An unknown key is named with its nearest neighbours."""
-    keys = {override: override.split("=", 1)[0] for override in overrides}
+def compositions(command: Command, study: str) -> list[Composed]:
+    """Every cell of the command, composed but not built; raises Usage."""
     try:
-        if not any(key.startswith("choices") for key in keys.values()):  # computed, not an option
-            return hydra_compose("config", overrides=overrides, return_hydra_config=True)
-        raise ConfigCompositionException("choices cannot be set")
+        with composing():
+            return compose_each(itertools.product(*command.choices), study)
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        raise Usage(one_line(error)) from error
+
+
+def cell_of(cfg: DictConfig, choices: Mapping[str, Any], study: str) -> Cell:
+    """A composed configuration as a typed cell. choices: Hydra's, by group. study: where cfg names none.
+
+    Raises OmegaConfBaseException for a value that is missing or of the wrong type.
+    """
+    cell = OmegaConf.to_object(cfg)
+    assert isinstance(cell, Cell)
+    names = {group: str(choices[group]) for group in GROUPS if group in choices}
+    return replace(
+        cell,
+        choices=names,
+        study=study if cell.study is None else cell.study,
+        labels=_labels_of(cell.labels),
+    )
+
+
+def _labels_of(value: Any) -> Any:
+    """The `labels` key: a class number may come as text, "none" as null."""
+    if value is None:
+        return "none"
+    return int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+
+
+def _composed(chosen: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+    """What Hydra composes of choices, additions and deletions: our part and its own.
+
+    An unknown key is named with the nearest.
+    """
+    try:
+        cfg = compose("config", list(chosen), return_hydra_config=True)
     except ConfigCompositionException:
-        hydras_own = [o for o, key in keys.items() if key.startswith(("+", "~", "hydra"))]
-        groups = [o for o, key in keys.items() if key.lstrip("+~").split("@")[0] in GROUPS or o in hydras_own]
-        known = hydra_compose("config", overrides=groups, return_hydra_config=True)
-        for override, key in keys.items():
-            if override not in groups:
-                _known_key(known, key)
+        groups = [word for word in chosen if _key(word).lstrip("+~").split("@")[0] in GROUPS]
+        known = compose("config", groups, return_hydra_config=True)
+        for word in chosen:
+            if not word.startswith(("+", "~", "hydra")) and word not in groups:
+                _check_key(known, word, known.hydra)
         raise
+    HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's files
+    hydra = cfg.hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, hydra
 
 
-def _known_key(cfg: DictConfig, key: str) -> None:
-    """Raise ValueError if cfg has no such dotted key."""
+def _with_values(base: DictConfig, plain: list[str], hydra: DictConfig) -> DictConfig:
+    """A copy of a composed configuration with plain values set."""
+    cfg = copy.deepcopy(base)
+    for word in plain:
+        _check_key(cfg, word, hydra)
+        try:
+            OmegaConf.update(cfg, _key(word), read(word).value())
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{word}: {str(error).splitlines()[0]}") from error
+    return cfg
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0]
+
+
+def _is_plain(word: str) -> bool:
+    """Whether an override sets a value of ours and chooses nothing."""
+    key = _key(word)
+    ours = key.split(".")[0] != "hydra" and key not in GROUPS
+    return "=" in word and PLAIN_KEY.fullmatch(key) is not None and ours
+
+
+def _check_key(cfg: DictConfig, word: str, hydra: DictConfig) -> None:
+    """Raise ValueError, with the nearest names, if cfg has no such dotted key."""
     node: Any = cfg
-    for i, part in enumerate(parts := key.split(".")):
+    for i, part in enumerate(parts := _key(word).split(".")):
         if not isinstance(node, DictConfig):
             return
-        keys = [k for k in map(str, node) if k not in ("hydra", "_target_", "choices")]
+        keys = [key for key in map(str, node) if key not in ("hydra", "_target_", "choices")]
         if part not in keys and part != "_target_":
             prefix = ".".join(parts[:i])
-            known = [f"{prefix}.{k}" if prefix else k for k in keys]
-            none = f"({prefix}={cfg.hydra.runtime.choices.get(prefix)} has no options)"
+            known = [f"{prefix}.{key}" if prefix else key for key in keys]
+            none = f"({prefix}={hydra.runtime.choices.get(prefix)} has no options)"
             raise ValueError(nearest(".".join(parts[: i + 1]), known or [none], what="option"))
         node = OmegaConf.select(node, part) if not OmegaConf.is_missing(node, part) else None

@@ -1,10 +1,8 @@
 """What the cells of a command need from outside: the text of dry_run=true. Fetches nothing."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from seedsbench.bench.cell import Cell
 from seedsbench.files.download import cached_path
 from seedsbench.files.extractor_files import compared, extractor_files
 from seedsbench.files.model_files import Wanted, listing, resolve, wanted_files
@@ -12,33 +10,33 @@ from seedsbench.files.model_files import Wanted, listing, resolve, wanted_files
 UNSCORED = "a network from a file brings no features to be scored on: add metrics=inception (or values)"
 
 
-def files_of(configurations: Iterable[DictConfig]) -> dict[str, list[Wanted] | ValueError]:
-    """The files of each model, regime and metrics group among composed configurations, by their overrides.
+def files_of(cells: Iterable[Cell]) -> dict[str, list[Wanted] | ValueError]:
+    """The files of each model, regime and metrics group among the cells, by their overrides.
 
     In place of files, what is wrong: a regime a model has no weights for, a missing model.path.
     """
     found: dict[str, list[Wanted] | ValueError] = {}
-    for cfg in configurations:
-        chosen = cfg.hydra.runtime.choices
-        title = f"model={chosen.model} regime={cfg.regime.name}"
-        title += "" if chosen.metrics == "default" else f" metrics={chosen.metrics}"
+    for cell in cells:
+        model, metrics = cell.choices["model"], cell.choices["metrics"]
+        title = f"model={model} regime={cell.regime.name}"
+        title += "" if metrics == "default" else f" metrics={metrics}"
         try:
-            found[title] = files_of_cell(cfg)
+            found[title] = files_of_cell(cell)
         except ValueError as error:
             found[title] = error
     return found
 
 
-def files_of_cell(cfg: DictConfig) -> list[Wanted]:
+def files_of_cell(cell: Cell) -> list[Wanted]:
     """The files that a cell's model and metrics group ask for; ValueError for what has none."""
-    model, metrics = (_plain(cfg[group]) for group in ("model", "metrics"))
-    return [*compared(metrics, wanted_files(model, cfg.regime.name)), *extractor_files(metrics)]
+    files = wanted_files(cell.model, cell.regime.name)
+    return [*compared(cell.metrics, files), *extractor_files(cell.metrics)]
 
 
-def still_to_fetch(cfg: DictConfig) -> bool:
+def still_to_fetch(cell: Cell) -> bool:
     """Whether a cell would first have to download something; FetchError for a path that is not there."""
     missing = False
-    for wanted in files_of_cell(cfg):
+    for wanted in files_of_cell(cell):
         if wanted.remote is not None:
             missing |= not cached_path(wanted.remote).is_file()
         elif not (wanted.path and wanted.path.exists()):
@@ -46,12 +44,12 @@ def still_to_fetch(cfg: DictConfig) -> bool:
     return missing
 
 
-def dry_run_text(configurations: Iterable[DictConfig]) -> str:
+def dry_run_text(cells: Iterable[Cell]) -> str:
     """For each model, regime and metrics group: each file, from where, to where, its size and its licence.
 
     What cannot run is a line among several; alone, it is the ValueError.
     """
-    found = files_of(configurations)
+    found = files_of(cells)
     lines: list[str] = []
     known: list[Wanted] = []
     for title, files in found.items():
@@ -67,11 +65,6 @@ def dry_run_text(configurations: Iterable[DictConfig]) -> str:
     return "\n".join(lines)
 
 
-def unscored(cfg: DictConfig) -> bool:
+def unscored(cell: Cell) -> bool:
     """Whether a cell has a network from a file and no metrics group that brings features."""
-    return ("files" in cfg.model or "path" in cfg.model) and "_target_" not in cfg.metrics
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return {str(key): value for key, value in values.items()}
+    return ("files" in cell.model or "path" in cell.model) and "_target_" not in cell.metrics

@@ -8,12 +8,11 @@ there. Exit codes: 0 all there, 1 some file could not be had, 2 the command was 
 """
 
 import logging
-import os
 import sys
 
-from omegaconf import DictConfig
-
-from seedsbench.cli.check import Usage, compositions, parse, with_experiment
+from seedsbench.bench.cell import Cell
+from seedsbench.cli.command import Usage, parse, use_config_dirs, with_experiment
+from seedsbench.cli.compose import compositions
 from seedsbench.cli.dry_run import dry_run_text, files_of
 from seedsbench.files.download import FetchError
 from seedsbench.files.model_files import resolve
@@ -23,26 +22,27 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `seedsbench-fetch`; exits the process."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("filelock").setLevel(logging.WARNING)
-    os.environ.setdefault("SEEDSBENCH_STUDY", "fetch")  # part of any configuration; nothing is written there
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
         return
     try:
-        configurations = compositions(with_experiment(parse(arguments)))
-        if configurations[0].dry_run:
-            print(dry_run_text(configurations))
+        command = parse(arguments)
+        use_config_dirs(command)
+        cells = [one.cell for one in compositions(with_experiment(command), study="fetch")]
+        if cells[0].dry_run:
+            print(dry_run_text(cells))
             return
-        failed = _fetch_all(configurations)
+        failed = _fetch_all(cells)
     except (Usage, ValueError) as error:
         print(f"seedsbench-fetch: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     raise SystemExit(1 if failed else 0)
 
 
-def _fetch_all(configurations: list[DictConfig]) -> int:
+def _fetch_all(cells: list[Cell]) -> int:
     """Fetch each file once; says what became of it, and returns how many could not be had."""
-    failed, seen, found = 0, set(), files_of(configurations)
+    failed, seen, found = 0, set(), files_of(cells)
     for title, files in found.items():
         if isinstance(files, ValueError):
             if len(found) == 1:
@@ -58,7 +58,7 @@ def _fetch_all(configurations: list[DictConfig]) -> int:
                 continue
             seen.add(place)
             try:
-                file = resolve(wanted, offline=configurations[0].offline)
+                file = resolve(wanted, offline=cells[0].offline)
             except FetchError as error:
                 failed += 1
                 print(f"seedsbench-fetch: {error}", file=sys.stderr)

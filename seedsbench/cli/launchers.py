@@ -1,62 +1,48 @@
-"""Hydra's launchers as this command uses them: which extra brings which, what each needs, what it says.
+"""Hydra's launchers (joblib, and submitit for Slurm): which extra brings which, what each needs and says.
 
-Imports neither torch nor a launcher.
+Imports no launcher.
 """
 
 import os
-import re
 import shutil
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seedsbench.bench.stopping import Stopped, stops_on_sigterm
+from seedsbench.bench.ranks import end, joined
+from seedsbench.bench.run import follow
+from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
+from seedsbench.cli.logs import LOG_FILE
 
-HERE = "basic"
-"""The launcher that runs the cells one after another in this process."""
-LOG = "seedsbench.log"
-LOST = ("TerminatedWorkerError", "UncompletedJobError")
-"""What joblib and submitit raise when a worker dies; each then gives up on the others too."""
-_PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
-
-
-def missing_plugin(error: str) -> str | None:
-    """The line for a configuration that Hydra cannot find because its launcher is not installed."""
-    found = re.search(r"Could not (?:find|load) 'hydra/launcher/(\w+)'", error)
-    if found is None:
-        return None
-    name = found.group(1)
-    if name in _PLUGINS:
-        return f'hydra/launcher={name} is not installed: pip install "seedsbench[{_PLUGINS[name]}]"'
-    return f"unknown hydra/launcher {name!r}: one of slurm_1gpu, slurm_8gpu, {', '.join(_PLUGINS)}, {HERE}"
+IN_PROCESS = "basic"
+"""The launcher and the sweeper that run cells one after another in this process."""
+_SIGUSR2_GRACE = 2.0
+"""Seconds within which SIGUSR2 may follow SIGTERM."""
 
 
-def check_launcher(name: str, config: Any, multirun: bool) -> None:
-    """Raise ValueError where a launcher cannot do what is asked of it."""
-    if name == HERE:
+def check_launcher(name: str, remote: bool, multirun: bool) -> None:
+    """Raise ValueError where a launcher cannot do what is asked of it. remote: on other machines."""
+    if name == IN_PROCESS:
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each of the ranks that share a cell would start its own
         raise ValueError(f"hydra/launcher={name} cannot be used under torchrun: drop one of the two")
     if not multirun:
         raise ValueError(f"hydra/launcher={name} starts the cells of a sweep: add -m before the overrides")
-    if elsewhere(config) and shutil.which("srun") is None:
+    if remote and shutil.which("srun") is None:
         raise ValueError(
             f"hydra/launcher={name} needs Slurm, and srun is not on PATH: run this on a login node, or take "
             "hydra/launcher=joblib"
         )
 
 
-def elsewhere(config: Any) -> bool:
-    """Whether a launcher's configuration names one whose cells run on other machines than this."""
-    return str(config.get("_target_", "")).endswith(".SlurmLauncher")
-
-
 @contextmanager
-def told(name: str, cells: int, study: Path) -> Iterator[None]:
+def watch_workers(name: str, cells: int, study: Path) -> Iterator[None]:
     """While the cells run elsewhere: say where, and repeat what submitit's workers log as it comes.
 
     Raises Stopped as soon as SIGTERM comes: here are no steps to wait for.
@@ -66,7 +52,7 @@ def told(name: str, cells: int, study: Path) -> Iterator[None]:
     where = "" if shown else f"; whole logs: {logs}"
     print(f"{cells} cell{'s' * (cells != 1)} by hydra/launcher={name}{where}", file=sys.stderr)
     ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(study / LOG, ended), daemon=True)
+    follower = threading.Thread(target=_follow, args=(study / LOG_FILE, ended), daemon=True)
     if not shown:
         follower.start()
     try:
@@ -97,3 +83,42 @@ def _follow(log: Path, ended: threading.Event) -> None:
             sys.stdout.flush()
         if last:
             return
+
+
+def as_submitit_task(run: Callable[[], float | None]) -> float | None:
+    """Run as one task of a submitit job: its tasks are the ranks of a cell, and SIGUSR2 sends it back.
+
+    submitit queues a job again and ends it from the signal handler, wherever the cell is, and takes no notice
+    of SIGTERM, which is all that some preemptions send; so at either the cell is asked to save and end
+    first. Every task sees all GPUs of its node and takes that of its LOCAL_RANK.
+    """
+    from submitit import JobEnvironment  # type: ignore[import-not-found]
+    from submitit.helpers import TorchDistributedEnvironment  # type: ignore[import-not-found]
+
+    if JobEnvironment().num_tasks > 1 and "RANK" not in os.environ:
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    ranks = joined()
+    queue_again, received = signal.getsignal(signal.SIGUSR2), set[int]()
+
+    def stop(number: int, _: Any) -> None:
+        received.add(number)
+        request_stop()
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        if ranks.rank:
+            follow(ranks)
+            return None
+        score = run()
+        end(ranks)
+        return score
+    except Stopped:
+        if not stop_requested():  # another rank has died: not queued for that, again and again
+            raise
+        until = time.monotonic() + _SIGUSR2_GRACE
+        while signal.SIGUSR2 not in received and time.monotonic() < until:
+            time.sleep(0.05)
+        if signal.SIGUSR2 in received and callable(queue_again):
+            queue_again(signal.SIGUSR2, None)  # rank 0's ends the process
+        raise

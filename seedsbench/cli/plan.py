@@ -1,60 +1,132 @@
-"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing."""
+"""What cells would cost and which are done: the lines of plan=true. Writes and fetches nothing.
 
-from omegaconf import DictConfig
+Times are those of this machine's earlier rows: of the same solver, else of any. Where no row tells, the time
+is not known yet.
+"""
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from seedsbench import registry
 from seedsbench.api import steps_of
-from seedsbench.bench.cell import study_folder
-from seedsbench.bench.machine import device_of
-from seedsbench.bench.problems.identity import Identity
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import ResultStore, run_key
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.cell import Cell
+from seedsbench.bench.machine import device_of, duration, machine
+from seedsbench.bench.problems.base import Problem
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.columns import asked, title_of
+from seedsbench.bench.rows.run_key import run_key
+from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import still_to_fetch
-from seedsbench.cli.estimate import estimate_lines
 from seedsbench.solvers.base import BudgetError
 
+START_AND_REPORT = 6.0
+"""Seconds of a sweep that are not its cells: imports, loading the network, tables and figures."""
+SHORTEST = 0.5
+"""Seconds of sampling in a row that tells a speed; in less, the first calls count for too much."""
 
-def plan_text(cells: list[DictConfig]) -> str:
-    """A count, one line a cell, then the time and disk that what is not done would take.
 
-    A cell's line has its choices, steps and evaluations, or what is known of it where it is done.
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an evaluation of one sample, an image's features and scores, and a whole floor take."""
+
+    evaluation: float
+    image: float
+    floor: float
+
+
+def plan_text(cells: list[Cell]) -> str:
+    """A count, one line a row, then the time and disk that what is not done would take.
+
+    A row's line has its choices, steps and evaluations, or what is known of it where it is done.
     """
     lines, left = [], []
-    for cfg in cells:
-        told, nfe, count = _lines(cfg, _identity(cfg))
-        lines += told
-        if count:
-            left.append((cfg, nfe, count))
-    if not cells:
-        return "0 cells"
-    told = estimate_lines(left, study_folder(cells[0]))
-    return "\n".join([f"{len(lines)} cell{'s' * (len(lines) != 1)}", *lines, *told])
+    for cell in cells:
+        # If its files are not here, no row of it can be known.
+        problem = None if still_to_fetch(cell) else problem_of(cell, device_of(cell.device))
+        for seed in range(cell.seed, cell.seed + cell.repeats):
+            line, nfe = _line(replace(cell, seed=seed), problem)
+            lines.append(line)
+            left += [(cell, nfe)] if nfe else []
+    count = f"{len(lines)} cell{'s' * (len(lines) != 1)}"
+    return "\n".join([count, *lines, *_cost_lines(left, cells[0].study_folder)])
 
 
-def _identity(cfg: DictConfig) -> Identity | None:
-    """Who the cell's problem is; None if its files are not here, so that no row of it can be known."""
-    return None if still_to_fetch(cfg) else problem_of(cfg, device_of(cfg.device)).identity
+def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
+    """The line of a row, and the evaluations a sample that are left to do."""
+    title = f"  {title_of(asked(cell))}"
+    solver, store = registry.build(cell.solver), ResultStore(cell.study_folder)
+    try:
+        steps = steps_of(solver, registry.build(cell.grid), cell.nfe, cell.final, afs=cell.afs)
+    except BudgetError as error:
+        return f"{title}: will be skipped, {error}", 0
+    nfe = solver.total_nfe(steps, cell.final, afs=cell.afs)
+    known = problem is not None and not cell.force
+    row = store.finished(run_key(cell, problem), adopt=False) if known else None
+    state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"
+    return f"{title}: {steps} steps, NFE {nfe}, {state}", 0 if row else nfe
 
 
-def _lines(cfg: DictConfig, who: Identity | None) -> tuple[list[str], int, int]:
-    """The lines of a cell, its evaluations a sample, and how many of its seeds are left to do."""
-    chosen = cfg.hydra.runtime.choices
-    solver, grid = registry.build(cfg.solver), registry.build(cfg.grid)
-    store = ResultStore(study_folder(cfg))
-    lines, nfe, left = [], 0, 0
-    for seed in range(cfg.seed, cfg.seed + cfg.repeats):
-        title = f"{chosen.model}/{chosen.regime} {chosen.solver} nfe={cfg.nfe} seed={seed}"
-        try:
-            steps = steps_of(solver, grid, cfg.nfe, cfg.final, afs=cfg.afs)
-        except BudgetError as error:
-            lines.append(f"  {title}: will be skipped, {error}")
+def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:
+    """The time and disk that rows would take. left: for each its cell and evaluations a sample."""
+    if not left:
+        return ["nothing to do"]
+    rows = rows_of(study.parent)
+    lines, floors, unknown, seconds, size = [], {}, [], START_AND_REPORT, 1e6
+    for cell, nfe in left:
+        size += 3000 + 8 * math.prod(cell.model.get("shape") or (3, 16, 16))  # a row, its preview
+        speed, name = speed_of(cell, rows), f"{cell.choices['model']}/{cell.choices['regime']}"
+        if speed is None:
+            unknown.append(name)
             continue
-        nfe = solver.total_nfe(steps, cfg.final, afs=cfg.afs)
-        row = None
-        if who is not None and not cfg.force:
-            row = store.finished(run_key(scientific(cfg, who, seed)), adopt=False)
-        left += row is None
-        state = f"done, FID {row['fid']:.3f}" if row else f"{cfg.samples * nfe:,} evaluations to do"
-        lines.append(f"  {title}: {steps} steps, NFE {nfe}, {state}")
-    return lines, nfe, left
+        floors[name, str(cell.metrics), cell.samples, str(cell.labels)] = speed.floor
+        seconds += cell.samples * (nfe * speed.evaluation + speed.image)
+    if floors:
+        total = duration(seconds + sum(floors.values()))
+        lines.append(f"estimated time: {total} on this machine, one cell after another (by its earlier rows)")
+    if unknown:
+        names = ", ".join(dict.fromkeys(unknown))
+        lines.append(f"time not known yet of {names}: no such cell has run on this machine")
+    free = shutil.disk_usage(next(folder for folder in (study, *study.parents) if folder.exists())).free
+    return [*lines, f"disk: about {size / 1e6:.1f} MB in {study} ({free / 1e9:.0f} GB free)"]
+
+
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    """Finished rows that this machine has made, of the studies of a results folder; of many, some 1,000."""
+    found = []
+    for path in itertools.islice(results.glob("*/rows/*.json"), 1000):  # more tell no more, and take long
+        try:
+            row = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(row, dict) and row.get("status") == "done" and row.get("machine") == machine():
+            found.append(row)
+    return found
+
+
+def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
+    """The mean speed of rows of this network and device; those of the same solver if there are any."""
+    same = {**asked(cell), "device": device_of(cell.device), "threads": torch.get_num_threads()}
+    keys = ("model", "regime", "dtype", "network_precision", "compile", "device", "threads")
+    near = [row for row in rows if all(row.get(key) == same[key] for key in keys)]
+    near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST and row.get("nfe")]
+    near = [row for row in near if row.get("solver") == same["solver"]] or near
+    near = [row for row in near if row.get("batch_size") == cell.batch_size] or near
+    if not near:
+        return None
+    return Speed(
+        evaluation=_total(near, "seconds_sampling") / sum(row["nfe"] * row["samples"] for row in near),
+        image=(_total(near, "seconds_features") + _total(near, "seconds_scoring")) / _total(near, "samples"),
+        floor=max((row.get("seconds_floor") or 0.0) * cell.samples / row["samples"] for row in near),
+    )
+
+
+def _total(rows: Iterable[dict[str, Any]], key: str) -> float:
+    return sum(float(row.get(key) or 0.0) for row in rows)

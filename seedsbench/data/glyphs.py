@@ -29,28 +29,21 @@ TRAIN, REFERENCE, FLOOR, FEATURE_TRAIN = 0x100, 0x101, 0x102, 0x103
 
 BACKGROUND = (0.07, 0.07, 0.12)  # RGB in [0, 1]
 SATURATION, VALUE = 0.7, 1.0
-CHUNK = 2048  # pictures rendered at a time: keeps the temporaries inside the cache
+_CHUNK = 2048  # pictures rendered at a time: keeps the temporaries inside the cache
 
 
-class Factor(NamedTuple):
-    """Range of one generating factor, in units of half the picture (radian for rotation, turn for hue)."""
-
-    name: str
-    low: float
-    high: float
-
-
-FACTORS = (
-    Factor("x", -0.11, 0.11),
-    Factor("y", -0.11, 0.11),
-    Factor("radius", 0.50, 0.72),
-    Factor("rotation", -0.3, 0.3),
-    Factor("stroke", 0.13, 0.20),
-    Factor("hue", 0.0, 1.0),
-)
+# Range of each generating factor, in units of half the picture (rotation in radians, hue in turns).
+FACTORS = {
+    "x": (-0.11, 0.11),
+    "y": (-0.11, 0.11),
+    "radius": (0.50, 0.72),
+    "rotation": (-0.3, 0.3),
+    "stroke": (0.13, 0.20),
+    "hue": (0.0, 1.0),
+}
 
 
-class Frame(NamedTuple):
+class _Frame(NamedTuple):
     """Pixel centres in a shape's own frame (x right, y up), (n, 256), and its sizes, (n, 1)."""
 
     x: Tensor
@@ -77,22 +70,17 @@ def render(labels: Tensor, factors: Tensor) -> Tensor:
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASSES):
         raise ValueError(f"class {int(labels.min())}..{int(labels.max())} is out of range: use 0..9")
     images = torch.empty(len(labels), 3, SIZE, SIZE)
-    physical = _physical(factors)
+    low, high = torch.tensor(list(FACTORS.values()), dtype=torch.float64).T
+    physical = low + (factors.double() + 1) / 2 * (high - low)
     for label, name in enumerate(CLASSES):
-        for chosen in (labels == label).nonzero()[:, 0].split(CHUNK):
+        for chosen in (labels == label).nonzero()[:, 0].split(_CHUNK):
             rows = physical[chosen]
-            distance = DISTANCES[name](_frame(rows))
+            distance = _DISTANCES[name](_frame(rows))
             images[chosen] = _paint(distance, rows[:, 5])
     return images
 
 
-def _physical(factors: Tensor) -> Tensor:
-    low = torch.tensor([f.low for f in FACTORS], dtype=torch.float64)
-    high = torch.tensor([f.high for f in FACTORS], dtype=torch.float64)
-    return low + (factors.double() + 1) / 2 * (high - low)
-
-
-def _frame(rows: Tensor) -> Frame:
+def _frame(rows: Tensor) -> _Frame:
     """Rotate and shift the pixel grid into the frame of each shape. rows: (n, 6) physical factors."""
     centres = (torch.arange(SIZE) + 0.5) * (2 / SIZE) - 1
     x = centres.repeat(SIZE)[None, :] - rows[:, 0:1].float()
@@ -102,7 +90,7 @@ def _frame(rows: Tensor) -> Frame:
     # Taylor series in float64: |angle| <= 0.3, so these are exact to 1e-11.
     cos = (1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))).float()
     sin = (angle * (1 - square / 6 * (1 - square / 20 * (1 - square / 42)))).float()
-    return Frame(cos * x + sin * y, cos * y - sin * x, rows[:, 2:3].float(), rows[:, 4:5].float())
+    return _Frame(cos * x + sin * y, cos * y - sin * x, rows[:, 2:3].float(), rows[:, 4:5].float())
 
 
 def _paint(distance: Tensor, hue: Tensor) -> Tensor:
@@ -128,23 +116,14 @@ def _box(x: Tensor, y: Tensor, width: Tensor, height: Tensor) -> Tensor:
     return torch.maximum(x.abs() - width, y.abs() - height)
 
 
-def _disk(f: Frame) -> Tensor:
-    return _norm(f.x, f.y) - f.radius
-
-
-def _triangle(f: Frame) -> Tensor:
+def _triangle(f: _Frame) -> Tensor:
     # Three half planes at the inradius; moved down so that the bounding box is centred.
     y = f.y + 0.22 * f.radius
     slanted = (math.sqrt(3) / 2) * f.x.abs() + 0.5 * y
     return torch.maximum(slanted, -y) - 0.56 * f.radius
 
 
-def _square(f: Frame) -> Tensor:
-    side = 0.82 * f.radius
-    return _box(f.x, f.y, side, side)
-
-
-def _star(f: Frame) -> Tensor:
+def _star(f: _Frame) -> Tensor:
     # Mirrors fold the plane onto one tenth of the star (between a tip and a notch); one edge remains.
     x, y = _mirror(f.x.abs(), f.y + 0.05 * f.radius, math.radians(18))
     x, y = _mirror(x.abs(), y, math.radians(54))
@@ -160,18 +139,18 @@ def _mirror(x: Tensor, y: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     return x - depth * normal_x, y - depth * normal_y
 
 
-def _plus(f: Frame) -> Tensor:
+def _plus(f: _Frame) -> Tensor:
     arm = 1.05 * f.radius
     return torch.minimum(_box(f.x, f.y, arm, f.stroke), _box(f.x, f.y, f.stroke, arm))
 
 
-def _crescent(f: Frame) -> Tensor:
+def _crescent(f: _Frame) -> Tensor:
     x = f.x - 0.15 * f.radius
     bite = 0.85 * f.radius - _norm(x - 0.55 * f.radius, f.y)
     return torch.maximum(_norm(x, f.y) - 1.05 * f.radius, bite)
 
 
-def _heart(f: Frame) -> Tensor:
+def _heart(f: _Frame) -> Tensor:
     # A square on its corner, and a disk on each of its upper sides.
     half = 0.9 * f.radius
     x, y = f.x.abs(), f.y + 0.1 * half
@@ -180,30 +159,26 @@ def _heart(f: Frame) -> Tensor:
     return torch.minimum(diamond, lobe)
 
 
-def _half_disc(f: Frame) -> Tensor:
+def _half_disc(f: _Frame) -> Tensor:
     y = f.y + 0.5 * f.radius
     return torch.maximum(_norm(f.x, y) - 1.1 * f.radius, -y)
 
 
-def _arc(f: Frame) -> Tensor:
+def _arc(f: _Frame) -> Tensor:
     ring = (_norm(f.x, f.y) - 0.85 * f.radius).abs() - f.stroke
     opening = (-f.y - 0.6 * f.x.abs()) / math.hypot(1, 0.6)
     return torch.maximum(ring, opening)
 
 
-def _bar(f: Frame) -> Tensor:
-    return _box(f.x, f.y, 1.1 * f.radius, f.stroke)
-
-
-DISTANCES: dict[str, Callable[[Frame], Tensor]] = {
-    "disk": _disk,
+_DISTANCES: dict[str, Callable[[_Frame], Tensor]] = {
+    "disk": lambda f: _norm(f.x, f.y) - f.radius,
     "triangle": _triangle,
-    "square": _square,
+    "square": lambda f: _box(f.x, f.y, 0.82 * f.radius, 0.82 * f.radius),
     "star": _star,
     "plus": _plus,
     "crescent": _crescent,
     "heart": _heart,
     "half_disc": _half_disc,
     "arc": _arc,
-    "bar": _bar,
+    "bar": lambda f: _box(f.x, f.y, 1.1 * f.radius, f.stroke),
 }

@@ -19,16 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-CONVERTED = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
-WITH_ALPHA = ("LA", "PA", "RGBA")
-GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+_CONVERTED = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+_WITH_ALPHA = ("LA", "PA", "RGBA")
+_GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 """How files store 16-bit grey whose white is 65535; 12-bit and signed integers are stored otherwise."""
-UNCLEAR = {"I": "32-bit integers", "F": "floating-point numbers", "LAB": "CIE Lab"}
-WHITE_IS_ZERO = 0
-PHOTOMETRIC = 262  # the TIFF tag that says so
+_UNCLEAR = {"I": "32-bit integers", "F": "floating-point numbers", "LAB": "CIE Lab"}
+_WHITE_IS_ZERO = 0
+_PHOTOMETRIC = 262  # the TIFF tag that says so
 ARRAY = "arr_0"
-DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a member of a damaged or locked zip file raises."""
 
 
@@ -42,13 +42,13 @@ class Picture(NamedTuple):
 def image_names(path: str | Path) -> list[str]:
     """Names of all images below a folder, in a zip or in an .npz, sorted; ValueError for fewer than two."""
     path = Path(path)
-    if path.suffix.lower() == ".npz" and not path.is_dir():
+    if _is_array(path):
         with _array(path) as file:
             names = [f"{ARRAY}[{i}]" for i in range(_shape(path, file)[0])]
     else:
-        names = sorted(name for name in _files(path) if Path(name).suffix.lower() in SUFFIXES)
+        names = sorted(name for name in _files(path) if Path(name).suffix.lower() in _SUFFIXES)
     if len(names) < 2:
-        kinds = " ".join(sorted(SUFFIXES))
+        kinds = " ".join(sorted(_SUFFIXES))
         raise ValueError(f"{path} holds {len(names)} images ({kinds}): at least 2 make a covariance")
     return names
 
@@ -56,10 +56,12 @@ def image_names(path: str | Path) -> list[str]:
 def other_kinds(path: str | Path) -> list[str]:
     """Suffixes of the files in a folder or zip that `image_names` passes over, one for each file."""
     path = Path(path)
-    if path.suffix.lower() == ".npz" and not path.is_dir():
-        return []
-    suffixes = [Path(name).suffix.lower() for name in _files(path)]
-    return sorted(suffix for suffix in suffixes if suffix not in SUFFIXES)
+    suffixes = [Path(name).suffix.lower() for name in ([] if _is_array(path) else _files(path))]
+    return sorted(suffix for suffix in suffixes if suffix not in _SUFFIXES)
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and not path.is_dir()
 
 
 def _files(path: Path) -> list[str]:
@@ -71,11 +73,8 @@ def _files(path: Path) -> list[str]:
                 found = [name for name in archive.namelist() if not name.endswith("/")]
         except (OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is neither a folder nor a zip file: {error}") from error
-    return [name for name in found if not _hidden(name)]
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    hidden = (".", "__MACOSX")
+    return [name for name in found if not any(part.startswith(hidden) for part in name.split("/"))]
 
 
 def pictures(path: str | Path, names: list[str]) -> Iterator[Picture]:
@@ -84,7 +83,7 @@ def pictures(path: str | Path, names: list[str]) -> Iterator[Picture]:
     if path.is_dir():
         for name in names:
             yield decoded(partial(open, path / name, "rb"), f"{path / name}")
-    elif path.suffix.lower() == ".npz":
+    elif _is_array(path):
         with _array(path) as file:
             shape = _shape(path, file)[1:]
             for name in names:
@@ -111,12 +110,12 @@ def decoded(opened: Callable[[], IO[bytes]], name: str) -> Picture:
     bits = 16 if ";16" in stored and not stored.startswith("BGR") else 8  # BGR;16 has 5 or 6 bits a channel
     if not _opaque(image, bits):
         raise ValueError(f"{name} has transparent pixels: put it on a background and save it without alpha")
-    if stored in GREY_16:
+    if stored in _GREY_16:
         grey = _upper_bits(image, name)
         return Picture(torch.from_numpy(grey).expand(3, -1, -1).contiguous(), bits)
-    if image.mode not in CONVERTED + WITH_ALPHA:
+    if image.mode not in _CONVERTED + _WITH_ALPHA:
         raise ValueError(
-            f"{name} holds {UNCLEAR.get(image.mode, 'pixels')} (mode {image.mode}), whose black and white "
+            f"{name} holds {_UNCLEAR.get(image.mode, 'pixels')} (mode {image.mode}), whose black and white "
             "nothing states: save it as 8-bit grey or RGB, or as a 16-bit grey PNG whose white is 65535"
         )
     pixels = np.array(image.convert("RGB"))
@@ -134,14 +133,14 @@ def _opaque(image: Image.Image, bits: int) -> bool:
     keyed = "transparency" in image.info
     if keyed and bits == 16:  # a colour of 16 bits, which cannot be found among the 8 that are left
         return False
-    if not keyed and image.mode not in WITH_ALPHA:
+    if not keyed and image.mode not in _WITH_ALPHA:
         return True
     return image.convert("RGBA").getchannel("A").getextrema()[0] == 255
 
 
 def _upper_bits(image: Image.Image, name: str) -> np.ndarray:
     values = np.array(image).astype(np.int64)
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise ValueError(f"{name} is a 16-bit TIFF whose white is 0: save it with black at 0")
     if 0 < values.max() < 256:
         raise ValueError(
@@ -158,7 +157,7 @@ def _array(path: Path) -> IO[bytes]:
     """`arr_0` of an .npz, opened: guided-diffusion's samples, to be read image by image, not as a whole."""
     try:
         return zipfile.ZipFile(path).open(f"{ARRAY}.npy")
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} holds no images ({ARRAY}): {error}") from error
 
 
@@ -167,7 +166,7 @@ def _shape(path: Path, file: IO[bytes]) -> tuple[int, ...]:
     try:
         np.lib.format.read_magic(file)
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: {ARRAY} is no readable array: {error}") from error
     wrong = None
     if dtype != np.uint8:
@@ -188,6 +187,6 @@ def _of_array(file: IO[bytes], shape: tuple[int, ...], name: str) -> Picture:
     try:
         values = np.frombuffer(file.read(int(np.prod(shape))), dtype=np.uint8)
         pixels = torch.from_numpy(values.reshape(shape).copy())
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise ValueError(f"{name} is no readable image: {error}") from error
     return Picture(pixels.permute(2, 0, 1).expand(3, -1, -1).contiguous(), 8)

@@ -1,10 +1,10 @@
 """Exact denoisers: distributions whose E[data | data + sigma * noise] has a closed form.
 
-They need no weights, their moments are known and a sampler's error on them is its own. All arithmetic
+They need no weights, their moments are known and the error on them is the sampler's alone. All arithmetic
 is float64, whatever the dtype of x. Here are their base and Gaussian mixtures (by conjugacy);
-`denoisers.finite` has finite sets of images.
+`denoisers.finite_data` has finite sets of images.
 
-The mixtures use only the operations of `diffusion.ieee`: a sample's result has the same bits at every
+The mixtures use only the operations of `exact.same_bits`: a sample's result has the same bits at every
 position of every batch, on every IEEE device.
 """
 
@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels
+from seedsbench.denoisers.level_table import LevelTable
 from seedsbench.diffusion.process import expand
-from seedsbench.exact import ieee
+from seedsbench.exact import same_bits
 from seedsbench.exact.philox import philox_normal, philox_uniform
 
 
@@ -61,12 +62,7 @@ class Analytic(Denoiser):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         if self.sigma_table is None:
             return sigma
-        table = self.sigma_table.to(sigma.device)
-        value = sigma.to(torch.float64)
-        above = torch.searchsorted(table, value).clamp(max=len(table) - 1)
-        below = (above - 1).clamp(min=0)
-        nearest = torch.where(value - table[below] <= table[above] - value, below, above)
-        return table[nearest].to(sigma.dtype)
+        return LevelTable(self.sigma_table).rounded(sigma)
 
     def _flat(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """x as (B, d) and sigma as () or (B, 1), float64; ValueError where shapes do not fit."""
@@ -135,15 +131,15 @@ class GaussianMixture(Analytic):
         flat, level = self._flat(x, sigma, labels)
         logits = self._logits(flat, level, labels)
         highest = logits.max(dim=1).values
-        total = ieee.tree_sum(ieee.exp(logits - highest[:, None]))
+        total = same_bits.tree_sum(same_bits.exp(logits - highest[:, None]))
         variance = (self.std**2 + level * level).reshape(-1)
-        return highest + ieee.log(total) - 0.5 * flat.shape[1] * ieee.log(2 * math.pi * variance)
+        return highest + same_bits.log(total) - 0.5 * flat.shape[1] * same_bits.log(2 * math.pi * variance)
 
     def responsibilities(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log P(component k | x), (B, K) float64: class logits of the ideal classifier."""
         logits = self._logits(*self._flat(x, sigma, None), None)
         logits = logits - logits.max(dim=1, keepdim=True).values
-        return logits - ieee.log(ieee.tree_sum(ieee.exp(logits)))[:, None]
+        return logits - same_bits.log(same_bits.tree_sum(same_bits.exp(logits)))[:, None]
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         means, weights = self.means.numpy(), self.weights.numpy()
@@ -166,7 +162,7 @@ class GaussianMixture(Analytic):
     def _logits(self, flat: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         """log(weight_k) - |x - mu_k|^2 / 2 (std^2 + sigma^2), (B, K)."""
         difference = flat[:, None, :] - self.means.to(flat.device)
-        squared = ieee.tree_sum(difference * difference)
+        squared = same_bits.tree_sum(difference * difference)
         log_weights = self._log_weights.to(flat.device)
         if labels is not None:
             # A zero row stays unconditional; a one-hot one gives its component the weight 1.
@@ -179,9 +175,9 @@ class GaussianMixture(Analytic):
         if len(self.means) == 1:  # its share is 1 to the last bit
             return self.means.to(flat.device).expand(len(flat), -1)
         logits = self._logits(flat, level, labels)
-        weight = ieee.exp(logits - logits.max(dim=1, keepdim=True).values)
-        share = weight / ieee.tree_sum(weight)[:, None]
-        return ieee.tree_sum(share[:, None, :] * self.means.T.to(flat.device))
+        weight = same_bits.exp(logits - logits.max(dim=1, keepdim=True).values)
+        share = weight / same_bits.tree_sum(weight)[:, None]
+        return same_bits.tree_sum(share[:, None, :] * self.means.T.to(flat.device))
 
 
 class Gaussian(GaussianMixture):

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from seedsbench.checks import NO_NETWORK
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.exact.blocks import side_by_side
+from seedsbench.exact.blocks import map_blocks
 
 
 class Denoiser(ABC):
@@ -90,23 +91,26 @@ def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:
         )
 
 
-class FixedBatch(Denoiser):
-    """Evaluate a denoiser in batches of exactly `size` samples (the last one padded), one thread each.
+_SAID = (
+    "label_dim",
+    "evaluations",
+    "sigma_min",
+    "sigma_max",
+    "sigma_data",
+    "class_weights",
+    "table",
+    "spacing",
+)
 
-    Matrix and convolution kernels may sum in another order for another batch size or number of
-    threads, so the same sample can differ in its last bits when its batch does. Handing the network
-    one fixed shape on one thread takes that freedom away: samples do not depend on the caller's batch
-    size or on the machine's cores at all.
-    """
 
-    def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
-        self.denoiser, self.size = denoiser, size
+class Wrapper(Denoiser):
+    """A denoiser around another one, `denoiser`, whose attributes are its own unless it says otherwise."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser = denoiser
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
-        self.label_dim, self.evaluations = denoiser.label_dim, denoiser.evaluations
-        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
-        self.sigma_data = denoiser.sigma_data
-        self.class_weights = getattr(denoiser, "class_weights", None)
-        self.table, self.spacing = getattr(denoiser, "table", None), getattr(denoiser, "spacing", None)
+        for name in _SAID:
+            setattr(self, name, getattr(denoiser, name, getattr(Denoiser, name)))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -119,6 +123,19 @@ class FixedBatch(Denoiser):
         changed = copy.copy(self)
         changed.denoiser = self.denoiser.with_network(change)
         return changed
+
+
+class FixedBatch(Wrapper):
+    """Evaluate a denoiser in batches of exactly `size` samples (the last one padded), one thread each.
+
+    Matrix and convolution kernels may sum in another order for another batch size or number of threads, so
+    that a sample's last bits depend on its batch. In one fixed shape on one thread they do not: samples are
+    the same for any batch size of the caller, on any number of cores.
+    """
+
+    def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
+        self.denoiser, self.size = denoiser, size
+        super().__init__(denoiser)
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])
@@ -133,7 +150,7 @@ class FixedBatch(Denoiser):
             return denoised[: len(part)]
 
         chunks = [slice(start, start + self.size) for start in range(0, x.shape[0], self.size)]
-        return torch.cat(side_by_side(evaluate, chunks))
+        return torch.cat(map_blocks(evaluate, chunks))
 
     def _padded(self, value: Tensor) -> Tensor:
         missing = self.size - value.shape[0]

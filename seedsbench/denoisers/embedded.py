@@ -11,31 +11,31 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioner
 from seedsbench.files.digests import file_sha256
 
 # Large enough for full kernel efficiency, small enough that padding the last batch costs little.
-CPU_BATCH = 64
+_CPU_BATCH = 64
 
 
-def weights_path(regime: str) -> Path:
-    """The shipped weights of a regime; ValueError if there is no such regime."""
+def _weights_path(regime: str) -> Path:
     if regime not in GLYPH_UNETS:
         near = difflib.get_close_matches(regime.lower(), GLYPH_UNETS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"glyphs has no regime {regime!r}: use one of {', '.join(GLYPH_UNETS)} (nearest: {near})"
         )
-    return ASSETS / f"{regime}.safetensors"
+    return _existing(ASSETS / f"{regime}.safetensors")
 
 
 def model_id(regime: str) -> str:
     """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
-    return file_sha256(_existing(weights_path(regime)))[:16]
+    return file_sha256(_weights_path(regime))[:16]
 
 
 def provenance(path: Path) -> dict[str, object]:
@@ -68,17 +68,22 @@ def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoi
 
     On a CPU the result for a sample does not depend in any bit on the batch it is in (FixedBatch).
     """
-    config = network.config
-    denoiser = Preconditioned(
-        network.to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
-        PRECONDITIONERS[config.regime],
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    denoiser = preconditioned(network, network.config, PRECONDITIONERS[network.config.regime])
+    if torch.device(device).type != "cpu":
+        return denoiser.to(device)
+    return FixedBatch(denoiser, _CPU_BATCH)
+
+
+def preconditioned(network: nn.Module, config: GlyphUNetConfig, outer: Preconditioner) -> Preconditioned:
+    """A GlyphUNet of this configuration behind a preconditioner."""
+    return Preconditioned(
+        network,
+        outer,
         img_channels=config.img_channels,
         img_resolution=config.img_resolution,
         label_dim=config.label_dim,
     )
-    if torch.device(device).type != "cpu":
-        return denoiser.to(device)
-    return FixedBatch(denoiser, CPU_BATCH)
 
 
 def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
@@ -86,7 +91,7 @@ def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
 
     A zero label row, or labels None, is the unconditional model.
     """
-    return as_denoiser(load_network(_existing(weights_path(regime))), device)
+    return as_denoiser(load_network(_weights_path(regime)), device)
 
 
 def _existing(path: Path) -> Path:

@@ -17,14 +17,13 @@ from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.noise import latents
 from seedsbench.diffusion.process import check_like
 
-LOW, HIGH = 0.002, 80.0
-"""Noise levels looked at, as far as they are in the denoiser's range."""
-LEVELS = 12
+# Noise levels looked at, as far as they are in the denoiser's range, and steps of the rough samples.
+_LOW, _HIGH, _STEPS = 0.002, 80.0, 12
 
-OTHER = (
+_OTHER = (
     "does the network predict something else than the image, or from scaled x (seedsbench.denoiser converts)"
 )
-NOISE = (
+_NOISE = (
     "D changes an image without noise and keeps pure noise, which looks like a noise prediction: "
     "use seedsbench.denoiser(net, 'epsilon', ...), or 'v' if it predicts that"
 )
@@ -92,8 +91,8 @@ class _Probe:
         if n_classes:
             numbers = torch.arange(size, device=device) % n_classes
             self.classes = torch.nn.functional.one_hot(numbers, n_classes).float()
-        self.low = max(model.sigma_min, LOW)
-        self.high = min(model.sigma_max, HIGH)
+        self.low = max(model.sigma_min, _LOW)
+        self.high = min(model.sigma_max, _HIGH)
 
     def ask(self, x: Tensor, sigma: float, classes: Tensor | None = None, *, each: bool = False) -> Tensor:
         """D(x, sigma), float64; each: with one noise level a sample. Raises _Unusable."""
@@ -111,8 +110,8 @@ class _Probe:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Images, roughly: Euler steps from the highest level to the lowest."""
-        x, ratio = noise * self.high, (self.low / self.high) ** (1 / LEVELS)
-        for i in range(LEVELS):
+        x, ratio = noise * self.high, (self.low / self.high) ** (1 / _STEPS)
+        for i in range(_STEPS):
             denoised = self.ask(x, self.high * ratio**i)
             x = denoised + ratio * (x - denoised)
         return x
@@ -130,15 +129,15 @@ def _findings(probe: _Probe) -> Iterator[Finding]:
     moved = _rms(probe.ask(noisy, low) - noisy)
     changes, keeps = moved > 10 * low + 0.05 * min(_rms(images), 1), kept > 0.3 + 1 / high
     if changes and keeps:
-        raise _Unusable(Finding("prediction", NOISE, fatal=True))
+        raise _Unusable(Finding("prediction", _NOISE, fatal=True))
     if changes:
         said = f"D(x) at sigma={low:g} is {moved:.2g} from x (rms), expected about {low:g}"
-        yield Finding("low noise", f"{said}: {OTHER}", fatal=moved > 10 * low + 0.5)
+        yield Finding("low noise", f"{said}: {_OTHER}", fatal=moved > 10 * low + 0.5)
     if keeps:
         said = f"of pure noise, sigma={high:g}, D keeps {kept:.2g} (rms), expected the mean of the data"
-        yield Finding("high noise", f"{said}: {OTHER}, or a network not trained yet?")
+        yield Finding("high noise", f"{said}: {_OTHER}, or a network not trained yet?")
     if _rms(images - others) < 0.02 * _rms(images) + 3 * min(low, 0.02):
-        yield Finding("variety", f"its images do not depend on the noise that they start from: {OTHER}?")
+        yield Finding("variety", f"its images do not depend on the noise that they start from: {_OTHER}?")
     yield from _of_images(images)
     yield from _of_answers(probe, images)
 

@@ -5,26 +5,27 @@ data ("sample") or v = a eps - s x0 ("v_prediction", Salimans and Ho 2022, secti
 of x = x_t / a, the data with noise of level sigma = s / a, and returns the data.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seedsbench.denoisers.base import Denoiser, check_labels
+from seedsbench.denoisers.base import Denoiser, Wrapper, check_labels
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import Discrete, Schedule
 
-Prediction = Literal["epsilon", "sample", "v_prediction"]
-ON_THE_TABLE = 1e-4
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
+_ON_THE_TABLE = 1e-4
 """Times this close to an integer are that integer: what is left of inverting a table entry in float32."""
 
 
 def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
     """Raise ValueError unless it names what a network predicts, and can predict on the schedule."""
-    if prediction not in get_args(Prediction):
-        raise ValueError(f"prediction_type={prediction!r} must be one of {', '.join(get_args(Prediction))}")
+    if prediction not in get_args(PredictionType):
+        raise ValueError(
+            f"prediction_type={prediction!r} must be one of {', '.join(get_args(PredictionType))}"
+        )
     if prediction == "epsilon" and isinstance(schedule, Discrete) and schedule.no_signal:
         raise ValueError(
             "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): there the "
@@ -40,7 +41,7 @@ def scaled(sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     return a.to(like.dtype), (sigma * a).to(like.dtype)
 
 
-def denoised_of(prediction: Prediction, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+def denoised_of(prediction: PredictionType, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
     """The denoised image in a network's output at the scaled state x_t, both (B, C, H, W)."""
     a, s = scaled(sigma, x_t)
     if prediction == "epsilon":
@@ -48,7 +49,7 @@ def denoised_of(prediction: Prediction, output: Tensor, x_t: Tensor, sigma: Tens
     return output if prediction == "sample" else a * x_t - s * output
 
 
-def output_of(prediction: Prediction, denoised: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+def raw_output_of(prediction: PredictionType, denoised: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
     """The inverse of `denoised_of`: the output that means this denoised image."""
     a, s = scaled(sigma, x_t)
     if prediction == "epsilon":
@@ -72,7 +73,8 @@ class Predicted(Denoiser):
     """A raw network of scaled states as a denoiser.
 
     network: (x_t, t, labels) -> output, x_t and output (B, C, H, W) with unit-variance data at any noise
-    level, t () or (B,) the schedule's time. Gradients, dtype and device are the network's affair.
+    level, t () or (B,) the schedule's time. Gradients, dtype and device are the network's affair. None for a
+    subclass that has an `_output` of its own.
 
     Of a discrete schedule t is the timestep: an integer at the table's levels, to which `round_sigma` rounds,
     a real number between two of them (stages of a solver), held at the first and the last one beyond them.
@@ -84,8 +86,8 @@ class Predicted(Denoiser):
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-        prediction_type: Prediction,
+        network: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None,
+        prediction_type: PredictionType,
         schedule: Schedule,
         *,
         img_channels: int,
@@ -95,7 +97,7 @@ class Predicted(Denoiser):
         check_prediction(prediction_type, schedule)
         self.network, self.schedule = network, schedule
         self.table = schedule if isinstance(schedule, Discrete) else None
-        self.prediction_type: Prediction = prediction_type
+        self.prediction_type: PredictionType = prediction_type
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
         self._table = schedule.short_of_limit() if isinstance(schedule, Discrete) else None
         if self._table is not None:
@@ -105,14 +107,18 @@ class Predicted(Denoiser):
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])
         x_t = x * scaled(sigma, x)[0]
-        output = self.network(x_t, self._time(sigma), labels).to(x.dtype)
+        output = self._output(x_t, self._time(sigma), labels).to(x.dtype)
         return denoised_of(self.prediction_type, output, x_t, sigma)
+
+    def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        assert self.network is not None
+        return self.network(x_t, t, labels)
 
     def _time(self, sigma: Tensor) -> Tensor:
         if self._table is None:
             return self.schedule.sigma_inv(sigma)
         t = self._table.sigma_inv(sigma.double()).clamp(0, len(self.levels) - 1)
-        return torch.where((t - t.round()).abs() < ON_THE_TABLE, t.round(), t)
+        return torch.where((t - t.round()).abs() < _ON_THE_TABLE, t.round(), t)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         if self._table is None:
@@ -123,7 +129,7 @@ class Predicted(Denoiser):
         return torch.where((sigma > self.sigma_max) & self._table.no_signal, sigma, rounded)
 
 
-class Guided(Denoiser):
+class Guided(Wrapper):
     """Classifier-free guidance (Ho and Salimans 2022): D_u + scale (D_c - D_u), at two evaluations.
 
     D_c is the denoiser with the labels it is given, D_u with a zero row. guidance_rescale (phi, Lin et al.
@@ -139,32 +145,16 @@ class Guided(Denoiser):
         denoiser: Any,
         scale: float,
         guidance_rescale: float = 0.0,
-        prediction_type: Prediction = "epsilon",
+        prediction_type: PredictionType = "epsilon",
     ) -> None:
         check_prediction(prediction_type)
         if not 0 <= guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale={guidance_rescale} must lie in [0, 1]")
-        self.denoiser, self.scale, self.guidance_rescale = denoiser, scale, guidance_rescale
-        self.prediction_type: Prediction = prediction_type
-        self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
-        self.label_dim, self.sigma_data = denoiser.label_dim, denoiser.sigma_data
-        self.class_weights = getattr(denoiser, "class_weights", None)
-        self.table, self.spacing = getattr(denoiser, "table", None), getattr(denoiser, "spacing", None)
-        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        super().__init__(denoiser)
+        self.scale, self.guidance_rescale = scale, guidance_rescale
+        self.prediction_type: PredictionType = prediction_type
         self.guides = scale != 1 and self.label_dim > 0
-        self.evaluations = denoiser.evaluations * (2 if self.guides else 1)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.denoiser.image_shape
-
-    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Guided":
-        changed = copy.copy(self)
-        changed.denoiser = self.denoiser.with_network(change)
-        return changed
-
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return self.denoiser.round_sigma(sigma)
+        self.evaluations *= 2 if self.guides else 1
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         if not self.guides:
@@ -177,6 +167,6 @@ class Guided(Denoiser):
         if self.guidance_rescale == 0:
             return guided
         x_t = x * scaled(sigma, x)[0]
-        outputs = [output_of(self.prediction_type, image, x_t, sigma) for image in (guided, conditional)]
+        outputs = [raw_output_of(self.prediction_type, image, x_t, sigma) for image in (guided, conditional)]
         rescaled = rescale_guided(outputs[0], outputs[1], self.guidance_rescale)
         return denoised_of(self.prediction_type, rescaled, x_t, sigma)

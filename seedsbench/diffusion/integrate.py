@@ -22,11 +22,11 @@ class Method(Protocol):
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
     ) -> Any: ...
 
-    def finish(
+    def before_final(
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]: ...
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor: ...
 
@@ -44,12 +44,6 @@ class NonFiniteError(ArithmeticError):
     """A state became NaN or infinite; the message names the step and the noise level."""
 
 
-def starting_point(process: Process, latents: Tensor, t: Tensor) -> Tensor:
-    """s(t) sigma(t) z: the state at the first time for standard normal latents z."""
-    sigma = process.schedule.sigma(t)
-    return latents * expand(sigma * process.schedule.scale_at(sigma), latents)
-
-
 def integrate(
     process: Process, solver: Method, latents: Tensor, times: Tensor, noise: Noise, final: str
 ) -> Iterator[Tensor]:
@@ -58,16 +52,16 @@ def integrate(
     An adaptive solver takes steps of its own between the first and the last time, at most n_steps
     trials for each sample; its states are yielded after each trial.
 
-    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how
-    the last level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow
-    ODE to t = 0 in the schedule's coordinates; "stop" returns the (scaled) state as it is.
-    States are in the schedule's scaled coordinates. Raises ValueError for a step whose result has not the
-    shape, type and device of the state, naming solver and step, NonFiniteError naming step and sigma, and
-    RuntimeError if the evaluations counted are not those the solver promised. Beside the host, on a GPU,
-    the former comes in place of the finished sample, whichever the step.
+    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how the last
+    level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow ODE to t = 0 in
+    the schedule's coordinates; "stop" returns the (scaled) state as it is. States are in the schedule's
+    scaled coordinates. Raises ValueError, naming solver and step, for a result that has not the shape, type
+    and device of the state; NonFiniteError, naming step and sigma, at once on the CPU and in place of the
+    finished sample on a GPU; RuntimeError if the evaluations counted are not those that the solver promised.
     """
     n_steps, checks = len(times) - 1, _Checks(process, solver)
-    x = starting_point(process, latents, times[0])
+    sigma = process.schedule.sigma(times[0])
+    x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
     state = solver.init(process, x, times)
     if isinstance(solver, Adaptive):
         process.place = "adaptive step 1"
@@ -89,11 +83,11 @@ def integrate(
         yield x
     if final != "stop":
         process.place = f"the final step ({final})"
-        before, (x, t) = x, solver.finish(process, x, times[-1], state, noise)
+        before, (x, t) = x, solver.before_final(process, x, times[-1], state, noise)
         if final == "euler":
             x = x - expand(t, x) * process.drift(x, t)
         else:
-            x = solver.land(process, x, t, process.denoise(x, t), state, noise)
+            x = solver.final_sample(process, x, t, process.denoise(x, t), state, noise)
         checks.add(x, before, times[-1])
     checks.settle()
     _check_promise(solver, n_steps, process, final)
@@ -101,10 +95,9 @@ def integrate(
 
 
 class _Checks:
-    """Whether a solver's states are what they should be: of one kind, and finite.
+    """Checks that a solver's states keep their shape and type and are finite.
 
-    The latter is asked at once on the CPU, and elsewhere at `settle`. To ask a GPU is to wait until it has
-    nothing left to do, and the next step would then start from rest.
+    The latter at once on the CPU, elsewhere at `settle`: to ask a GPU is to wait until it has nothing to do.
     """
 
     def __init__(self, process: Process, solver: Method) -> None:
@@ -112,10 +105,7 @@ class _Checks:
         self._asked: list[tuple[Tensor, str, Tensor]] = []
 
     def add(self, found: Any, before: Tensor, t: Tensor) -> Tensor:
-        """The state (B, ...) after the step that process.place names, which left `before` at time t.
-
-        ValueError unless it has the shape, type and device of that.
-        """
+        """The state `found` after the step that process.place names, which led from `before` at time t."""
         where = self._process.place
         x = check_like(found, before, f"in {where}, {self._who}", dtype=before.dtype)
         self._asked.append((x.isfinite().flatten(1).all(1), where, t))

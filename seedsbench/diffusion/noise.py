@@ -5,21 +5,19 @@ A solver asks either for `normal()`, a fresh N(0, I) (churn, Langevin), or for
 clock. Stage noises asked for as increments of one path have the right correlations by construction.
 """
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from seedsbench.exact.philox import philox_normal, philox_words
 
 LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
-EXACT = 2**30
-"""Largest denominator of a class's share: sample numbers and random words times it stay exact in int64."""
+LARGEST_DENOMINATOR = 2**30  # of a class's share: sample numbers and random words times it fit int64
 
 
 class Noise(Protocol):
@@ -34,12 +32,8 @@ class Noise(Protocol):
         ...
 
 
-class _FromNormals(ABC):
+class _FromNormals(Noise):
     """Increments as scaled fresh normals: exact as long as the intervals asked for do not overlap."""
-
-    @abstractmethod
-    def normal(self) -> Tensor:
-        """Independent standard normals, (B, C, H, W)."""
 
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         return self.normal() * (q1 - q0).abs().sqrt()
@@ -67,7 +61,7 @@ class Philox(_FromNormals):
         self._draw = 0
 
     def normal(self) -> Tensor:
-        size = int(np.prod(self._shape))
+        size = math.prod(self._shape)
         z = philox_normal(self._indices, size, seed=self._seed, stream=self._stream, draw=self._draw)
         self._draw += 1
         return z.to(self._dtype).reshape(-1, *self._shape)
@@ -137,23 +131,17 @@ def edm_start(
     """
     generators = [torch.Generator(device).manual_seed(int(seed) % 2**32) for seed in seeds]
     latents = PerImage(generators, shape, torch.float32).normal()
-    classes = None
-    if n_classes:
-        drawn = [torch.randint(n_classes, (), generator=g, device=g.device) for g in generators]
-        classes = torch.stack(drawn)
-    return EDMStart(latents, classes, PerImage(generators, shape, dtype))
+    drawn = [torch.randint(n_classes, (), generator=g, device=g.device) for g in generators if n_classes]
+    return EDMStart(latents, torch.stack(drawn) if drawn else None, PerImage(generators, shape, dtype))
 
 
-class Silent:
+class Silent(_FromNormals):
     """No noise: what is left of a stochastic solver is its drift."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> None:
         self._zero = torch.zeros(shape, dtype=dtype)
 
     def normal(self) -> Tensor:
-        return self._zero
-
-    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         return self._zero
 
 
@@ -187,6 +175,6 @@ def random_classes(
     words = philox_words(torch.as_tensor(indices, dtype=torch.int64), seed=seed, stream=LABELS, draw=0)
     if weights is None:
         return (words * n_classes) >> 32
-    shares = [Fraction(end).limit_denominator(EXACT) for end in accumulate(weights[:-1])]
+    shares = [Fraction(end).limit_denominator(LARGEST_DENOMINATOR) for end in accumulate(weights[:-1])]
     ends = [-(-share.numerator * 2**32 // share.denominator) for share in shares]
     return torch.bucketize(words, torch.tensor(ends, dtype=torch.int64, device=words.device), right=True)

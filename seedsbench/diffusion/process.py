@@ -101,52 +101,39 @@ class Process:
         self._denoiser, self._labels, self._begun = denoiser, labels, False
         self.cost = getattr(denoiser, "evaluations", 1)
 
-    def predict(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """D(x, sigma) for *unscaled* x = data + sigma noise; costs one evaluation."""
-        first, self._begun = not self._begun, True
-        if first and self.afs:
-            return analytic(x, sigma)
-        self.nfe += self.cost
-        return self._evaluate(x, sigma, self._labels)
+    def predict(self, x: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
+        """D(x, sigma) for *unscaled* x = data + sigma noise, of the type of x; costs one evaluation.
 
-    def predict_rows(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        """D for some samples of the batch only. x: (n, C, H, W); sigma: (n,); rows: (n,) their places.
-
-        Only these are counted: adaptive solvers finish their samples at different times.
+        rows: (n,) the places in the batch of x (n, C, H, W) and sigma (n,), where these are some samples
+        only: then only these are counted. Adaptive solvers finish their samples at different times.
+        Raises ValueError unless the network's answer is an image for each (`check_like`).
         """
         first, self._begun = not self._begun, True
         if first and self.afs:
             return analytic(x, sigma)
-        self.nfe[rows.cpu()] += self.cost
-        labels = None if self._labels is None else self._labels[rows]
-        return self._evaluate(x, sigma, labels)
-
-    def _evaluate(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's answer in the type of x; ValueError unless it is an image for each (`check_like`)."""
-        denoised = self._denoiser(x, sigma, labels)
+        labels = self._labels
+        if rows is None:
+            self.nfe += self.cost
+        else:
+            self.nfe[rows.cpu()] += self.cost
+            labels = None if labels is None else labels[rows]
         who = f"in {self.place}, denoiser" if self.place else "denoiser"
-        return check_like(denoised, x, who).to(x.dtype)
+        return check_like(self._denoiser(x, sigma, labels), x, who).to(x.dtype)
 
     def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
-        """D for the scaled state x at time t; costs one evaluation. rows: as in `predict_rows`."""
+        """D for the scaled state x at time t; costs one evaluation. rows: as in `predict`, t then (n,)."""
         sigma = each(self.schedule.sigma, t)
-        x = x / expand(each(self.schedule.scale_at, sigma), x)
-        return self.predict(x, sigma) if rows is None else self.predict_rows(x, sigma, rows)
+        return self.predict(x / expand(each(self.schedule.scale_at, sigma), x), sigma, rows)
 
-    def eps(self, x: Tensor, t: Tensor) -> Tensor:
-        """The noise estimate (x/s - D)/sigma; costs one evaluation."""
-        sigma = self.schedule.sigma(t)
-        x = x / expand(self.schedule.scale_at(sigma), x)
-        return (x - self.predict(x, sigma)) / expand(sigma, x)
+    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None, *, reverse_sde: bool = False) -> Tensor:
+        """dx/dt of the probability-flow ODE, s'/s x + sigma'/sigma (x - s D) (Karras et al. 2022, eq. 81).
 
-    def drift(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
-        """dx/dt of the probability-flow ODE (Karras et al. 2022, eq. 81); costs one evaluation.
-
-        rows: as in `predict_rows`, for some samples of the batch only, t then (n,).
+        Costs one evaluation. rows: as in `predict`, t then (n,). reverse_sde: the drift of the reverse SDE
+        instead, which has twice the second term.
         """
         schedule = self.schedule
         sigma, scale = each(schedule.sigma, t), each(schedule.scale, t)
-        rate = each(schedule.dsigma, t) / sigma
+        rate = (2 if reverse_sde else 1) * each(schedule.dsigma, t) / sigma
         growth = expand(rate + each(schedule.dscale, t) / scale, x)
         return growth * x - expand(rate * scale, x) * self.denoise(x, t, rows)
 
@@ -154,7 +141,3 @@ class Process:
         """The nearest level the denoiser was trained on, float64."""
         rounding = getattr(self._denoiser, "round_sigma", None)
         return sigma if rounding is None else torch.as_tensor(rounding(sigma)).to(sigma)
-
-    def lam(self, t: Tensor) -> Tensor:
-        """Half the log signal-to-noise ratio, -log sigma(t)."""
-        return -self.schedule.sigma(t).log()

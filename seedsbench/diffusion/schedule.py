@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import Range, check_fields, filled
-from seedsbench.diffusion.betas import BetaSchedule, make_betas
 
 Scaling = Literal["none", "vp", "subvp"]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "const", "jsd"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
 Beta = Annotated[float, Range(1e-10, 1, open_high=True)]  # below, 1 - beta loses it
 
+# Values of alphas_cumprod. Below this a float32 state of unit variance holds nothing of the data.
 LEAST_SIGNAL = 2.0**-48
-"""alphas_cumprod below which a float32 state of unit variance holds nothing of the data."""
+# Stands for 0 (sigma 4096). The signal left over changes a state by 2**-12, about what float32 rounds off in
+# formulas that subtract states of that size.
 STAND_IN = 2.0**-24
-"""The alphas_cumprod that is taken for 0: sigma is 4096. What float32 rounds off there, in formulas that
-subtract states of that size, is as little as what the signal left over adds: both 2**-12."""
-LIMIT = 1e-30
-"""What is taken for 0 in the limit, where a formula is exact there: sigma is 1e15."""
+LIMIT = 1e-30  # stands for 0 (sigma 1e15) for solvers that are exact there
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,29 @@ DDPM_TABLE: dict[str, Any] = {
 }
 
 
+def make_betas(name: BetaSchedule, n: int, beta_start: float, beta_end: float) -> Tensor:
+    """(n,) float64 variances of the forward process, by diffusers' and the DDIM authors' names for them.
+
+    linear; scaled_linear, linear in sqrt(beta); sigmoid, a logistic curve from -6 to 6 between beta_start
+    and beta_end; const, beta_end throughout; jsd, 1/n, 1/(n - 1), ... 1, and squaredcos_cap_v2, which
+    have neither. The last of jsd leaves no signal.
+    """
+    if name == "linear":
+        return torch.linspace(beta_start, beta_end, n, dtype=torch.float64)
+    if name == "scaled_linear":
+        return torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float64) ** 2
+    if name == "sigmoid":
+        rise = torch.linspace(-6, 6, n, dtype=torch.float64).sigmoid()
+        return beta_start + rise * (beta_end - beta_start)
+    if name == "const":
+        return torch.full((n,), beta_end, dtype=torch.float64)
+    if name == "jsd":
+        return 1 / torch.arange(n, 0, -1, dtype=torch.float64)
+    edges = torch.arange(n + 1, dtype=torch.float64) / n
+    alpha_bar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
 @dataclass(frozen=True)
 class Discrete(Schedule):
     """A table of alphas_cumprod, t its (real) index: sqrt((1-a)/a) log-linear between entries.
@@ -205,7 +227,6 @@ class Discrete(Schedule):
     given: bool = field(init=False, repr=False, compare=False)
     no_signal: bool = field(default=False, init=False, repr=False, compare=False)  # at the last entry
     log_sigmas: Tensor = field(init=False, repr=False, compare=False)
-    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "given", filled(self, DDPM_TABLE))
@@ -268,20 +289,9 @@ class Discrete(Schedule):
         mine, others = self.log_sigmas[:-1], table.log_sigmas[:-1]
         return len(mine) != len(others) or not torch.allclose(mine, others, rtol=0, atol=1e-3)
 
-    def _table(self, device: torch.device) -> Tensor:
-        """log_sigmas on a device: adaptive solvers keep their clocks where the samples are."""
-        if device == self.log_sigmas.device:
-            return self.log_sigmas
-        if device not in self._copies:
-            self._copies[device] = self.log_sigmas.to(device)
-        return self._copies[device]
-
-    def _cell(self, position: Tensor, table: Tensor) -> Tensor:
-        return (torch.searchsorted(table, position.contiguous()) - 1).clamp(0, len(table) - 2)
-
     def _interval(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Index of the entry at or before time t, its log sigma, and how much larger the next one's is."""
-        table = self._table(t.device)
+        table = self.log_sigmas.to(t.device)
         i = t.floor().long().clamp(0, len(table) - 2)
         return i, table[i], table[i + 1] - table[i]
 
@@ -293,8 +303,8 @@ class Discrete(Schedule):
         return self.sigma(t) * self._interval(t)[2]
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        log_sigma, table = sigma.log(), self._table(sigma.device)
-        i = self._cell(log_sigma, table)
+        log_sigma, table = sigma.log(), self.log_sigmas.to(sigma.device)
+        i = (torch.searchsorted(table, log_sigma.contiguous()) - 1).clamp(0, len(table) - 2)
         return i + (log_sigma - table[i]) / (table[i + 1] - table[i])
 
 

@@ -4,12 +4,10 @@ A counter-based generator has no state: word = f(key, counter). Naming what a ra
 to (seed, stream, sample, draw, position) in the key and counter is therefore enough to get the same
 number whatever the batch size, order, rank or restart.
 
-Everything after the integer rounds uses only IEEE-exact operations (+, -, *, /, sqrt, scaling by
-powers of two, and work on the bits of a float64), never a library `log` or `cos`: those may round
-differently in the vectorised body and the scalar tail of a loop, between builds, and between CPU and GPU
-(see `diffusion.ieee`). The polynomials chosen below are good to about 1e-12 relative. What is left is
-torch's own sqrt: where torch has MKL, one float64 root in a hundred is off by its last bit on the CPU
-(always the same, wherever it stands), so that other machines agree to 1e-15 rather than bit by bit.
+Everything after the integer rounds uses only operations that IEEE 754 defines exactly (as in
+exact/same_bits.py) and work on the bits of a float64. The polynomials are good to about 1e-12 relative. What
+is left is torch's own sqrt: where torch has MKL, one float64 root in a hundred is off by its last bit on the
+CPU (always the same, wherever it stands), so that other machines agree to 1e-15 rather than bit by bit.
 """
 
 import math
@@ -18,17 +16,17 @@ import struct
 import torch
 from torch import Tensor
 
-from seedsbench.exact import ieee
+from seedsbench.exact import same_bits
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 WORD = 0xFFFFFFFF
 ROUNDS = 10
 
-CHUNK = 1 << 14  # counters to a thread: their dozen temporaries fit a processor's own cache
+COUNTERS_PER_THREAD = 1 << 14  # at a time: their dozen temporaries fit a processor's own cache
 SIGN = -(1 << 63)
 
-RADIUS_TERMS = tuple(-2 * term for term in ieee.LOG_TERMS[:8])
+RADIUS_TERMS = tuple(-2 * term for term in same_bits.LOG_TERMS[:8])
 SQRT_HALF = struct.unpack("<q", struct.pack("<d", math.sqrt(0.5)))[0]
 SIN_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(7))
 COS_TERMS = tuple((-1) ** k * (math.pi / 2) ** (2 * k) / math.factorial(2 * k) for k in range(8))
@@ -55,34 +53,29 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     return c0, c1.bitwise_and_(WORD), c2, c3.bitwise_and_(WORD)
 
 
-def uniform(words: Tensor) -> Tensor:
-    """(word + 1/2) 2^-32: float64 in the open interval (0, 1)."""
-    return _scaled(words, 32)
-
-
-def _scaled(words: Tensor, bits: int) -> Tensor:
-    """(word + 1/2) 2^-bits, exactly: the word is put into the last bits of 2^e, and 2^e taken away again."""
-    e = 52 - bits
+def uniform(words: Tensor, bits: int = 32) -> Tensor:
+    """(word + 1/2) 2^-bits, float64 and exact; for 32 in the open interval (0, 1)."""
+    e = 52 - bits  # the word is put into the last bits of 2^e, and 2^e taken away again
     return (words | (1023 + e) << 52).view(torch.float64).sub_(2.0**e - 2.0 ** -(bits + 1))
 
 
 def _radius(words: Tensor) -> Tensor:
-    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e with m in [sqrt(1/2), sqrt(2)), as in `ieee.log`."""
+    """sqrt(-2 log u) of u = (word + 1/2) 2^-32 = m 2^e m in [sqrt(1/2), sqrt(2)): see `same_bits.log`."""
     u = uniform(words).view(torch.int64)
     exponent = (u - SQRT_HALF) >> 52
     m = (u - (exponent << 52)).view(torch.float64)
     s = (m - 1).div_(m + 1)
-    series = ieee.horner(s * s, RADIUS_TERMS).mul_(s)
+    series = same_bits.horner(s * s, RADIUS_TERMS).mul_(s)
     return exponent.double().mul_(-2 * math.log(2.0)).add_(series).sqrt_()
 
 
 def _cos_sin(words: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of 2 pi (word + 1/2) 2^-32, by quarter turns: r in [-1/2, 1/2) of a quarter."""
-    turn = _scaled(words, 30)
+    turn = uniform(words, 30)
     quarter = turn + 2.0**52  # rounds to whole quarters, whose number is now in the last bits
     r = turn.sub_(quarter - 2.0**52)
     square = r * r
-    sin, cos = ieee.horner(square, SIN_TERMS).mul_(r), ieee.horner(square, COS_TERMS)
+    sin, cos = same_bits.horner(square, SIN_TERMS).mul_(r), same_bits.horner(square, COS_TERMS)
     s, c, q = (value.view(torch.int64) for value in (sin, cos, quarter))
     swap = (s ^ c).bitwise_and_(-(q & 1))
     s.bitwise_xor_(swap).bitwise_xor_((q << 62).bitwise_and_(SIGN))
@@ -105,7 +98,7 @@ def philox_normal(indices: Tensor, n_values: int, *, seed: int, stream: int, dra
     row, position, names, key = _counter(indices, -(-n_values // 4), seed, stream, draw)
     normals = torch.empty(len(row), 4, position.shape[1], dtype=torch.float64, device=row.device)
     # Many passes over little memory, which stays in the processor's cache, rather than the other way round.
-    size = CHUNK * torch.get_num_threads() if row.device.type == "cpu" else normals.numel()
+    size = COUNTERS_PER_THREAD * torch.get_num_threads() if row.device.type == "cpu" else normals.numel()
     high = max(1, size // max(1, position.shape[1]))
     for rows, some in zip(row.split(high), normals.split(high), strict=True):
         for columns, part in zip(position.split(size, 1), some.split(size, 2), strict=True):
@@ -138,5 +131,5 @@ def _counter(
         raise ValueError(f"seed {seed} is out of range: it must be an integer in [0, 2**64)")
     row = indices.to(torch.int64)[:, None]
     position = torch.arange(blocks, dtype=torch.int64, device=indices.device)[None, :]
-    words = (torch.full((), value, dtype=torch.int64, device=row.device) for value in (draw, stream))
-    return row, position, (next(words), next(words)), (seed & WORD, seed >> 32)
+    names = [torch.full((), name, dtype=torch.int64, device=row.device) for name in (draw, stream)]
+    return row, position, (names[0], names[1]), (seed & WORD, seed >> 32)

@@ -13,6 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -23,8 +24,8 @@ from seedsbench.files.digests import file_sha256, folder_sha256
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SEEDSBENCH_CACHE"
-WORTH_ANOTHER_TRY = (408, 429, 500, 502, 503, 504)
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PASSING_FAULTS = (408, 429, 500, 502, 503, 504)
+"""What a server may answer and a moment later not."""
 
 
 class FetchError(ValueError):
@@ -63,7 +64,8 @@ class RemoteFile:
     def _check_url(self, url: str) -> None:
         parts = urlsplit(url)
         # Anyone on the way can change what plain http carries, and an unknown sha256 would not notice.
-        safe = parts.scheme == "https" or self.sha256 is not None or parts.hostname in LOOPBACK
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        safe = parts.scheme == "https" or self.sha256 is not None or local
         if parts.scheme not in ("http", "https") or not parts.hostname or not safe:
             raise ValueError(
                 f"cannot fetch {self.name} from {url}: use an https:// address (http:// needs a sha256); "
@@ -84,15 +86,7 @@ class Fetched:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long to try: attempts, and seconds without a byte before one is given up."""
-
-    attempts: int = 4
-    timeout: float = 30.0
-
-
-class _NoUse(Exception):
+class _NotWorthRepeating(Exception):
     """What is wrong would be wrong the next time too."""
 
 
@@ -108,6 +102,11 @@ def cached_path(file: RemoteFile) -> Path:
     return (file.folder or cache_dir()) / file.name
 
 
+def record_path(path: Path) -> Path:
+    """The JSON beside a cached file: its sha256 at first use, and where it came from."""
+    return path.with_name(f"{path.name}.json")
+
+
 def sha256_of(path: Path) -> str:
     """64 hex digits of a file or folder; FetchError if it cannot be read."""
     try:
@@ -118,10 +117,11 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None = None) -> Fetched:
+def fetch(file: RemoteFile, *, offline: bool = False, attempts: int = 4, timeout: float = 30.0) -> Fetched:
     """The file, from the cache or, unless offline, downloaded into it.
 
-    Processes may ask for the same file at once: one downloads, the others wait for it. Raises FetchError.
+    timeout: seconds without a byte after which an attempt is given up. Processes may ask for the same file
+    at once: one downloads, the others wait for it. Raises FetchError.
     """
     from filelock import FileLock
 
@@ -129,14 +129,14 @@ def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None 
     if path.is_file():
         return _verified(file, path)
     if offline:
-        raise FetchError(f"offline=true and {file.name} is not in the cache: {by_hand(file)}")
+        raise FetchError(f"offline=true and {file.name} is not in the cache: {_by_hand(file)}")
     if file.url is None:
-        raise FetchError(f"{file.name} cannot be downloaded by a program: {by_hand(file)}")
+        raise FetchError(f"{file.name} cannot be downloaded by a program: {_by_hand(file)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.is_file():  # else another process brought it while this one waited
-                _download(file, file.url, path, patience or Patience())
+                _download(file, file.url, path, attempts, timeout)
     except OSError as error:
         raise FetchError(
             f"cannot write to {path.parent} ({error.strerror or error}): "
@@ -145,56 +145,48 @@ def fetch(file: RemoteFile, *, offline: bool = False, patience: Patience | None 
     return _verified(file, path)
 
 
-def by_hand(file: RemoteFile) -> str:
+def _by_hand(file: RemoteFile) -> str:
     """What a person does to get the file: from where, and where to put it."""
     elsewhere = "" if file.folder else f" (another folder: set {CACHE_VARIABLE})"
     return f"download {file.source} and put it at {cached_path(file)}{elsewhere}"
 
 
-def record_path(path: Path) -> Path:
-    """The JSON beside a cached file: its sha256 at first use, and where it came from."""
-    return path.with_name(f"{path.name}.json")
-
-
 def _verified(file: RemoteFile, path: Path) -> Fetched:
     """The file as it is in the cache; FetchError unless it is what is pinned, or what it was at first use."""
     found, record = sha256_of(path), record_path(path)
-    if file.sha256 is not None:
-        if found != file.sha256:
-            raise FetchError(
-                f"{path} is damaged or another file: sha256 {found}, expected {file.sha256}; "
-                f"delete it to download {file.source} again"
-            )
-    elif record.is_file():
+    if file.sha256 is None and not record.is_file():
+        _write_record(file, path, found)
+        return Fetched(path, found)
+    fault, accept, expected = "is damaged or another file", "", file.sha256
+    if expected is None:
+        fault = "has changed since its first use"
+        accept = f", or delete {record.name} beside it to accept it as it is"
         try:
             expected = json.loads(record.read_text())["sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FetchError(
                 f"{record} cannot be read ({error}): delete it to record the sha256 anew"
             ) from error
-        if found != expected:
-            raise FetchError(
-                f"{path} has changed since its first use: sha256 {found}, then {expected}; delete it to "
-                f"download {file.source} again, or delete {record.name} beside it to accept it as it is"
-            )
-    else:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        entry = {
-            "sha256": found,
-            "url": file.url or file.page,
-            "bytes": path.stat().st_size,
-            "first_use": now,
-        }
-        try:
-            write_atomic(record, json.dumps(entry, indent=1).encode() + b"\n")
-            log.info("%s: sha256 %s, recorded and enforced from now on", path.name, found)
-        except OSError as error:
-            # A shared, read-only cache is legitimate: the row names the weights' hash in any case.
-            log.warning("cannot write %s (%s): the sha256 is not pinned", record, error.strerror)
+    if found != expected:
+        raise FetchError(
+            f"{path} {fault}: sha256 {found}, expected {expected}; "
+            f"delete it to download {file.source} again{accept}"
+        )
     return Fetched(path, found)
 
 
-def _download(file: RemoteFile, url: str, path: Path, patience: Patience) -> None:
+def _write_record(file: RemoteFile, path: Path, sha256: str) -> None:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entry = {"sha256": sha256, "url": file.url or file.page, "first_use": now}
+    try:
+        write_atomic(record_path(path), json.dumps(entry, indent=1).encode() + b"\n")
+        log.info("%s: sha256 %s, recorded and enforced from now on", path.name, sha256)
+    except OSError as error:
+        # A shared, read-only cache is legitimate: the row names the weights' hash in any case.
+        log.warning("cannot write %s (%s): the sha256 is not pinned", record_path(path), error.strerror)
+
+
+def _download(file: RemoteFile, url: str, path: Path, attempts: int, timeout: float) -> None:
     """Download beside its place, check, rename. Nothing is left behind but by a kill."""
     import pooch
     import requests
@@ -202,27 +194,23 @@ def _download(file: RemoteFile, url: str, path: Path, patience: Patience) -> Non
     beside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
     beside.mkdir()
-    source = pooch.create(beside, "", registry={file.name: file.sha256}, urls={file.name: url})
-    source.retry_if_failed = patience.attempts - 1
-
-    def get(*given: Any) -> None:
-        _get(given[0], given[1], patience.timeout)
-
+    registry, urls = {file.name: file.sha256}, {file.name: url}
+    source = pooch.create(beside, "", registry=registry, urls=urls, retry_if_failed=attempts - 1)
     try:
-        come = source.fetch(file.name, downloader=cast(Any, get))
+        come = source.fetch(file.name, downloader=cast(Any, partial(_get, timeout)))
         os.chmod(come, 0o644)  # pooch makes files that only their owner can read
         os.replace(come, path)
-    except (_NoUse, ValueError, requests.RequestException) as error:
-        reason = _reason(error, patience.timeout)
+    except (_NotWorthRepeating, ValueError, requests.RequestException) as error:
         raise FetchError(
-            f"cannot fetch {file.name} from {url}: {reason}; try again later, or {by_hand(file)}"
+            f"cannot fetch {file.name} from {url}: {_reason(error, timeout)}; try again later, "
+            f"or {_by_hand(file)}"
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _get(url: str, to: str, timeout: float) -> None:
-    """pooch's download, which raises _NoUse where another attempt is none."""
+def _get(timeout: float, url: str, to: str, _pooch: Any) -> None:
+    """pooch's download, which raises _NotWorthRepeating where another attempt is none."""
     import pooch
     import requests
 
@@ -231,13 +219,13 @@ def _get(url: str, to: str, timeout: float) -> None:
     try:
         pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), **options)(url, to, None)
     except requests.HTTPError as error:
-        if error.response is None or error.response.status_code in WORTH_ANOTHER_TRY:
+        if error.response is None or error.response.status_code in PASSING_FAULTS:
             raise
-        raise _NoUse(_reason(error, timeout)) from error
+        raise _NotWorthRepeating(_reason(error, timeout)) from error
     with open(to, "rb") as stream:
         start = stream.read(512).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        raise _NoUse("the server sent a web page in its place")
+        raise _NotWorthRepeating("the server sent a web page in its place")
     if not start:
         raise ValueError("the server sent an empty file")
 
@@ -250,8 +238,8 @@ def _reason(error: Exception, timeout: float) -> str:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke before the whole file had come"
-    if isinstance(error, requests.Timeout | requests.ConnectionError):
-        if "timed out" in said:
-            return f"the server sent nothing for {timeout:g} s"
+    if "timed out" in said:
+        return f"the server sent nothing for {timeout:g} s"
+    if isinstance(error, requests.ConnectionError):
         return f"no connection ({said.rpartition(': ')[2]:.120})"
     return said[:400]

@@ -5,33 +5,34 @@ They lie where other programs keep theirs, in torch's hub folder. Imports no tor
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seedsbench.files.download import RemoteFile
 from seedsbench.files.model_files import Wanted, absolute
 
-HUB = "https://github.com/toshas/torch-fidelity"
-_KNOWN: dict[str, dict[str, Any]] = {
-    "inception": {
-        "name": "weights-inception-2015-12-05-6726825d.pth",
-        "url": f"{HUB}/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        "about_mb": 96,
-        "licence": "Apache-2.0 (torch-fidelity)",
-    },
-    "dinov2": {
-        "name": "dinov2_vitl14_pretrain.pth",
-        "url": None,
-        "page": "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-        "about_mb": 1218,
-        "licence": "Apache-2.0 (DINOv2)",
-    },
+_HUB = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
+_PUBLISHED = {
+    "inception": RemoteFile(
+        f"{_HUB}/weights-inception-2015-12-05-6726825d.pth",
+        "weights-inception-2015-12-05-6726825d.pth",
+        about_mb=96,
+        licence="Apache-2.0 (torch-fidelity)",
+    ),
+    "dinov2": RemoteFile(  # to be had by hand
+        None,
+        "dinov2_vitl14_pretrain.pth",
+        page="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        about_mb=1218,
+        licence="Apache-2.0 (DINOv2)",
+    ),
 }
 
 
-def weights_of(extractor: str) -> RemoteFile:
-    """The published weights of "inception" or "dinov2" (the latter to be had by hand)."""
-    return RemoteFile(**_KNOWN[extractor], folder=hub_folder())
+def extractor_weights(extractor: str) -> RemoteFile:
+    """The published weights of "inception" or "dinov2", where torch's hub would have them."""
+    return replace(_PUBLISHED[extractor], folder=hub_folder())
 
 
 def hub_folder() -> Path:
@@ -43,17 +44,13 @@ def hub_folder() -> Path:
 
 def extractor_files(metrics: Mapping[str, Any]) -> list[Wanted]:
     """The files a metrics group asks for: weights first; empty for one that brings no extractor."""
-    extractor = metrics.get("extractor")
-    if extractor not in (*_KNOWN, "values"):
+    extractor, weights, wanted = metrics.get("extractor"), metrics.get("weights"), []
+    if extractor in _PUBLISHED and weights is None:
+        wanted.append(Wanted(f"{extractor} weights", extractor_weights(extractor)))
+    elif extractor in _PUBLISHED:
+        wanted.append(Wanted(f"{extractor} weights", path=absolute(weights), key="metrics.weights"))
+    elif extractor != "values":
         return []
-    weights = metrics.get("weights")
-    role = f"{extractor} weights"
-    if extractor == "values":
-        wanted = []
-    elif weights is None:
-        wanted = [Wanted(role, weights_of(extractor))]
-    else:
-        wanted = [Wanted(role, path=absolute(weights), key="metrics.weights")]
     given = {metrics.get(name): f"metrics.{name}" for name in ("real", "reference")}
     given.pop(None, None)
     return wanted + [Wanted("reference", path=absolute(path), key=key) for path, key in given.items()]

@@ -4,7 +4,7 @@ Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,23 +14,74 @@ from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_pa
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
-"""Entries of a model's configuration that say where things lie, or belong to another group. What a network
-is, `Problem.model_id` says; so these are no part of a run_key."""
+"""Entries of a model's configuration that say where things lie, or belong to another group. They are no part
+of a run_key: which network it is, `Problem.model_id` says."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One file of a model or a yardstick: its role ("weights", "reference" ...); a remote file or a path.
+    """One file that a cell needs: its role ("weights", "reference" ...); a remote file or a path.
 
-    format, hints: for `load_denoiser`. key: the option that gave the path.
+    hints: for `load_denoiser`, `format` among them. key: the option that gave the path.
     """
 
     role: str
     remote: RemoteFile | None = None
     path: Path | None = None
-    format: str | None = None
-    hints: tuple[tuple[str, Any], ...] = ()
+    hints: Mapping[str, Any] = field(default_factory=dict)
     key: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model's YAML says of its files: weights for each regime in `files`, or one's own at `path`.
+
+    format, hints: what the file at `path` does not say about itself. reference: statistics to compare with,
+    a path, an address, or an entry as in `files`. licence: of entries that name none of their own.
+    """
+
+    name: str = "?"
+    files: Mapping[str, Any] | None = None
+    path: str | None = None
+    format: str | None = None
+    hints: Mapping[str, Any] | None = None
+    reference: str | Mapping[str, Any] | None = None
+    licence: str | None = None
+
+    def weights(self, regime: str) -> Wanted:
+        """The file of the network; ValueError for a regime without weights, and for a missing path."""
+        if self.files is None:
+            if not self.path:
+                raise ValueError(f"model={self.name} needs your weights: add model.path=<file or folder>")
+            hints = _hints(self.format, self.hints)
+            return Wanted("weights", path=absolute(self.path), hints=hints, key="model.path")
+        if regime not in self.files:
+            known = " or ".join(f"regime={key}" for key in self.files)
+            raise ValueError(
+                f"model={self.name} has no weights for regime={regime}: use {known} "
+                "(schedule= and grid= can be overridden alone)"
+            )
+        entry = self.files[regime]
+        remote = self._remote(entry, f"model.files.{regime}")
+        return Wanted("weights", remote, hints=_hints(entry.get("format"), entry.get("hints")))
+
+    def statistics(self) -> Wanted | None:
+        """The file of the reference, where there is one."""
+        if self.reference is None:
+            return None
+        if isinstance(self.reference, Mapping):
+            return Wanted("reference", self._remote(self.reference, "model.reference"))
+        if "://" in str(self.reference):
+            return Wanted("reference", RemoteFile(self.reference, _last_part(self.reference)))
+        return Wanted("reference", path=absolute(self.reference), key="model.reference")
+
+    def _remote(self, entry: Mapping[str, Any], where: str) -> RemoteFile:
+        for key in entry:
+            if key not in FILE_KEYS:
+                raise ValueError(f"{where}: {nearest(str(key), FILE_KEYS, what='option')}")
+        given = {key: entry[key] for key in FILE_KEYS if entry.get(key) is not None}
+        given = {"url": None, "name": _last_part(given.get("url", "")), "licence": self.licence, **given}
+        return RemoteFile(**{key: value for key, value in given.items() if key not in ("format", "hints")})
 
 
 def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
@@ -38,14 +89,23 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
 
     Raises ValueError for a regime the model has no weights for, and for entries that make no sense.
     """
+    known = [one.name for one in fields(ModelFiles)]
+    files = ModelFiles(**{key: value for key, value in model.items() if key in known})
     wanted = []
-    if "files" in model:
-        wanted.append(_published(model, regime))
-    elif "path" in model:
-        wanted.append(_own(model))
-    if model.get("reference") is not None:
-        wanted.append(_reference(model))
-    return wanted
+    if files.format == "python":
+        wanted.append(Wanted("weights", path=place_of(files.path)[0], key="model.path"))
+    elif "files" in model or "path" in model:
+        wanted.append(files.weights(regime))
+    statistics = files.statistics()
+    return wanted if statistics is None else [*wanted, statistics]
+
+
+def _hints(format: str | None, hints: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**({} if format is None else {"format": format}), **(hints or {})}
+
+
+def _last_part(url: str) -> str:
+    return Path(urlsplit(url).path).name
 
 
 def resolve(wanted: Wanted, *, offline: bool) -> Fetched:
@@ -89,59 +149,6 @@ def _described(wanted: Wanted) -> list[str]:
         f"  sha256   {file.sha256 or 'not published: recorded at first use, enforced after'}",
         f"  licence  {file.licence or 'not stated'}",
     ]
-
-
-def _published(model: Mapping[str, Any], regime: str) -> Wanted:
-    name, files = model.get("name", "?"), model["files"]
-    if regime not in files:
-        known = " or ".join(f"regime={key}" for key in files)
-        raise ValueError(
-            f"model={name} has no weights for regime={regime}: use {known} "
-            "(schedule= and grid= can be overridden alone)"
-        )
-    entry = files[regime]
-    return Wanted(
-        "weights",
-        _remote(entry, f"model.files.{regime}", model.get("licence")),
-        format=entry.get("format"),
-        hints=tuple(sorted((entry.get("hints") or {}).items())),
-    )
-
-
-def _own(model: Mapping[str, Any]) -> Wanted:
-    if "options" in model:  # model=python
-        return Wanted("weights", path=place_of(model.get("path"))[0], key="model.path")
-    if not model.get("path"):
-        raise ValueError(f"model={model.get('name')} needs your weights: add model.path=<file or folder>")
-    hints = tuple(sorted((model.get("hints") or {}).items()))
-    path = absolute(model["path"])
-    return Wanted("weights", path=path, format=model.get("format"), hints=hints, key="model.path")
-
-
-def _reference(model: Mapping[str, Any]) -> Wanted:
-    """The reference: an entry like those of the weights, or a path or an address given as text."""
-    reference = model["reference"]
-    if isinstance(reference, Mapping):
-        return Wanted("reference", _remote(reference, "model.reference", model.get("licence")))
-    if "://" in str(reference):
-        name = Path(urlsplit(str(reference)).path).name
-        return Wanted("reference", RemoteFile(str(reference), name))
-    return Wanted("reference", path=absolute(reference), key="model.reference")
-
-
-def _remote(entry: Mapping[str, Any], where: str, licence: str | None) -> RemoteFile:
-    for key in entry:
-        if key not in FILE_KEYS:
-            raise ValueError(f"{where}: {nearest(str(key), FILE_KEYS, what='option')}")
-    url = entry.get("url")
-    return RemoteFile(
-        url,
-        entry.get("name") or Path(urlsplit(url or "").path).name,
-        entry.get("sha256"),
-        entry.get("page"),
-        entry.get("about_mb"),
-        entry.get("licence") or licence,
-    )
 
 
 def place_of(path: Any) -> tuple[Path, str]:

@@ -5,8 +5,7 @@ ways lead there: sums of integers (moments, Inception score), which are exact in
 table filled by sample index (KID, precision and recall), whose scoring sees one fixed layout.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -83,15 +82,3 @@ def check_indices(indices: Tensor, n_total: int) -> None:
     bad = indices[(indices < 0) | (indices >= n_total)]
     if bad.numel():
         raise ValueError(f"sample index {int(bad[0])} is out of range: expected 0 to {n_total - 1}")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: threaded kernels sum in an order that depends on their number,
-    and torchrun gives a rank fewer threads than a plain process has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

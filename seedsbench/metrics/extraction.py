@@ -9,11 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from seedsbench.exact.blocks import side_by_side
+from seedsbench.exact.blocks import map_blocks, one_thread
 from seedsbench.files.digests import file_sha256
 from seedsbench.files.download import cached_path
-from seedsbench.files.extractor_files import extractor_files
-from seedsbench.metrics.base import one_thread
+from seedsbench.files.extractor_files import extractor_weights
 
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
@@ -51,7 +50,7 @@ class Extractor:
         """padded() of each block of images; on a CPU as many at a time as torch has threads."""
         if self.device != "cpu":
             return list(map(self.padded, blocks))
-        return side_by_side(self.padded, blocks)
+        return map_blocks(self.padded, blocks)
 
     def padded(self, images: Tensor) -> Extracted:
         """Features (float64) and logits of at most `block` images, on the extractor's device.
@@ -74,8 +73,7 @@ def load_weights(
     tensors alone: no code in a file runs. Raises FileNotFoundError, and ValueError for a file that is not
     these weights (a KeyError or RuntimeError of `build`); both say what to get and where to put it.
     """
-    published = extractor_files({"extractor": extractor})[0].remote
-    assert published is not None
+    published = extractor_weights(extractor)
     place = cached_path(published)
     fetched = f"get it by seedsbench-fetch metrics={extractor}, or " if published.url else ""
     advice = (

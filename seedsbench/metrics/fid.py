@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from seedsbench.metrics.base import one_thread
+from seedsbench.exact.blocks import one_thread
 from seedsbench.metrics.moments import Moments, MomentSum
 
 # Relative to the largest entry or eigenvalue: what float32 statistics files may show of rounding.

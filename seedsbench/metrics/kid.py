@@ -10,8 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from seedsbench.exact.blocks import one_thread
 from seedsbench.exact.philox import philox_uniform
-from seedsbench.metrics.base import as_matrix, one_thread
+from seedsbench.metrics.base import as_matrix
 
 _STREAM = 0x4B4944  # of Philox, away from the small numbers that samplers use: "KID" in ASCII
 

@@ -27,14 +27,15 @@ from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, Relat
 class AdaptiveSDE(AdaptiveSolver):
     """Drift order 2, weak order 2 while every step is accepted; defaults are the paper's.
 
-    error_norm: q = 2, the root mean square over elements, or q = inf, the largest. safety (theta) and
-    exponent (r): the next step is safety h error^-r.
-    h_init: first step, as a share of the way (the paper's time runs from 1 to 0).
+    error_norm: root mean square over elements (q = 2), or the largest (q = inf). safety (theta), exponent
+    (r): the next step is safety h error^-r. h_init: first step, as a share of the way (1 to 0 in the paper's
+    time).
     """
 
     order: ClassVar[int] = 2
     weak_order: ClassVar[int | None] = 2
     stochastic: ClassVar[bool] = True
+    evaluations: ClassVar[int] = 2
     rtol: RelativeTolerance = 0.02
     atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
@@ -42,9 +43,6 @@ class AdaptiveSDE(AdaptiveSolver):
     safety: PositiveShare = 0.9
     exponent: Annotated[float, Range(0.5, 1)] = 0.9
     h_init: PositiveShare = 0.01
-
-    def nfe(self, n_steps: int) -> int:
-        return 2 * n_steps
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         none = torch.zeros_like(start)
@@ -54,24 +52,17 @@ class AdaptiveSDE(AdaptiveSolver):
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
         h, drift, new = leg.now - leg.then, memory["drift"].clone(), ~memory["known"]
         if bool(new.any()):
-            drift[new] = self._drift(process, x[new], leg.now[new], leg.rows[new])
+            drift[new] = process.drift(x[new], leg.now[new], leg.rows[new], reverse_sde=True)
         assert leg.z is not None
         z = expand(h.sqrt(), x) * leg.z
         low = x - expand(h, x) * drift + expand(_diffusion(process, leg.now), x) * z
-        second = x - expand(h, x) * self._drift(process, low, leg.then, leg.rows)
+        second = x - expand(h, x) * process.drift(low, leg.then, leg.rows, reverse_sde=True)
         high = 0.5 * (low + second + expand(_diffusion(process, leg.then), x) * z)
         tolerance = (self.rtol * low.abs().maximum(memory["low"].abs())).clamp(min=self.atol)
         known = torch.ones_like(memory["known"])
         accepted = {"low": low, "drift": drift, "known": ~known}
         error = self._norm((low - high) / tolerance)
         return Trial(high, error, accepted, {"drift": drift, "known": known})
-
-    def _drift(self, process: Process, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """f x - g^2 score = s'/s x + 2 sigma'/sigma (x - s D); one evaluation."""
-        schedule = process.schedule
-        scale, rate = each(schedule.scale, t), 2 * each(schedule.dsigma, t) / each(schedule.sigma, t)
-        growth = expand(rate + each(schedule.dscale, t) / scale, x)
-        return growth * x - expand(rate * scale, x) * process.denoise(x, t, rows)
 
     def _norm(self, error: Tensor) -> Tensor:
         if self.error_norm == "l2":

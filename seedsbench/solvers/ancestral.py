@@ -1,23 +1,21 @@
 """Ancestral samplers (k-diffusion): a step of the ODE to below the next level, then fresh noise up to it.
 
-The next level t is split as t^2 = down^2 + up^2. With up^2 = eta^2 t^2 (1 - t^2/s^2) for a step from
-s, eta = 1 has the variance of DDPM's posterior (Song, Meng and Ermon 2021, eq. 16) and eta = 0 is the
-ODE. If the ODE step to `down` were exact, so would be the marginal law at t: the weak order is that of
-the ODE step. For small steps it is the reverse SDE of strength eta.
+The next level t is split as t^2 = down^2 + up^2, up^2 = eta^2 t^2 (1 - t^2/s^2) for a step from s. eta = 1
+has the variance of DDPM's posterior (Song, Meng and Ermon 2021, eq. 16), eta = 0 is the ODE; small steps
+follow the reverse SDE of strength eta. An exact ODE step to `down` gives the exact law at t: its order is the
+weak order.
 """
 
-from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import StepResult, Unscaled
 from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
-from seedsbench.solvers.parts.dpm_rules import Predict, dpm1, dpm2, dpmpp2
-from seedsbench.solvers.parts.unscaled import Unscaled
+from seedsbench.solvers.parts.dpm_rules import Rule, dpm1, dpm2, dpmpp2
 
 
 def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
@@ -34,30 +32,25 @@ class AncestralOptions(AddedNoise, Unscaled):
     """eta sets how far below the next level a step goes: see `split`."""
 
     family: ClassVar[str] = "k_diffusion"
+    # Not s_noise: without `up` the step must not go to `down` either. The order is that of the ODE step.
+    without_noise: ClassVar[dict[str, Any]] = {"eta": 0.0}
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return self.order if self.right_law else None
-
-    @property
-    def noise_free(self) -> "AncestralOptions":
-        # Without `up` the step must not go to `down` either: the order is that of the ODE step.
-        return replace(self, eta=0.0)
 
 
 @dataclass(frozen=True)
 class Ancestral(AncestralOptions):
-    """A subclass writes `ode`."""
+    """Order and weak order are those of `rule`, a step of the probability-flow ODE."""
 
-    @abstractmethod
-    def ode(self, predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        """A step of the probability-flow ODE, x unscaled."""
+    rule: ClassVar[Rule]
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         down, up = split(sigma, sigma_next, self.eta)
-        x = self.ode(process.predict, x, sigma, down)
+        x, _ = self.rule(process.predict, x, sigma, down)
         if self.stochastic:
             x = x + expand(up * self.s_noise, x) * unit_increment(noise, sigma, sigma_next)
         return StepResult(x)
@@ -65,38 +58,23 @@ class Ancestral(AncestralOptions):
 
 @dataclass(frozen=True)
 class EulerAncestral(Ancestral):
-    """Euler to `down`: order 1, weak order 1, one evaluation a step. The law of DDIM with the same eta."""
+    """Euler to `down`: one evaluation a step. The law of DDIM with the same eta."""
 
     order: ClassVar[int] = 1
-
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
-    def ode(self, predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return dpm1(predict, x, sigma, sigma_next)[0]
+    rule = staticmethod(dpm1)
 
 
 @dataclass(frozen=True)
-class TwoStageAncestral(Ancestral):
-    """Order 2, weak order 2, two evaluations a step."""
+class DPM2Ancestral(Ancestral):
+    """DPM-Solver-2 to `down`, its node halfway in log sigma: two evaluations a step."""
 
     order: ClassVar[int] = 2
-
-    def nfe(self, n_steps: int) -> int:
-        return 2 * n_steps
-
-
-@dataclass(frozen=True)
-class DPM2Ancestral(TwoStageAncestral):
-    """DPM-Solver-2 to `down`, its node halfway in log sigma."""
-
-    def ode(self, predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return dpm2(predict, x, sigma, sigma_next)[0]
+    evaluations: ClassVar[int] = 2
+    rule = staticmethod(dpm2)
 
 
 @dataclass(frozen=True)
-class DPMpp2SAncestral(TwoStageAncestral):
-    """DPM-Solver++(2S) to `down`, its node halfway in log sigma."""
+class DPMpp2SAncestral(DPM2Ancestral):
+    """DPM-Solver++(2S) to `down`, its node halfway in log sigma: two evaluations a step."""
 
-    def ode(self, predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return dpmpp2(predict, x, sigma, sigma_next)[0]
+    rule = staticmethod(dpmpp2)

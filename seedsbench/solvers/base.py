@@ -5,16 +5,18 @@ it: the evaluation count is checked after every run and the orders are measured 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor
 
 from seedsbench.checks import check_fields
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.process import Process, expand
 
 Final = Literal["denoise", "euler", "stop"]
+Self = TypeVar("Self", bound="Solver")
 
 
 def check_final(final: str) -> None:
@@ -41,33 +43,51 @@ class Solver(ABC):
     """Base of all solvers. Subclasses are frozen dataclasses whose fields are the YAML's options and
     say their ranges (`seedsbench.checks`).
 
-    Class attributes (properties where they depend on options):
+    Class attributes:
         family: groups solvers in figures and tables.
-        order: global order of the drift (noise off).
-        weak_order: order of the mean and variance of a stochastic solver, None for an ODE solver.
-        stochastic: whether it draws noise.
-        finish_nfe: evaluations `finish` spends (a corrector at the last level); for all but final="stop".
+        evaluations: network evaluations of a step, where these are the same number in each.
+        without_noise: options, with their values, that switch its noise off and leave a method of `order`.
         zero_snr: whether its formula is exact, in float32 too, from the end of a table that ends without
             signal (schedule.Discrete). Others start from a stand-in with a little signal.
-        adaptive: whether it chooses its own steps (solvers/adaptive.py); nfe(n) is then the most that n
-            trial steps can cost, and the grid's inner levels are not used.
+        adaptive: whether it chooses its own steps (solvers/parts/adaptive.py); nfe(n) is then the most that
+            n trial steps can cost, and the grid's inner levels are not used.
     """
 
     family: ClassVar[str] = "other"
-    order: ClassVar[int]
-    weak_order: ClassVar[int | None] = None
-    stochastic: ClassVar[bool] = False
-    finish_nfe: ClassVar[int] = 0
+    evaluations: ClassVar[int] = 1
+    without_noise: ClassVar[dict[str, Any]] = {}
     zero_snr: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
 
+    # Properties: a subclass may declare a constant (ClassVar), an option, or what follows from its options.
+
     @property
-    def noise_free(self) -> "Solver":
-        """The solver without its noise, whose order is `order`; one that also churns must stop that."""
-        return self
+    def order(self) -> int:
+        """Global order of the drift (noise off)."""
+        raise NotImplementedError
+
+    @property
+    def weak_order(self) -> int | None:
+        """Order of the mean and variance of a stochastic solver, None for an ODE solver."""
+        return None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise."""
+        return False
+
+    @property
+    def before_final_nfe(self) -> int:
+        """Evaluations that `before_final` spends (a corrector at the last level)."""
+        return 0
+
+    @property
+    def noise_free(self: Self) -> Self:
+        """The solver whose drift has the order `order`, if no noise is drawn (or only zeros)."""
+        return replace(self, **self.without_noise)
 
     def init(self, process: Process, x: Tensor, times: Tensor) -> Any:
         """State before the first step; `times` are all the (n_steps + 1) times of the run."""
@@ -79,29 +99,29 @@ class Solver(ABC):
     ) -> StepResult:
         """One step from t to t_next < t. x: (B, C, H, W) in the schedule's scaled coordinates."""
 
-    def finish(
+    def before_final(
         self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """(x, t) from which the loop's `final` policy takes over: churn and correctors act here too.
 
-        Spends `finish_nfe` evaluations. Not called for final="stop".
+        Spends `before_final_nfe` evaluations. Not called for final="stop".
         """
         return x, t
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor:
         """The sample of final="denoise": x scaled, at t, and its denoised image, which is the default."""
         return denoised
 
-    @abstractmethod
     def nfe(self, n_steps: int) -> int:
         """Network evaluations of n_steps steps, without the final one: a promise that is checked."""
+        return self.evaluations * n_steps
 
     def total_nfe(self, n_steps: int, final: Final = "denoise", *, afs: bool = False) -> int:
-        """Evaluations of a whole run: its steps, `finish` and the final one, less a free first one."""
+        """Evaluations of a whole run: its steps and its end, less a free first one."""
         check_final(final)
-        end = 0 if final == "stop" else 1 + self.finish_nfe
+        end = 0 if final == "stop" else 1 + self.before_final_nfe
         return self.nfe(n_steps) + end - afs
 
     def steps_for(self, budget: int, final: Final = "denoise", *, afs: bool = False) -> int:
@@ -110,17 +130,52 @@ class Solver(ABC):
         afs: the first evaluation is replaced by its analytic limit and costs nothing.
         Raises BudgetError if not even one step fits.
         """
-        available = budget - self.total_nfe(1, final, afs=afs) + self.nfe(1)
-        if self.nfe(1) > available:
-            smallest = self.total_nfe(1, final, afs=afs)
+        smallest = self.total_nfe(1, final, afs=afs)
+        if smallest > budget:
             raise BudgetError(
                 f"nfe={budget} fits no step of {type(self).__name__} (final={final}): "
                 f"the smallest budget that works is {smallest}"
             )
-        low, high = 1, 2
-        while self.nfe(high) <= available:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.nfe(middle) <= available else (low, middle)
-        return low
+        available, most = budget - smallest + self.nfe(1), 2
+        while self.nfe(most) <= available:
+            most *= 2
+        return bisect_right(range(most), available, lo=most // 2, key=self.nfe) - 1
+
+
+@dataclass(frozen=True)
+class Unscaled(Solver):
+    """A solver whose rule is written for x = data + sigma noise, whatever the schedule: `advance`.
+
+    The schedule's scaling is taken off before it and put back after.
+    """
+
+    @abstractmethod
+    def advance(
+        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        """From x at sigma to sigma_next, x unscaled on both sides. Evaluates `process.predict(x, sigma)`."""
+
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        schedule = process.schedule
+        sigma, sigma_next = schedule.sigma(t), schedule.sigma(t_next)
+        x = x / expand(schedule.scale_at(sigma), x)
+        result = self.advance(process, x, sigma, sigma_next, state, noise)
+        return StepResult(result.x * expand(schedule.scale_at(sigma_next), x), result.state)
+
+
+@dataclass(frozen=True)
+class OneStage(Unscaled):
+    """One evaluation a step, at its start: a subclass writes `update`."""
+
+    @abstractmethod
+    def update(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        """From x at sigma, whose denoised image is given, to sigma_next; x unscaled on both sides."""
+
+    def advance(
+        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        return self.update(x, process.predict(x, sigma), sigma, sigma_next, state, noise)

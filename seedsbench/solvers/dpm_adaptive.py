@@ -6,14 +6,13 @@ controlled as in k-diffusion: with e_n the inverse errors of this and the last t
 next length is this one times 1 + atan(e_n^b1 e_(n-1)^b2 e_(n-2)^b3 - 1) (Soederlind 2003), and a step is
 accepted if that factor is at least `accept_safety`. `order` evaluations a trial, one less after a rejection.
 
-At high noise errors are next to nothing and steps grow without end; one of five e-foldings that starts there
-and ends in the data may then be accepted because both rules are wrong alike. So steps have a longest length,
-which k-diffusion's have not.
+At high noise errors are next to nothing and steps grow: one of five e-foldings into the data may then be
+accepted, both rules being wrong alike. So steps have a longest length, which k-diffusion's have not.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,8 +41,8 @@ class DPMAdaptive(AdaptiveSolver):
     the step that was taken is shortened. It has no h_max. To reproduce k-diffusion set norms=batch too.
     """
 
-    order: Literal[2, 3] = 3  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
-    weak_order: ClassVar[int | None] = None
+    order: Literal[2, 3] = 3
+    without_noise: ClassVar[dict[str, Any]] = AdaptiveSolver.without_noise | {"eta": 0.0}
     rtol: RelativeTolerance = 0.05
     atol: PositiveShare = 0.0078
     norms: Literal["per_sample", "batch"] = "per_sample"
@@ -58,7 +57,7 @@ class DPMAdaptive(AdaptiveSolver):
     compat: Literal["paper", "k_diffusion"] = "paper"
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     @property
@@ -69,7 +68,7 @@ class DPMAdaptive(AdaptiveSolver):
         return self.order * n_steps
 
     def clock(self, process: Process, t: Tensor) -> Tensor:
-        return process.lam(t)
+        return -process.schedule.sigma(t).log()
 
     def begin(self, process: Process, x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Memory]:
         sigma, floor, none = each(torch.exp, -start), each(torch.exp, -end), torch.zeros_like(start)
@@ -83,7 +82,10 @@ class DPMAdaptive(AdaptiveSolver):
         sigma, arrival = each(torch.exp, -leg.now), each(torch.exp, -leg.then)
         target, added = self._split(sigma, arrival, memory["floor"])
         x = x / expand(each(schedule.scale_at, sigma), x)
-        eps = self._slope(process, x, sigma, leg, memory)
+        eps, new = memory["eps"].clone(), ~memory["known"]
+        if bool(new.any()):  # a rejected trial has evaluated it for the others
+            only = Leg(leg.rows[new], leg.now[new], leg.then[new], None)
+            eps[new] = noise_estimate(only.predict(process), x[new], sigma[new])
         if self.order == 2:
             high, (eps, _) = dpm2(predict, x, sigma, target, eps=eps)
             low = end1(x, sigma, target, eps)
@@ -109,14 +111,6 @@ class DPMAdaptive(AdaptiveSolver):
         # Never below the last level of the run, as in k-diffusion: the last step then adds no noise.
         down = (arrival**2 - up**2).clamp(min=0).sqrt().maximum(floor.minimum(arrival))
         return down, (arrival**2 - down**2).clamp(min=0).sqrt()
-
-    def _slope(self, process: Process, x: Tensor, sigma: Tensor, leg: Leg, memory: Memory) -> Tensor:
-        """The noise estimate at the start, evaluated only where no rejected trial did it before."""
-        eps, new = memory["eps"].clone(), ~memory["known"]
-        if bool(new.any()):
-            only = Leg(leg.rows[new], leg.now[new], leg.then[new], None)
-            eps[new] = noise_estimate(only.predict(process), x[new], sigma[new])
-        return eps
 
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
         order = 1.5 if self.eta else self.order

@@ -18,7 +18,7 @@ from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.parts.added_noise import unit_increment
 from seedsbench.solvers.parts.dpm_rules import RULES
 
-State = tuple[tuple[int, ...], Tensor]  # orders of the steps to come, the last level
+_Left = tuple[tuple[int, ...], Tensor]  # orders of the steps to come, the last level
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DPMFast(AncestralOptions):
     remainder: Literal[0, 1, 2] = 1
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # One step of order p < 3 at the end costs O(h^(p + 1)).
         return 3 if self.remainder == 2 else 2
 
@@ -45,11 +45,11 @@ class DPMFast(AncestralOptions):
     def nfe(self, n_steps: int) -> int:
         return sum(self.orders(n_steps))
 
-    def init(self, process: Process, x: Tensor, times: Tensor) -> State:
+    def init(self, process: Process, x: Tensor, times: Tensor) -> _Left:
         return self.orders(len(times) - 1), process.schedule.sigma(times[-1])
 
     def advance(
-        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: State, noise: Noise
+        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: _Left, noise: Noise
     ) -> StepResult:
         (order, *later), end = state
         # Never to below the last level, where the network may know nothing: then less noise is added.

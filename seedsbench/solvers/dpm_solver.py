@@ -13,24 +13,19 @@ from torch import Tensor
 from seedsbench.checks import Node
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import StepResult, Unscaled
 from seedsbench.solvers.parts import dpm_rules as rules
-from seedsbench.solvers.parts.unscaled import Unscaled
 
 
 @dataclass(frozen=True)
 class Singlestep(Unscaled):
-    """A subclass writes `rule`. evaluations: of one step."""
+    """A subclass writes `rule`."""
 
     family: ClassVar[str] = "dpm_solver"
-    evaluations: ClassVar[int]
 
     @abstractmethod
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
         """One step of unscaled x."""
-
-    def nfe(self, n_steps: int) -> int:
-        return self.evaluations * n_steps
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
@@ -42,7 +37,6 @@ class Singlestep(Unscaled):
 class DPMSolver1(Singlestep):
     """DDIM without noise."""
 
-    evaluations: ClassVar[int] = 1
     order: ClassVar[int] = 1
 
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
@@ -53,8 +47,8 @@ class DPMSolver1(Singlestep):
 class DPMSolver2(Singlestep):
     """r1: the node, as a share of the step in lambda; 1 ends the step there, as Heun does."""
 
-    evaluations: ClassVar[int] = 2
     order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
     r1: Node = 0.5
 
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
@@ -83,7 +77,7 @@ class DPMSolver3(DPMSolver2):
             raise ValueError(f"DPMSolver3: r1={self.r1} must be less than r2={self.r2}")
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if abs(self.r2 - 2 / 3) < 1e-9 else 2
 
     def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:

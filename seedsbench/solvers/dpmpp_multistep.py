@@ -1,14 +1,13 @@
 """DPM-Solver++(2M) and (3M) (Lu et al. 2022b, Algorithm 2, and its third-order relative), multistep.
 
-With h the step and h_prev the previous one in lambda = -log sigma, the data prediction is
-extrapolated to the middle of the step: D + h / (2 h_prev) (D - D_prev). The first step, without
-history, is DDIM. 3M puts a parabola through the three newest predictions; its second step is 2M. The
-first step's error is of order 2: that of 3M is of order 3 because runs start where the prediction
-hardly changes, and of order 2 from a level as low as the data's own spread.
-One evaluation a step. In noise prediction the same methods are the multistep DPM-Solver.
+With h the step and h_prev the previous one in lambda = -log sigma, the data prediction is extrapolated to the
+middle of the step: D + h / (2 h_prev) (D - D_prev). The first step, without history, is DDIM. 3M puts a
+parabola through the three newest predictions; its second step is 2M. Its first step is of order 2, which
+shows only where runs start at a level as low as the data's own spread. One evaluation a step. In noise
+prediction the same methods are the multistep DPM-Solver.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -16,16 +15,14 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.exponential_adams import History, Prediction, output_of, phi_table
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage, StepResult
+from seedsbench.solvers.parts.exponential_adams import DataOrNoise, History, phi_table
+from seedsbench.solvers.parts.splitting import SPLITTINGS
 
 
 @dataclass(frozen=True)
 class DPMpp2M(OneStage):
-    """Deterministic, order 2, one evaluation a step.
-
-    solver_type: weight of the slope, at its midpoint value or ("heun") integrated exactly.
+    """solver_type: weight of the slope, at its midpoint value or ("heun") integrated exactly.
     prediction: what is extrapolated. lower_order_final: the last step of the path is of order 1, the
     one before of order 2 at most. denoise_to_zero: whether that last step is the one to zero (false
     for final: stop); if so, lower_order_final changes nothing in 2M.
@@ -35,7 +32,7 @@ class DPMpp2M(OneStage):
     order: ClassVar[int] = 2
     values: ClassVar[int] = 2  # predictions that a step uses
     solver_type: Literal["midpoint", "heun"] = "midpoint"
-    prediction: Prediction = "data"
+    prediction: DataOrNoise = "data"
     lower_order_final: bool = True
     denoise_to_zero: bool = True
 
@@ -48,14 +45,14 @@ class DPMpp2M(OneStage):
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
         h = (sigma / sigma_next).log()
-        state = state.seen(output_of(self.prediction, x, denoised, sigma), h, self.values)
+        state = state.seen(SPLITTINGS[self.prediction](0.0).nonlinear(x, denoised, sigma), h, self.values)
         order = state.order(self.values, self.lower_order_final, self.denoise_to_zero)
         extrapolated = self.extrapolate(order, state.phis[state.taken], state)
         if self.prediction == "noise":
             x = x - expand(sigma - sigma_next, x) * extrapolated
         else:
             x = expand(sigma_next / sigma, x) * x - expand(torch.expm1(-h), x) * extrapolated
-        return StepResult(x, state.stepped())
+        return StepResult(x, replace(state, taken=state.taken + 1))
 
     def extrapolate(self, order: int, phis: Tensor, state: History) -> Tensor:
         """The mean of the prediction over the step under its exponential weight."""
@@ -82,7 +79,7 @@ class DPMpp3M(DPMpp2M):
     compat: Literal["paper", "diffusers"] = "paper"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if self.compat == "paper" else 2
 
     def extrapolate(self, order: int, phis: Tensor, state: History) -> Tensor:

@@ -1,9 +1,8 @@
 """DPM-Solver++ multistep on the reverse SDE: 2M SDE (Lu et al. 2022b, section 5) and 3M SDE (k-diffusion).
 
-With lambda = -log sigma, h a step in it and z = (1 + eta) h, the SDE of rate eta,
-dx = (1 + eta)(D - x) dlambda + sqrt(2 eta) sigma dW, is solved exactly but for D, which is a
-polynomial in lambda through the last two or three estimates. With d1 and d2 its first derivative and
-half its second one at the start of the step, in units of h:
+With lambda = -log sigma, h a step in it and z = (1 + eta) h, the SDE of rate eta, dx = (1 + eta)(D - x)
+dlambda + sqrt(2 eta) sigma dW, is solved exactly but for D: a polynomial in lambda through the last two or
+three estimates. With d1 its slope and d2 half its second derivative at the start, in units of h:
 
     x_next = exp(-z) x + (1 - exp(-z)) D + z phi_2(-z) d1 + 2 z phi_3(-z) d2 + noise
 
@@ -21,13 +20,10 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import OneStage, StepResult
 from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.parts.quadrature import newton
 from seedsbench.solvers.parts.tableau import phi
-from seedsbench.solvers.parts.unscaled import OneStage
-
-History = tuple[tuple[Tensor, Tensor], ...]  # (denoised, log sigma), newest first
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class MultistepSDE(AddedNoise, OneStage):
     values: ClassVar[int]
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # 2 as measured, not 1. D is a martingale of the reverse SDE, so extrapolating it errs by O(h^2) in
         # a step; what a single stage leaves out, that D follows the noise within the step, is as large and
         # of the other sign. A third point does not better this.
@@ -51,7 +47,7 @@ class MultistepSDE(AddedNoise, OneStage):
     def update(
         self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
-        history: History = ((denoised, sigma.log()), *(state or ()))[: self.values]
+        history = ((denoised, sigma.log()), *(state or ()))[: self.values]  # newest first
         h = (sigma / sigma_next).log()
         z = (1 + self.eta) * h
         values, logs = zip(*history, strict=True)
@@ -88,7 +84,7 @@ class DPMpp3MSDE(MultistepSDE):
     compat: Literal["exact", "k_diffusion"] = "exact"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 3 if self.compat == "exact" else 2
 
     def moments(self, h: Tensor, z: Tensor, known: int) -> tuple[Tensor, Tensor]:

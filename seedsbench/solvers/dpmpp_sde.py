@@ -30,16 +30,14 @@ class DPMppSDE(AncestralOptions):
     """
 
     order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
     r: Node = 0.5
     noise_law: Literal["path", "independent", "tree"] = "path"
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         exact = super().weak_order
         return 1 if exact and self.noise_law == "independent" else exact
-
-    def nfe(self, n_steps: int) -> int:
-        return 2 * n_steps
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise

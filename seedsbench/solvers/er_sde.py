@@ -19,9 +19,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.quadrature import newton, noise_levels
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage, StepResult
+from seedsbench.solvers.parts.quadrature import newton, step_nodes
 
 Past = tuple[tuple[Tensor, Tensor], ...]  # (sigma, D) of the levels before, newest first
 
@@ -39,7 +38,7 @@ NOISE_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ERSDE(OneStage):
-    """max_order 1 ... 3: terms of the expansion. The first steps, which have less history, use fewer.
+    """max_order: terms of the expansion. The first steps, which have less history, use fewer.
 
     compat: paper leaves the backward difference uncorrected as the slope of max_order=3, which makes its
     order 2; by default it is the slope of the parabola through the three levels.
@@ -53,15 +52,15 @@ class ERSDE(OneStage):
     compat: Literal["none", "paper"] = "none"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.max_order if self.compat == "none" else min(self.max_order, 2)
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.noise_scale != "ode"
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # As measured. Every expansion leaves out what D gains from the noise of the step itself; the slope,
         # which has what it gained from that of the step before, makes up for it to second order.
         return min(self.max_order, 2) if self.stochastic else None
@@ -84,7 +83,7 @@ class ERSDE(OneStage):
         start, end = phi(sigma), phi(sigma_next)
         value = expand(end / start, x) * x + expand(1 - end / start, x) * denoised
         # Integrated by parts, so that phi' is not needed; levels run from sigma down to sigma_next.
-        levels, measure = noise_levels(sigma, sigma_next)
+        levels, measure = step_nodes(sigma, sigma_next)
         h, density = sigma_next - sigma, measure * end / phi(levels)
         moments = h - density.sum(), h**2 / 2 - (density * (levels - sigma)).sum()
         places, values = zip((sigma, denoised), *state, strict=True)

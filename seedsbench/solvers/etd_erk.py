@@ -1,7 +1,7 @@
 """ETD-ERK: exponential Runge-Kutta on the probability-flow ODE, the deterministic twins of SEEDS.
 
 The schemes are those of Hochbruck and Ostermann (2005, section 5) in the splittings of
-solvers/splitting.py; one to three stages are SEEDS at eta = 0 (DPM-Solver++ for data, DPM-Solver for
+solvers/parts/splitting.py; one to three stages are SEEDS at eta = 0 (DPM-Solver++ for data, DPM-Solver for
 noise prediction). Orders 1, 2, 3, 4 with 1, 2, 3, 5 evaluations a step: four stages cannot have
 stiff order 4 (section 5.3), so the fourth scheme has five.
 """
@@ -38,9 +38,6 @@ def _five_stage() -> ExponentialTableau:
     )
 
 
-FIVE_STAGE = _five_stage()
-
-
 @dataclass(frozen=True)
 class EtdErk1(Seeds1):
     """One evaluation a step, order 1. With data or noise prediction this is DDIM."""
@@ -70,8 +67,5 @@ class EtdErk4(ExponentialRungeKutta):
     """Five evaluations a step, order 4. The nodes are fixed."""
 
     family: ClassVar[str] = "etd"
+    tableau: ClassVar[ExponentialTableau] = _five_stage()
     eta: Share = 0.0
-
-    @property
-    def tableau(self) -> ExponentialTableau:
-        return FIVE_STAGE

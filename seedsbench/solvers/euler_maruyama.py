@@ -1,7 +1,6 @@
 """Euler-Maruyama on the reverse-time SDE (Song et al. 2021, eq. 6), in the time of the schedule.
 
-With x = s (data + sigma noise) the reverse drift is s'/s x + 2 sigma'/sigma (x - s D). The diffusion
-coefficient depends on time alone, so its variance over a step is integrated exactly:
+The diffusion coefficient depends on time alone, so its variance over a step is integrated exactly:
 s^2 (sigma_s^2 - sigma_t^2), the increment of a Brownian path in the clock -sigma^2.
 """
 
@@ -24,16 +23,10 @@ class EulerMaruyama(Solver):
     weak_order: ClassVar[int | None] = 1
     stochastic: ClassVar[bool] = True
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
     def step(
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
         schedule = process.schedule
-        sigma, sigma_next, scale = schedule.sigma(t), schedule.sigma(t_next), schedule.scale(t)
-        rate = 2 * schedule.dsigma(t) / sigma
-        denoised = process.denoise(x, t)
-        drift = expand(schedule.dscale(t) / scale + rate, x) * x - expand(rate * scale, x) * denoised
-        x = x + expand(t_next - t, x) * drift
-        return StepResult(x + expand(scale, x) * noise.increment(-(sigma**2), -(sigma_next**2)))
+        x = x + expand(t_next - t, x) * process.drift(x, t, reverse_sde=True)
+        change = noise.increment(-(schedule.sigma(t) ** 2), -(schedule.sigma(t_next) ** 2))
+        return StepResult(x + expand(schedule.scale(t), x) * change)

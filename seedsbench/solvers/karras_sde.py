@@ -1,36 +1,28 @@
 """EDM's stochastic sampler (Karras et al. 2022, Algorithm 2): churn, then a Runge-Kutta step.
 
-Before a step the noise level is raised from sigma to sigma_hat = (1 + gamma) sigma by fresh noise,
-gamma = min(S_churn / N, sqrt(2) - 1) while sigma is in [S_min, S_max] and 0 otherwise. It is defined
-for every schedule, as in EDM's ablations. N is the number of noise levels (EDM's num_steps).
+Order 2 without churn (parts/churn.py), two evaluations a step. `KarrasVE` has the defaults of diffusers'
+KarrasVeScheduler for variance-exploding models; with grid=ve the levels are the VE column of Table 1.
 """
 
-import math
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from seedsbench.checks import Node, NotNegative, Range
+from seedsbench.checks import Node, NotNegative
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.parts.added_noise import NoiseFactor
-from seedsbench.solvers.parts.tableau import ButcherTableau
+from seedsbench.solvers.parts.churn import Churn, UpperLevel
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
-
-UpperLevel = Annotated[float, Range(0, infinite=True)]
-MAX_GAMMA = math.sqrt(2) - 1
 
 
 @dataclass(frozen=True)
-class KarrasSDE(Solver):
-    """Algorithm 2: `rk_order` evaluations a step; one normal drawn a step, the final one included.
+class KarrasSDE(Churn):
+    """rk_order 2 is Algorithm 2, 1 its Euler form; it is also the order and the evaluations of a step.
 
-    S_churn, S_min, S_max, S_noise: the paper's; defaults in the YAML are those of its ImageNet-64
-    column (Table 5). rk_order 2 is Algorithm 2, 1 its Euler form; alpha as in Heun.
-    It approximates no fixed SDE, so it declares no weak order; its drift order is that of the
-    Runge-Kutta step, without churn.
+    S_*: defaults are those of the paper's ImageNet-64 column (Table 5). alpha as in Heun.
     """
 
     family: ClassVar[str] = "edm"
@@ -42,45 +34,37 @@ class KarrasSDE(Solver):
     alpha: Node = 1.0
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.rk_order
-
-    @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.S_churn > 0
-
-    @property
-    def noise_free(self) -> "KarrasSDE":
-        return replace(self, S_churn=0.0)
-
-    @property
-    def tableau(self) -> ButcherTableau:
-        """The Runge-Kutta rule of a step."""
-        return EULER if self.rk_order == 1 else second_order(self.alpha)
 
     def nfe(self, n_steps: int) -> int:
         return self.rk_order * n_steps
 
-    def init(self, process: Process, x: Tensor, times: Tensor) -> float:
-        return min(self.S_churn / len(times), MAX_GAMMA)
+    def step(
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Tensor, noise: Noise
+    ) -> StepResult:
+        x, t = self.churn(process, x, t, state, noise)
+        tableau = EULER if self.rk_order == 1 else second_order(self.alpha)
+        return StepResult(rk_step(process, tableau, x, t, t_next), state)
+
+
+@dataclass(frozen=True)
+class KarrasVE(KarrasSDE):
+    """compat: "paper" is Algorithm 2 on the levels of the grid; "diffusers" reproduces a slip there.
+
+    Its levels are sigma^2 where the paper has sigma (from sigma_max^2 down; S_min and S_max are compared with
+    them too), but the state starts at sigma_max z. Give these levels as explicit sigmas; the solver divides
+    the loop's starting state, scaled by the first level, by its square root in the first step.
+    schedule=linear is the time diffusers steps in.
+    """
+
+    S_churn: NotNegative = 80.0
+    S_noise: NoiseFactor = 1.007
+    compat: Literal["paper", "diffusers"] = "paper"
 
     def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: float, noise: Noise
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Tensor, noise: Noise
     ) -> StepResult:
-        x, t = self.finish(process, x, t, state, noise)
-        return StepResult(rk_step(process, self.tableau, x, t, t_next), state)
-
-    def finish(
-        self, process: Process, x: Tensor, t: Tensor, state: float, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
-        """Raise the noise level of x from sigma(t) to sigma_hat. Draws also where gamma is 0, so that
-        draw i belongs to step i, as in Algorithm 2."""
-        schedule, z = process.schedule, noise.normal()
-        sigma = schedule.sigma(t)
-        if not self.S_min <= float(sigma) <= self.S_max or state == 0:
-            return x, t
-        sigma_hat = process.round_sigma(sigma * (1 + state))
-        t_hat = schedule.sigma_inv(sigma_hat)
-        scale, scale_hat = schedule.scale_at(sigma), schedule.scale_at(sigma_hat)
-        added = (sigma_hat**2 - sigma**2).clamp(min=0).sqrt()
-        return x * expand(scale_hat / scale, x) + expand(added * scale_hat * self.S_noise, x) * z, t_hat
+        if self.compat == "diffusers" and t == state[0]:
+            x = x / expand(process.schedule.sigma(t).sqrt(), x)
+        return super().step(process, x, t, t_next, state, noise)

@@ -1,106 +1,89 @@
-"""Linear multistep solvers of dx/dsigma = eps, x unscaled: iPNDM, iPNDM-v and DEIS.
+"""Linear multistep solvers of dx/dsigma = eps, x unscaled: iPNDM, iPNDM-v, DEIS, and k-diffusion's LMS.
 
-The noise estimate eps = (x - D)/sigma is extrapolated from up to four levels and integrated to the
-next: x_next = x + sum_j w_j eps_(i-j), one evaluation a step. The first steps have less history and
-lower order. The solvers differ in the weights alone, which depend on the grid and are computed once.
+The noise estimate eps = (x - D)/sigma is extrapolated from up to four levels and integrated to the next:
+x_next = x + sum_j w_j eps_(i-j), one evaluation a step. The solvers differ in the weights alone. The first
+steps have less history and lower order: Euler, then two levels, and so on. Their error is O(h^2) but small,
+being made at high noise where eps hardly changes: it shows beyond some hundred steps.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from seedsbench.checks import Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import VP, Schedule
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.quadrature import lagrange, noise_levels
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage, StepResult
+from seedsbench.solvers.parts.quadrature import lagrange, step_nodes
 
-MaxOrder = Literal[1, 2, 3, 4]
-
-# Adams-Bashforth on equal steps, the newest slope first.
-ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
+# Weights of the steps to come, and the noise estimates so far, newest first.
+_State = tuple[list[Tensor], tuple[Tensor, ...]]
+GAUSS = torch.tensor([0.5 - 3**-0.5 / 2, 0.5 + 3**-0.5 / 2], dtype=torch.float64)  # exact to degree 3
 
 
-@dataclass(frozen=True)
-class History:
-    """Step i of a run: the weights of all its steps and the noise estimates so far, newest first."""
-
-    weights: list[Tensor]
-    i: int = 0
-    eps: tuple[Tensor, ...] = ()
+def adams_bashforth(k: int, h: Tensor) -> Tensor:
+    """(k,) weights of the slopes of the last k <= 4 equal steps, newest first, for a step of h."""
+    row = ([1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])[k - 1]
+    return h * torch.tensor(row, dtype=h.dtype)
 
 
 @dataclass(frozen=True)
 class LinearMultistep(OneStage):
-    """A subclass says the weights of a step.
-
-    max_order: most levels used. lower_order_final: use no more levels than there are steps left, which
-    is steadier in few steps.
-    """
+    """max_order: most levels used. lower_order_final: no more than steps left, which is steadier in few."""
 
     family: ClassVar[str] = "multistep"
-    max_order: MaxOrder = 4
+    max_order: Literal[1, 2, 3, 4] = 4
     lower_order_final: bool = False
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        # That of the formula. The first step is Euler's, so the limit is 2; but eps hardly changes at
-        # high noise, and that error rules only beyond some thousand steps.
-        return self.max_order
+    def order(self) -> int:
+        return self.max_order  # that of the formula; for very many steps 2, that of the first ones
 
     @abstractmethod
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
         """(k,) weights of the noise estimates at k >= 1 levels, newest first, for the step to sigma_next."""
 
-    def init(self, process: Process, x: Tensor, times: Tensor) -> History:
+    def init(self, process: Process, x: Tensor, times: Tensor) -> _State:
         sigmas = process.schedule.sigma(times)
         steps = len(sigmas) - 1
         rows = []
         for i in range(steps):
-            k = min(i + 1, self.max_order)
-            if self.lower_order_final:
-                k = min(k, steps - i)
+            k = min(i + 1, self.max_order, steps - i if self.lower_order_final else steps)
             rows.append(self.weights(process.schedule, sigmas[i + 1 - k : i + 1].flip(0), sigmas[i + 1]))
-        return History(rows)
+        return rows, ()
 
     def update(
-        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: _State, noise: Noise
     ) -> StepResult:
-        eps = ((x - denoised) / expand(sigma, x), *state.eps)[: self.max_order]
-        row = state.weights[state.i]  # may be shorter than the history
-        x = add_weighted(x, row, eps[: len(row)])
-        return StepResult(x, History(state.weights, state.i + 1, eps))
+        (row, *later), past = state
+        eps = ((x - denoised) / expand(sigma, x), *past)[: self.max_order]
+        x = add_weighted(x, row, eps[: len(row)])  # the row may be shorter than the history
+        return StepResult(x, (later, eps))
 
 
 @dataclass(frozen=True)
 class IPNDM(LinearMultistep):
     """iPNDM (Zhang and Chen 2023, section 3.3; Liu et al. 2022 for the multistep part).
 
-    The Adams-Bashforth weights of equal steps, whatever the grid: what they average is eps over the
-    grid's index, so on a grid that is not uniform in sigma the order is 2 at most.
+    Adams-Bashforth weights of equal steps, whatever the grid: order 2 at most where steps are unequal in
+    sigma.
     """
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return min(self.max_order, 2)
 
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
-        row = torch.tensor(ADAMS_BASHFORTH[len(levels) - 1], dtype=levels.dtype)
-        return (sigma_next - levels[0]) * row
+        return adams_bashforth(len(levels), sigma_next - levels[0])
 
 
 @dataclass(frozen=True)
 class IPNDMv(LinearMultistep):
-    """iPNDM with the Adams-Bashforth weights of the grid's own steps (variable-step iPNDM).
+    """iPNDM with the Adams-Bashforth weights of the grid's own steps.
 
     compat: diff_sampler has that toolbox's weights, which are wrong for three levels where steps are
     unequal and for four everywhere (see _released_weights).
@@ -109,12 +92,12 @@ class IPNDMv(LinearMultistep):
     compat: Literal["none", "diff_sampler"] = "none"
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # Where steps shrink smoothly the slip in the second difference is of third order.
         return 2 if self.compat == "diff_sampler" and self.max_order == 4 else self.max_order
 
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
-        points, measure = noise_levels(levels[0], sigma_next)
+        points, measure = step_nodes(levels[0], sigma_next)
         exact = lagrange(levels, points) @ measure
         return exact if self.compat == "none" else _released_weights(exact, levels, sigma_next)
 
@@ -169,7 +152,7 @@ class DEIS(LinearMultistep):
     def weights(self, schedule: Schedule, levels: Tensor, sigma_next: Tensor) -> Tensor:
         if self.compat == "diff_sampler":
             return _summed_weights(levels, sigma_next)
-        points, measure = noise_levels(levels[0], sigma_next)
+        points, measure = step_nodes(levels[0], sigma_next)
         clock = {"tab": schedule.sigma_inv, "rhoab": torch.clone, "logrho": torch.log}[self.mode]
         return lagrange(clock(levels), clock(points)) @ measure
 
@@ -183,3 +166,33 @@ def _summed_weights(levels: Tensor, sigma_next: Tensor, points: int = 10000) -> 
     # Both ends are among the points, so the sum is over one interval too many; so it is there.
     between = torch.linspace(float(t[0]), float(t_next), points, dtype=t.dtype)
     return lagrange(t, between) @ vp.dsigma(between) * ((t_next - t[0]) / points)
+
+
+def lms_weights(nodes: list[Tensor], end: Tensor) -> Tensor:
+    """Integrals from nodes[0] to `end` of the Lagrange polynomials of at most four nodes."""
+    v = (torch.stack(nodes) - nodes[0]) / (end - nodes[0])
+    total = []
+    for j in range(len(v)):
+        others = torch.cat([v[:j], v[j + 1 :]])
+        total.append(((GAUSS[:, None] - others) / (v[j] - others)).prod(1).mean())
+    return (end - nodes[0]) * torch.stack(total)
+
+
+@dataclass(frozen=True)
+class LMS(OneStage):
+    """k-diffusion's LMS: Adams-Bashforth weights of the grid's own steps, like iPNDM-v to rounding.
+
+    order: 1 to 4, the number of slopes. (Hairer, Norsett and Wanner 1993, section III.5.) k-diffusion goes on
+    with the same rule from the last level to 0; here that way is the loop's `final`.
+    """
+
+    family: ClassVar[str] = "multistep"
+    order: Annotated[int, Range(1, 4)] = 4
+
+    def update(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        slope = (x - denoised) / expand(sigma, x)
+        history = ((sigma, slope), *(state or ()))[: self.order]  # newest first
+        levels, slopes = zip(*history, strict=True)
+        return StepResult(add_weighted(x, lms_weights(list(levels), sigma_next), slopes), history)

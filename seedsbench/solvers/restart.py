@@ -8,8 +8,8 @@ so far, as that of an SDE does, and the steps between remain those of an ODE. Or
 
 import itertools
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from seedsbench.solvers.runge_kutta import Heun, rk_step
 
 Interval = tuple[Level, Level, Annotated[int, Range(2, 1000)], Annotated[int, Range(0, 1000)]]
 """t_min, t_max, n_levels (the ends included), k: the paper's N_Restart and K."""
-Plan = tuple[tuple[Tensor, ...], ...]  # of each step to come: the times of each restart after it
+_Restarts = tuple[tuple[Tensor, ...], ...]  # of each step to come: the times of each restart after it
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Restart(Heun):
     It approximates no fixed SDE, so it declares no weak order.
     """
 
+    without_noise: ClassVar[dict[str, Any]] = {"intervals": ()}
     intervals: tuple[Interval, ...] = ((0.06, 0.3, 3, 2),)
     S_noise: Annotated[float, Range(0, 10, open_low=True)] = 1.0
 
@@ -48,17 +49,13 @@ class Restart(Heun):
         object.__setattr__(self, "intervals", tuple(map(tuple, self.intervals)))
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return any(k > 0 for *_, k in self.intervals)
-
-    @property
-    def noise_free(self) -> "Restart":
-        return replace(self, intervals=())
 
     def nfe(self, n_steps: int) -> int:
         return super().nfe(n_steps + sum(k * (n_levels - 1) for _, _, n_levels, k in self.intervals))
 
-    def init(self, process: Process, x: Tensor, times: Tensor) -> Plan:
+    def init(self, process: Process, x: Tensor, times: Tensor) -> _Restarts:
         plan: list[tuple[Tensor, ...]] = [() for _ in times[1:]]
         for interval in self.intervals:
             place, restart = _placed(interval, process, times)
@@ -66,7 +63,7 @@ class Restart(Heun):
         return tuple(plan)
 
     def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Plan, noise: Noise
+        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: _Restarts, noise: Noise
     ) -> StepResult:
         x = rk_step(process, self.tableau, x, t, t_next)
         for times in state[0]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import PositiveShare, Range
-from seedsbench.diffusion.process import Process, each, expand
+from seedsbench.diffusion.process import Process, add_weighted, each, expand
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
 from seedsbench.solvers.parts.tableau import ButcherTableau
 
@@ -101,7 +101,4 @@ def _shrink(error: Tensor) -> Tensor:
 
 
 def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    total = torch.zeros_like(slopes[0])
-    for weight, slope in zip(weights, slopes, strict=True):
-        total = total + weight * slope
-    return total
+    return add_weighted(torch.zeros_like(slopes[0]), torch.tensor(weights, dtype=torch.float64), slopes)

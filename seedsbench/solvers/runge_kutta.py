@@ -1,6 +1,5 @@
 """Explicit Runge-Kutta methods on the probability-flow ODE, in the time of the schedule."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,11 +12,6 @@ from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.parts.tableau import ButcherTableau
 
 EULER = ButcherTableau(c=(0.0,), a=((),), b=(1.0,))
-CLASSICAL = ButcherTableau(
-    c=(0.0, 0.5, 0.5, 1.0),
-    a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-    b=(1 / 6, 2 / 6, 2 / 6, 1 / 6),
-)
 
 
 def second_order(alpha: float) -> ButcherTableau:
@@ -45,11 +39,7 @@ class RungeKutta(Solver):
     """Explicit Runge-Kutta with a fixed tableau: len(b) evaluations a step, deterministic."""
 
     family: ClassVar[str] = "edm"
-
-    @property
-    @abstractmethod
-    def tableau(self) -> ButcherTableau:
-        """The method's coefficients."""
+    tableau: ClassVar[ButcherTableau]
 
     def nfe(self, n_steps: int) -> int:
         return len(self.tableau.b) * n_steps
@@ -65,10 +55,7 @@ class Euler(RungeKutta):
     """Euler's method: order 1, one evaluation a step. On an unscaled schedule this is DDIM."""
 
     order: ClassVar[int] = 1
-
-    @property
-    def tableau(self) -> ButcherTableau:
-        return EULER
+    tableau: ClassVar[ButcherTableau] = EULER
 
 
 @dataclass(frozen=True)
@@ -92,10 +79,7 @@ class Midpoint(RungeKutta):
 
     family: ClassVar[str] = "runge_kutta"
     order: ClassVar[int] = 2
-
-    @property
-    def tableau(self) -> ButcherTableau:
-        return second_order(0.5)
+    tableau: ClassVar[ButcherTableau] = second_order(0.5)
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,8 @@ class RK4(RungeKutta):
 
     family: ClassVar[str] = "runge_kutta"
     order: ClassVar[int] = 4
-
-    @property
-    def tableau(self) -> ButcherTableau:
-        return CLASSICAL
+    tableau: ClassVar[ButcherTableau] = ButcherTableau(
+        c=(0.0, 0.5, 0.5, 1.0),
+        a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+        b=(1 / 6, 2 / 6, 2 / 6, 1 / 6),
+    )

@@ -8,8 +8,8 @@ switch of tau falls on a level of the grid: two grids may solve two SDEs, of the
 strong order is 1 for a constant tau and none otherwise.
 """
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ class SASolver(PredictorCorrector):
     not the paper's. tau 1, predictor_order 2, no corrector and "bh2" is DPM-Solver++(2M) SDE.
     """
 
+    without_noise: ClassVar[dict[str, Any]] = {"tau_value": 0.0}
     predictor_order: Annotated[int, Range(1, 3)] = 3
     corrector_order: Annotated[int, Range(0, 4)] = 4
     tau_value: Annotated[float, Range(0, 2)] = 1.0
@@ -43,25 +44,21 @@ class SASolver(PredictorCorrector):
             )
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         # The warm-up's first step has a local error of order 3 if it is corrected: 4 cannot come out.
         p, c = self.predictor_order, self.corrector_order
         return min(c, p + 1, 3) if c > 0 else p
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.tau_value > 0
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return min(self.order, 2) if self.stochastic else None
 
     @property
-    def noise_free(self) -> "SASolver":
-        return replace(self, tau_value=0.0)
-
-    @property
-    def two_point(self) -> TwoPoint:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def two_point(self) -> TwoPoint:
         return self.slope
 
     def tau(self, sigma: Tensor) -> float:

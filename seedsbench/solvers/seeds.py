@@ -11,15 +11,13 @@ restoring order 3 away from c3 = 2/3, where gamma = 0 and the scheme is the pape
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from seedsbench.checks import Node
 from seedsbench.solvers.parts.exponential import ExponentialRungeKutta
 from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, row
 
 Variant = Literal["a", "b"]
-
-ONE_STAGE = ExponentialTableau(c=(0.0,), a=((),), b=row(1.0), order=1)
 
 
 def two_stage(c2: float, variant: Variant) -> ExponentialTableau:
@@ -59,9 +57,7 @@ class Seeds1(ExponentialRungeKutta):
     prediction="data" is DDPM's posterior, "noise" is Euler-Maruyama in sigma; eta=0 is DDIM.
     """
 
-    @property
-    def tableau(self) -> ExponentialTableau:
-        return ONE_STAGE
+    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(c=(0.0,), a=((),), b=row(1.0), order=1)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from seedsbench.solvers.seeds import Seeds3
 class Seeds3AsReleased(Seeds3):
     """Three evaluations a step; drift order 1 with data prediction, 3 with noise; weak order 1 and 2."""
 
-    prediction: Literal["data", "noise"] = "data"  # pyright: ignore[reportIncompatibleVariableOverride]
+    prediction: Literal["data", "noise"] = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,11 +40,11 @@ class Seeds3AsReleased(Seeds3):
             )
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return 1 if self.prediction == "data" else 3
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         return None if not self.stochastic else 1 if self.prediction == "data" else 2
 
     def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:

@@ -29,14 +29,14 @@ class UniPC(PredictorCorrector):
     disable_corrector: Annotated[int, Range(0, 10**6)] = 0
 
     @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         if not self.corrector:
             return self.solver_order
         # A first step that is not corrected has a local error of order 2.
         return min(self.solver_order + 1, 3) if self.disable_corrector == 0 else 2
 
     @property
-    def two_point(self) -> TwoPoint:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def two_point(self) -> TwoPoint:
         return self.variant
 
     def points(self, state: History) -> tuple[int, int]:

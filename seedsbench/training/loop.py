@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +15,70 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from seedsbench.files.atomic import replacing
-from seedsbench.training.options import TrainingOptions
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 200
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
-Generators = Callable[[int, int], torch.Generator]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One run of scripts/train_embedded.py; the values are in scripts/conf/train_embedded.yaml.
+
+    target: edm, vp, ve, iddpm, features or reference.
+    iterations, batch, lr: Adam steps, images a step, peak learning rate.
+    shards: parts of a batch computed side by side, one thread each (CPU); 1 on a GPU.
+    warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
+    weighting: how noise levels count in the loss, a key of targets.WEIGHTINGS.
+    P_mean, P_std: training draws ln sigma ~ N(P_mean, P_std^2) in the EDM regime; the others have
+        their own distributions (Karras et al. 2022, Table 1).
+    clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
+    initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
+    pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
+    """
+
+    target: str
+    device: str
+    iterations: int
+    batch: int
+    shards: int
+    lr: float
+    warmup: int
+    flat: float
+    weighting: str
+    P_mean: float
+    P_std: float
+    clip: float
+    ema: float
+    label_dropout: float
+    pool: int
+    seed: int
+    checkpoint_every: int
+    out: Path
+    initial: str = ""
+
+    def __post_init__(self) -> None:
+        if self.shards < 1 or self.batch % self.shards:
+            raise ValueError(f"batch={self.batch} cannot be split into shards={self.shards} equal parts")
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a run leaves its state, until its result is written."""
+        return self.out / f"{self.target}.checkpoint.pt"
+
+    def generator(self, iteration: int, shard: int) -> torch.Generator:
+        """The random source of one shard of one iteration, so that a resumed run goes on as it would have.
+
+        The counter-based noise of sampling would do too, but costs a hundred small kernels a draw.
+        """
+        # Iterations stay below 2^28, so that no two shards share a generator.
+        return torch.Generator(self.device).manual_seed((self.seed << 32) + iteration + (shard << 28))
+
+    def identity(self) -> dict:
+        """What must agree for a checkpoint to be continued: everything but where the run lives."""
+        free = ("device", "out", "checkpoint_every")
+        return {key: value for key, value in vars(self).items() if key not in free}
 
 
 class Ema:
@@ -28,14 +86,14 @@ class Ema:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.source = list(network.parameters())
-        self.average = [p.detach().clone() for p in self.source]
+        self.source = [p.detach() for p in network.parameters()]
+        self.average = [p.clone() for p in self.source]
 
     def update(self, iteration: int) -> None:
         """Call after step `iteration` (0, 1, ...): early on, the average forgets its start faster."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        source = [p.detach() for p in self.source]
-        torch._foreach_lerp_(self.average, source, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for average, value in zip(self.average, self.source, strict=True):
+            average.lerp_(value, 1 - decay)
 
     def copy_to(self, network: nn.Module) -> None:
         """Overwrite the parameters of a network of the same kind with the averages."""
@@ -51,23 +109,15 @@ def learning_rate(iteration: int, options: TrainingOptions) -> float:
     return options.lr * cosine * min(1.0, (iteration + 1) / options.warmup)
 
 
-def checkpoint_path(options: TrainingOptions) -> Path:
-    """Where a run leaves its state, until its result is written."""
-    return options.out / f"{options.target}.checkpoint.pt"
-
-
-def train(
-    network: nn.Module, loss: Loss, options: TrainingOptions, generator: Generators
-) -> tuple[Ema, float]:
+def train(network: nn.Module, loss: Loss, options: TrainingOptions) -> float:
     """Minimise `loss`, resuming from a checkpoint of the same run if there is one.
 
-    generator: (iteration, shard) -> torch.Generator. Returns the averaged weights and the seconds spent,
-    those before an interruption included.
+    Leaves the averaged weights in the network. Returns the seconds spent, those before an interruption
+    included.
     """
-    optimizer = _adam(network, options)
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.9, 0.99), fused=True)
     ema = Ema(network, options.ema)
-    path = checkpoint_path(options)
-    start, seconds = _resume(path, network, optimizer, ema, options)
+    start, seconds = _resume(network, optimizer, ema, options)
     began = time.perf_counter()
     # The loss is summed on the device: reading it at every step would make the host wait for the GPU.
     total = torch.zeros((), device=options.device)
@@ -77,7 +127,7 @@ def train(
     for iteration in progress:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(iteration, options)
-        random = [generator(iteration, shard) for shard in range(options.shards)]
+        random = [options.generator(iteration, shard) for shard in range(options.shards)]
         total += sum(workers.map(partial(_backward, loss), replicas, random)) / options.shards
         _step(replicas, optimizer, options.clip)
         ema.update(iteration)
@@ -86,14 +136,18 @@ def train(
             progress.set_postfix(loss=f"{_mean_loss(total, options.target, done):.4f}")
             total.zero_()
         if done % options.checkpoint_every == 0 and done < options.iterations:
-            state = _state(done, seconds + time.perf_counter() - began, network, optimizer, ema, options)
-            with replacing(path) as temporary:
+            state = {
+                "iteration": done,
+                "seconds": seconds + time.perf_counter() - began,
+                "run": options.identity(),
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.average,
+            }
+            with replacing(options.checkpoint) as temporary:
                 torch.save(state, temporary)
-    return ema, seconds + time.perf_counter() - began
-
-
-def _adam(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.9, 0.99), fused=True)
+    ema.copy_to(network)
+    return seconds + time.perf_counter() - began
 
 
 def _sharing(network: nn.Module) -> nn.Module:
@@ -132,37 +186,13 @@ def _mean_loss(total: Tensor, target: str, done: int) -> float:
     return mean
 
 
-def _state(
-    done: int,
-    seconds: float,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ema: Ema,
-    options: TrainingOptions,
-) -> dict:
-    return {
-        "iteration": done,
-        "seconds": seconds,
-        "run": _identity(options),
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": ema.average,
-    }
-
-
-def _identity(options: TrainingOptions) -> dict:
-    """What must agree for a checkpoint to be continued: everything but where the run lives."""
-    free = ("device", "out", "checkpoint_every")
-    return {key: value for key, value in vars(options).items() if key not in free}
-
-
 def _resume(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, options: TrainingOptions
+    network: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, options: TrainingOptions
 ) -> tuple[int, float]:
+    path, wanted = options.checkpoint, options.identity()
     if not path.is_file():
         return 0, 0.0
     state = torch.load(path, map_location=options.device, weights_only=True)
-    wanted = _identity(options)
     if state["run"] != wanted:
         changed = [key for key in wanted if state["run"].get(key) != wanted[key]]
         raise ValueError(

@@ -5,7 +5,6 @@ import logging
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,24 +14,31 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
-from seedsbench.denoisers.embedded import load_network, provenance
+from seedsbench.denoisers.embedded import load_network, preconditioned, provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner, Preconditioner
 from seedsbench.files.atomic import replacing
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
 from seedsbench.metrics.inception_score import inception_score
-from seedsbench.training.loop import checkpoint_path, train
-from seedsbench.training.losses import denoising_loss, feature_loss
-from seedsbench.training.options import TrainingOptions
-from seedsbench.training.pool import Pool, generator_of, make_pool
+from seedsbench.training.loop import TrainingOptions, train
+from seedsbench.training.losses import denoising_loss, feature_loss, make_pool
 
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 log = logging.getLogger(__name__)
 SELECTION = "EMA weights at the last iteration, fixed beforehand"
 REFERENCE_SIZE = 50_000
 REFERENCE_BATCH = 1000
+
+WEIGHTINGS: dict[str, Callable[[Preconditioner], Preconditioner]] = {
+    "unit": lambda _: EDMPreconditioner(),
+    "regime": lambda own: own,
+}
+"""Whose lambda(sigma) weighs the loss. unit: that of Table 1's EDM column, every level counts the same.
+
+1/sigma^2, the weight of the noise-predicting regimes, leaves the levels at which an image takes shape (sigma
+of 0.3 to 3, on these pictures) with a few per cent of the loss.
+"""
 
 
 def run(options: TrainingOptions) -> Path:
@@ -56,62 +62,52 @@ def train_denoiser(options: TrainingOptions) -> Path:
     network = network.to(device)
     if device.type == "cpu":
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # 20 % faster
-    pool = make_pool(options.pool, seed=options.seed, stream=TRAIN).to(device)
-    each = options.batch // options.shards
+    pool = make_pool(options.pool, seed=options.seed, stream=TRAIN, device=device)
     outer = PRECONDITIONERS[config.regime]
     if isinstance(outer, EDMPreconditioner):
         outer = replace(outer, P_mean=options.P_mean, P_std=options.P_std)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        denoiser = Preconditioned(
-            network,
-            outer,
-            img_channels=config.img_channels,
-            img_resolution=config.img_resolution,
-            label_dim=config.label_dim,
-        )
         return denoising_loss(
-            denoiser,
+            preconditioned(network, config, outer),
             pool,
             generator,
-            batch=each,
+            batch=options.batch // options.shards,
             label_dropout=options.label_dropout,
-            weighting=options.weighting,
+            weighting=WEIGHTINGS[options.weighting](outer),
         )
 
-    ema, seconds = train(network, loss, options, partial(_generator, options, device))
-    ema.copy_to(network)
-    metadata = {"network": json.dumps(asdict(config)), "provenance": _provenance(options, seconds)}
-    return _save_weights(network, options, metadata)
+    seconds = train(network, loss, options)
+    return _save_weights(network, options, seconds, {"network": json.dumps(asdict(config))})
 
 
 def train_features(options: TrainingOptions) -> Path:
     """Train the feature network and standardise it on the reference pictures; writes features.safetensors."""
     device = torch.device(options.device)
     network = _initialised(GlyphFeatures, options.seed).to(device)
-    pool = make_pool(options.pool, seed=options.seed, stream=FEATURE_TRAIN).to(device)
-    each = options.batch // options.shards
+    pool = make_pool(options.pool, seed=options.seed, stream=FEATURE_TRAIN, device=device)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(network, GlyphFeatures)
-        return feature_loss(network, pool, generator, batch=each)
+        return feature_loss(network, pool, generator, batch=options.batch // options.shards)
 
-    ema, seconds = train(network, loss, options, partial(_generator, options, device))
-    ema.copy_to(network)
+    seconds = train(network, loss, options)
     # Round to the stored precision first, so that the standardisation belongs to the weights shipped.
     network.half().float()
-    real = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE).to(device)
+    real = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
     with torch.inference_mode():
         raw = torch.cat([network.raw(images) for images in real.images.split(REFERENCE_BATCH)]).double()
     network.standardise(raw)
-    log.info("class accuracy on %d held-out pictures: %.5f", REFERENCE_SIZE, _accuracy(network, real))
-    return _save_weights(network, options, {"provenance": _provenance(options, seconds)})
+    right = _extract(network, real.images)[1].argmax(dim=1) == real.labels.cpu()
+    log.info("class accuracy on %d held-out pictures: %.5f", REFERENCE_SIZE, float(right.double().mean()))
+    return _save_weights(network, options, seconds, {})
 
 
 def make_reference(options: TrainingOptions) -> Path:
     """Feature statistics of 50,000 pictures of the stream REFERENCE; writes glyphs_reference.npz."""
     network = load_glyph_features(options.device, options.out / "features.safetensors")
-    pool = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE).to(torch.device(options.device))
+    device = torch.device(options.device)
+    pool = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
     features, logits = _extract(network, pool.images)
     is_mean, is_std = inception_score(logits)
     statistics = {
@@ -121,8 +117,11 @@ def make_reference(options: TrainingOptions) -> Path:
         "is_mean": np.float64(is_mean),
         "is_std": np.float64(is_std),
     }
-    log.info("reference: Inception score %.4f +- %.4f", is_mean, is_std)
-    return _save(options.out / "glyphs_reference.npz", partial(_write_npz, statistics))
+    path = options.out / "glyphs_reference.npz"
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **statistics)
+    log.info("wrote %s: Inception score %.4f +- %.4f", path, is_mean, is_std)
+    return path
 
 
 def _extract(network: GlyphFeatures, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,21 +132,11 @@ def _extract(network: GlyphFeatures, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, torch.cat([logits for _, logits in parts]).cpu()
 
 
-def _accuracy(network: GlyphFeatures, pool: Pool) -> float:
-    _, logits = _extract(network, pool.images)
-    return float((logits.argmax(dim=1) == pool.labels.cpu()).double().mean())
-
-
-def _initialised(build: Callable[[], Network], seed: int) -> Network:
+def _initialised(build: Callable[[], _Network], seed: int) -> _Network:
     """Build a network with weights that depend on the seed only, leaving torch's generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-def _generator(options: TrainingOptions, device: torch.device, iteration: int, shard: int) -> torch.Generator:
-    # Iterations stay below 2^28, so that no two shards share a generator.
-    return generator_of(options.seed, iteration + (shard << 28), device)
 
 
 def _provenance(options: TrainingOptions, seconds: float) -> str:
@@ -175,25 +164,17 @@ def _commit() -> str:
         return "unknown"
 
 
-def _save_weights(network: nn.Module, options: TrainingOptions, metadata: dict[str, str]) -> Path:
+def _save_weights(
+    network: nn.Module, options: TrainingOptions, seconds: float, metadata: dict[str, str]
+) -> Path:
     buffers = {name for name, _ in network.named_buffers()}
     tensors = {
-        name: value.cpu().contiguous() if name in buffers else value.half().cpu().contiguous()
+        name: (value if name in buffers else value.half()).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     path = options.out / f"{options.target}.safetensors"
-    _save(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    checkpoint_path(options).unlink(missing_ok=True)
-    return path
-
-
-def _write_npz(arrays: dict, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def _save(path: Path, save: Callable[[Path], object]) -> Path:
     with replacing(path) as temporary:
-        save(temporary)
+        save_file(tensors, temporary, metadata={**metadata, "provenance": _provenance(options, seconds)})
     log.info("wrote %s (%d bytes)", path, path.stat().st_size)
+    options.checkpoint.unlink(missing_ok=True)
     return path

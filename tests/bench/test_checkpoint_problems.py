@@ -8,13 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from seedsbench import registry
-from seedsbench.bench import run as cell
-from seedsbench.bench.problems import scored_on as yardsticks
-from seedsbench.bench.problems.base import glyphs_problem
+from seedsbench.bench.problems import build, scored_on
+from seedsbench.bench.problems.build import model_of, problem_of
 from seedsbench.bench.problems.checkpoint import CPU_BATCH, Checkpoint, placed
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.run import problem_of
-from seedsbench.cli.check import Usage, parse, preflight
+from seedsbench.bench.problems.glyphs import glyphs_problem
+from seedsbench.bench.rows.run_key import what_changes_numbers
+from seedsbench.cli.check import check
+from seedsbench.cli.command import Usage, parse
 from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
@@ -50,7 +50,6 @@ BASELINE_FILES = {
 def isolated(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
     monkeypatch.setattr(fetch, "_get", no_network)
 
 
@@ -130,7 +129,7 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
 
 def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():
     walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
-    said = preflight(parse(walk)).plan
+    said = check(parse(walk), "study").text
     for name, model in PUBLISHED.items():
         for regime, entry in model["files"].items():
             assert f"model={name} regime={regime} metrics=inception:\n" in said
@@ -142,8 +141,9 @@ def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_onc
 
 def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
     with pytest.raises(Usage, match=r"model=cifar10_cond: a network from a file .* add metrics=inception"):
-        preflight(parse(["model=cifar10_cond"]))
-    assert "add metrics=inception" in preflight(parse(["model=cifar10_cond", "dry_run=true"])).plan
+        check(parse(["model=cifar10_cond"]), "study")
+    told = check(parse(["model=cifar10_cond", "dry_run=true"]), "study").text
+    assert "add metrics=inception" in told
 
 
 def test_models_without_files_have_nothing_to_fetch():
@@ -152,12 +152,12 @@ def test_models_without_files_have_nothing_to_fetch():
 
 def test_a_dry_run_of_a_sweep_names_each_model_once_and_computes_nothing(tmp_path):
     options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "solver=euler", "nfe=10", "dry_run=true"])
-    said = preflight(options).plan.splitlines()
+    said = check(options, "study").text.splitlines()
     titles = [line for line in said if not line.startswith(" ")]
     assert titles == ["model=cifar10_cond regime=vp:", "model=cifar10_cond regime=ve:"]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Usage, match=r"add model\.path="):
-        preflight(parse(["model=file", "dry_run=true"]))
+        check(parse(["model=file", "dry_run=true"]), "study")
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,14 @@ def scored(monkeypatch):
     """Checkpoints scored as the glyphs are; remembers the models that came."""
     glyphs, given = glyphs_problem("vp"), []
 
-    def measured(model, metrics, device):
-        given.append(model)
-        if not isinstance(model, Checkpoint):
-            return model
-        return replace(glyphs, name=model.name, denoiser=model.denoiser, model_id=model.model_id)
+    def problem(model, regime, metrics, device):
+        made = build._model(model, regime, device)
+        given.append(made)
+        if not isinstance(made, Checkpoint):
+            return made
+        return replace(glyphs, name=made.name, denoiser=made.denoiser, model_id=made.model_id)
 
-    monkeypatch.setattr(cell, "measured", measured)
+    monkeypatch.setattr(build, "_problem", problem)
     return given
 
 
@@ -214,18 +215,18 @@ def test_a_file_of_ones_own_runs_and_is_known_by_its_contents(tmp_path, weights,
 def test_neither_dry_run_nor_offline_nor_a_path_enters_the_run_key(weights, scored):
     cfg = compose("model=file", f"model.path={weights}", "regime=vp")
     problem = problem_of(cfg, "cpu")
-    known = scientific(cfg, problem, 0)
+    known = what_changes_numbers(cfg, problem)
     other = compose("model=file", "model.path=elsewhere", "regime=vp", "offline=true", "dry_run=true")
-    assert scientific(other, problem, 0) == known
-    assert scientific(cfg, replace(problem, model_id="other"), 0) != known
-    assert scientific(cfg, None, 0) != scientific(other, None, 0)  # two failures, two rows
+    assert what_changes_numbers(other, problem) == known
+    assert what_changes_numbers(cfg, replace(problem, model_id="other")) != known
+    assert what_changes_numbers(cfg, None) != what_changes_numbers(other, None)  # two failures, two rows
 
 
 def test_the_statistics_of_the_model_are_what_inception_compares_with(tmp_path, weights, monkeypatch):
     np.savez(tmp_path / "ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     extractor = replace(glyphs_problem("vp").features, dim=2048)
     for name in ("inception", "dinov2"):
-        monkeypatch.setitem(yardsticks._EXTRACTORS, name, lambda *_, **__: extractor)
+        monkeypatch.setitem(scored_on._EXTRACTORS, name, lambda *_, **__: extractor)
     given = ("model=file", f"model.path={weights}", "model.reference=ref.npz")
     problem = problem_of(compose(*given, "metrics=inception"), "cpu")
     assert problem.reference_name == "ref.npz"
@@ -240,7 +241,7 @@ def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
     (tmp_path / "cache" / "cifar10-32x32.npz").write_bytes(b"x")
     url = "model.files.vp.url=https://example.org/w.safetensors"
     cfg = compose("model=cifar10_cond", "regime=vp", url, "model.files.vp.format=null", "offline=true")
-    with pytest.raises(ValueError, match=r"images \[3, 16, 16\] and 10 classes, but model=cifar10_cond"):
+    with pytest.raises(ValueError, match=r"model=cifar10_cond holds a network for images \[3, 16, 16\]"):
         problem_of(cfg, "cpu")
 
 
@@ -260,4 +261,4 @@ def test_on_the_cpu_a_network_sees_batches_of_one_size():
     assert placed(wrapped, "cpu") is wrapped
     assert placed(wrapped, "meta") is inner
     with pytest.raises(ValueError, match="use device=cpu"):
-        placed(registry.build({**LOADED["gaussian"], "regime": "vp"}).denoiser, "meta")
+        placed(model_of(compose("model=gaussian"), "cpu").denoiser, "meta")

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from seedsbench.bench import machine
-from seedsbench.bench import run as cell
 from seedsbench.bench.machine import make_current
-from seedsbench.cli import check as preflight
+from seedsbench.bench.problems import build
+from seedsbench.cli import check as checking
+from seedsbench.cli.command import Command, Usage
 from seedsbench.denoisers import embedded
 from tests.support.cells import compose, run
 
@@ -34,10 +35,9 @@ def test_each_rank_makes_its_own_gpu_current_before_it_loads_a_model(
 ):
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(cell, "_model", lambda *_: current.append("loaded"))
-    monkeypatch.setattr(cell, "measured", lambda model, options, device: current.append("measured"))
-    cell.problem_of(compose(), machine.device_of("auto", local_rank))
-    assert current == [f"cuda:{local_rank % 4}", "loaded", "measured"]
+    monkeypatch.setattr(build, "_problem", lambda *_: current.append("loaded"))
+    build.problem_of(compose(), machine.device_of("auto", local_rank))
+    assert current == [f"cuda:{local_rank % 4}", "loaded"]
 
 
 def test_the_embedded_network_is_channels_last_everywhere():
@@ -53,22 +53,23 @@ def test_the_embedded_network_is_channels_last_everywhere():
 
 
 def refused(*overrides, multirun=False):
-    with pytest.raises(preflight.Usage) as said:
-        preflight.preflight(preflight.Options([], list(overrides), [], multirun, False))
+    with pytest.raises(Usage) as said:
+        checking.check(Command(overrides, multirun=multirun), "study")
     return str(said.value)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
     return tmp_path
 
 
 @pytest.mark.parametrize("given", ["tf32", "fp16"])
 def test_a_precision_the_cpu_has_not_is_refused_as_a_cell_would(here, given):
     choice = ("model=glyphs", "device=cpu", f"precision={given}")
-    assert refused(*choice) == run(here, *choice)["reason"]
+    said = run(here, *choice)["reason"]
+    assert said == f"precision={given} needs device=cuda: on cpu use fp32 or bf16"
+    assert refused(*choice) == said
     assert refused("model=glyphs", "device=cpu", f"precision=fp32,{given}", multirun=True) == refused(*choice)
     assert not (here / "results").exists()
 
@@ -77,7 +78,9 @@ def test_a_precision_the_cpu_has_not_is_refused_as_a_cell_would(here, given):
 @pytest.mark.parametrize("override", ["precision=bf16", "compile=true"])
 def test_a_model_without_a_network_cannot_run_it_another_way(here, model, override):
     said = refused(f"model={model}", "device=cpu", override)
-    assert said.startswith(f"model={model} has no network to run another way: use precision=fp32")
+    assert said.startswith(
+        f"model={model} has no network to run another way: use precision=fp32 and compile="
+    )
     if model == "gaussian":
         reason = run(here / "cell", f"model={model}", override)["reason"]
         assert reason.split(" ", 1)[1] == said.split(" ", 1)[1]
@@ -85,9 +88,6 @@ def test_a_model_without_a_network_cannot_run_it_another_way(here, model, overri
 
 
 def test_the_device_is_judged_where_cells_run(here, monkeypatch):
-    monkeypatch.setattr(preflight, "check_launcher", lambda *_: None)
-    monkeypatch.setattr(preflight, "elsewhere", lambda config: True)
-    checked = preflight.preflight(
-        preflight.Options([], ["model=glyphs", "device=cuda", "precision=tf32"], [], False, False)
-    )
-    assert checked.launcher == "basic"
+    monkeypatch.setattr(checking, "check_launcher", lambda *_: None)
+    words = ("model=glyphs", "device=cuda", "precision=tf32", "hydra/launcher=slurm_1gpu")
+    assert checking.check(Command(words), "study").first.remote

@@ -3,15 +3,14 @@
 import pytest
 import torch
 
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import run_key
-from seedsbench.bench.run import problem_of
-from seedsbench.bench.sampling import Plan, generate
-from seedsbench.data.images import quantise
+from seedsbench import solver
+from seedsbench.bench.sampling import SamplingPlan, generate
+from seedsbench.data.uint8 import to_uint8
+from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
 from seedsbench.diffusion.schedule import Linear
-from tests.support.cells import compose, run, same
+from tests.support.cells import key_of, run, same
 from tests.support.golden import golden
 
 DATA = golden("nv_misc")
@@ -20,12 +19,12 @@ CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
 
 def test_the_golden_cases_are_all_there():
     assert len(CASES) == 2
-    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
+    assert sorted(DATA.cases) == sorted([*CASES, "to_uint8"])
 
 
 def test_images_are_quantised_as_published_ones_are():
-    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
-    assert torch.equal(quantise(x), y)
+    x, y = DATA.tensor("to_uint8", "x"), DATA.tensor("to_uint8", "y")
+    assert torch.equal(to_uint8(x), y)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -60,16 +59,13 @@ def test_increments_are_scaled_normals():
     assert torch.equal(noise.increment(zero, four), 2 * again.normal())
 
 
-class Recording:
+class Recording(Denoiser):
     """A denoiser that returns zeros and keeps what it was asked for."""
 
-    label_dim, image_shape, sigma_min, sigma_max = 3, (1, 4, 4), 0.002, 80.0
+    img_channels, img_resolution, label_dim = 1, 4, 3
 
     def __init__(self):
         self.asked = []
-
-    def round_sigma(self, sigma):
-        return sigma
 
     def __call__(self, x, sigma, labels=None):
         self.asked.append((x.clone(), labels))
@@ -79,26 +75,18 @@ class Recording:
 @pytest.mark.parametrize("labels", ["random", "balanced"])
 def test_seeds_of_repeated_cells_follow_each_other(labels):
     """Seed 2 of 5 samples has EDM's seeds 10 to 14; a fixed class is drawn and not used, as by --class."""
-    from seedsbench import solver
-
     sigmas = EDM().levels(4, 0.002, 80.0, Linear())
     network = Recording()
-    plan = Plan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
+    plan = SamplingPlan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
     for _ in generate(network, plan, torch.arange(5), batch_size=2):
         pass
     wanted = edm_start(torch.arange(10, 15), (1, 4, 4), 3)
-    firsts = [network.asked[i] for i in range(0, len(network.asked), len(network.asked) // 3)]
-    torch.testing.assert_close(
-        torch.cat([x for x, _ in firsts]) / 80.0, wanted.latents.double(), rtol=1e-12, atol=0
-    )
+    firsts = network.asked[:: len(network.asked) // 3]  # of each of three batches
+    x = torch.cat([x for x, _ in firsts])
+    torch.testing.assert_close(x / 80.0, wanted.latents.double(), rtol=1e-12, atol=0)
     classes = torch.cat([rows for _, rows in firsts]).argmax(1)
     expected = wanted.classes if labels == "random" else torch.arange(5) % 3
     assert torch.equal(classes, expected)
-
-
-def key_of(*overrides):
-    cfg = compose(*overrides)
-    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
 
 
 def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_path):
@@ -111,7 +99,5 @@ def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_p
     assert plain["seeding"] == "philox"
 
 
-def test_the_default_seeding_leaves_run_keys_as_they_were():
-    cfg = compose()
-    assert "seeding" not in scientific(cfg, problem_of(cfg, "cpu"), 0)
+def test_the_seeding_is_in_the_key():
     assert key_of("seeding=edm") != key_of() == key_of("seeding=philox")

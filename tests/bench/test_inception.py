@@ -1,7 +1,6 @@
 """metrics=inception and its kin: any model on any extractor, and what a row then says."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,15 @@ from PIL import Image
 from seedsbench import metrics
 from seedsbench.bench import run as cell
 from seedsbench.bench import scoring
+from seedsbench.bench.problems import build as build_module
 from seedsbench.bench.problems import scored_on as yardsticks
 from seedsbench.bench.problems.base import Model
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import run_key
-from seedsbench.bench.run import problem_of
-from seedsbench.bench.scoring import Scorer, floor, pair_scores
-from seedsbench.data.images import QUANTISER, quantise
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.run_key import run_key
+from seedsbench.bench.scoring import Scorer, fid_floor
+from seedsbench.data.uint8 import QUANTISER, to_uint8
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.files.digests import file_sha256
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
@@ -94,7 +93,7 @@ def reference_of(tmp_path, folder, name="ref.npz", features=False):
 
 def key_of(*overrides):
     cfg = compose(*QUICK, *overrides)
-    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
+    return run_key(cfg, problem_of(cfg, "cpu"))
 
 
 def test_scores_are_those_of_the_features(tmp_path, fake, real):
@@ -103,13 +102,13 @@ def test_scores_are_those_of_the_features(tmp_path, fake, real):
     cfg = compose(*QUICK, f"metrics.real={real}")
     problem = problem_of(cfg, "cpu")
     from seedsbench.api import noise_levels
-    from seedsbench.bench.sampling import Plan, generate
+    from seedsbench.bench.sampling import SamplingPlan, generate
     from seedsbench.registry import build
 
-    schedule, grid, solver = (build(cfg[group]) for group in ("schedule", "grid", "solver"))
+    schedule, grid, solver = (build(getattr(cfg, group)) for group in ("schedule", "grid", "solver"))
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, row["n_steps"])
-    (batch,) = generate(problem.denoiser, Plan(solver, fitted, sigmas), torch.arange(8), batch_size=8)
-    features, logits = problem.features.extract(quantise(batch.x))
+    (batch,) = generate(problem.denoiser, SamplingPlan(solver, fitted, sigmas), torch.arange(8), batch_size=8)
+    features, logits = problem.features.extract(to_uint8(batch.x))
     reference = of_images(real, fake_extractor(), features=True)
     fid = metrics.frechet_distance(
         features.double().mean(0), features.double().T.cov(), reference.moments.mu, reference.moments.sigma
@@ -130,7 +129,7 @@ def test_rows_do_not_depend_on_the_batch_size(tmp_path, fake, real):
 
 
 def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real, monkeypatch):
-    monkeypatch.setattr(cell, "_model", lambda *_: bare(compose(*GLYPHS)))
+    monkeypatch.setattr(build_module, "_model", lambda *_: bare(compose(*GLYPHS)))
     row = run(tmp_path, *GLYPHS)
     assert row["status"] == "failed"
     assert "bare has no features of its own to be scored on: choose metrics=inception" in row["reason"]
@@ -141,7 +140,7 @@ def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real
 
 
 def bare(cfg):
-    from seedsbench.bench.problems.base import glyphs_problem
+    from seedsbench.bench.problems.glyphs import glyphs_problem
 
     problem = glyphs_problem(cfg.regime.name)
     return Model("bare", problem.denoiser, problem.model_id)
@@ -188,7 +187,7 @@ def grey_files(tmp_path):
 
 
 def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, grey_files, real, monkeypatch):
-    monkeypatch.setattr(cell, "_model", lambda *_: grey_model())
+    monkeypatch.setattr(build_module, "_model", lambda *_: grey_model())
     long = (*QUICK, "solver=heun", "nfe=35")
     row = run(tmp_path, *long, f"metrics.reference={grey_files}")
     assert (row["status"], row["reference_shape"], row["warning"]) == ("done", "1x16x16", None)
@@ -225,12 +224,14 @@ def test_scores_do_not_depend_on_order(fake, real, tmp_path):
     assert {"fid", "is_mean", "kid_mean", "precision", "coverage"} <= set(scores[0])
 
 
-def test_pair_scores_can_be_left_out_one_by_one(fake, real):
-    cfg = compose(*QUICK, f"metrics.real={real}")
-    pairs = problem_of(cfg, "cpu").pairs
-    features = torch.randn(8, DIM, generator=torch.Generator().manual_seed(0))
-    assert set(pair_scores(features, replace(pairs, neighbours=0))) == {"kid_mean", "kid_std"}
-    assert "kid_mean" not in pair_scores(features, replace(pairs, kid_subsets=0))
+def test_scores_of_pairs_can_be_left_out_one_by_one(tmp_path, fake, real):
+    for option, left_out, kept in (
+        ("metrics.neighbours=0", scoring.MANIFOLD, scoring.KERNEL),
+        ("metrics.kid_subsets=0", scoring.KERNEL, scoring.MANIFOLD),
+    ):
+        row = run(tmp_path, *QUICK, f"metrics.real={real}", option)
+        assert not row.keys() & {*left_out}
+        assert row.keys() >= {*kept}
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -254,7 +255,7 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
         (scoring.InceptionScore, "compute", ("is_mean", "is_std")),
         (scoring, "kernel_distance", scoring.KERNEL),
         (scoring, "precision_recall", scoring.MANIFOLD),
-        (cell, "floor", ("fid_floor",)),
+        (cell, "fid_floor", ("fid_floor",)),
     ],
 )
 @pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, torch.linalg.LinAlgError])
@@ -282,9 +283,9 @@ def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
 
 def test_the_floor_needs_twice_as_many_real_images(fake, real):
     problem = problem_of(compose(*QUICK, f"metrics.real={real}"), "cpu")
-    assert floor(problem, 20, "balanced", 10, 2) > 0
-    assert floor(problem, 21, "balanced", 10, 2) is None
-    assert floor(problem, 10, "balanced", 10, 2) > floor(problem, 20, "balanced", 10, 2)
+    assert fid_floor(problem, 20, "balanced", 2) > 0
+    assert fid_floor(problem, 21, "balanced", 2) is None
+    assert fid_floor(problem, 10, "balanced", 2) > fid_floor(problem, 20, "balanced", 2)
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3", "dinov2-vit-l-14"])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seedsbench.data.images import QUANTISER
+from seedsbench.data.uint8 import QUANTISER
 from seedsbench.files.digests import file_sha256
 from tests.support.edm_checkpoint import CIFAR10, write_edm
 from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_images, write_inception

@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 
-from seedsbench.bench import run as cell
-from seedsbench.bench.run import problem_of
-from seedsbench.cli.check import Usage, parse, preflight
+from seedsbench.bench.problems import build
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.cli.check import check
+from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
 from tests.support.cells import compose, run
 from tests.support.extractors import some_images, write_images
@@ -35,8 +36,8 @@ QUICK = ("model=python", "metrics=values", "metrics.reference=images", "solver=e
 
 def forget_loaded():
     """Have models loaded anew, as another process does."""
-    cell._problem.cache_clear()
-    cell._model.cache_clear()
+    build._problem.cache_clear()
+    build._model.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -50,31 +51,41 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def row_of(folder, *overrides):
+def row_of(folder, *overrides, text=None):
+    """The row of mynet.py, or of this text as own.py, which says no shape."""
+    given = ["model.path=mynet.py:build"]
+    if text is not None:
+        (folder / "own.py").write_text(text)
+        given = ["model.path=own.py:build", "model.shape=[3,8,8]"]
     forget_loaded()
-    return run(folder, *QUICK, *overrides)
+    return run(folder, *QUICK, *given, *overrides)
+
+
+def done(row):
+    assert row["status"] == "done", row["reason"]
+    return row
 
 
 def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
     assert len([*MYNET.strip().splitlines(), COMMAND]) <= 12
-    options = ["samples=16", "device=cpu", "study=own"]
-    command = [sys.executable, "-m", *COMMAND.split(), *options]
+    command = [sys.executable, "-m", *COMMAND.split(), "samples=16", "device=cpu", "study=own"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def said():
+        ran = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout + ran.stderr
+
+    said()
     (path,) = (folder / "results" / "own" / "rows").iterdir()
-    row = json.loads(path.read_text())
-    assert (row["status"], row["reason"], row["model"], row["extractor"]) == (
-        "done",
-        None,
-        "python",
-        "values",
-    )
+    row = done(json.loads(path.read_text()))
+    assert (row["reason"], row["model"], row["extractor"]) == (None, "python", "values")
     assert row["warning"] is None
     assert row["nfe"] <= 8
     assert (folder / "results" / "own" / "report.html").is_file()
-    again = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert "already done" in again.stdout + again.stderr
+    assert "already done" in said()
 
 
 # --- what build may return -------------------------------------------------------------------------
@@ -101,10 +112,7 @@ def build(std=0.5):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_whatever_denoises_can_be_returned(folder, form):
-    (folder / "own.py").write_text(DENOISING.format(form=FORMS[form]))
-    row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
-    assert row["status"] == "done", row["reason"]
-    assert row["warning"] is None
+    assert done(row_of(folder, text=DENOISING.format(form=FORMS[form])))["warning"] is None
 
 
 @pytest.mark.parametrize("form", ["module", "function"])
@@ -115,12 +123,9 @@ def test_a_yaml_whose_target_returns_a_denoiser_is_a_model(folder, form, monkeyp
     text = f"_target_: own_{form}.build\nname: mine\nshape: [3, 8, 8]\nstd: 0.5\n"
     (folder / "model" / "mine.yaml").write_text(text)
     forget_loaded()
-    row = run(folder, *QUICK, "model=mine", config_dirs=[folder])
-    assert row["status"] == "done", row["reason"]
-    assert row["model"] == "mine"
+    assert done(run(folder, *QUICK, "model=mine", config_dirs=[folder]))["model"] == "mine"
     forget_loaded()
-    wrong = run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])
-    assert "sdt" in wrong["reason"]
+    assert "sdt" in run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])["reason"]
 
 
 def test_metrics_that_bring_features_are_needed(folder):
@@ -134,7 +139,7 @@ def test_metrics_that_bring_features_are_needed(folder):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("null", "model=python needs your function: add model.path=<file.py>:<function>"),
+        (None, "model=python needs your function: add model.path=<file.py>:<function>"),
         ("mynet.py", "model.path=mynet.py: give model.path=<file.py>:<function>"),
         ("mynet.pth:build", "model.path=mynet.pth:build: give model.path=<file.py>:<function>"),
         ("nowhere.py:build", "nowhere.py: no such file"),
@@ -144,12 +149,9 @@ def test_metrics_that_bring_features_are_needed(folder):
 )
 def test_what_its_text_tells_is_refused_before_anything_runs(folder, path, said):
     (folder / "broken.py").write_text("x = 1\ndef build(:\n")
+    given = "model.path=null" if path is None else f"model.path='{path}'"
     with pytest.raises(Usage) as caught:
-        preflight(
-            parse(
-                ["model=python", f"model.path='{path}'" if path != "null" else "model.path=null", *QUICK[1:]]
-            )
-        )
+        check(parse(["model=python", given, *QUICK[1:]]), "study")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (folder / "results").exists()
@@ -176,24 +178,21 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_only_running_it_tells_is_the_rows_reason(folder, name):
     text, said = WRONG[name]
-    (folder / "own.py").write_text(text + "\n")
-    shape = [] if name == "no shape" else ["model.shape=[3,8,8]"]
-    row = row_of(folder, "model.path=own.py:build", *shape)
+    row = row_of(folder, *(["model.shape=null"] if name == "no shape" else []), text=text + "\n")
     assert row["status"] == "failed"
     assert re.search(said, row["reason"]), row["reason"]
 
 
 def test_unknown_options_are_named_and_known_ones_passed(folder):
-    (folder / "own.py").write_text(DENOISING.format(form="assert std == 0.7\n    return Net()"))
-    given = ("model.path=own.py:build", "model.shape=[3,8,8]")
-    assert row_of(folder, *given, "+model.options={std: 0.7}")["status"] == "done"
-    row = row_of(folder, *given, "+model.options={sdt: 0.7}")
+    text = DENOISING.format(form="assert std == 0.7\n    return Net()")
+    done(row_of(folder, "+model.options={std: 0.7}", text=text))
+    row = row_of(folder, "+model.options={sdt: 0.7}", text=text)
     assert row["reason"] == "own.py:build: unknown option 'sdt'. Did you mean 'std'?"
 
 
 def test_a_shape_that_is_not_the_denoisers_is_refused(folder):
-    row = row_of(folder, "model.path=mynet.py:build", "model.shape=[3,16,16]")
-    assert "is of images [3, 8, 8] and 0 classes" in row["reason"]
+    row = row_of(folder, "model.shape=[3,16,16]")
+    assert "holds a network for images [3, 8, 8] and 0 classes" in row["reason"]
 
 
 # --- checks before sampling ------------------------------------------------------------------------
@@ -206,17 +205,14 @@ def test_a_noise_prediction_as_denoiser_is_refused_with_the_way_out(folder):
         (f"x * ({unscaled} / (1 + {unscaled})).sqrt()", "failed"),
     ):
         text = DENOISING.format(form="return lambda x, sigma, labels: " + returned)
-        (folder / "own.py").write_text(text)
-        row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
+        row = row_of(folder, text=text)
         assert row["status"] == status
     assert "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)" in row["reason"]
 
 
 def test_milder_findings_are_the_rows_warning(folder):
-    (folder / "own.py").write_text(DENOISING.format(form="return lambda x, sigma, labels: 0.01 * x + 0.3"))
-    row = row_of(folder, "model.path=own.py:build", "model.shape=[3,8,8]")
-    assert row["status"] == "done", row["reason"]
-    assert row["warning"].startswith("the denoiser's ")
+    text = DENOISING.format(form="return lambda x, sigma, labels: 0.01 * x + 0.3")
+    assert done(row_of(folder, text=text))["warning"].startswith("the denoiser's ")
 
 
 # --- identity --------------------------------------------------------------------------------------
@@ -240,10 +236,13 @@ def shrink(x, variance, sigma):
 """
 
 
-def identity(folder, path="own.py:build", *overrides):
+def problem(path="own.py:build", *overrides):
     forget_loaded()
-    cfg = compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides)
-    return problem_of(cfg, "cpu").model_id
+    return problem_of(compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides), "cpu")
+
+
+def identity(*arguments):
+    return problem(*arguments).model_id
 
 
 def test_a_model_is_known_by_what_is_inside(folder):
@@ -251,19 +250,19 @@ def test_a_model_is_known_by_what_is_inside(folder):
     (folder / "parts.py").write_text(PARTS)
     (folder / "aside.py").write_text("x = 1\n")
     torch.save(torch.tensor(0.25), folder / "w.pt")
-    known = [identity(folder)]
-    assert identity(folder) == known[0]
+    known = [identity()]
+    assert identity() == known[0]
     (folder / "aside.py").write_text("x = 2\n")
     (folder / "renamed.py").write_text(WITH_PARTS)
-    assert identity(folder, "renamed.py:build") == known[0]
+    assert identity("renamed.py:build") == known[0]
 
     torch.save(torch.tensor(0.26), folder / "w.pt")
-    known.append(identity(folder))
-    known.append(identity(folder, "own.py:build", "+model.options={std: 0.6}"))
+    known.append(identity())
+    known.append(identity("own.py:build", "+model.options={std: 0.6}"))
     (folder / "parts.py").write_text(PARTS.replace("x *", "1.0 * x *"))
-    known.append(identity(folder))
+    known.append(identity())
     (folder / "own.py").write_text(WITH_PARTS.replace("def build", "# changed\ndef build"))
-    known.append(identity(folder))
+    known.append(identity())
     assert len(set(known)) == len(known)
 
 
@@ -273,11 +272,8 @@ def test_two_folders_may_have_modules_of_one_name(folder):
         (folder / name).mkdir()
         (folder / name / "own.py").write_text(WITH_PARTS.replace('torch.load("w.pt")', "torch.tensor(0.25)"))
         (folder / name / "parts.py").write_text(PARTS.replace("x *", f"{factor} * x *"))
-        forget_loaded()
-        cfg = compose(*QUICK, f"model.path={name}/own.py:build", "model.shape=[3,8,8]")
-        values[name] = float(
-            problem_of(cfg, "cpu").denoiser(torch.ones(1, 3, 8, 8), torch.tensor(0.5)).mean()
-        )
+        denoiser = problem(f"{name}/own.py:build").denoiser
+        values[name] = float(denoiser(torch.ones(1, 3, 8, 8), torch.tensor(0.5)).mean())
     assert values["two"] == pytest.approx(0.99 * values["one"])
 
 
@@ -290,7 +286,7 @@ def test_numbers_that_a_function_refers_to_are_inside_too(folder):
     found = set()
     for value in ("0.25", "0.3", "0.25"):
         (folder / "v.txt").write_text(value)
-        found.add(identity(folder))
+        found.add(identity())
     assert len(found) == 2
 
 
@@ -319,13 +315,10 @@ def test_values_are_the_pixels_of_samples_and_of_references_alike():
 
 
 def test_own_networks_run_in_lower_precision_and_functions_say_that_they_cannot(folder):
-    plain = row_of(folder, "model.path=mynet.py:build")
-    low = row_of(folder, "model.path=mynet.py:build", "precision=bf16")
-    assert low["status"] == "done", low["reason"]
+    plain, low = row_of(folder), done(row_of(folder, "precision=bf16"))
     assert low["fid"] != plain["fid"]
     assert low["fid"] == pytest.approx(plain["fid"], rel=0.05)
-    (folder / "own.py").write_text(DENOISING.format(form=FORMS["module"]))
-    given = ("model.path=own.py:build", "model.shape=[3,8,8]", "precision=bf16")
-    assert row_of(folder, *given)["status"] == "done"
-    (folder / "own.py").write_text(DENOISING.format(form=FORMS["function"]))
-    assert "has no network to run another way" in row_of(folder, *given)["reason"]
+    module, function = (DENOISING.format(form=FORMS[form]) for form in ("module", "function"))
+    done(row_of(folder, "precision=bf16", text=module))
+    said = row_of(folder, "precision=bf16", text=function)["reason"]
+    assert "has no network to run another way" in said

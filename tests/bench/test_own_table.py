@@ -17,9 +17,8 @@ from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePredictio
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.denoisers.preconditioning.score_sde import ScoreVE
 from seedsbench.denoisers.prediction import Guided, Predicted
-from seedsbench.diffusion.betas import make_betas
 from seedsbench.diffusion.grid import DiscreteGrid
-from seedsbench.diffusion.schedule import Discrete
+from seedsbench.diffusion.schedule import Discrete, make_betas
 from seedsbench.noise import latents
 from tests.support.cells import compose, run
 
@@ -69,7 +68,7 @@ def test_a_folder_is_sampled_as_diffusers_would_with_nothing_repeated(tmp_path, 
     )
     cfg = compose(*overrides, "solver=ddim", "nfe=10", "samples=2", "device=cpu")
     model = checkpoint_problem("edm", "diffusers_pipeline", path=str(tmp_path / "net"), format="diffusers")
-    plan = plan_of(cfg, model, 0)
+    plan = plan_of(cfg, model)
     assert plan.warnings == ()
     first = plan.sigmas[0]
     start = latents(torch.arange(2), (3, 8, 8), seed=0).double() * first / (1 + first**2).sqrt()

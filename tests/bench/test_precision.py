@@ -2,7 +2,10 @@
 
 import gc
 import math
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,35 +17,27 @@ from torch import nn
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench import batching, precision
-from seedsbench.bench.batching import BatchSize, fastest
-from seedsbench.bench.cell import check_config
+from seedsbench.bench.batching import fastest, shared_batch_size
 from seedsbench.bench.precision import Compiled, Lowered, variant
-from seedsbench.bench.problems.base import glyphs_problem
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import run_key
-from seedsbench.bench.run import problem_of
-from seedsbench.bench.sampling import Plan, generate
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.problems.glyphs import glyphs_problem
+from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
-from seedsbench.denoisers.preconditioning import karras as precond
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.denoisers.prediction import Guided
 from seedsbench.diffusion.noise import Philox
-from tests.support.cells import compose, run, same
+from tests.support.cells import compose, key_of, run, same
 
 GLYPHS = ("model=glyphs", "nfe=4", "samples=20", "metrics.floor_sets=1")
+KINDS = ("glyphs", "song", "dhariwal")
 
 
 def draw(*shape, seed=0):
     return Philox(torch.arange(shape[0]), shape[1:], seed=seed).normal()
-
-
-def key_of(*overrides):
-    cfg = compose(*overrides)
-    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
 
 
 def plan_for(denoiser, name="seeds3", nfe=6, **options):
@@ -50,23 +45,43 @@ def plan_for(denoiser, name="seeds3", nfe=6, **options):
     grid = registry.build(registry.configured("grid", "edm"))
     method = solver(name)
     sigmas, fitted = noise_levels(denoiser, schedule, grid, method.steps_for(nfe))
-    return Plan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, **options)
 
 
 def samples(denoiser, plan, n=24, batch_size=8):
     return torch.cat([batch.x for batch in generate(denoiser, plan, torch.arange(n), batch_size=batch_size)])
 
 
+def edm_denoiser(network, label_dim=0):
+    """(3, 4, 4) images."""
+    return Preconditioned(
+        network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=4, label_dim=label_dim
+    )
+
+
+def tiny(kind, regime="vp"):
+    torch.manual_seed(0)
+    sizes = {"channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (8,)}
+    if kind == "glyphs":
+        net = GlyphUNet(GLYPH_UNETS[regime])
+    elif kind == "song":
+        net = SongUNet(SongUNetConfig(16, 3, 3, 10, model_channels=16, **sizes))
+    else:
+        net = DhariwalUNet(DhariwalUNetConfig(16, 3, 3, 10, model_channels=32, **sizes))
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05) if parameter.ndim > 1 else None
+    net = net.eval().requires_grad_(False)
+    return Preconditioned(net, PRECONDITIONERS[regime], img_channels=3, img_resolution=16, label_dim=10)
+
+
 # --- keys and rows --------------------------------------------------------------------------------
 
 
-def test_what_changes_the_networks_arithmetic_is_in_the_key_and_its_defaults_are_not():
+def test_what_changes_the_networks_arithmetic_is_in_the_key():
     keys = [key_of(), key_of("precision=bf16"), key_of("precision=tf32"), key_of("compile=true")]
     keys += [key_of("precision=bf16", "compile=true")]
     assert len(set(keys)) == len(keys)
     assert key_of("precision=fp32", "compile=false", "batch_size=auto") == keys[0]
-    cfg = compose()
-    assert not {"precision", "compile"} & scientific(cfg, problem_of(cfg, "cpu"), 0).keys()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -78,21 +93,6 @@ def test_a_row_in_bf16_says_so_and_lies_near_the_row_in_fp32(tmp_path, dtype):
     assert row["fid"] != plain["fid"]
     assert row["fid"] == pytest.approx(plain["fid"], rel=0.1)
     assert row["fid_floor"] == plain["fid_floor"]  # real images, and the extractor, know nothing of it
-
-
-@pytest.mark.parametrize("given", ["precision=bf16", "precision=tf32", "compile=true"])
-def test_an_exact_denoiser_refuses_and_says_what_would_work(tmp_path, monkeypatch, given):
-    monkeypatch.setattr(precision, "_check_device", lambda *_: None)
-    row = run(tmp_path, given)
-    expected = "GaussianMixture has no network to run another way: use precision=fp32 and compile=false"
-    assert (row["status"], row["reason"]) == ("failed", expected)
-
-
-@pytest.mark.parametrize("given", ["tf32", "fp16"])
-def test_the_cpu_refuses_what_only_cuda_has(tmp_path, given):
-    row = run(tmp_path, *GLYPHS, f"precision={given}")
-    assert row["status"] == "failed"
-    assert row["reason"] == f"precision={given} needs device=cuda: on cpu use fp32 or bf16"
 
 
 @pytest.mark.parametrize(("capability", "refused"), [((7, 5), True), ((8, 0), False), ((9, 0), False)])
@@ -107,17 +107,17 @@ def test_older_gpus_refuse_formats_they_do_not_have(monkeypatch, capability, ref
     precision._check_device("fp16", "cuda:0")
 
 
-def test_tf32_is_off_while_sampling_unless_asked_for_and_left_as_it_was(monkeypatch):
-    monkeypatch.setattr(precision, "_check_device", lambda *_: None)
-    network = Watched()
-    for left in (False, True):
-        torch.backends.cudnn.allow_tf32 = left
-        for kind in ("fp32", "tf32"):
-            samples(network, plan_for(network, "euler", precision=kind), 2)
-            assert network.seen == {(kind == "tf32",) * 2}
-            network.seen.clear()
-        assert torch.backends.cudnn.allow_tf32 is left
-    torch.backends.cudnn.allow_tf32 = True
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("batch_size", size, f"={size} must be at least 1, or auto")
+        for size in (0, -3, "many", 1.5, True, None)
+    ]
+    + [("precision", "fp23", ".*Did you mean 'fp32'.*one of fp32, tf32, bf16, fp16")],
+)
+def test_other_values_are_refused(key, value, said):
+    with pytest.raises(ValueError, match=key + said):
+        replace(compose(), **{key: value}).check()
 
 
 class Watched(Denoiser):
@@ -136,45 +136,35 @@ class Watched(Denoiser):
         return 0.5 * x
 
 
+def test_tf32_is_off_while_sampling_unless_asked_for_and_left_as_it_was(monkeypatch):
+    monkeypatch.setattr(precision, "_check_device", lambda *_: None)
+    network = Watched()
+    for left in (False, True):
+        torch.backends.cudnn.allow_tf32 = left
+        for kind in ("fp32", "tf32"):
+            samples(network, plan_for(network, "euler", precision=kind), 2)
+            assert network.seen == {(kind == "tf32",) * 2}
+            network.seen.clear()
+        assert torch.backends.cudnn.allow_tf32 is left
+    torch.backends.cudnn.allow_tf32 = True
+
+
 # --- the network in low precision -----------------------------------------------------------------
 
 
-def tiny(kind, regime="vp"):
-    torch.manual_seed(0)
-    if kind == "glyphs":
-        net = GlyphUNet(GLYPH_UNETS[regime])
-    elif kind == "song":
-        config = SongUNetConfig(16, 3, 3, 10, model_channels=16, channel_mult=(1, 2), num_blocks=1)
-        net = SongUNet(replace(config, attn_resolutions=(8,)))
-    else:
-        config = DhariwalUNetConfig(16, 3, 3, 10, model_channels=32, channel_mult=(1, 2), num_blocks=1)
-        net = DhariwalUNet(replace(config, attn_resolutions=(8,)))
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.05) if parameter.ndim > 1 else None
-    net = net.eval().requires_grad_(False)
-    return Preconditioned(net, PRECONDITIONERS[regime], img_channels=3, img_resolution=16, label_dim=10)
-
-
-@pytest.mark.parametrize("low", ["bf16", "fp16"])
-@pytest.mark.parametrize("kind", ["glyphs", "song", "dhariwal"])
-def test_a_lowered_network_departs_by_its_precision(kind, low):
+@pytest.mark.parametrize("low", list(precision.LOW_PRECISIONS.values()), ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lowered_network_departs_by_its_precision_and_tells_neighbouring_noise_levels_apart(kind, low):
     network = tiny(kind).network
-    dtype = precision.LOW[low]
-    x, c_noise, labels = draw(4, 3, 16, 16).float(), torch.full((4,), 700.0), torch.eye(10)[:4]
-    expected = network(x, c_noise, labels)
-    found = Lowered(network, dtype)(x, c_noise, labels).float()
-    error = float((found - expected).norm() / expected.norm())
-    assert 0 < error < 8 * torch.finfo(dtype).eps
-    assert {value.dtype for value in network.parameters()} == {torch.float32}  # the original is untouched
-
-
-@pytest.mark.parametrize("kind", ["glyphs", "song", "dhariwal"])
-def test_a_lowered_network_tells_neighbouring_noise_levels_apart(kind):
+    lowered = Lowered(network, low)
+    x, labels = draw(4, 3, 16, 16).float(), torch.eye(10)[:4]
     # bf16 itself knows no number between 700 and 704.
-    network = Lowered(tiny(kind).network, torch.bfloat16)
-    x = draw(1, 3, 16, 16).float()
-    outputs = [network(x, torch.tensor([level]), None) for level in (700.0, 701.0)]
-    assert not torch.equal(*outputs)
+    level, neighbour = (torch.full((4,), value) for value in (700.0, 701.0))
+    expected, found = network(x, level, labels), lowered(x, level, labels)
+    error = float((found.float() - expected).norm() / expected.norm())
+    assert 0 < error < 8 * torch.finfo(low).eps
+    assert not torch.equal(lowered(x, neighbour, labels), found)
+    assert {value.dtype for value in network.parameters()} == {torch.float32}  # the original is untouched
 
 
 def test_everything_around_the_network_keeps_its_precision():
@@ -212,17 +202,6 @@ def test_guidance_and_fixed_batches_run_their_network_in_the_precision():
     assert not torch.equal(low(x, sigma, labels), guided(x, sigma, labels))
 
 
-def test_a_variant_is_made_once_and_goes_with_its_denoiser():
-    denoiser = tiny("glyphs")
-    made = variant(denoiser, "cpu", precision="bf16")
-    assert variant(denoiser, "cpu", precision="bf16") is made
-    assert variant(denoiser, "cpu") is denoiser
-    before = len(precision._MADE)
-    del denoiser, made
-    gc.collect()
-    assert len(precision._MADE) < before
-
-
 def test_samples_are_ordinary_tensors():
     denoiser = tiny("glyphs")
     x = samples(denoiser, plan_for(denoiser, "euler", labels="none"), 2)
@@ -233,14 +212,36 @@ def test_samples_are_ordinary_tensors():
 # --- compiled -------------------------------------------------------------------------------------
 
 
-def test_no_compiler_is_said_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "/nowhere/g++")
-    row = run(tmp_path, *GLYPHS, "compile=true")
-    expected = "compile=true needs a C++ compiler, but CXX=/nowhere/g++ is not there"
-    assert row["reason"] == f"{expected}: install g++ or use compile=false"
-    monkeypatch.setattr(precision, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs Triton: pip install triton, or use compile=false"):
-        precision._check_compiler("cuda")
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """torch.compile hands a network back as it is."""
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Weak references to what torch.compile made; nothing is translated to C++."""
+    found, compile_with = [], torch.compile
+
+    class Graph:
+        def __init__(self, module):
+            self.forward = module.forward
+
+        def __call__(self, *given):
+            return self.forward(*given)
+
+    def backend(module, inputs):
+        graph = Graph(module)
+        found.append(weakref.ref(graph))
+        return graph
+
+    def compiled(network, options, **more):
+        options = {key: value for key, value in options.items() if key != "triton.cudagraphs"}
+        return compile_with(network, backend=backend, options=options, **more)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    torch.compiler.reset()
+    return found
 
 
 class Sized(nn.Module):
@@ -256,26 +257,29 @@ class Sized(nn.Module):
         return self.weight * x + shift[:, None, None, None]
 
 
-@pytest.mark.parametrize("name", ["seeds3", "adaptive_sde"])
-def test_a_compiled_network_sees_one_shape_and_padding_changes_nothing(monkeypatch, name):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+@pytest.mark.parametrize(
+    ("name", "nfe", "n", "whole", "seen"),
+    [
+        ("seeds3", 9, 11, 0, 4),
+        ("adaptive_sde", 60, 11, 0, 4),
+        ("euler", 6, 3, 0, 3),  # nothing is padded beyond what there is to draw
+        ("euler", 6, 3, 20, 4),  # a part of a cell is drawn by the graph of the whole
+    ],
+)
+def test_a_compiled_network_sees_one_shape_and_padding_changes_nothing(uncompiled, name, nfe, n, whole, seen):
     network = Sized()
-    denoiser = Preconditioned(network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=4, label_dim=5)
-    plan = plan_for(denoiser, name, 9 if name == "seeds3" else 60)
-    expected = samples(denoiser, plan, 11, 4)
+    denoiser = edm_denoiser(network, label_dim=5)
+    plan = plan_for(denoiser, name, nfe, samples=whole)
+    expected = samples(denoiser, plan, n, 4)
     network.shapes.clear()
-    found = samples(denoiser, replace(plan, compile=True), 11, 4)
-    assert network.shapes == {((4, 3, 4, 4), (4,), (4, 5))}
+    found = samples(denoiser, replace(plan, compile=True), n, 4)
+    assert network.shapes == {((seen, 3, 4, 4), (seen,), (seen, 5))}
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    network.shapes.clear()
-    samples(denoiser, replace(plan, compile=True), 3, 4)
-    assert network.shapes == {((3, 3, 4, 4), (3,), (3, 5))}  # nothing is padded beyond what there is to draw
 
 
-def test_a_network_in_fixed_batches_is_not_padded_again(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+def test_a_network_in_fixed_batches_is_not_padded_again(uncompiled):
     network = Sized()
-    inner = Preconditioned(network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=4)
+    inner = edm_denoiser(network)
     samples(FixedBatch(inner, 2), plan_for(inner, "heun", compile=True), 5, 4)
     assert network.shapes == {((2, 3, 4, 4), (2,), None)}
 
@@ -291,6 +295,28 @@ def test_what_cannot_be_compiled_whole_is_an_error_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_no_compiler_is_said_in_one_line(tmp_path):
+    environment = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "seedsbench",
+            *GLYPHS,
+            "device=cpu",
+            "compile=true",
+            f"results_dir={tmp_path}",
+        ],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    expected = "compile=true: InvalidCxxCompiler: No working C++ compiler found"
+    assert any(expected in line and line.endswith(": use compile=false") for line in done.stdout.splitlines())
+
+
 class Layered(Sized):
     """Differs from others of its class in an attribute, as networks of several regimes do."""
 
@@ -303,42 +329,34 @@ class Layered(Sized):
 
 
 @pytest.mark.parametrize(("isolated", "networks"), [(True, 10), (False, 4)])
-def test_many_networks_are_compiled_by_threads_each_once(monkeypatch, isolated, networks):
+def test_many_networks_are_compiled_by_threads_each_once(monkeypatch, graphs, isolated, networks):
     # Older torch allows eight graphs a class, and checks their arguments, by one thread at a time.
-    if not isolated:
-        monkeypatch.setattr(precision, "ISOLATED", False)
-    elif not precision.ISOLATED:
+    if isolated and not precision.ISOLATED:
         pytest.skip("needs a newer torch")
-    torch.compiler.reset()
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    real = torch.compile
-
-    def compiled(call, options, **more):
-        options.pop("triton.cudagraphs")
-        return real(call, backend=backend, options=options, **more)
-
-    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(precision, "ISOLATED", isolated)
     made = [Compiled(Layered(float(factor)), None, graphs=False) for factor in range(networks)]
     x, levels, labels = torch.ones(2, 3, 4, 4), torch.ones(2), torch.ones(2, 5)
     with ThreadPoolExecutor(4) as pool:
         for factor, network in enumerate(made):
-            plain = pool.map(lambda _, network=network: network(x, levels), range(20))
-            assert all(torch.equal(found, factor * x + 1) for found in plain)
-            labelled = pool.map(lambda _, network=network: network(x, levels, labels), range(20))
-            assert all(torch.equal(found, factor * x + 5) for found in labelled)
+            for shift, given in ((1, (x, levels)), (5, (x, levels, labels))):
+                found = pool.map(lambda _, network=network, given=given: network(*given), range(20))
+                assert all(torch.equal(one, factor * x + shift) for one in found)
     assert len(graphs) == 2 * networks
 
 
-def test_iddpms_levels_are_marked_as_the_compiler_marks_constants():
-    def marked():
-        pass
-
-    assert vars(torch.compiler.assume_constant_result(marked)) == vars(precond._constant_levels) != {}
+def test_variants_are_made_once_and_compiled_ones_let_go_with_their_graphs(graphs):
+    denoiser = edm_denoiser(Layered(0.5))
+    assert variant(denoiser, "cpu") is denoiser
+    lowered = variant(denoiser, "cpu", precision="bf16")
+    samples(denoiser, plan_for(denoiser, "euler", precision="bf16", compile=True), 4, 4)
+    how = {"precision": "bf16", "compiled": True, "size": 4}
+    compiled = weakref.ref(variant(denoiser, "cpu", **how))
+    assert variant(denoiser, "cpu", **how) is compiled()
+    assert [graph() is None for graph in graphs] == [False]
+    precision.release("cpu")
+    gc.collect()
+    assert [ref() for ref in (compiled, *graphs)] == [None, None]
+    assert variant(denoiser, "cpu", precision="bf16") is lowered
 
 
 @pytest.mark.slow
@@ -360,15 +378,15 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 class Cramped(FixedBatch):
-    """Has memory for so many samples at a time."""
+    """Has memory for so many samples at a time, from its `since`-th call on."""
 
-    def __init__(self, denoiser, room, error=FULL):
+    def __init__(self, denoiser, room, error=FULL, since=0):
         super().__init__(denoiser, 4)
-        self.room, self.asked, self.error = room, [], error
+        self.room, self.asked, self.error, self.since = room, [], error, since
 
     def __call__(self, x, sigma, labels=None):
         self.asked.append(len(x))
-        if len(x) > self.room:
+        if len(x) > self.room and len(self.asked) > self.since:
             raise self.error
         return super().__call__(x, sigma, labels)
 
@@ -407,95 +425,30 @@ def test_an_out_of_memory_halves_the_batch_with_the_same_samples_and_one_warning
     assert not caplog.records
 
 
-def test_other_errors_do_not_halve_the_batch():
-    cramped = Cramped(tiny("glyphs", "edm"), room=5, error=RuntimeError("shapes do not match"))
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+@pytest.mark.parametrize(
+    ("room", "error", "asked"),
+    [(5, RuntimeError("shapes do not match"), [20]), (0, FULL, [20, 10, 5, 3, 2, 1])],
+)
+def test_other_errors_and_memory_for_no_sample_at_all_are_errors(room, error, asked):
+    cramped = Cramped(tiny("glyphs", "edm"), room, error)
+    with pytest.raises(RuntimeError) as caught:
         samples(cramped, plan_for(cramped, "euler"), 21, 20)
-    assert cramped.asked == [20]
+    assert caught.value is error
+    assert cramped.asked == asked
 
 
 def test_evaluations_of_a_batch_given_up_are_taken_back():
-    class Later(Cramped):
-        def __call__(self, x, sigma, labels=None):
-            self.room = 5 if len(self.asked) > 2 else 99
-            return super().__call__(x, sigma, labels)
-
-    later, told = Later(tiny("glyphs", "edm"), room=99), []
-    plan = plan_for(later, "heun", 7)
-    for _ in generate(later, plan, torch.arange(8), batch_size=8, progress=told.append):
+    cramped, told = Cramped(tiny("glyphs", "edm"), room=5, since=3), []
+    plan = plan_for(cramped, "heun", 7)
+    for _ in generate(cramped, plan, torch.arange(8), batch_size=8, progress=told.append):
         pass
     assert min(told) < 0
     assert sum(told) == 7 * 8
 
 
-def test_what_was_compiled_for_a_batch_too_large_is_let_go(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
-    for kind in ("fp32", "bf16"):
-        denoiser = tiny("glyphs", "edm")
-        made = [weakref.ref(variant(denoiser, "cpu", precision=kind, compiled=True, size=n)) for n in (8, 4)]
-        lowered = variant(denoiser, "cpu", precision=kind)
-        precision.release("cpu")
-        gc.collect()
-        assert [ref() for ref in made] == [None, None]
-        assert variant(denoiser, "cpu", precision=kind) is lowered
-
-
-def test_the_graphs_of_what_is_let_go_are_gone_too(monkeypatch):
-    graphs, real = [], torch.compile
-
-    class Graph:
-        def __init__(self, module):
-            self.forward = module.forward
-
-        def __call__(self, *given):
-            return self.forward(*given)
-
-    def backend(module, inputs):
-        graph = Graph(module)
-        graphs.append(weakref.ref(graph))
-        return graph
-
-    def compiled(network, options, **more):
-        return real(network, backend=backend, **more)
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    torch.compiler.reset()
-    denoiser = Preconditioned(Sized(), PRECONDITIONERS["edm"], img_channels=3, img_resolution=4)
-    samples(denoiser, plan_for(denoiser, "euler", compile=True), 4, 4)
-    assert graphs
-    assert graphs[0]() is not None
-    precision.release("cpu")
-    gc.collect()
-    assert graphs[0]() is None
-
-
-def test_only_so_many_sizes_stay_compiled(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
-    denoiser = tiny("glyphs", "edm")
-    made = [weakref.ref(variant(denoiser, "cpu", compiled=True, size=size)) for size in range(1, 8)]
-    gc.collect()
-    assert [ref() is not None for ref in made] == [False] * 3 + [True] * 4
-    assert variant(denoiser, "cpu", compiled=True, size=7) is made[-1]()
-
-
-def test_part_of_a_cell_is_drawn_by_the_graph_of_the_whole(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
-    network = Sized()
-    denoiser = Preconditioned(network, PRECONDITIONERS["edm"], img_channels=3, img_resolution=4)
-    samples(denoiser, plan_for(denoiser, "euler", compile=True, samples=20), 3, 8)
-    assert network.shapes == {((8, 3, 4, 4), (8,), None)}
-
-
-def test_memory_for_no_sample_at_all_is_an_error():
-    denoiser = Cramped(tiny("glyphs", "edm"), room=0)
-    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-        samples(denoiser, plan_for(denoiser, "euler"), 3)
-
-
 def test_a_row_does_not_depend_on_batch_size_auto_or_on_halving(tmp_path, monkeypatch):
     rows = [run(tmp_path / "a", *GLYPHS, "batch_size=auto"), run(tmp_path / "b", *GLYPHS, "batch_size=20")]
-    cfg = compose(*GLYPHS)
-    problem = problem_of(cfg, "cpu")
+    problem = problem_of(compose(*GLYPHS), "cpu")
     cramped = Cramped(problem.denoiser.denoiser, room=7)
     cramped.size = problem.denoiser.size
     monkeypatch.setattr("seedsbench.bench.run.problem_of", lambda *_: replace(problem, denoiser=cramped))
@@ -509,7 +462,7 @@ def test_on_the_cpu_auto_is_a_number_that_falls_with_the_image():
     for resolution in (16, 64, 256, 1024, 8192):
         denoiser = Watched()
         denoiser.img_resolution = resolution
-        sizes.append(BatchSize("auto", denoiser, "cpu").now)
+        sizes.append(shared_batch_size("auto", denoiser, "cpu").now)
     assert sizes == sorted(sizes, reverse=True)
     assert (sizes[0], sizes[-1]) == (batching.CPU_SIZE, 1)
 
@@ -520,7 +473,7 @@ def test_on_the_cpu_auto_is_a_number_that_falls_with_the_image():
         (lambda n: 1.0, 300, 256),  # launches alone: as many as fit
         (lambda n: max(1.0, n / 64), math.inf, 64),  # full at 64
         (lambda n: n, math.inf, 1),
-        (lambda n: 1.0, math.inf, batching.MOST),
+        (lambda n: 1.0, math.inf, batching.MAX_SIZE),
         (lambda n: 1.0, 0, 1),
     ],
 )
@@ -537,19 +490,8 @@ def test_the_best_batch_is_where_doubling_no_longer_pays_or_fits(seconds, room, 
     assert max(tried) <= 2 * found
 
 
-@pytest.mark.parametrize("value", [0, -3, "many", 1.5, True, None])
-def test_a_batch_size_is_a_number_or_auto(value):
-    cfg = compose()
-    cfg.batch_size = value
-    with pytest.raises(ValueError, match=rf"batch_size={value} must be at least 1, or auto"):
-        check_config(cfg)
-
-
-def test_an_unknown_precision_is_refused_with_the_nearest():
-    cfg = compose()
-    cfg.precision = "fp23"
-    with pytest.raises(ValueError, match=r"Did you mean 'fp32'.*one of fp32, tf32, bf16, fp16"):
-        check_config(cfg)
+def test_an_evaluation_is_timed_with_the_labels_that_its_model_wants():
+    assert 0 < batching._seconds(tiny("song"), 2, "cpu") < 10
 
 
 @pytest.mark.parametrize("name", list(PRECONDITIONERS))
@@ -584,13 +526,11 @@ def test_every_mode_gives_a_row_on_a_gpu(tmp_path, kind, compiled):
 def test_auto_finds_a_batch_and_survives_a_full_gpu(tmp_path):
     row = run(tmp_path, *GLYPHS, "device=cuda", "batch_size=auto")
     assert row["status"] == "done", row["reason"]
-    problem = glyphs_problem("edm", "cuda")
+    denoiser = glyphs_problem("edm", "cuda").denoiser
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:
-        plan = plan_for(problem.denoiser, "euler", 3)
-        batch = next(
-            iter(generate(problem.denoiser, plan, torch.arange(2**18), batch_size=2**18, device="cuda"))
-        )
+        plan = plan_for(denoiser, "euler", 3)
+        batch = next(iter(generate(denoiser, plan, torch.arange(2**18), batch_size=2**18, device="cuda")))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(batch.indices) < 2**18

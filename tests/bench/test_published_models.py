@@ -8,6 +8,7 @@ from torch import nn
 
 from seedsbench import registry
 from seedsbench.api import noise_levels
+from seedsbench.bench.problems.build import model_of
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.files.model_files import wanted_files
 from seedsbench.registry import build
@@ -58,15 +59,15 @@ def problem(name, regime, cache, **sizes):
     weights, reference = wanted_files(MODELS[name], regime)
     write(cache / weights.remote.name, name, regime, **sizes)
     np.savez(cache / reference.remote.name, mu=np.zeros(1), sigma=np.eye(1))
-    cfg = compose(f"model={name}", f"regime={regime}", "offline=true")
-    return cfg, registry.build({**cfg.model, "regime": regime, "device": "cpu"})
+    cell = compose(f"model={name}", f"regime={regime}", "offline=true")
+    return cell, model_of(cell, "cpu")
 
 
 def check(name, regime, cache, **sizes):
-    cfg, model = problem(name, regime, cache, **sizes)
+    cell, model = problem(name, regime, cache, **sizes)
     assert list(model.denoiser.image_shape) == MODELS[name]["shape"]
     assert model.denoiser.label_dim == MODELS[name]["classes"]
-    sigmas, _ = noise_levels(model.denoiser, build(cfg.schedule), build(cfg.grid), 5)
+    sigmas, _ = noise_levels(model.denoiser, build(cell.schedule), build(cell.grid), 5)
     assert len(sigmas) == 6, "the regime's own grid has no two levels that the network takes for one"
     x = sigmas[0] * torch.linspace(-2, 2, int(np.prod(model.denoiser.image_shape))).sin().double()
     labels = torch.eye(model.denoiser.label_dim)[:1] if model.denoiser.label_dim else None

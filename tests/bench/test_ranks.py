@@ -11,7 +11,7 @@ import pytest
 from seedsbench.bench import ranks
 from seedsbench.bench.ranks import ALONE, Ranks
 from seedsbench.bench.stopping import Stopped
-from tests.support.cells import CIRCUMSTANCES, rows_of, run, same
+from tests.support.cells import config_dir, rows_of, run, same
 from tests.support.extractors import some_images, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -83,18 +83,24 @@ def torchrun(n, *arguments, cwd):
 @pytest.fixture
 def fatal(tmp_path, monkeypatch):
     """A --config-dir with model=raises and dies (on rank 1), dies_first (on rank 0), and waits."""
-    folder = tmp_path / "conf"
-    (folder / "model").mkdir(parents=True)
-    (folder / "fatal_network.py").write_text(FATAL)
-    choices = {what: f"what: {what}\n" for what in ("raises", "dies", "waits")}
-    for name, text in (choices | {"dies_first": "what: dies\nvictim: '0'\n"}).items():
-        (folder / "model" / f"{name}.yaml").write_text(f"_target_: fatal_network.fatal_problem\n{text}")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
-    return folder
+    choices = {what: f"fatal_problem\nwhat: {what}" for what in ("raises", "dies", "waits")}
+    choices["dies_first"] = "fatal_problem\nwhat: dies\nvictim: '0'"
+    return config_dir(monkeypatch, tmp_path, "model", "fatal_network", FATAL, choices)
 
 
 CELL = ["solver=seeds2", "nfe=7", "samples=700", "batch_size=50", "labels=random", "device=cpu"]
+
+
+def assert_it_goes_on_alone(tmp_path, saved, model, fatal):
+    """The cell that rank's death cut off ends from both ranks' sums as a whole one would have."""
+    assert {path.name for path in saved.glob("*.npz")} == {"rank-0.npz", "rank-1.npz"}
+    again, whole = (
+        run(folder, f"model={model}", *CELL, config_dirs=[fatal])
+        for folder in (tmp_path / "results", tmp_path)
+    )
+    assert (again["status"], again["run_key"]) == ("done", saved.name)
+    assert plain(again) == plain(whole)
+    assert not saved.exists()
 
 
 def test_two_ranks_one_that_raises_one_that_dies(tmp_path, fatal):
@@ -117,12 +123,7 @@ def test_two_ranks_one_that_raises_one_that_dies(tmp_path, fatal):
     assert "the same command goes on from what is done" in result.stderr
 
     (saved,) = (path for path in (study / "partial").iterdir() if path.name != raised["run_key"])
-    assert {path.name for path in saved.glob("*.npz")} == {"rank-0.npz", "rank-1.npz"}
-    again = run(tmp_path / "results", "model=dies", *CELL, config_dirs=[fatal])
-    whole = run(tmp_path, "model=dies", *CELL, config_dirs=[fatal])
-    assert (again["status"], again["run_key"]) == ("done", saved.name)
-    assert plain(again) == plain(whole)
-    assert not saved.exists()
+    assert_it_goes_on_alone(tmp_path, saved, "dies", fatal)
 
 
 @pytest.mark.slow
@@ -146,11 +147,7 @@ def test_rank_0_dies_and_the_other_ends_with_its_sums_saved(tmp_path, fatal):
     assert result.returncode != 0
     assert rows_of(study) == {}
     (saved,) = (study / "partial").iterdir()
-    assert len(list(saved.glob("rank-*.npz"))) == 2
-    again = run(tmp_path / "results", "model=dies_first", *CELL, config_dirs=[fatal])
-    whole = run(tmp_path, "model=dies_first", *CELL, config_dirs=[fatal])
-    assert (again["status"], again["run_key"]) == ("done", saved.name)
-    assert plain(again) == plain(whole)
+    assert_it_goes_on_alone(tmp_path, saved, "dies_first", fatal)
 
 
 @pytest.mark.slow
@@ -206,17 +203,13 @@ def test_a_connection_that_breaks_ends_the_run_and_is_no_failure_of_the_cell(mon
     ranks.end(Ranks(0, 2))  # nobody is left to hear it
 
 
-def test_a_process_alone_waits_for_nobody():
-    assert ranks.gathered(ALONE, "part") == ["part"]
-    ranks.end(ALONE)
-
-
-def test_a_process_alone_is_no_rank(monkeypatch):
+def test_a_process_alone_is_no_rank_and_waits_for_nobody(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     ranks.joined.cache_clear()
     assert ranks.joined() is ALONE
-    assert "world_size" not in CIRCUMSTANCES
+    assert ranks.gathered(ALONE, "part") == ["part"]
+    ranks.end(ALONE)
 
 
 @pytest.mark.slow

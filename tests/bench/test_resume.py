@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from seedsbench.bench.cell import check_config
 from seedsbench.bench.problems.base import Pairs
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.resume import Saver, about, packed, unpacked
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.bench.run import problem_of
 from seedsbench.bench.scoring import Scorer
 from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
 from seedsbench.diffusion.process import Process
@@ -32,15 +31,28 @@ def evaluations(monkeypatch):
 
     predict = Process.predict
 
-    def counted(self, x, sigma):
+    def counted(self, x, sigma, *rows):
         Count.samples += len(x)
         if Count.samples >= Count.at:
             Count.at = math.inf
             Count.event()
-        return predict(self, x, sigma)
+        return predict(self, x, sigma, *rows)
 
     monkeypatch.setattr(Process, "predict", counted)
     return Count
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def cut_off(folder, evaluations, *overrides, fraction=0.8, event=interrupt, ends=KeyboardInterrupt):
+    """Runs the cell until so much of it is evaluated; its files of sums."""
+    evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, event
+    with stops_on_sigterm(), pytest.raises(ends):
+        run(folder, *CELL, *overrides)
+    evaluations.samples = 0
+    return sorted(folder.glob("*/partial/*/*.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +61,10 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp("whole"), *CELL)
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def files(folder):
-    return sorted(path.name for path in folder.glob("study/partial/*/*.npz"))
-
-
 @pytest.mark.parametrize("fraction", [0.05, 0.8])
 def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whole, fraction, caplog):
-    evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL)
-    assert files(tmp_path) == (["rank-0.npz"] if fraction > 0.1 else [])
-    evaluations.samples = 0
+    saved = cut_off(tmp_path, evaluations, fraction=fraction)
+    assert [path.name for path in saved] == (["rank-0.npz"] if fraction > 0.1 else [])
     caplog.set_level("INFO")
     again = run(tmp_path, *CELL, "batch_size=128")
     assert evaluations.samples <= (1 - fraction + 0.1) * 2 * N
@@ -73,15 +74,10 @@ def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whol
 
 
 def test_a_cell_may_be_cut_off_many_times_and_its_seconds_add_up(tmp_path, evaluations, whole):
-    seconds = []
+    seconds, stop = [], {"fraction": 0.3, "event": request_stop, "ends": Stopped}
     for _ in range(3):
-        evaluations.samples, evaluations.at, evaluations.event = 0, 0.3 * 2 * N, request_stop
-        with stops_on_sigterm(), pytest.raises(Stopped):
-            run(tmp_path, *CELL, "save_every=1000")
-        store = ResultStore(tmp_path / "study")
-        (path,) = store.study.glob("partial/*/rank-0.npz")
+        path = cut_off(tmp_path, evaluations, "save_every=1000", **stop)[-1]
         seconds.append(unpacked(path.read_bytes())[0]["seconds"])
-    evaluations.samples = 0
     row = run(tmp_path, *CELL)
     assert evaluations.samples <= 0.45 * 2 * N
     assert row["seconds_sampling"] > sum(seconds)[0]
@@ -101,58 +97,41 @@ def test_a_signal_asks_for_a_stop_and_the_old_handler_comes_back():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def cut_off(folder, evaluations, *overrides):
-    evaluations.samples, evaluations.at, evaluations.event = 0, 1.6 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, *CELL, *overrides)
-    evaluations.samples = 0
-    (path,) = folder.glob("*/partial/*/rank-0.npz")
-    return path
+def flipped(data):
+    at = data.index(unpacked(data)[0]["fid.total"].tobytes())
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-2000])
+def changed(data, name=None, change=None, **about):
+    state, of = unpacked(data)
+    return packed(state if name is None else {**state, name: change(state[name])}, of | about)
 
 
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def foreign(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed(state, {**of, "run_key": "0" * 16}))
-
-
-def of_other_shape(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed({**state, "fid.total": state["fid.total"][:-1]}, of))
-
-
-def of_other_blocks(path):
-    state, of = unpacked(path.read_bytes())
-    path.write_bytes(packed({**state, "done": state["done"][::-1].copy()}, of))
-
-
-@pytest.mark.parametrize("harm", [truncated, flipped, empty, foreign, of_other_shape, of_other_blocks])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[:-2000],
+        flipped,
+        lambda data: b"",
+        lambda data: changed(data, run_key="0" * 16),
+        lambda data: changed(data, "fid.total", lambda array: array[:-1]),
+        lambda data: changed(data, "done", lambda array: array[::-1].copy()),
+    ],
+    ids=["truncated", "flipped", "empty", "foreign", "of another shape", "of other blocks"],
+)
 def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluations, whole, harm, caplog):
-    harm(cut_off(tmp_path, evaluations))
+    (path,) = cut_off(tmp_path, evaluations)
+    path.write_bytes(harm(path.read_bytes()))
     row = run(tmp_path, *CELL)
     assert evaluations.samples == 2 * N
-    assert [record.message[:30] for record in caplog.records if record.levelname == "WARNING"] == [
-        "partial sums that cannot be us"
-    ]
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith("partial sums that cannot be used")
     assert same(row) == same(whole)
     assert not (tmp_path / "study" / "partial").exists()
 
 
 def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations, whole):
-    path = cut_off(tmp_path, evaluations)
+    (path,) = cut_off(tmp_path, evaluations)
     path.with_name("earlier.npz").write_bytes(path.read_bytes())  # written, and the other not yet deleted
     row = run(tmp_path, *CELL)
     assert evaluations.samples <= 0.3 * 2 * N
@@ -161,11 +140,7 @@ def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations
 
 def test_force_computes_all_again_but_for_what_its_own_invocation_saved(tmp_path, evaluations):
     cut_off(tmp_path, evaluations, "force=true")
-    evaluations.at = 0.3 * N
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL, "force=true")
-    assert len(files(tmp_path)) == 2, "it went on"
-    evaluations.samples = 0
+    assert len(cut_off(tmp_path, evaluations, "force=true", fraction=0.15)) == 2, "it went on"
     run(tmp_path, *CELL, "force=true", invocation="another")
     assert evaluations.samples == 2 * N
 
@@ -181,12 +156,9 @@ def test_studies_without_a_name_go_on_with_each_others_cells(tmp_path, evaluatio
 
 
 def test_nothing_is_saved_unless_it_is_time(tmp_path, evaluations):
-    evaluations.at, evaluations.event = 2 * N, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, *CELL, "save_every=60")
-    assert files(tmp_path) == []
+    assert cut_off(tmp_path, evaluations, "save_every=60", fraction=1) == []
     with pytest.raises(ValueError, match="save_every=-1"):
-        check_config(compose("save_every=-1"))
+        compose("save_every=-1").check()
 
 
 def test_saving_waits_for_time_for_news_and_for_its_own_cost(tmp_path, monkeypatch):
@@ -216,7 +188,7 @@ def test_sums_that_cannot_be_saved_cost_no_row(tmp_path, whole, caplog):
 
 
 def test_a_cell_that_ends_takes_no_other_cells_sums_with_it(tmp_path, evaluations):
-    path = cut_off(tmp_path, evaluations)
+    (path,) = cut_off(tmp_path, evaluations)
     run(tmp_path, *CELL, "seed=1")
     assert path.exists()
 
@@ -239,14 +211,16 @@ def images(indices):
 
 @pytest.mark.parametrize("owners", [[0, 0, 1], [0, 1, 0], [1, 0, 1], [2, 1, 0]])
 def test_sums_of_parts_are_those_of_the_whole_to_the_bit(owners):
+    """Blocks by other ranks, in runs before, in whatever order."""
     found = problem()
     whole, parts = scorer_of(found), [scorer_of(found) for _ in range(3)]
     indices = torch.arange(300)
     nfe = 3 + indices % 5
-    whole.update(indices, images(indices), nfe)
+    sizes = torch.stack([torch.rand(300, generator=torch.Generator().manual_seed(0)).double(), nfe % 4], 1)
+    whole.update(indices, images(indices), nfe, sizes)
     for block, owner in enumerate(owners):
-        mine = torch.tensor(parts[owner].indices(block))
-        parts[owner].update(mine, images(mine), nfe[mine])
+        for mine in torch.tensor(parts[owner].indices(block)).flip(0).split(17):
+            parts[owner].update(mine, images(mine), nfe[mine], sizes[mine])
     total = scorer_of(found)
     for part in parts:
         total.add(unpacked(packed(part.state(), {}))[0], alongside=True)
@@ -254,6 +228,7 @@ def test_sums_of_parts_are_those_of_the_whole_to_the_bit(owners):
     for name, array in whole.state().items():
         assert np.array_equal(array, total.state()[name]) or name.startswith("shown"), name
     assert (total.nfe, total.nfe_max) == (int(nfe.sum()), 7)
+    assert total.extent.tolist() == [float(sizes[:, 0].max()), float(sizes[:, 1].sum())]
     with pytest.raises(ValueError, match="block 0 is in both"):
         total.add(parts[owners[0]].state())
     assert total.compute() == whole.compute()

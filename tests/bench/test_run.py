@@ -10,10 +10,9 @@ import torch
 import seedsbench
 from seedsbench.bench import scoring
 from seedsbench.bench.machine import device_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows import run_key as science
-from seedsbench.bench.rows.run_key import scientific
-from seedsbench.bench.rows.store import run_key
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.rows.run_key import run_key
 from seedsbench.cli.plan import plan_text
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.base import BudgetError
@@ -43,7 +42,7 @@ def no_evaluation(monkeypatch):
 
 def key_of(*overrides):
     cfg = compose(*overrides)
-    return run_key(scientific(cfg, problem_of(cfg, "cpu"), cfg.seed))
+    return run_key(cfg, problem_of(cfg, "cpu"))
 
 
 def test_a_finished_row_has_every_promised_field(tmp_path):
@@ -135,7 +134,7 @@ def test_a_run_key_depends_on_the_weights():
     cfg = compose()
     problem = problem_of(cfg, "cpu")
     others = [replace(problem, model_id="other"), replace(problem, reference_id="other")]
-    assert len({run_key(scientific(cfg, which, 0)) for which in (problem, *others)}) == 3
+    assert len({run_key(cfg, which) for which in (problem, *others)}) == 3
 
 
 @pytest.mark.parametrize("solver", ["heun", "seeds3", "karras_sde", "dpmpp_2m"])
@@ -275,7 +274,7 @@ def test_a_plan_knows_what_is_done(tmp_path):
 
 def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):
     problem = problem_of(compose("model=glyphs"), "cpu")
-    whole = scoring.floor(problem, 300, "balanced", 10, 1)
-    monkeypatch.setattr(scoring, "FLOOR_BATCH", 77)
+    whole = scoring.fid_floor(problem, 300, "balanced", 1)
+    monkeypatch.setattr(scoring, "FLOOR_BATCH", 1)
     monkeypatch.setattr(scoring, "_FLOORS", {})
-    assert scoring.floor(problem, 300, "balanced", 10, 1) == whole
+    assert scoring.fid_floor(problem, 300, "balanced", 1) == whole

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from seedsbench.cli import main as cli
-from seedsbench.cli.check import parse, preflight
+from seedsbench.cli.check import check
+from seedsbench.cli.command import parse
+from seedsbench.diffusion.integrate import NonFiniteError
 from seedsbench.diffusion.process import Process
 from tests.support.cells import rows_of, same, write_broken_model
 
@@ -24,21 +26,16 @@ CONSOLE = str(Path(sys.executable).with_name("seedsbench"))
 def isolated(tmp_path, monkeypatch):
     """A working directory and process-wide settings that the command line may change freely."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "2025-01-01_00-00-00")
-    monkeypatch.setenv("SEEDSBENCH_INVOCATION", "test")
     monkeypatch.setenv("SEEDSBENCH_CONF", "")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
     return tmp_path
 
 
 @pytest.fixture
-def seedsbench(isolated, monkeypatch, capsys):
+def seedsbench(isolated, capsys):
     """Runs a command in process: arguments -> (exit code, stdout, stderr)."""
 
     def run(*arguments):
-        for name in ("SEEDSBENCH_STUDY", "SEEDSBENCH_INVOCATION"):
-            monkeypatch.delenv(name, raising=False)
         capsys.readouterr()
         code = 0
         try:
@@ -68,12 +65,10 @@ def console(*arguments, cwd, **options):
 def test_flags_may_stand_anywhere():
     expected = parse(["-m", "--config-dir", "there", "solver=euler,heun", "nfe=5"])
     assert expected.multirun
-    assert (
-        parse(["solver=euler,heun", "-m", "nfe=5", "--config-dir", "there"]).overrides == expected.overrides
-    )
-    assert parse(["solver=euler,heun", "nfe=5", "--config-dir=there", "--multirun"]).multirun
-    assert expected.overrides == ["solver=euler,heun", "nfe=5"]
-    assert expected.flags == ["-m", "--config-dir", "there"]
+    assert parse(["solver=euler,heun", "-m", "nfe=5", "--config-dir", "there"]) == expected
+    assert parse(["solver=euler,heun", "nfe=5", "--config-dir=there", "--multirun"]) == expected
+    assert expected.overrides == ("solver=euler,heun", "nfe=5")
+    assert expected.config_dirs == ("there",)
 
 
 def test_a_refusal_writes_and_evaluates_nothing(seedsbench, tmp_path, monkeypatch):
@@ -86,8 +81,9 @@ def test_a_refusal_writes_and_evaluates_nothing(seedsbench, tmp_path, monkeypatc
 
 
 def test_a_command_that_can_run_is_accepted_with_its_study_folder(isolated):
-    checked = preflight(parse([*QUICK, "solver=seeds3", "results_dir=out", "study=mine", "-m", "nfe=5,6"]))
-    assert (checked.study, checked.plan) == (Path("out/mine"), None)
+    checked = check(parse([*QUICK, "solver=seeds3", "results_dir=out", "study=mine", "-m", "nfe=5,6"]), "s")
+    assert (checked.study, checked.text) == (Path("out/mine"), None)
+    assert [cell.nfe for cell in checked.cells] == [5, 6]
     assert os.listdir(isolated / "out" / "mine") == []
 
 
@@ -214,10 +210,8 @@ def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch,
 def test_debug_raises_at_the_first_failing_cell(seedsbench, tmp_path):
     folder = write_broken_model(tmp_path / "mine")
     command = ["--config-dir", str(folder), "model=broken", "samples=20", "solver=euler", "debug=true"]
-    code, _, err = seedsbench(*command, "-m", "nfe=6,7", "study=s")
-    assert code == 1
-    assert "Traceback" in err or "Error executing job" in err
-    assert "non-finite in step" in err
+    with pytest.raises(NonFiniteError, match="non-finite in step"):
+        seedsbench(*command, "-m", "nfe=6,7", "study=s")
     assert rows_of(tmp_path / "results" / "s") == {}
 
 
@@ -247,22 +241,25 @@ def test_a_row_file_that_is_no_row_is_set_aside(seedsbench, tmp_path):
     assert path.with_name(f"{path.name}.unreadable").read_text() == '{"half'
 
 
-def test_help_teaches(seedsbench):
-    code, out, err = seedsbench("--help")
-    assert (code, err) == (0, "")
+def test_help_teaches(tmp_path):
+    result = console("--help", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     for word in (
         "seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50",
         "gaussian_mixture",
         "--config-dir",
         "iddpm",
     ):
-        assert word in out
+        assert word in result.stdout
 
 
-def test_cfg_shows_a_cell(seedsbench):
-    code, out, _ = seedsbench("--cfg", "job", "solver=seeds3", "solver.c2=0.4")
-    assert code == 0
-    assert "c2: 0.4" in out
+def test_cfg_shows_a_cell(tmp_path):
+    folder = write_broken_model(tmp_path / "mine")
+    given = ("--cfg", "job", "--config-dir", str(folder), "model=broken", "solver=seeds3", "solver.c2=0.4")
+    result = console(*given, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "c2: 0.4" in result.stdout
+    assert "broken_network" in result.stdout
 
 
 def test_version(seedsbench):

@@ -1,36 +1,45 @@
-"""Configurations of many cells: what is put together from parts is what Hydra composes."""
+"""The door: a command becomes the cells that Hydra would compose, typed."""
+
+import dataclasses
 
 import pytest
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError
+from hydra import compose
 
 from seedsbench import registry
-from seedsbench.cli.compose import compose, compose_each, composing
+from seedsbench.bench.cell import Cell
+from seedsbench.cli.compose import cell_of, compose_each, composing
 
 
-@pytest.fixture(autouse=True)
-def study(monkeypatch):
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "study")
+def whole(words):
+    """The cell of a configuration that Hydra composes with all overrides at once."""
+    cfg = compose("config", words, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    return cell_of(compose("config", words), choices, "study")
 
 
-def told(cfg):
-    """All of a configuration but what Hydra notes about the command."""
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+def test_values_set_on_what_is_composed_already_are_what_hydra_composes():
+    cells = [
+        ["solver=seeds3", "solver.c2=0.4", "nfe=7"],
+        ["solver=seeds3", "nfe=8", "labels=null", "afs=true", "save_every=inf"],
+        ["regime=vp", "grid=edm", "grid.rho=5", "model=gaussian", "model.means=[[0.1,0.2]]"],
+        ["model=file", "model.path='a b.pth'", "+model.hints={image_size: 64}", "offline=true"],
+        ["experiment=seeds_released", "seed=18446744073709551615"],
+    ]
+    with composing():
+        for words, found in zip(cells, compose_each(cells, "study"), strict=True):
+            assert found.cell == whole(words)
+            assert found.words == tuple(words)
 
 
-@pytest.mark.parametrize("rest", [["regime=vp"], ["schedule=ve", "nfe=7", "samples=10"]], ids=" ".join)
-def test_a_file_put_in_anothers_place_is_what_hydra_composes(rest):
-    solvers = registry.names("solver")[::6]
-    cells = [[f"model={model}", f"solver={name}"] for model in ("glyphs", "file") for name in solvers]
-    cells += [["model=gaussian", f"metrics={name}"] for name in registry.names("metrics")]
-    cells += [["model=gaussian", f"grid={name}"] for name in registry.names("grid")[::3]]
-    with composing([]):
-        for quick, cell in zip(compose_each([[*rest, *c] for c in cells], {}), cells, strict=True):
-            whole = compose([*rest, *cell])
-            assert told(quick) == told(whole)
-            assert quick.hydra.runtime.choices == whole.hydra.runtime.choices
-            with pytest.raises(ConfigAttributeError):
-                quick.solver.nonsense = 1
+def test_a_cell_is_typed_and_frozen():
+    with composing():
+        (found,) = compose_each([["solver=heun", "labels='3'", "save_every=1"]], "study")
+    cell = found.cell
+    assert isinstance(cell, Cell)
+    assert (cell.labels, cell.save_every, cell.study, cell.choices["solver"]) == (3, 1.0, "study", "heun")
+    assert type(cell.solver) is type(cell.model) is dict
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cell.nfe = 3
 
 
 @pytest.mark.parametrize(
@@ -39,19 +48,28 @@ def test_a_file_put_in_anothers_place_is_what_hydra_composes(rest):
         "defaults: [heun]\nrho: 3\n",
         "# @package _global_\nsolver: {_target_: mine}\nnfe: 9\n",
         "rho: ${nfe}\n",
+        "name: ${hydra:runtime.choices.grid}\n",
     ],
-    ids=["builds on another", "sets other keys too", "refers to another key"],
+    ids=["builds on another", "sets other keys too", "refers to another key", "refers to a choice"],
 )
-def test_a_solver_of_ones_own_may_say_more_than_options(tmp_path, text):
+def test_a_solver_of_ones_own_may_say_more_than_options(tmp_path, monkeypatch, text):
     (tmp_path / "solver").mkdir()
     (tmp_path / "solver" / "mine.yaml").write_text(text)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(tmp_path))
     cells = [["solver=euler"], ["solver=mine"], ["solver=heun"], ["solver=mine", "nfe=5"]]
-    with composing([str(tmp_path)]):
-        found = [told(cfg) for cfg in compose_each(cells, {})]
-        assert found == [told(compose(cell)) for cell in cells]
-        assert len(set(found)) == 4
+    with composing():
+        found = [one.cell for one in compose_each(cells, "study")]
+        assert found == [whole(words) for words in cells]
+    assert len({str(cell) for cell in found}) == 4
 
 
-def test_an_unknown_option_is_named_whichever_solver_came_before(tmp_path):
-    with composing([]), pytest.raises(ValueError, match=r"solver\.c2"):
-        compose_each([["solver=seeds3", "solver.c2=0.4"], ["solver=heun", "solver.c2=0.4"]], {})
+def test_an_unknown_option_is_named_whichever_solver_came_before():
+    with composing(), pytest.raises(ValueError, match=r"solver\.c2"):
+        compose_each([["solver=seeds3", "solver.c2=0.4"], ["solver=heun", "solver.c2=0.4"]], "study")
+
+
+@pytest.mark.parametrize("group", ["solver", "model", "grid", "metrics"])
+def test_every_file_of_a_group_becomes_a_cell(group):
+    with composing():
+        found = compose_each([[f"{group}={name}"] for name in registry.names(group)], "study")
+    assert [one.cell.choices[group] for one in found] == registry.names(group)

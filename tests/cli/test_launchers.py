@@ -8,14 +8,16 @@ import threading
 import time
 
 import pytest
+from hydra import compose
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.utils import instantiate
 
 from seedsbench.bench.stopping import Stopped
 from seedsbench.cli import main as cli
-from seedsbench.cli.launchers import told as in_progress
+from seedsbench.cli.compose import composing
+from seedsbench.cli.launchers import watch_workers
 from tests.support import fake_slurm
-from tests.support.cells import CIRCUMSTANCES, compose, rows_of
+from tests.support.cells import rows_of, same
 
 CELLS = ["model=gaussian_mixture", "solver=seeds1", "nfe=6,8", "samples=20", "device=cpu", "study=s"]
 
@@ -33,11 +35,9 @@ needs_joblib = needs("hydra_joblib_launcher")
 def isolated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    for name in ("SEEDSBENCH_STUDY", "SEEDSBENCH_INVOCATION", "SEEDSBENCH_CONF"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SEEDSBENCH_CONF", raising=False)
+    monkeypatch.delitem(sys.modules, "slow_network", raising=False)  # each test writes its own
 
 
 def sweep(*arguments):
@@ -45,10 +45,6 @@ def sweep(*arguments):
     with pytest.raises(SystemExit) as ended:
         cli.main(["-m", *arguments])
     return ended.value.code or 0
-
-
-def told(row):
-    return {key: value for key, value in row.items() if key not in CIRCUMSTANCES}
 
 
 REFUSING_MODULE = """
@@ -82,7 +78,7 @@ def test_joblib_runs_the_sweep_into_one_study(tmp_path, capfd, monkeypatch):
     # The same cells, one after another in this process: found done, bit for bit what they would be here.
     assert sweep(*CELLS[:-1], "study=here") == 0
     here = rows_of(tmp_path / "results" / "here")
-    assert {key: told(row) for key, row in here.items()} == {key: told(rows[key]) for key in here}
+    assert {key: same(row) for key, row in here.items()} == {key: same(rows[key]) for key in here}
 
 
 @pytest.mark.slow
@@ -95,7 +91,7 @@ def test_submitit_runs_the_sweep_on_this_machine(tmp_path, capfd):
     # In this process they give the same, bit for bit.
     assert sweep(*CELLS[:-1], "study=here") == 0
     here = rows_of(tmp_path / "results" / "here")
-    assert {key: told(row) for key, row in here.items()} == {key: told(row) for key, row in rows.items()}
+    assert {key: same(row) for key, row in here.items()} == {key: same(row) for key, row in rows.items()}
 
 
 @needs_submitit
@@ -103,7 +99,9 @@ def test_submitit_runs_the_sweep_on_this_machine(tmp_path, capfd):
 def test_the_configurations_for_slurm_submit_what_they_say(name, tmp_path, monkeypatch):
     fake_slurm.install(tmp_path / "slurm", monkeypatch, record_only=True)
     mine = [f"hydra.launcher.{o}" for o in ("partition=fast", "account=a1", "timeout_min=90")]
-    cfg = compose("study=s", f"hydra/launcher={name}", *mine)
+    with composing():
+        words = ["study=s", f"hydra/launcher={name}", *mine]
+        cfg = compose("config", words, return_hydra_config=True)
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
     from submitit.slurm.slurm import SlurmJob
 
@@ -147,7 +145,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -251,7 +249,7 @@ def test_a_single_job_that_is_told_to_go_goes_on_in_the_middle_of_its_cell(
     # Unbroken and in this process it is the same, bit for bit.
     assert sweep("--config-dir", "mine", *cell, "study=here") == 0
     there, here = (rows_of(tmp_path / "results" / study) for study in ("s", "here"))
-    assert {key: told(row) for key, row in here.items()} == {key: told(row) for key, row in there.items()}
+    assert {key: same(row) for key, row in here.items()} == {key: same(row) for key, row in there.items()}
 
 
 LOST_MODULE = '''
@@ -263,7 +261,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -328,7 +326,7 @@ FATAL_MODULE = """
 import os
 import signal
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 
 
 def problem(regime, device="cpu"):
@@ -356,7 +354,7 @@ def test_a_task_of_a_job_that_dies_ends_the_job_though_slurm_lets_the_others_liv
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_slurm"])
 def test_a_command_that_waits_for_others_stops_when_told_to(name, tmp_path, capsys):
-    with pytest.raises(Stopped), in_progress(name, 1, tmp_path):
+    with pytest.raises(Stopped), watch_workers(name, 1, tmp_path):
         signal.raise_signal(signal.SIGTERM)
     assert ("submitted go on" in capsys.readouterr().err) == (name != "joblib")
 

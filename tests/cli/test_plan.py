@@ -14,10 +14,8 @@ from seedsbench import registry
 from seedsbench.bench import progress
 from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.progress import SweepLine
-from seedsbench.cli import estimate
-from seedsbench.cli.check import parse, preflight
-from seedsbench.cli.estimate import Speed, from_rows
-from seedsbench.cli.plan import plan_text
+from seedsbench.cli import plan
+from seedsbench.cli.plan import Speed, plan_text, speed_of
 from tests.support.cells import compose, run
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +30,15 @@ def test_durations_are_said_as_people_do(seconds, said):
 
 def row_of(**more):
     row = {"status": "done", "machine": machine(), "model": "gaussian_mixture", "regime": "edm"}
-    row |= {"dtype": "float64", "device": "cpu", "threads": 1, "batch_size": 256, "solver": "euler"}
+    row |= {
+        "dtype": "float64",
+        "network_precision": "fp32",
+        "compile": False,
+        "device": "cpu",
+        "threads": 1,
+        "batch_size": 256,
+        "solver": "euler",
+    }
     row |= {"nfe": 10.0, "samples": 100, "seconds_sampling": 2.0, "seconds_features": 0.5}
     return row | {"seconds_scoring": 0.5, "seconds_floor": 3.0} | more
 
@@ -40,15 +46,15 @@ def row_of(**more):
 def test_rows_of_the_same_solver_are_the_best_witnesses():
     cfg = compose("solver=euler", "samples=50")
     other = row_of(solver="heun", seconds_sampling=20.0)
-    assert from_rows(cfg, [row_of(), other]) == Speed(0.002, 0.01, 1.5)
-    assert from_rows(cfg, [other]).evaluation == 0.02
+    assert speed_of(cfg, [row_of(), other]) == Speed(0.002, 0.01, 1.5)
+    assert speed_of(cfg, [other]).evaluation == 0.02
 
 
 @pytest.mark.parametrize(
     "difference", [{"model": "glyphs"}, {"regime": "vp"}, {"device": "cuda"}, {"threads": 2}, {"nfe": None}]
 )
 def test_rows_of_something_else_are_none(difference):
-    assert from_rows(compose("solver=euler"), [row_of(**difference)]) is None
+    assert speed_of(compose("solver=euler"), [row_of(**difference)]) is None
 
 
 def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
@@ -57,7 +63,7 @@ def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
     for name, row in {"a": row_of(), "b": row_of(machine="other"), "c": row_of(status="failed")}.items():
         (folder / f"{name}.json").write_text(json.dumps(row))
     (folder / "d.json").write_text("{half")
-    assert estimate.rows_of(tmp_path) == [row_of()]
+    assert plan.rows_of(tmp_path) == [row_of()]
 
 
 def test_a_row_says_its_machine(tmp_path):
@@ -66,7 +72,7 @@ def test_a_row_says_its_machine(tmp_path):
 
 def planned(tmp_path, monkeypatch, *overrides):
     rows = [row_of(solver=name) for name in ("euler", "heun")]
-    monkeypatch.setattr(estimate, "rows_of", lambda results: rows)
+    monkeypatch.setattr(plan, "rows_of", lambda results: rows)
     place = [f"results_dir={tmp_path}", "study=study", "samples=1000"]
     return plan_text([compose(*place, *overrides, f"nfe={nfe}") for nfe in (5, 10)])
 
@@ -74,7 +80,7 @@ def planned(tmp_path, monkeypatch, *overrides):
 def test_the_estimate_is_evaluations_times_speed_plus_one_floor(tmp_path, monkeypatch):
     text = planned(tmp_path, monkeypatch, "repeats=2")
     # 2 * 1000 * (5 + 10) * 2 ms + 4 * 1000 * 10 ms + 30 s + start
-    expected = 60 + 40 + 30 + estimate.START_AND_REPORT
+    expected = 60 + 40 + 30 + plan.START_AND_REPORT
     assert f"estimated time: {duration(expected)} on this machine" in text
     assert "by its earlier rows" in text
     assert "GB free" in text
@@ -91,7 +97,7 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
 
 
 def test_short_runs_tell_no_speed():
-    assert from_rows(compose("solver=euler"), [row_of(seconds_sampling=0.1)]) is None
+    assert speed_of(compose("solver=euler"), [row_of(seconds_sampling=0.1)]) is None
 
 
 def test_a_model_that_has_not_run_here_takes_a_time_not_known_yet(tmp_path, monkeypatch):
@@ -123,15 +129,6 @@ def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
         assert f" {name} nfe=15 seed=0: " in line
         nfe = int(line.split("NFE ")[1].split(",")[0]) if "NFE" in line else None
         assert "will be skipped" in line if nfe is None else 0 < nfe <= 15
-
-
-def test_weights_follow_the_order_of_the_cells(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEEDSBENCH_STUDY", "s")
-    checked = preflight(
-        parse(["-m", "model=gaussian", "samples=10", "nfe=5,7", "solver=euler,heun", "repeats=2"])
-    )
-    assert checked.weights == [50] * 4 + [70] * 4
 
 
 def test_the_time_left_goes_by_evaluations_not_by_cells(monkeypatch):

@@ -41,10 +41,10 @@ def test_every_two_classes_differ_when_all_factors_agree():
 
 def test_every_factor_changes_the_picture_of_some_class():
     base = g.render(torch.arange(10), torch.zeros(10, len(g.FACTORS)))
-    for i, factor in enumerate(g.FACTORS):
+    for i, name in enumerate(g.FACTORS):
         moved = torch.zeros(10, len(g.FACTORS))
         moved[:, i] = 0.8
-        assert not torch.equal(g.render(torch.arange(10), moved), base), factor.name
+        assert not torch.equal(g.render(torch.arange(10), moved), base), name
 
 
 def test_shapes_stay_inside_the_picture():

@@ -1,3 +1,5 @@
+"""Exact denoisers: Gaussian mixtures, one Gaussian, a finite set of images."""
+
 import math
 
 import numpy as np
@@ -6,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedsbench.denoisers import finite
 from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite import FiniteData
-from seedsbench.exact import ieee
+from seedsbench.denoisers.finite_data import FiniteData
+from seedsbench.exact import same_bits
 from tests.support.golden import golden, mixture_parameters
 
 LEVELS = st.floats(1e-3, 2e4)
@@ -36,15 +37,9 @@ def observed(denoiser, sigma, batch=6, seed=0):
 def test_mixture_agrees_with_reference():
     data, case = golden("mixture"), "denoiser_sigma_space"
     x, sigma = data.tensor(case, "x"), data.tensor(case, "sigma")
-    torch.testing.assert_close(MIXTURE(x, sigma), data.tensor(case, "D"), rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(MIXTURE.score(x, sigma), data.tensor(case, "score"), rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(
-        MIXTURE.log_density(x, sigma), data.tensor(case, "logp"), rtol=1e-12, atol=1e-13
-    )
-
-
-def test_mixture_agrees_with_reference_in_scaled_space():
-    data, case = golden("mixture"), "denoiser_scaled_space"
+    for found, name in ((MIXTURE, "D"), (MIXTURE.score, "score"), (MIXTURE.log_density, "logp")):
+        torch.testing.assert_close(found(x, sigma), data.tensor(case, name), rtol=1e-12, atol=1e-13)
+    case = "denoiser_scaled_space"
     a, s = data.tensor(case, "a"), data.tensor(case, "s")
     rows = (a > 0) & (s > 0)
     x = data.tensor(case, "y")[rows] / a[rows].reshape(-1, 1, 1, 1)
@@ -184,34 +179,6 @@ def test_a_diverged_sample_stays_visible_and_alone():
     assert torch.isfinite(denoised[[0, 1, 4, 5]]).all()
 
 
-@pytest.mark.parametrize(
-    ("means", "weights", "std", "shape", "message"),
-    [
-        ([[0.0, 1.0]], [0.9], 1.0, None, r"weights \[0.9\] must be positive and sum to 1"),
-        ([[0.0], [1.0]], [1.5, -0.5], 1.0, None, "must be positive"),
-        ([[0.0], [1.0]], [1.0], 1.0, None, r"expected one for each mean, \(2,\)"),
-        ([[0.0]], [1.0], 0.0, None, "std 0.0 must be positive"),
-        ([0.0], [1.0], 1.0, None, r"means have shape \(1,\)"),
-        ([[math.nan]], [1.0], 1.0, None, "expected finite"),
-        ([[0.0, 1.0]], [1.0], 1.0, (3, 1, 1), r"image_shape \(3, 1, 1\) does not hold 2 values"),
-    ],
-)
-def test_mixture_refuses_what_is_no_distribution(means, weights, std, shape, message):
-    with pytest.raises(ValueError, match=message):
-        GaussianMixture(means, weights, std, image_shape=shape)
-
-
-def test_calls_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="expected 2 values a sample"):
-        MIXTURE(normal(4, 3, 1, 1), torch.tensor(1.0))
-    with pytest.raises(ValueError, match=r"sigma has shape \(3,\); expected \(\) or \(4,\)"):
-        MIXTURE(normal(4, 2, 1, 1), torch.ones(3))
-    with pytest.raises(ValueError, match="unconditional model"):
-        MIXTURE(normal(4, 2, 1, 1), torch.tensor(1.0), torch.zeros(4, 3))
-    with pytest.raises(ValueError, match=r"shape \(4, 3\); expected one-hot rows of shape \(4, 5\)"):
-        wide_mixture(labelled=True)(normal(4, 3, 4, 4), torch.tensor(1.0), torch.zeros(4, 3))
-
-
 # One Gaussian
 
 
@@ -232,12 +199,8 @@ def test_gaussian_takes_a_scalar_mean():
     mean, covariance = model.moments()
     np.testing.assert_array_equal(mean, np.full(12, 0.25))
     np.testing.assert_array_equal(covariance, 0.25 * np.eye(12))
-    assert (model.image_shape, model.img_channels, model.img_resolution, model.label_dim) == (
-        (3, 2, 2),
-        3,
-        2,
-        0,
-    )
+    assert (model.image_shape, model.img_channels, model.img_resolution) == ((3, 2, 2), 3, 2)
+    assert model.label_dim == 0
 
 
 # Finite data
@@ -292,13 +255,14 @@ def test_finite_data_draws_every_image_equally_often():
     assert (counts - 1000).abs().max() < 150
 
 
-def test_finite_data_blocks_do_not_matter(monkeypatch):
-    images, x = normal(9, 1, 2, 2), normal(7, 1, 2, 2, seed=1)
-    labels = torch.eye(3)[torch.arange(7) % 3]
-    model = FiniteData(images, torch.arange(9) % 3)
-    whole = model(x, torch.linspace(0.1, 2, 7), labels)
-    monkeypatch.setattr(finite, "BLOCK_ENTRIES", 20)
-    torch.testing.assert_close(model(x, torch.linspace(0.1, 2, 7), labels), whole, rtol=1e-13, atol=1e-13)
+def test_finite_data_blocks_do_not_matter():
+    class InBlocks(FiniteData):
+        block_entries = 20
+
+    images, classes, sigma = normal(9, 1, 2, 2), torch.arange(9) % 3, torch.linspace(0.1, 2, 7)
+    x, labels = normal(7, 1, 2, 2, seed=1), torch.eye(3)[torch.arange(7) % 3]
+    whole, blocks = (model(images, classes)(x, sigma, labels) for model in (FiniteData, InBlocks))
+    torch.testing.assert_close(blocks, whole, rtol=1e-13, atol=1e-13)
 
 
 def test_fixed_batches_make_finite_data_independent_of_the_batch():
@@ -306,23 +270,6 @@ def test_fixed_batches_make_finite_data_independent_of_the_batch():
     x = normal(21, 1, 4, 4, seed=1)
     whole = model(x, torch.tensor(0.5))
     assert torch.equal(torch.cat([model(part, torch.tensor(0.5)) for part in x.split(4)]), whole)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (torch.zeros(3, 4), None, r"images have shape \(3, 4\)"),
-        (torch.zeros(0, 1, 2, 2), None, "n >= 1"),
-        (torch.full((1, 1, 1, 1), math.inf), None, "expected finite"),
-        (torch.zeros(3, 1, 1, 1), [0, 1], r"labels have shape \(2,\)"),
-        (torch.zeros(3, 1, 1, 1), [0.0, 1.0, 2.0], "expected 3 integers"),
-        (torch.zeros(3, 1, 1, 1), [0, 0, 2], "each with at least one image"),
-        (torch.zeros(3, 1, 1, 1), [0, 0, -1], "classes 0..K-1"),
-    ],
-)
-def test_finite_data_refuses_what_it_cannot_use(images, labels, message):
-    with pytest.raises(ValueError, match=message):
-        FiniteData(images, labels)
 
 
 # Noise levels
@@ -338,9 +285,40 @@ def test_round_sigma_snaps_to_the_nearest_level_of_the_table():
     assert torch.equal(MIXTURE.round_sigma(sigma), sigma)
 
 
-def test_an_empty_table_is_refused():
-    with pytest.raises(ValueError, match="at least one noise level"):
-        FiniteData(torch.zeros(1, 1, 1, 1), sigma_table=torch.zeros(0))
+ONE = torch.tensor(1.0)
+REFUSED = [
+    (lambda: GaussianMixture([[0.0, 1.0]], [0.9], 1.0), r"weights \[0.9\] must be positive and sum to 1"),
+    (lambda: GaussianMixture([[0.0], [1.0]], [1.5, -0.5], 1.0), "must be positive"),
+    (lambda: GaussianMixture([[0.0], [1.0]], [1.0], 1.0), r"expected one for each mean, \(2,\)"),
+    (lambda: GaussianMixture([[0.0]], [1.0], 0.0), "std 0.0 must be positive"),
+    (lambda: GaussianMixture([0.0], [1.0], 1.0), r"means have shape \(1,\)"),
+    (lambda: GaussianMixture([[math.nan]], [1.0], 1.0), "expected finite"),
+    (
+        lambda: GaussianMixture([[0.0, 1.0]], [1.0], 1.0, image_shape=(3, 1, 1)),
+        r"\(3, 1, 1\) does not hold 2",
+    ),
+    (lambda: MIXTURE(normal(4, 3, 1, 1), ONE), "expected 2 values a sample"),
+    (lambda: MIXTURE(normal(4, 2, 1, 1), torch.ones(3)), r"shape \(3,\); expected \(\) or \(4,\)"),
+    (lambda: MIXTURE(normal(4, 2, 1, 1), ONE, torch.zeros(4, 3)), "unconditional model"),
+    (
+        lambda: wide_mixture(labelled=True)(normal(4, 3, 4, 4), ONE, torch.zeros(4, 3)),
+        r"shape \(4, 3\); expected one-hot rows of shape \(4, 5\)",
+    ),
+    (lambda: FiniteData(torch.zeros(3, 4)), r"images have shape \(3, 4\)"),
+    (lambda: FiniteData(torch.zeros(0, 1, 2, 2)), "n >= 1"),
+    (lambda: FiniteData(torch.full((1, 1, 1, 1), math.inf)), "expected finite"),
+    (lambda: FiniteData(torch.zeros(3, 1, 1, 1), [0, 1]), r"labels have shape \(2,\)"),
+    (lambda: FiniteData(torch.zeros(3, 1, 1, 1), [0.0, 1.0, 2.0]), "expected 3 integers"),
+    (lambda: FiniteData(torch.zeros(3, 1, 1, 1), [0, 0, 2]), "each with at least one image"),
+    (lambda: FiniteData(torch.zeros(3, 1, 1, 1), [0, 0, -1]), "classes 0..K-1"),
+    (lambda: FiniteData(torch.zeros(1, 1, 1, 1), sigma_table=torch.zeros(0)), "at least one noise level"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED)
+def test_what_is_no_distribution_or_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # exp and log by IEEE operations
@@ -350,11 +328,11 @@ def test_exp_and_log_are_as_good_as_the_library():
     x = torch.cat(
         [torch.linspace(-699.0, 0.0, 20_001, dtype=torch.float64), torch.linspace(-2, 0, 10_001).double()]
     )
-    np.testing.assert_allclose(ieee.exp(x).numpy(), np.exp(x.numpy()), rtol=4e-16)
+    np.testing.assert_allclose(same_bits.exp(x).numpy(), np.exp(x.numpy()), rtol=4e-16)
     y = torch.logspace(-300, 300, 20_001, dtype=torch.float64)
-    np.testing.assert_allclose(ieee.log(y).numpy(), np.log(y.numpy()), rtol=4e-16, atol=4e-16)
-    assert float(ieee.exp(torch.tensor(0.0).double())) == 1.0
-    assert float(ieee.exp(torch.tensor(-math.inf).double())) < 1e-303
+    np.testing.assert_allclose(same_bits.log(y).numpy(), np.log(y.numpy()), rtol=4e-16, atol=4e-16)
+    assert float(same_bits.exp(torch.tensor(0.0).double())) == 1.0
+    assert float(same_bits.exp(torch.tensor(-math.inf).double())) < 1e-303
 
 
 @pytest.mark.gpu

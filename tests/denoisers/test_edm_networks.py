@@ -4,7 +4,6 @@ Weights are kept as whole multiples of 1/128 in a byte each, those of norms as w
 """
 
 import dataclasses
-import importlib
 import json
 from typing import Any
 
@@ -12,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.benchmarks import networks as bench
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
-from seedsbench.denoisers.networks.unet_blocks import Resampler
 from seedsbench.denoisers.preconditioning.karras import IDDPMPreconditioner
 from tests.support.golden import golden
 from tests.support.parity import Augmented, relative_error, sampled
@@ -59,8 +58,8 @@ def record(case, **changes):
     return dataclasses.replace(found, **changes)
 
 
-def optional(case, name):
-    return NETWORKS.tensor(case, name) if NETWORKS.has(case, name) else None
+def optional(case, name, data=NETWORKS):
+    return data.tensor(case, name) if data.has(case, name) else None
 
 
 def denoised(case, denoiser, *, labels=True, augment=True):
@@ -73,11 +72,8 @@ def denoised(case, denoiser, *, labels=True, augment=True):
         optional(case, "augment_labels") if augment else None,
         NETWORKS.tensor(case, "c_noise") if unstable else None,
     )
-    result = denoiser(
-        NETWORKS.tensor(case, "x"),
-        NETWORKS.tensor(case, "sigma"),
-        optional(case, "class_labels") if labels else None,
-    )
+    given = optional(case, "class_labels") if labels else None
+    result = denoiser(NETWORKS.tensor(case, "x"), NETWORKS.tensor(case, "sigma"), given)
     denoiser.network = network
     return result
 
@@ -110,9 +106,7 @@ def test_outputs_equal_the_reference(case):
 @pytest.mark.parametrize("case", list(E2E.cases))
 def test_samples_equal_the_reference(case):
     settings = E2E.cases[case]
-    labels, noise = (
-        E2E.tensor(case, name) if E2E.has(case, name) else None for name in ("class_labels", "noise")
-    )
+    labels, noise = (optional(case, name, E2E) for name in ("class_labels", "noise"))
     denoiser = denoiser_of(record(settings["weights"]))
     x = sampled(settings, denoiser, E2E.tensor(case, "latents"), labels, noise)
     assert relative_error(x, E2E.tensor(case, "x_final").double()) < 1e-3
@@ -192,11 +186,6 @@ def test_what_does_not_fit_is_refused_in_one_line(what):
     assert len(str(caught.value)) < 500
 
 
-@pytest.fixture
-def bench():
-    return importlib.import_module("scripts.benchmarks.networks")
-
-
 @pytest.mark.parametrize(
     "network",
     [
@@ -210,7 +199,7 @@ def bench():
     ],
     ids=["two and three heads", "labels, 2x2 mean", "another filter"],
 )
-def test_the_plain_implementation_computes_the_same(bench, network):
+def test_the_plain_implementation_computes_the_same(network):
     config = network.config
     network.requires_grad_(False)
     bench.fill(network)
@@ -222,17 +211,15 @@ def test_the_plain_implementation_computes_the_same(bench, network):
     assert expected.std() > 0.1
 
 
-def test_sizes_of_the_published_networks(bench):
+def test_sizes_of_the_published_networks():
     def parameters(make):
         with torch.device("meta"):
             return sum(value.numel() for value in make().parameters())
 
-    published = bench.NETWORKS
-    assert round(parameters(published["ddpmpp"]) / 1e6, 1) == 55.7
-    assert round(parameters(published["adm"]) / 1e6, 1) == 295.9
-    assert (
-        parameters(lambda: SongUNet(SongUNetConfig(32, 3, 3))) == 61_804_419
-    )  # score_sde's ddpmpp_continuous
+    assert round(parameters(bench.NETWORKS["ddpmpp"]) / 1e6, 1) == 55.7
+    assert round(parameters(bench.NETWORKS["adm"]) / 1e6, 1) == 295.9
+    score_sde = parameters(lambda: SongUNet(SongUNetConfig(32, 3, 3)))  # its ddpmpp_continuous
+    assert score_sde == 61_804_419
 
 
 def test_a_level_between_two_of_iddpm_goes_to_the_nearer():
@@ -246,10 +233,3 @@ def test_a_level_between_two_of_iddpm_goes_to_the_nearer():
     index = 999 - 607
     below, above = (abs(float(preconditioner.table("cpu")[k]) - float(sigma)) for k in (index, index - 1))
     assert below < above
-
-
-def test_networks_hold_the_filters_their_arguments_name():
-    network = denoiser_of(record(SMALL)).network
-    filters = [m.resample_filter for m in network.modules() if isinstance(m, Resampler)]
-    assert filters
-    assert all(float(f.sum()) == pytest.approx(1) for f in filters)

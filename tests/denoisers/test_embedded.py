@@ -5,11 +5,11 @@ import torch
 
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
-from seedsbench.bench.problems.base import glyphs_problem
-from seedsbench.bench.sampling import Plan, generate
-from seedsbench.bench.scoring import Scorer, floor
+from seedsbench.bench.problems.glyphs import glyphs_problem
+from seedsbench.bench.sampling import SamplingPlan, generate
+from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
-from seedsbench.data.images import quantise
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers.embedded import provenance
 
 REGIMES = ("edm", "iddpm", "ve", "vp")
@@ -21,7 +21,7 @@ def plan(problem, regime, name="seeds3", nfe=8, **options):
     grid = registry.build(registry.configured("grid", regime))
     method = solver(name)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, method.steps_for(nfe))
-    return Plan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, **options)
 
 
 def draw(problem, chosen, indices, batch_size=64):
@@ -45,14 +45,14 @@ def test_samples_are_bitwise_the_same_for_any_batch_and_order(name):
 def test_each_regime_draws_the_class_it_is_asked_for(regime):
     problem = glyphs_problem(regime)
     indices = torch.arange(60)
-    images = quantise(draw(problem, plan(problem, regime, nfe=16), indices))
+    images = to_uint8(draw(problem, plan(problem, regime, nfe=16), indices))
     _, logits = problem.features.extract(images)
     assert float((logits.argmax(1) == indices % 10).double().mean()) > 0.85
 
 
 def test_unconditional_sampling_works_with_the_same_network():
     problem = glyphs_problem("edm")
-    images = quantise(draw(problem, plan(problem, "edm", nfe=16, labels="none"), torch.arange(60)))
+    images = to_uint8(draw(problem, plan(problem, "edm", nfe=16, labels="none"), torch.arange(60)))
     _, logits = problem.features.extract(images)
     assert float(logits.softmax(1).max(1).values.mean()) > 0.8  # recognisable shapes
     assert len(logits.argmax(1).unique()) >= 7  # of many classes
@@ -61,13 +61,10 @@ def test_unconditional_sampling_works_with_the_same_network():
 def test_scores_do_not_depend_on_the_order_of_arrival():
     problem = glyphs_problem("edm")
     indices = torch.arange(300)
-    images = quantise(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
+    images = to_uint8(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
     scores = []
-    for order in (
-        indices,
-        indices.flip(0),
-        indices[torch.randperm(300, generator=torch.Generator().manual_seed(0))],
-    ):
+    shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    for order in (indices, indices.flip(0), shuffled):
         for size in (300, 37):
             scorer = Scorer(problem, 300, splits=10)
             for part in order.split(size):
@@ -78,14 +75,14 @@ def test_scores_do_not_depend_on_the_order_of_arrival():
 
 def test_features_know_real_from_damaged():
     problem = glyphs_problem("edm")
-    real = floor(problem, 500, "balanced", 10, 2)
+    real = fid_floor(problem, 500, "balanced", 2)
     indices = torch.arange(500)
     images = glyphs(indices, indices % 10, seed=9, stream=FLOOR)
     distances = []
     for amount in (0.1, 0.2):
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
         scorer = Scorer(problem, 500, splits=10)
-        scorer.update(indices, quantise(images + amount * noise))
+        scorer.update(indices, to_uint8(images + amount * noise))
         distances.append(scorer.compute()["fid"])
     assert real < distances[0] < distances[1]
 
@@ -102,12 +99,10 @@ def test_weights_say_how_they_were_trained_and_stay_small(name):
 @pytest.mark.parametrize(("regime", "times"), [("edm", 1.5), ("vp", 2), ("iddpm", 2), ("ve", 5)])
 def test_networks_reach_the_floor(regime, times):
     problem = glyphs_problem(regime)
-    real, found = floor(problem, 2000, "balanced", 10, 4), []
+    real, found = fid_floor(problem, 2000, "balanced", 4), []
     for name in ("heun", "dpmpp_2m", "seeds3"):
         scorer = Scorer(problem, 2000, splits=10)
-        for batch in generate(
-            problem.denoiser, plan(problem, regime, name, nfe=50), torch.arange(2000), batch_size=256
-        ):
-            scorer.update(batch.indices, quantise(batch.x))
+        indices = torch.arange(2000)
+        scorer.update(indices, to_uint8(draw(problem, plan(problem, regime, name, nfe=50), indices, 256)))
         found.append(scorer.compute()["fid"])
     assert min(found) <= times * real, (found, real)

@@ -18,7 +18,7 @@ import torch
 import seedsbench
 from seedsbench.api import noise_levels
 from seedsbench.bench.draw_and_score import plan_of
-from seedsbench.bench.run import problem_of
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.diffusion.grid import Explicit
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.noise import Recorded
@@ -119,7 +119,7 @@ def test_a_cell_and_sample_start_where_the_solver_can(name, first):
     cfg = compose(
         "model=gaussian", f"solver={name}", "schedule=discrete", table, "grid=discrete", grid, "nfe=40"
     )
-    planned = plan_of(cfg, problem_of(cfg, "cpu"), 0)
+    planned = plan_of(cfg, problem_of(cfg, "cpu"))
     schedule = {"name": "discrete", "rescale_betas_zero_snr": True}
     drawn = seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=schedule, grid=TRAILING)
     assert torch.equal(planned.sigmas, drawn.sigmas)

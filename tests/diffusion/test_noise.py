@@ -10,30 +10,23 @@ import torch
 from scipy import stats
 
 from seedsbench.diffusion.noise import LABELS, LATENTS, STEPS, Philox, latents, random_classes
-from seedsbench.exact import ieee, philox
-from seedsbench.exact.philox import philox4x32, philox_normal, philox_uniform
+from seedsbench.exact import philox, same_bits
+from seedsbench.exact.philox import box_muller, philox4x32, philox_normal, philox_uniform, uniform
 from seedsbench.noise import Recorded, Silent
 
 # kat_vectors of the Random123 distribution: counter, key, output of philox4x32_10.
 KNOWN = [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    (
-        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
-        (0xFFFFFFFF, 0xFFFFFFFF),
-        (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-    ),
-    (
-        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-        (0xA4093822, 0x299F31D0),
-        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-    ),
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
 
 
-@pytest.mark.parametrize(("counter", "key", "wanted"), KNOWN)
-def test_random123_known_answers(counter, key, wanted):
-    words = philox4x32(tuple(torch.tensor([c]) for c in counter), key)
-    assert tuple(int(w) for w in words) == wanted
+@pytest.mark.parametrize("case", KNOWN)
+def test_random123_known_answers(case):
+    counter, key, wanted = ([int(word, 16) for word in words.split()] for words in case)
+    words = philox4x32(tuple(torch.tensor([word]) for word in counter), tuple(key))
+    assert [int(word) for word in words] == wanted
 
 
 def plain_normals(indices, n_values, *, seed, stream, draw):
@@ -47,7 +40,7 @@ def plain_normals(indices, n_values, *, seed, stream, draw):
     low = mantissa < math.sqrt(0.5)
     m = torch.where(low, 2 * mantissa, mantissa)
     s = (m - 1) / (m + 1)
-    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, ieee.LOG_TERMS[:8])
+    log = (exponent.double() - low.double()) * math.log(2.0) + s * series(s * s, same_bits.LOG_TERMS[:8])
     quarter = (words[:, half:] + 2**29) >> 30
     r = ((words[:, half:] - (quarter << 30)).double() + 0.5) / 2**30
     sin, cos = r * series(r * r, philox.SIN_TERMS), series(r * r, philox.COS_TERMS)
@@ -60,12 +53,12 @@ def plain_normals(indices, n_values, *, seed, stream, draw):
 NAMES = [(0, 2, 0), (2**63 + 5, 0x100, 9), (2**64 - 1, 0, 2**32 - 1)]
 
 
-@pytest.mark.parametrize("chunk", [1, 100, philox.CHUNK])
+@pytest.mark.parametrize("chunk", [1, 100, philox.COUNTERS_PER_THREAD])
 @pytest.mark.parametrize(("seed", "stream", "draw"), NAMES)
 def test_bits_are_those_of_the_plain_formulas_in_pieces_of_any_size(seed, stream, draw, chunk, monkeypatch):
     indices = torch.tensor([0, 2**31 + 5, 2**32 - 1])
     name = {"seed": seed, "stream": stream, "draw": draw}
-    monkeypatch.setattr(philox, "CHUNK", chunk)
+    monkeypatch.setattr(philox, "COUNTERS_PER_THREAD", chunk)
     for n in (3, 60) if chunk == 1 else (7, 3072, 40001):
         assert torch.equal(philox_normal(indices, n, **name), plain_normals(indices, n, **name))
 
@@ -74,10 +67,9 @@ def test_the_numbers_of_earlier_versions():
     first = philox_normal(torch.tensor([0]), 4, seed=0, stream=2, draw=0)[0]
     recorded = [1.6116789046773259, -0.8036904028210338, 2.1876532915876603, 0.17559437193425045]
     assert torch.allclose(first, torch.tensor(recorded, dtype=torch.float64), rtol=5e-16, atol=0)
-    uniforms = philox_uniform(
-        torch.tensor([0, 1, 2**31 + 5, 2**32 - 1, 77]), 150001, seed=1, stream=2, draw=3
-    )
-    assert hashlib.sha256(uniforms.contiguous().numpy().tobytes()).hexdigest()[:16] == "9efc66e78b0c80e6"
+    indices = torch.tensor([0, 1, 2**31 + 5, 2**32 - 1, 77])
+    uniforms = philox_uniform(indices, 150001, seed=1, stream=2, draw=3).contiguous().numpy()
+    assert hashlib.sha256(uniforms.tobytes()).hexdigest()[:16] == "9efc66e78b0c80e6"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -110,24 +102,20 @@ def test_normals_have_normal_moments_and_law(million):
 
 def test_no_correlation_across_samples_positions_draws_streams_or_seeds(million):
     n = million.size
+    names = [(11, STEPS, 1), (11, LATENTS, 0), (12, STEPS, 0)]
     others = [
-        philox_normal(torch.arange(1000), 1000, seed=11, stream=STEPS, draw=1),
-        philox_normal(torch.arange(1000), 1000, seed=11, stream=LATENTS, draw=0),
-        philox_normal(torch.arange(1000), 1000, seed=12, stream=STEPS, draw=0),
-        torch.as_tensor(np.roll(million, 1, axis=0)),
-        torch.as_tensor(np.roll(million, 1, axis=1)),
-        torch.as_tensor(np.roll(million, 500, axis=1)),
+        philox_normal(torch.arange(1000), 1000, seed=seed, stream=stream, draw=draw).numpy()
+        for seed, stream, draw in names
     ]
+    others += [np.roll(million, shift, axis) for shift, axis in ((1, 0), (1, 1), (500, 1))]
     for other in others:
         for f in (lambda v: v, lambda v: v**2 - 1):  # linear, and in the squares: catches shared radii
-            a, b = f(million).ravel(), f(other.numpy()).ravel()
+            a, b = f(million).ravel(), f(other).ravel()
             assert abs((a * b).mean() / (a.std() * b.std())) < 5 / n**0.5
 
 
 def test_box_muller_agrees_with_the_library_functions():
     words = torch.arange(0, 2**32, 2**32 // 4099)
-    from seedsbench.exact.philox import box_muller, uniform
-
     cos, sin = box_muller(words, words.flip(0))
     radius, angle = (-2 * uniform(words).log()).sqrt(), 2 * torch.pi * uniform(words.flip(0))
     assert torch.allclose(cos, radius * angle.cos(), atol=1e-11)
@@ -158,9 +146,8 @@ def test_increments_scale_and_streams_differ():
     one, two = Philox(indices, (2, 1, 1)), Philox(indices, (2, 1, 1))
     assert torch.equal(one.increment(q[0], q[1]), two.normal() * 1.5)
     assert torch.equal(two.increment(q[1], q[0]), one.normal() * 1.5)
-    assert (
-        len({float(Philox(indices, (1, 1, 1), stream=s).normal()[0]) for s in (LATENTS, LABELS, STEPS)}) == 3
-    )
+    streams = (Philox(indices, (1, 1, 1), stream=stream).normal() for stream in (LATENTS, LABELS, STEPS))
+    assert len({float(normals[0]) for normals in streams}) == 3
 
 
 def test_float32_is_the_float64_draw_rounded():
@@ -198,8 +185,8 @@ def test_normals_are_the_same_on_a_gpu():
     """Uniforms bit for bit; normals but for the root: a CPU's vector library may miss its last bit."""
     indices = torch.arange(64)
     names = {"seed": 3, "stream": 1, "draw": 2}
-    uniforms = philox.philox_uniform(indices, 3072, **names)
-    assert torch.equal(philox.philox_uniform(indices.cuda(), 3072, **names).cpu(), uniforms)
+    uniforms = philox_uniform(indices, 3072, **names)
+    assert torch.equal(philox_uniform(indices.cuda(), 3072, **names).cpu(), uniforms)
     cpu = Philox(indices, (3, 32, 32)).normal()
     gpu = Philox(indices, (3, 32, 32), device="cuda").normal().cpu()
     assert ((gpu - cpu).abs() <= 4 * torch.finfo(torch.float64).eps * cpu.abs()).all()

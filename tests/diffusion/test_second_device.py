@@ -5,7 +5,7 @@ import torch
 
 import seedsbench
 from seedsbench import registry
-from seedsbench.denoisers.finite import FiniteData
+from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.integrate import NonFiniteError, integrate
 from seedsbench.diffusion.noise import Philox, latents
@@ -13,6 +13,7 @@ from seedsbench.diffusion.process import Process, expand
 from seedsbench.noise import Silent
 from tests.support.elsewhere import ELSEWHERE, SecondDevice
 from tests.support.measure import mixture
+from tests.support.parity import built
 
 INDICES = torch.arange(3)
 SHAPE = (2, 1, 1)
@@ -98,7 +99,7 @@ def test_the_first_state_that_is_not_finite_is_named_as_on_the_cpu(solver, after
 
 @pytest.mark.parametrize(("device", "seen"), [("cpu", 3), (ELSEWHERE, 5)])
 def test_a_path_that_fails_hands_out_no_finished_sample(device, seen):
-    schedule = registry.build(registry.configured("schedule", "linear"))
+    schedule = built("schedule", "linear")
     times = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
     process = Process(failing(3, 0), schedule, 3)
     with SecondDevice():
@@ -113,7 +114,7 @@ def test_a_path_that_fails_hands_out_no_finished_sample(device, seen):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("shape", [(), (4,), (4, 16)])
 def test_a_schedule_computes_where_its_times_are(name, shape):
-    schedule = registry.build(registry.configured("schedule", name))
+    schedule = built("schedule", name)
     sigmas = torch.linspace(0.1, 30.0, 64, dtype=torch.float64)[: torch.Size(shape).numel()].reshape(shape)
     times = schedule.sigma_inv(sigmas)
     given = {"sigma": times, "dsigma": times, "scale": times, "dscale": times, "sigma_inv": sigmas}

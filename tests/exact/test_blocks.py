@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from seedsbench.exact.blocks import side_by_side
+from seedsbench.exact.blocks import map_blocks
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -13,7 +13,7 @@ def test_results_come_in_order_each_made_on_one_thread(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = side_by_side(lambda item: (item, torch.get_num_threads()), range(7))
+        found = map_blocks(lambda item: (item, torch.get_num_threads()), range(7))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -25,7 +25,7 @@ def test_work_that_does_the_same_inside_ends():
 
     def nested():
         torch.set_num_threads(1)  # so that there is one worker, who would wait for himself
-        done.append(side_by_side(lambda i: sum(side_by_side(lambda j: i * j, range(3))), range(9)))
+        done.append(map_blocks(lambda i: sum(map_blocks(lambda j: i * j, range(3))), range(9)))
 
     worker = threading.Thread(target=nested, daemon=True)
     worker.start()
@@ -35,4 +35,4 @@ def test_work_that_does_the_same_inside_ends():
 
 def test_an_error_comes_out():
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda item: 1 / item, [1, 0])
+        map_blocks(lambda item: 1 / item, [1, 0])

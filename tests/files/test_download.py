@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,17 +16,47 @@ from pathlib import Path
 import pytest
 
 from seedsbench.cli import fetch as fetch_main
-from seedsbench.files import download as fetching
-from seedsbench.files.download import FetchError, Patience, RemoteFile, cached_path, fetch, record_path
+from seedsbench.files.download import FetchError, RemoteFile, cached_path, fetch, record_path
 
 ROOT = Path(__file__).parents[2]
 BODY = bytes(range(256)) * 400
+PAGE = b"\n<!DOCTYPE html><html>Please confirm</html>"
 SHA = hashlib.sha256(BODY).hexdigest()
-QUICK = Patience(attempts=2, timeout=0.3)
+QUICK = {"attempts": 2, "timeout": 0.3}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server sends; it says `length`, and waits so many seconds. once: later, OK."""
+
+    body: bytes = BODY
+    status: int = 200
+    length: int = len(BODY)
+    before: float = 0
+    after: float = 0
+    once: bool = False
+
+
+OK = Answer()
+ANSWERS = {
+    "ok": OK,
+    "truncated": Answer(BODY[:1000]),
+    "truncated_once": Answer(BODY[:1000], once=True),
+    "corrupted": Answer(BODY[:-1] + b"?"),
+    "slow": Answer(before=1.0),
+    "stalls": Answer(BODY[:1000], after=1.0),
+    "missing": Answer(b"no", 404, 2),
+    "error": Answer(b"oops", 500, 4),
+    "error_once": Answer(b"oops", 500, 4, once=True),
+    "page": Answer(PAGE, length=len(PAGE)),
+    "empty": Answer(b"", length=0),
+    "drips": Answer(BODY[:50_000], after=5, once=True),  # slow enough to be killed half-way
+    "leisurely": Answer(before=0.7),  # long enough for a second process to ask meanwhile
+}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET /<behaviour>/<name>; the behaviours are the methods below. Counts requests by path."""
+    """GET /<one of ANSWERS>/<name>. Counts requests by path."""
 
     def __init__(self, counts, *args):
         self.counts = counts
@@ -36,59 +67,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.counts[self.path] = self.counts.get(self.path, 0) + 1
-        getattr(self, self.path.split("/")[1])(self.counts[self.path])
-
-    def send(self, body, status=200, length=None):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
+        answer = ANSWERS[self.path.split("/")[1]]
+        answer = OK if answer.once and self.counts[self.path] > 1 else answer
+        time.sleep(answer.before)
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(answer.length))
         self.end_headers()
-        self.wfile.write(body)
-
-    def ok(self, count):
-        self.send(BODY)
-
-    def truncated(self, count):
-        self.send(BODY[:1000], length=len(BODY))
-
-    def truncated_once(self, count):
-        self.send(BODY[:1000] if count == 1 else BODY, length=len(BODY))
-
-    def corrupted(self, count):
-        self.send(BODY[:-1] + b"?")
-
-    def slow(self, count):
-        time.sleep(1.0)
-
-    def stalls(self, count):
-        self.send(BODY[:1000], length=len(BODY))
+        self.wfile.write(answer.body)
         self.wfile.flush()
-        time.sleep(1.0)
-
-    def missing(self, count):
-        self.send(b"no", 404)
-
-    def error(self, count):
-        self.send(b"oops", 500)
-
-    def error_once(self, count):
-        self.send(b"oops", 500) if count == 1 else self.send(BODY)
-
-    def page(self, count):
-        self.send(b"\n<!DOCTYPE html><html>Please confirm</html>")
-
-    def empty(self, count):
-        self.send(b"")
-
-    def drips(self, count):  # slow enough to be killed half-way, the first time
-        if count > 1:
-            return self.send(BODY)
-        self.send(BODY[:50_000], length=len(BODY))
-        self.wfile.flush()
-        time.sleep(5)
-
-    def leisurely(self, count):  # long enough for a second process to ask meanwhile
-        time.sleep(0.7)
-        self.send(BODY)
+        time.sleep(answer.after)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +116,7 @@ def leftovers(cache):
 def refusal(file, **options):
     """The error, which must be one line that names the address and where to put the file."""
     with pytest.raises(FetchError) as caught:
-        fetch(file, patience=QUICK, **options)
+        fetch(file, **QUICK, **options)
     said = str(caught.value)
     assert "\n" not in said
     assert file.source in said
@@ -148,7 +135,7 @@ def test_an_unknown_sha256_is_recorded_at_first_use_and_enforced_after(remote, c
     file = remote("ok")
     assert fetch(file).sha256 == SHA
     record = json.loads(record_path(cached_path(file)).read_text())
-    assert (record["sha256"], record["url"], record["bytes"]) == (SHA, file.url, len(BODY))
+    assert (record["sha256"], record["url"]) == (SHA, file.url)
     cached_path(file).write_bytes(BODY + b"!")
     assert "has changed since its first use" in refusal(file)
     assert cached_path(file).read_bytes() == BODY + b"!"  # it may be somebody's: never overwritten
@@ -212,7 +199,7 @@ def test_what_cannot_be_had_leaves_nothing_and_says_why(remote, site, cache, beh
 @pytest.mark.parametrize("behaviour", ["error_once", "truncated_once"])
 def test_a_passing_fault_is_tried_again(remote, site, cache, behaviour):
     file = remote(behaviour, sha256=SHA)
-    assert fetch(file, patience=QUICK).sha256 == SHA
+    assert fetch(file, **QUICK).sha256 == SHA
     assert site.counts[f"/{behaviour}/{file.name}"] == 2
     assert leftovers(cache) == [file.name]
 
@@ -224,8 +211,8 @@ def test_no_server_at_all():
 
 FETCH = """
 import sys
-from seedsbench.files.download import Patience, RemoteFile, fetch
-print(fetch(RemoteFile(sys.argv[1], "shared.pkl"), patience=Patience(timeout=20)).sha256)
+from seedsbench.files.download import RemoteFile, fetch
+print(fetch(RemoteFile(sys.argv[1], "shared.pkl"), timeout=20).sha256)
 """
 
 
@@ -249,7 +236,7 @@ def test_a_killed_download_leaves_a_partial_file_that_the_next_run_replaces(site
     child.communicate()
     assert 0 < part() < len(BODY)
     assert not (cache / "shared.pkl").exists()
-    assert fetch(RemoteFile(url, "shared.pkl", sha256=SHA), patience=QUICK).sha256 == SHA
+    assert fetch(RemoteFile(url, "shared.pkl", sha256=SHA), **QUICK).sha256 == SHA
     assert leftovers(cache) == ["shared.pkl"]
 
 
@@ -259,7 +246,7 @@ def test_others_may_read_what_was_downloaded_and_a_link_in_its_way_is_no_way_out
     cache.mkdir()
     (cache / f".{file.name}.partial").symlink_to(other)
     with pytest.raises(FetchError, match=r"cannot write to .*File exists"):
-        fetch(file, patience=QUICK)
+        fetch(file, **QUICK)
     assert list(other.iterdir()) == []
     (cache / f".{file.name}.partial").unlink()
     assert fetch(file).path.stat().st_mode & 0o777 == 0o644
@@ -272,13 +259,13 @@ def test_two_processes_download_once(site):
     assert site.counts["/leisurely/shared.pkl"] == 1
 
 
-def test_offline_never_touches_the_network(monkeypatch):
-    monkeypatch.setattr(fetching, "_download", lambda *_: pytest.fail("the network was touched"))
-    file = RemoteFile("https://example.org/a.pkl", "a.pkl")
-    assert "offline=true and a.pkl is not in the cache" in refusal(file, offline=True)
+def test_offline_never_touches_the_network(remote, site):
+    file = remote("ok")
+    assert f"offline=true and {file.name} is not in the cache" in refusal(file, offline=True)
     cached_path(file).parent.mkdir()
     cached_path(file).write_bytes(BODY)  # put there by hand
     assert fetch(file, offline=True).sha256 == SHA
+    assert f"/ok/{file.name}" not in site.counts
 
 
 def test_a_file_only_people_can_get_says_where():
@@ -286,35 +273,38 @@ def test_a_file_only_people_can_get_says_where():
     assert "cannot be downloaded by a program" in refusal(file)
 
 
+HTTPS, NAME, DIGITS = "use an https:// address", "no name for a file in the cache", "64 lower-case hex digits"
+
+
 @pytest.mark.parametrize(
-    "url", ["file:///etc/hostname", "ftp://example.org/a", "http://example.org/a", "a.pkl", "https:///a"]
+    ("entry", "said"),
+    [
+        *(
+            ({"url": url}, HTTPS)
+            for url in ("file:///etc/hostname", "ftp://example.org/a", "a.pkl", "https:///a")
+        ),
+        ({"url": "http://example.org/a"}, HTTPS),
+        *(({"name": name}, NAME) for name in ("", "../a", "a/b", ".hidden", "..")),
+        *(({"sha256": sha256}, DIGITS) for sha256 in ("", "abc", "G" * 64, "A" * 64)),
+        ({"url": None}, "neither url nor page"),
+    ],
 )
-def test_only_https_or_a_pinned_or_local_http(url):
-    with pytest.raises(ValueError, match="use an https:// address"):
-        RemoteFile(url, "a.pkl")
+def test_a_file_that_cannot_be_safely_had_is_refused(entry, said):
+    whole = {"url": "https://example.org/a", "name": "a.pkl"}
+    RemoteFile(**whole)
+    with pytest.raises(ValueError, match=said):
+        RemoteFile(**(whole | entry))
 
 
 def test_http_is_fine_with_a_pinned_sha256():
     assert RemoteFile("http://example.org/a", "a.pkl", sha256=SHA).url
 
 
-@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", ".."])
-def test_a_name_stays_in_the_cache(name):
-    with pytest.raises(ValueError, match="no name for a file in the cache"):
-        RemoteFile("https://example.org/a", name)
-
-
-@pytest.mark.parametrize("sha256", ["", "abc", "G" * 64, "A" * 64])
-def test_a_sha256_is_64_digits(sha256):
-    with pytest.raises(ValueError, match="64 lower-case hex digits"):
-        RemoteFile("https://example.org/a", "a", sha256=sha256)
-
-
 def test_a_cache_that_cannot_be_written(remote, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FetchError, match="set SEEDSBENCH_CACHE"):
-        fetch(remote("ok"), patience=QUICK)
+        fetch(remote("ok"), **QUICK)
 
 
 def command(*arguments):

@@ -10,7 +10,7 @@ from torch import nn
 
 from seedsbench.data.pictures import image_names
 from seedsbench.files.download import cached_path
-from seedsbench.files.extractor_files import extractor_files
+from seedsbench.files.extractor_files import extractor_weights
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images
 from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_dinov2, write_inception
@@ -121,12 +121,12 @@ def test_images_that_are_not_uint8_are_refused(weights, extractor):
 def test_weights_are_looked_for_where_their_download_would_be(tmp_path, monkeypatch, extractor):
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "neither"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        (wanted,) = extractor_files({"extractor": extractor})
-        place = Path(torch.hub.get_dir()).absolute() / "checkpoints" / wanted.remote.name
-        assert cached_path(wanted.remote) == place
+        wanted = extractor_weights(extractor)
+        place = Path(torch.hub.get_dir()).absolute() / "checkpoints" / wanted.name
+        assert cached_path(wanted) == place
         with pytest.raises(FileNotFoundError, match=r"metrics\.weights=") as caught:
             EXTRACTORS[extractor]()
-        for said in (f"{place} is not there", f"download {wanted.remote.source}", f"put it at {place}"):
+        for said in (f"{place} is not there", f"download {wanted.source}", f"put it at {place}"):
             assert said in str(caught.value)
         monkeypatch.delenv(variable)
 

@@ -13,7 +13,7 @@ from seedsbench import registry
 from tests.support.cells import rows_of
 
 ROOT = Path(__file__).parents[2]
-
+CONTRACT = "tests/solvers/test_solver_contract.py"
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 MODULE, CONFIG = (re.findall(rf"```{kind}\n(.*?)```", GUIDE, re.DOTALL)[0] for kind in ("python", "yaml"))
 
@@ -27,16 +27,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(*command, cwd):
+def run(*words, cwd):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
     environment |= {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_the_command_line_runs_it(folder, tmp_path):
-    console = Path(sys.executable).with_name("seedsbench")
+def contract(folder, *words):
+    """The generic tests over the solvers of a folder."""
+    return run("pytest", CONTRACT, "--solver-dir", folder, "-p", "no:cacheprovider", *words, cwd=ROOT)
+
+
+def test_the_command_line_lists_and_runs_it(folder, tmp_path):
+    assert "ab2" in run("seedsbench", "--config-dir", folder, "--help", cwd=tmp_path).stdout
     arguments = ["-m", "solver=ab2,euler", "model=gaussian_mixture", "nfe=10", "samples=20", "study=s"]
-    result = run(console, "--config-dir", folder, *arguments, cwd=tmp_path)
+    result = run("seedsbench", "--config-dir", folder, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = {row["solver"]: row for row in rows_of(tmp_path / "results" / "s").values()}
     assert set(rows) == {"ab2", "euler"}
@@ -45,12 +51,6 @@ def test_the_command_line_runs_it(folder, tmp_path):
     assert row["fid"] != rows["euler"]["fid"]
     assert f"--config-dir {folder}" in row["command"]
     assert "ab2" in (tmp_path / "results" / "s" / "table.md").read_text()
-
-
-def test_the_help_lists_it(folder, tmp_path):
-    result = run(sys.executable, "-m", "seedsbench", "--config-dir", folder, "--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "ab2" in result.stdout
 
 
 def test_the_python_interface_finds_it(folder, monkeypatch):
@@ -62,8 +62,7 @@ def test_the_python_interface_finds_it(folder, monkeypatch):
 
 
 def test_the_generic_tests_accept_it(folder):
-    command = [sys.executable, "-m", "pytest", "tests/test_solver_contract.py", "--solver-dir", folder]
-    result = run(*command, "-k", "ab2", "-p", "no:cacheprovider", cwd=ROOT)
+    result = contract(folder, "-k", "ab2")
     assert result.returncode == 0, result.stdout[-3000:]
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed
@@ -71,9 +70,8 @@ def test_the_generic_tests_accept_it(folder):
 
 
 def test_the_certificate_measures_it(folder, tmp_path):
-    console = Path(sys.executable).with_name("seedsbench-certify")
     options = ["--output", tmp_path, "--samples", "500", "--jobs", "1"]
-    result = run(console, "--config-dir", folder, *options, "ab2", cwd=tmp_path)
+    result = run("seedsbench.certify.main", "--config-dir", folder, *options, "ab2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "1 of 1 are as declared" in result.stdout
     assert "| ab2 " in (tmp_path / "certificate.md").read_text()
@@ -84,7 +82,6 @@ def test_the_generic_tests_reject_a_solver_that_breaks_its_promise(tmp_path):
     (tmp_path / "solver" / "cheat.yaml").write_text("_target_: cheat.AB2\n")
     cheat = "\n    def nfe(self, n_steps):\n        return n_steps - 1\n"
     (tmp_path / "cheat.py").write_text(MODULE + cheat)
-    command = [sys.executable, "-m", "pytest", "tests/test_solver_contract.py", "--solver-dir", tmp_path]
-    result = run(*command, "-k", "cheat", "-p", "no:cacheprovider", "-x", cwd=ROOT)
+    result = contract(tmp_path, "-k", "cheat", "-x")
     assert result.returncode == 1
     assert " failed" in result.stdout

@@ -1,25 +1,23 @@
-"""DPM-Solver, DPM-Solver++, UniPC and SA-Solver against the golden trajectories of public code.
+"""DPM-Solver, DPM-Solver++, UniPC and SA-Solver against diff-sampler's and diffusers' trajectories."""
 
-Tolerance: 1e-10 of the largest state of the case. Model outputs of diffusers are replayed as recorded.
-"""
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-import seedsbench
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.noise import Recorded
-from seedsbench.solvers.parts.exponential_adams import PredictorCorrector
-from tests.parity.test_edm_and_seeds import close
-from tests.support.golden import golden, mixture_parameters
-from tests.support.replay import churned, replayed, unit
+from seedsbench.solvers.unipc import UniPC
+from tests.support.golden import cases, golden
+from tests.support.measure import mixture
+from tests.support.parity import close, run_from
+from tests.support.replay import churned, replayed
 
 # --- diff-sampler: every case of its DPM-Solver-2, DPM-Solver++ and UniPC, all ending at sigma_min ---
 
-DIFF_SAMPLER = list(golden("dpm_diff_solvers").cases)
+DIFF_SAMPLER = cases("dpm_diff_solvers")
 
 
-def diff_sampler_choice(s):
+def diff_sampler_solver(s):
     if s["solver"] == "dpm_2_sampler":
         return {"name": "dpm_solver2", "r1": s.get("r", 0.5)}
     options = {
@@ -29,12 +27,22 @@ def diff_sampler_choice(s):
     }
     order = s["max_order"]
     if s["solver"] == "unipc_sampler":
-        return {"name": "unipc", "solver_order": order, "variant": s["variant"], **options}
-    if order == 3:
-        return {"name": "dpmpp_3m", "compat": "diffusers", **options}
-    if order == 2:
-        return {"name": "dpmpp_2m", **options}
-    return "dpm_solver1"
+        return Corrected(solver_order=order, variant=s["variant"], **options)
+    named = {1: {"name": "dpm_solver1"}, 2: {"name": "dpmpp_2m", **options}}
+    return named.get(order, {"name": "dpmpp_3m", "compat": "diffusers", **options})
+
+
+@dataclass(frozen=True)
+class Corrected(UniPC):
+    """UniPC that notes its states after correction: diff-sampler records these, the last one as predicted."""
+
+    corrected: list = field(default_factory=list)
+
+    def advance(self, process, x, sigma, sigma_next, state, noise):
+        result = super().advance(process, x, sigma, sigma_next, state, noise)
+        base = result.state.last.base  # the linear part of the step from there
+        self.corrected.append(base if self.prediction == "noise" else base * (sigma / sigma_next))
+        return result
 
 
 class Thresholded:
@@ -50,129 +58,109 @@ class Thresholded:
         return denoised.clamp(-largest, largest) / largest
 
 
-def test_all_234_cases_of_diff_sampler_are_covered():
-    assert len(DIFF_SAMPLER) == 234
-
-
-@pytest.mark.parametrize("case", DIFF_SAMPLER)
-def test_diff_sampler(case, monkeypatch):
-    data = golden("dpm_diff_solvers")
-    settings = data.cases[case]
-    trajectory, sigmas = data.tensor(case, "x_traj"), data.tensor(case, "t_steps")
-    denoiser = seedsbench.analytic.GaussianMixture(*mixture_parameters())
-    corrected, linear = [], PredictorCorrector._linear
-    monkeypatch.setattr(
-        PredictorCorrector, "_linear", lambda self, x, *rest: corrected.append(x) or linear(self, x, *rest)
-    )
-    result = seedsbench.sample(
-        Thresholded(denoiser) if settings.get("predict_x0") else denoiser,
-        trajectory[0] / sigmas[0],
-        solver=diff_sampler_choice(settings),
-        sigmas=sigmas,
-        final="stop",
-        afs=settings.get("afs", False),
-        return_trajectory=True,
-    )
-    if corrected:  # diff-sampler's UniPC records its states after correction, the last one as predicted
-        close(torch.stack([*corrected, result.x]), trajectory)
-    else:
-        close(result.trajectory[:-1], trajectory)
+@pytest.mark.parametrize("case", DIFF_SAMPLER, ids=str)
+def test_diff_sampler(case):
+    s, solver = case.settings, diff_sampler_solver(case.settings)
+    denoiser = Thresholded(mixture()) if s.get("predict_x0") else mixture()
+    run = {"final": "stop", "afs": s.get("afs", False)}
+    result = run_from(case["x_traj"][0], denoiser, solver, case["t_steps"], **run)
+    states = result.trajectory[:-1]
+    if isinstance(solver, Corrected):
+        states = torch.stack([*solver.corrected, result.x])
+    close(states, case["x_traj"])
 
 
 # --- diffusers ---------------------------------------------------------------------------------------
 
 
-def run_diffusers(case, choice, noise=None, states=None):
-    """Compare the states at the case's levels, or the first `states` of them."""
-    data = golden("dpm_diffusers")
-    reference, levels = data.tensor(case, "x_traj_f64"), data.tensor(case, "sigmas_f64")
-    denoiser, scaling = replayed(data, case)
-    config = data.cases[case]["config"]
+def check(case, solver, noise=None, states=None):
+    """The states at the case's levels, or at the first `states` of them."""
+    reference, levels, config = case["x_traj_f64"], case["sigmas_f64"], case.settings["config"]
+    denoiser, schedule = replayed(case)
     if config.get("thresholding", False):
         denoiser = Thresholded(denoiser, config["sample_max_value"])
     to_zero = bool(levels[-1] == 0) and states is None
     levels = levels[:-1] if to_zero else levels[:states]
-    if choice["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
-        choice = choice | {"denoise_to_zero": to_zero}
-    result = seedsbench.sample(
-        denoiser,
-        unit(reference[0], levels[0], scaling),
-        solver=choice,
-        sigmas=levels,
-        schedule={"name": "linear", "scaling": scaling},
-        final="denoise" if to_zero else "stop",
-        noise=noise,
-        return_trajectory=True,
-    )
+    if solver["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
+        solver = solver | {"denoise_to_zero": to_zero}
+    run = {"schedule": schedule, "final": "denoise" if to_zero else "stop", "noise": noise}
+    trajectory = run_from(reference[0], denoiser, solver, levels, **run).trajectory
     # diffusers' UniPC with bh1 in data prediction ends in infinity / infinity = NaN in the step to zero.
-    good = len(reference[:states]) - (not data.cases[case]["finite"])
-    close((result.trajectory if to_zero else result.trajectory[:-1])[:good], reference[:good])
+    good = len(reference[:states]) - (not case.settings["finite"])
+    close((trajectory if to_zero else trajectory[:-1])[:good], reference[:good])
 
 
-def cases(scheduler, wanted=lambda config: True):
-    found = golden("dpm_diffusers").cases.items()
-    return [case for case, s in found if s["scheduler"] == scheduler and wanted(s["config"])]
+def of(*schedulers, wanted=lambda algorithm, order: True):
+    """Cases of these schedulers whose algorithm and order are wanted."""
+
+    def chosen(s):
+        config = s["config"]
+        return s["scheduler"] in schedulers and wanted(algorithm(config), config.get("solver_order", 2))
+
+    return cases("dpm_diffusers", chosen)
 
 
 def algorithm(config):
     return config.get("algorithm_type", "dpmsolver++")
 
 
-MULTISTEP_SCHEDULERS = ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler")
-MULTISTEP = [
-    case
-    for scheduler in MULTISTEP_SCHEDULERS
-    for case in cases(scheduler, lambda s: "sde" not in algorithm(s))
-]
+SINGLE = "DPMSolverSinglestepScheduler"
+MULTI = ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler")
+MULTISTEP = of(*MULTI, wanted=lambda name, order: "sde" not in name)
+UNIPC, SA, EULER = (of(f"{name}Scheduler") for name in ("UniPCMultistep", "SASolver", "EDMEuler"))
+# The stochastic variants of orders 1 and 2 are SA predictors at tau = 1.
+SDE = of(SINGLE, wanted=lambda name, order: "sde" in name and order == 1)
+SDE += of(*MULTI, wanted=lambda name, order: "sde" in name and order < 3)
+SDE3 = of(*MULTI, wanted=lambda name, order: "sde" in name and order == 3)
+# diffusers takes the stages of its singlestep methods at levels of the grid, and the orders in turn
+# (1, 2, 3, 1, ...): each of its steps is one step of ours with nodes of its own. Left out: the SDE of
+# orders 2 and 3, whose steps start again from the same state with noise independent of the stages',
+# where ours is of one path.
+SINGLESTEP = of(SINGLE, wanted=lambda name, order: "sde" not in name)
+SINGLESTEP_SDE = of(SINGLE, wanted=lambda name, order: "sde" in name and order > 1)
 
 
-def multistep_choice(case):
-    settings = golden("dpm_diffusers").cases[case]
-    s, steps = settings["config"], settings["num_inference_steps"]
-    order = s.get("solver_order", 2)
-    if order == 1:
-        return {"name": "dpm_solver1"}
-    return {
+def test_cases_are_covered_but_six_of_diffusers():
+    covered = [MULTISTEP, UNIPC, SA, SDE, EULER, SINGLESTEP]
+    assert [len(found) for found in covered] == [42, 24, 12, 13, 6, 26]
+    assert len(SDE3) + len(SINGLESTEP_SDE) == 6
+    assert len({str(case) for case in sum(covered, SDE3 + SINGLESTEP_SDE)}) == 129
+    assert (len(golden("dpm_diffusers").cases), len(DIFF_SAMPLER)) == (129, 234)
+
+
+@pytest.mark.parametrize("case", MULTISTEP, ids=str)
+def test_diffusers_dpm_multistep(case):
+    s, order = case.settings["config"], case.settings["config"].get("solver_order", 2)
+    solver = {
         "name": f"dpmpp_{order}m",
         "solver_type": s.get("solver_type", "midpoint"),
         "prediction": "noise" if algorithm(s) == "dpmsolver" else "data",
         # Diffusers lowers the order of runs shorter than 15 steps only.
-        "lower_order_final": s.get("lower_order_final", True) and steps < 15,
+        "lower_order_final": s.get("lower_order_final", True) and case.settings["num_inference_steps"] < 15,
     } | ({"compat": "diffusers"} if order == 3 else {})
+    check(case, solver if order > 1 else {"name": "dpm_solver1"})
 
 
-@pytest.mark.parametrize("case", MULTISTEP)
-def test_diffusers_dpm_multistep(case):
-    run_diffusers(case, multistep_choice(case))
-
-
-UNIPC = cases("UniPCMultistepScheduler")
-
-
-@pytest.mark.parametrize("case", UNIPC)
+@pytest.mark.parametrize("case", UNIPC, ids=str)
 def test_diffusers_unipc(case):
-    s = golden("dpm_diffusers").cases[case]["config"]
-    choice = {
+    s = case.settings["config"]
+    solver = {
         "name": "unipc",
         "solver_order": s.get("solver_order", 2),
         "variant": s.get("solver_type", "bh2"),
         "prediction": "data" if s.get("predict_x0", True) else "noise",
         "disable_corrector": len(s.get("disable_corrector", [])),
     }
-    run_diffusers(case, choice)
+    check(case, solver)
 
 
-SA = cases("SASolverScheduler")
-
-
-@pytest.mark.parametrize("case", SA)
+@pytest.mark.parametrize("case", SA, ids=str)
 def test_diffusers_sa_solver(case):
-    data = golden("dpm_diffusers")
-    s = data.cases[case]["config"]
+    s = case.settings["config"]
     # tau is 1 for timesteps 200 to 800 of the linear schedule; halfway between timesteps is safe.
     tau_end, tau_start = Discrete().sigma(torch.tensor([199.5, 800.5], dtype=torch.float64)).tolist()
-    noisy = [tau_end <= level <= tau_start for level in data.tensor(case, "sigmas_f64")[:-1].tolist()]
-    choice = {
+    levels = case["sigmas_f64"][:-1]
+    solver = {
         "name": "sa_solver",
         "predictor_order": s.get("predictor_order", 2),
         "corrector_order": s.get("corrector_order", 2),
@@ -182,20 +170,13 @@ def test_diffusers_sa_solver(case):
         "prediction": s.get("algorithm_type", "data_prediction").split("_")[0],
         "slope": "exact" if "noise" in s.get("algorithm_type", "") else "bh1",
     }
-    run_diffusers(case, choice, Recorded(data.tensor(case, "noise")[noisy]))
+    check(case, solver, case.noise((tau_end <= levels) & (levels <= tau_start)))
 
 
-# The stochastic variants of orders 1 and 2 are SA predictors at tau = 1.
-SDE = cases("DPMSolverSinglestepScheduler", lambda s: "sde" in algorithm(s) and s["solver_order"] == 1)
-for scheduler in MULTISTEP_SCHEDULERS:
-    SDE += cases(scheduler, lambda s: "sde" in algorithm(s) and s["solver_order"] < 3)
-
-
-@pytest.mark.parametrize("case", SDE)
+@pytest.mark.parametrize("case", SDE, ids=str)
 def test_diffusers_sde_multistep(case):
-    data = golden("dpm_diffusers")
-    s = data.cases[case]["config"]
-    choice = {
+    s = case.settings["config"]
+    solver = {
         "name": "sa_solver",
         "predictor_order": s["solver_order"],
         "corrector_order": 0,
@@ -204,31 +185,23 @@ def test_diffusers_sde_multistep(case):
         "slope": {"midpoint": "bh2", "heun": "exact"}[s["solver_type"]],
         "prediction": "data" if algorithm(s) == "sde-dpmsolver++" else "noise",
     }
-    run_diffusers(case, choice, Recorded(data.tensor(case, "noise")))
-
-
-SDE3 = cases(
-    "DPMSolverMultistepScheduler", lambda s: algorithm(s) == "sde-dpmsolver++" and s["solver_order"] == 3
-)
+    check(case, solver, case.noise())
 
 
 def test_third_order_sde_of_diffusers_has_a_wrong_sign():
     """Both cases are left out: their curvature has the weight -phi_2(-z) - 1/2, not 1/2 - phi_2(-z)."""
-    case = next(case for case in SDE3 if "heun" in case)
-    data = golden("dpm_diffusers")
-    reference, levels = data.tensor(case, "x_traj_f64")[:4], data.tensor(case, "sigmas_f64")[:4]
-    denoised = []
-    denoiser, scaling = replayed(data, case)
-    got = seedsbench.sample(
+    case = next(case for case in SDE3 if "heun" in str(case))
+    reference, levels = case["x_traj_f64"][:4], case["sigmas_f64"][:4]
+    denoised, (denoiser, schedule) = [], replayed(case)
+    got = run_from(
+        reference[0],
         lambda *given: denoised.append(denoiser(*given)) or denoised[-1],
-        unit(reference[0], levels[0], scaling),
-        solver={"name": "dpmpp_3m_sde", "compat": "k_diffusion"},
-        sigmas=levels,
-        schedule={"name": "linear", "scaling": scaling},
+        {"name": "dpmpp_3m_sde", "compat": "k_diffusion"},
+        levels,
+        schedule=schedule,
         final="stop",
-        noise=Recorded(data.tensor(case, "noise")),
-        return_trajectory=True,
-    ).trajectory[:-1]
+        noise=case.noise(),
+    ).trajectory
     close(got[:3], reference[:3])
     lam, (first, second, third) = -levels.log(), denoised
     slopes = (third - second) / (lam[2] - lam[1]), (second - first) / (lam[1] - lam[0])
@@ -236,29 +209,14 @@ def test_third_order_sde_of_diffusers_has_a_wrong_sign():
     close(got[3] - curvature * (1 + levels[3] ** 2).rsqrt(), reference[3])
 
 
-EULER = cases("EDMEulerScheduler")
-
-
-@pytest.mark.parametrize("case", EULER)
+@pytest.mark.parametrize("case", EULER, ids=str)
 def test_diffusers_edm_euler(case):
-    data = golden("dpm_diffusers")
-    levels = data.tensor(case, "sigmas_f64")
-    choice, noise = churned(data, case)
+    levels = case["sigmas_f64"]
     # With final_sigmas_type sigma_min the last level comes twice, the second a little above the first.
-    run_diffusers(case, choice, noise, states=None if levels[-1] == 0 else len(levels) - 1)
+    check(case, *churned(case), states=None if levels[-1] == 0 else len(levels) - 1)
 
 
-# diffusers takes the stages of its singlestep methods at levels of the grid, and the orders in turn
-# (1, 2, 3, 1, ...): each of its steps is one step of ours with nodes of its own. Left out: the SDE of
-# orders 2 and 3, whose steps start again from the same state with noise independent of the stages',
-# where ours is of one path.
-SINGLESTEP = cases("DPMSolverSinglestepScheduler", lambda s: "sde" not in algorithm(s))
-SINGLESTEP_SDE = cases(
-    "DPMSolverSinglestepScheduler", lambda s: "sde" in algorithm(s) and s["solver_order"] > 1
-)
-
-
-def singlestep_choice(config, order, nodes):
+def singlestep_solver(config, order, nodes):
     """The solver that takes such a step, and which of the evaluations from its start it makes."""
     data = algorithm(config) == "dpmsolver++"
     if order == 1:
@@ -272,13 +230,10 @@ def singlestep_choice(config, order, nodes):
     return {"name": name} | {f"r{i + 1}": node for i, node in enumerate(nodes)}, list(range(order))
 
 
-@pytest.mark.parametrize("case", SINGLESTEP)
+@pytest.mark.parametrize("case", SINGLESTEP, ids=str)
 def test_diffusers_dpm_singlestep(case):
-    data = golden("dpm_diffusers")
-    config = data.cases[case]["config"]
-    reference, levels = data.tensor(case, "x_traj_f64"), data.tensor(case, "sigmas_f64")
-    steps = len(levels) - 1 - int(levels[-1] == 0)
-    most = config.get("solver_order", 2)
+    config, reference, levels = case.settings["config"], case["x_traj_f64"], case["sigmas_f64"]
+    steps, most = len(levels) - 1 - int(levels[-1] == 0), config.get("solver_order", 2)
     for end in range(1, steps + 1):
         order = (end - 1) % most + 1
         if most == 2 and steps == 7 and end == 7:
@@ -286,26 +241,9 @@ def test_diffusers_dpm_singlestep(case):
         start = end - order
         lam = -levels[start : end + 1].log()
         nodes = ((lam[1:-1] - lam[0]) / (lam[-1] - lam[0])).tolist()
-        choice, evaluations = singlestep_choice(config, order, nodes)
-        evaluations = [start + i for i in evaluations]
+        solver, evaluations = singlestep_solver(config, order, nodes)
         # Its stages before the last are of its own rules: in data prediction their states matter.
-        denoiser, scaling = replayed(
-            data, case, evaluations, recorded_states=order == 3 and algorithm(config) == "dpmsolver++"
-        )
-        result = seedsbench.sample(
-            denoiser,
-            unit(reference[start], levels[start], scaling),
-            solver=choice,
-            sigmas=levels[[start, end]],
-            schedule={"name": "linear", "scaling": scaling},
-            final="stop",
-        )
-        close(result.x, reference[end])
-
-
-def test_cases_of_diffusers_are_covered_but_six():
-    covered = [MULTISTEP, UNIPC, SA, SDE, EULER, SINGLESTEP]
-    assert [len(found) for found in covered] == [42, 24, 12, 13, 6, 26]
-    left_out = {*SINGLESTEP_SDE, *SDE3}
-    assert len(left_out) == 6
-    assert set().union(*covered) | left_out == set(golden("dpm_diffusers").cases)
+        own_states = order == 3 and algorithm(config) == "dpmsolver++"
+        denoiser, schedule = replayed(case, [start + i for i in evaluations], recorded_states=own_states)
+        run = {"sigmas": levels[[start, end]], "schedule": schedule, "final": "stop"}
+        close(run_from(reference[start], denoiser, solver, **run).x, reference[end])

@@ -1,98 +1,50 @@
-"""Trajectories of the public reference implementations, replayed with their recorded noise.
+"""EDM's samplers and the released SEEDS code, replayed with their recorded noise.
 
-Tolerance: 1e-10 of the largest state of the case (some churned and coarse trajectories reach 1e4, where
-float64 itself resolves no better).
+Left out of seeds_etd_erk, and nothing else: order 4, which has order 2 there, and order 3 of the
+EDM-specific class, which has order 1 (its last stage starts from the wrong state). The release leaves x
+alone in its last step, to t = 0, so its trajectory is ours with final="stop".
 """
 
 import pytest
 import torch
 
 import seedsbench
-from seedsbench import registry
-from seedsbench.diffusion.schedule import VP
 from seedsbench.noise import Recorded
-from tests.support.golden import golden, mixture_parameters
+from tests.support.golden import cases, golden, mixture_parameters
+from tests.support.parity import (
+    built,
+    close,
+    edm_choice,
+    is_edm_branch,
+    released_vp_ends,
+    run_from,
+    schedule_of,
+    seeds_solver,
+)
 
 IDDPM = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u")).double()
 
 
-def denoiser(settings, *, limited=True):
-    """The golden mixture with the range and the rounding of the case's network."""
-    limits = {}
-    if limited:
-        limits = {"sigma_min": settings["net_sigma_min"], "sigma_max": settings["net_sigma_max"]}
+def denoiser(settings, **limits):
+    """The golden mixture with the rounding of the case's network."""
     if settings["net_regime"] == "iddpm":
         limits["sigma_table"] = IDDPM
     return seedsbench.analytic.GaussianMixture(*mixture_parameters(), **limits)
 
 
-def close(got, reference):
-    assert got.shape == reference.shape
-    error = float((got - reference).abs().max())
-    assert error <= 1e-10 * max(1.0, float(reference.abs().max())), error
+@pytest.mark.parametrize("case", cases("nv_edm_sampler") + cases("nv_ablation_sampler"), ids=str)
+def test_edm_and_ablation_sampler(case):
+    s = case.settings
+    model = denoiser(s, sigma_min=s["net_sigma_min"], sigma_max=s["net_sigma_max"])
+    run = edm_choice(s) | {"noise": case.noise(), "return_trajectory": True}
+    close(seedsbench.sample(model, case["latents"], **run).trajectory, case["x_traj"])
 
 
-def churn(settings):
-    options = {"S_churn": settings["S_churn"], "S_min": settings.get("S_min", 0)}
-    options |= {"S_max": settings.get("S_max", float("inf")), "S_noise": settings.get("S_noise", 1)}
-    return {"name": "karras_sde", **{key: float(value) for key, value in options.items()}}
+# --- SEEDS ------------------------------------------------------------------------------------------
 
 
-def cases(name, wanted=lambda settings: True):
-    return [case for case, settings in golden(name).cases.items() if wanted(settings)]
-
-
-@pytest.mark.parametrize("case", cases("nv_edm_sampler"))
-def test_edm_sampler(case):
-    data = golden("nv_edm_sampler")
-    settings, churned = data.cases[case], data.has(case, "noise")
-    grid = {
-        "name": "edm",
-        **{k: float(settings[k]) for k in ("rho", "sigma_min", "sigma_max") if k in settings},
-    }
-    result = seedsbench.sample(
-        denoiser(settings),
-        data.tensor(case, "latents"),
-        solver=churn(settings) if churned else "heun",
-        steps=settings["num_steps"] - 1,
-        grid=grid,
-        noise=Recorded(data.tensor(case, "noise")) if churned else None,
-        return_trajectory=True,
-    )
-    close(result.trajectory, data.tensor(case, "x_traj"))
-
-
-@pytest.mark.parametrize("case", cases("nv_ablation_sampler"))
-def test_ablation_sampler(case):
-    data = golden("nv_ablation_sampler")
-    settings, churned = data.cases[case], data.has(case, "noise")
-    solver = churn(settings) if churned else {"name": settings["solver"]}
-    if churned:
-        solver["rk_order"] = {"euler": 1, "heun": 2}[settings["solver"]]
-    if "alpha" in settings:
-        solver["alpha"] = float(settings["alpha"])
-    result = seedsbench.sample(
-        denoiser(settings),
-        data.tensor(case, "latents"),
-        solver=solver,
-        steps=settings["num_steps"] - 1,
-        schedule={"name": settings["schedule"], "scaling": settings["scaling"]},
-        grid=settings["discretization"],
-        final="euler",
-        noise=Recorded(data.tensor(case, "noise")) if churned else None,
-        return_trajectory=True,
-    )
-    close(result.trajectory, data.tensor(case, "x_traj"))
-
-
-def is_edm_branch(s):
-    """Where the released code switches to its EDM solvers (raw-network prediction)."""
-    route = (s["discretization"], s["schedule"], s["scaling"])
-    return s["noise_pred"] and s["net_class"] == "EDMPrecond" and route == ("edm", "linear", "none")
-
-
-def seeds_supported(s):
-    """Released branches that ran, with the noise and the nodes at which their path is right.
+def right_path(s):
+    """Released stochastic branches that ran, with the noise and the nodes at which their path is right.
 
     c2 away from its default gives the release wrong stage-noise weights; its discrete noise is biased.
     """
@@ -100,89 +52,91 @@ def seeds_supported(s):
     return ran and "c2" not in s
 
 
-def seeds_choice(s):
-    """The solver that reproduces a released branch."""
-    prediction = "edm" if is_edm_branch(s) else "noise" if s["noise_pred"] else "data"
-    released_departs = s["order"] == 3 and s["solver"] == "etd-serk" and prediction != "edm"
-    choice = {
-        "name": "seeds3_asreleased" if released_departs else f"seeds{s['order']}",
-        "prediction": prediction,
-    }
-    if "butcher_type" in s and prediction != "edm":
-        choice["variant"] = s["butcher_type"][-1]
-    if s["solver"] == "etd-erk":
-        choice["eta"] = 0.0
-    return choice
+def right_order(s):
+    return "S_churn" not in s and s["order"] < 4 and not (s["order"] == 3 and is_edm_branch(s))
 
 
-def run_seeds(name, case, choice):
-    data = golden(name)
-    s = data.cases[case]
-    schedule = registry.build(
-        registry.configured("schedule", {"name": s["schedule"], "scaling": s["scaling"]})
-    )
-    low, high = seeds_range(s)
-    noise = None
+SERK, COMBOS = (cases(name, right_path) for name in ("seeds_etd_serk", "seeds_combos"))
+ERK = cases("seeds_etd_erk", right_order)
+CHURNED = cases("seeds_etd_erk", lambda s: "S_churn" in s)
+
+
+def test_every_right_case_is_used():
+    assert [len(found) for found in (SERK, COMBOS, ERK, CHURNED)] == [94, 282, 134, 5]
+    assert [len(cases(name)) for name in ("seeds_etd_serk", "seeds_etd_erk", "seeds_rk")] == [175, 153, 30]
+
+
+def etd_solver(s):
+    """etd_erk1 to etd_erk3: the SEEDS twins under their own names, at the recorded nodes."""
+    choice = {**seeds_solver(s), "name": f"etd_erk{s['order']}"}
+    return choice | ({"c2": s["c2"]} if "c2" in s else {})
+
+
+def fitted(s):
+    """Schedule, grid and range of the released code: its VP default has beta_d 19.1."""
+    schedule, grid = built("schedule", schedule_of(s)), built("grid", s["discretization"])
+    low, high = s["net_sigma_min"], s["net_sigma_max"]
+    if s["discretization"] == "vp":
+        ends = released_vp_ends()
+        low, high = max(ends[0], low), min(ends[1], high)
+    else:
+        low, high = grid.range(low, high)
+    return schedule.through(low, high), grid, low, high
+
+
+def run(case, solver, final="stop"):
+    """States of a released run, whose generic solvers add -z and the EDM ones +z."""
+    s, noise = case.settings, None
     if s["solver"] == "etd-serk":
-        # The generic released solvers add -z, the EDM ones +z.
-        z = data.tensor(case, "noise")
-        noise = Recorded(z if is_edm_branch(s) else -z)
+        noise = Recorded(case["noise"] if is_edm_branch(s) else -case["noise"])
+    schedule = built("schedule", schedule_of(s))
     return seedsbench.sample(
-        denoiser(s, limited=False),
-        data.tensor(case, "latents"),
-        solver=choice,
-        sigmas=schedule.through(low, high).sigma(data.tensor(case, "t")[:-1]),
+        denoiser(s),
+        case["latents"],
+        solver=solver,
+        sigmas=fitted(s)[0].sigma(case["t"][:-1]),
         schedule=schedule,
-        final="stop",
+        final=final,
         noise=noise,
         return_trajectory=True,
     ).trajectory
 
 
-def seeds_range(s):
-    """Ends of the released code's range: its VP default has beta_d 19.1."""
-    grid = registry.build(registry.configured("grid", s["discretization"]))
-    if s["discretization"] != "vp":
-        return grid.range(s["net_sigma_min"], s["net_sigma_max"])
-    ends = VP(beta_d=19.1, fit_range=False).sigma(torch.tensor([1e-3, 1.0], dtype=torch.float64))
-    return max(float(ends[0]), s["net_sigma_min"]), min(float(ends[1]), s["net_sigma_max"])
-
-
-SEEDS_CASES = [(f, c) for f in ("seeds_etd_serk", "seeds_combos") for c in cases(f, seeds_supported)]
-
-
-@pytest.mark.parametrize(("name", "case"), SEEDS_CASES)
-def test_seeds(name, case):
-    data = golden(name)
-    close(run_seeds(name, case, seeds_choice(data.cases[case])), data.tensor(case, "x_traj"))
+@pytest.mark.parametrize("case", SERK + COMBOS, ids=str)
+def test_seeds(case):
+    close(run(case, seeds_solver(case.settings)), case["x_traj"])
 
 
 def test_seeds3_and_its_release_differ_where_the_release_departs():
-    data = golden("seeds_combos")
-    departing = [
-        c
-        for f, c in SEEDS_CASES
-        if f == "seeds_combos" and "asreleased" in seeds_choice(data.cases[c])["name"]
-    ]
+    departing = [case for case in COMBOS if "asreleased" in seeds_solver(case.settings)["name"]]
     assert len(departing) > 40
     for case in departing[:6]:
-        choice = {**seeds_choice(data.cases[case]), "name": "seeds3"}
-        assert (run_seeds("seeds_combos", case, choice) - data.tensor(case, "x_traj")).abs().max() > 1e-3
+        choice = {**seeds_solver(case.settings), "name": "seeds3"}
+        assert (run(case, choice) - case["x_traj"]).abs().max() > 1e-3
 
 
-DPMPP = [c for c, s in golden("kdiffusion").cases.items() if s.get("sampler") == "sample_dpmpp_2m"]
+@pytest.mark.parametrize("case", ERK, ids=str)
+def test_etd_erk(case):
+    close(run(case, etd_solver(case.settings)), case["x_traj"])
 
 
-@pytest.mark.parametrize("case", DPMPP)
-def test_dpmpp_2m(case):
-    data = golden("kdiffusion")
-    sigmas = data.tensor(case, "sigmas")
-    result = seedsbench.sample(
-        seedsbench.analytic.GaussianMixture(*mixture_parameters()),
-        data.tensor(case, "latents") / 1.0,
-        solver="dpmpp_2m",
-        sigmas=sigmas[:-1],
-        return_trajectory=True,
-    )
-    close(result.trajectory[:-1], data.tensor(case, "x_cb"))
-    close(result.x, data.tensor(case, "x_final"))
+@pytest.mark.parametrize("case", CHURNED, ids=str)
+def test_etd_erk_from_churned_levels(case):
+    """Each step alone, from the state after churn at t_hat to the grid's next level."""
+    s = case.settings
+    unchurned = next(other.settings for other in ERK if other.settings["net_regime"] == s["net_regime"])
+    schedule, grid, low, high = fitted({**unchurned, **s})
+    model = denoiser(s)
+    levels = model.round_sigma(grid.levels(s["num_steps"], low, high, schedule))
+    start = schedule.sigma(case["t_hat"])
+    for i in range(s["num_steps"] - 1):
+        path = {"sigmas": torch.stack([start[i], levels[i + 1]]), "schedule": schedule, "final": "stop"}
+        close(run_from(case["x_hat"][i], model, etd_solver(s), **path).x, case["x_next"][i])
+
+
+@pytest.mark.parametrize("case", cases("seeds_rk"), ids=str)
+def test_rk(case):
+    """Its second order is a two-stage rule at c2 whose last step, to 0, is Euler's."""
+    s = case.settings
+    solver = {"name": "heun", "alpha": s.get("c2", 1.0)} if s["order"] == 2 else "euler"
+    close(run(case, solver, final="euler"), case["x_traj"])

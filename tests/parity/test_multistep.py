@@ -10,43 +10,35 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench import registry
-from seedsbench.denoisers.prediction import Predicted, output_of
-from seedsbench.diffusion.schedule import Discrete
-from tests.parity.test_ddim import Replay
-from tests.parity.test_edm_and_seeds import cases, close
-from tests.support.golden import golden, mixture_parameters
+from seedsbench.denoisers.prediction import Predicted, raw_output_of
+from seedsbench.diffusion.schedule import Discrete, Linear
+from tests.support.golden import cases
+from tests.support.measure import mixture
+from tests.support.parity import built, close, run_from
+from tests.support.replay import Replay
 
 DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
 GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
-DEIS = cases("diffusers_multistep", lambda s: s["scheduler"] == "DEISMultistepScheduler")
-PNDM = cases(
-    "diffusers_multistep",
-    lambda s: s["scheduler"] == "PNDMScheduler" and "prediction_type" not in s["config"],
+DEIS, PNDM, IPNDM = (
+    cases("diffusers_multistep", lambda s, name=name: s["scheduler"] == f"{name}Scheduler")
+    for name in ("DEISMultistep", "PNDM", "IPNDM")
 )
-IPNDM = cases("diffusers_multistep", lambda s: s["scheduler"] == "IPNDMScheduler")
+PNDM = [case for case in PNDM if "prediction_type" not in case.settings["config"]]
 
 
-def test_cases_are_covered():
+def test_cases_are_covered_but_two():
     assert [len(c) for c in (DIFF_SOLVERS, GRIDS, DEIS, PNDM, IPNDM)] == [108, 6, 13, 6, 2]
-    assert len(golden("diff_solvers_multistep").cases) == 114
-    assert len(golden("diffusers_multistep").cases) == 23
+    assert (len(cases("diff_solvers_multistep")), len(cases("diffusers_multistep"))) == (114, 23)
 
 
-@pytest.mark.parametrize("case", GRIDS)
+@pytest.mark.parametrize("case", GRIDS, ids=str)
 def test_grids(case):
-    data = golden("diff_solvers_multistep")
-    s = data.cases[case]
-    choice = {
-        "polynomial": {"name": "edm", "rho": float(s["schedule_rho"])},
-        "logsnr": {"name": "logsnr"},
-        "time_uniform": {"name": "time_uniform", "power": float(s["schedule_rho"])},
-    }[s["schedule_type"]]
-    grid = registry.build(registry.configured("grid", choice))
-    low, high = grid.range(0.0, float("inf"))
-    got = grid.levels(s["num_steps"], low, high, registry.build(registry.configured("schedule", "linear")))
-    reference = data.tensor(case, "t_steps")
-    assert torch.allclose(got, reference, rtol=1e-10, atol=0)
+    s = case.settings
+    options = {"polynomial": {"name": "edm", "rho": float(s["schedule_rho"])}, "logsnr": {"name": "logsnr"}}
+    options["time_uniform"] = {"name": "time_uniform", "power": float(s["schedule_rho"])}
+    grid = built("grid", options[s["schedule_type"]])
+    got = grid.levels(s["num_steps"], *grid.range(0.0, float("inf")), Linear())
+    assert torch.allclose(got, case["t_steps"], rtol=1e-10, atol=0)
 
 
 def diff_solver(s):
@@ -58,75 +50,53 @@ def diff_solver(s):
     return choice | ({"compat": "diff_sampler"} if compat else {})
 
 
-def run_diff_solver(case, choice):
-    data = golden("diff_solvers_multistep")
-    s = data.cases[case]
+def run_diff_solver(case, solver):
+    s = case.settings
     return seedsbench.sample(
-        seedsbench.analytic.GaussianMixture(*mixture_parameters()),
-        data.tensor(case, "latents"),
-        solver=choice,
-        sigmas=data.tensor(case, "t_steps"),
+        mixture(),
+        case["latents"],
+        solver=solver,
+        sigmas=case["t_steps"],
         final="denoise" if s.get("denoise_to_zero") else "stop",
         afs=bool(s.get("afs")),
         return_trajectory=True,
     ).trajectory
 
 
-@pytest.mark.parametrize("case", DIFF_SOLVERS)
+@pytest.mark.parametrize("case", DIFF_SOLVERS, ids=str)
 def test_diff_solvers(case):
-    data = golden("diff_solvers_multistep")
-    reference = data.tensor(case, "x_traj")
-    got = run_diff_solver(case, diff_solver(data.cases[case]))
+    s, reference = case.settings, case["x_traj"]
+    got = run_diff_solver(case, diff_solver(s))
     close(got[: len(reference)], reference)
-    assert len(got) == len(reference) + (not data.cases[case].get("denoise_to_zero"))
+    assert len(got) == len(reference) + (not s.get("denoise_to_zero"))
+    if s["solver"] in ("deis_sampler", "ipndm_v_sampler"):  # compat matters where it says so
+        plain = run_diff_solver(case, {**diff_solver(s), "compat": "none"})
+        same = s.get("deis_mode") == "rhoab" or (s["solver"] == "ipndm_v_sampler" and s["max_order"] < 3)
+        difference = float((plain[: s["num_steps"]] - reference[: s["num_steps"]]).abs().max())
+        assert difference < 1e-9 if same else difference > 1e-6
 
 
-@pytest.mark.parametrize("case", [c for c in DIFF_SOLVERS if c.startswith(("deis", "ipndm_v"))])
-def test_compat_matters_where_it_says_so(case):
-    data = golden("diff_solvers_multistep")
-    s = data.cases[case]
-    plain = run_diff_solver(case, {**diff_solver(s), "compat": "none"})
-    same = s.get("deis_mode") == "rhoab" or (s["solver"] == "ipndm_v_sampler" and s["max_order"] < 3)
-    difference = float((plain[: s["num_steps"]] - data.tensor(case, "x_traj")[: s["num_steps"]]).abs().max())
-    assert difference < 1e-9 if same else difference > 1e-6
-
-
-def replayed(case, solver, sigmas, prediction_type, steps):
+def replayed(case, solver, sigmas):
     """States at the levels, from recorded network outputs."""
-    data, schedule = golden("diffusers_multistep"), Discrete()
-    start = data.tensor(case, "x_traj_f64")[0] / (sigmas[0] * schedule.scale_at(sigmas[0]))
-    return seedsbench.sample(
-        Replay(data.tensor(case, "model_out_f64"), prediction_type),
-        start,
-        solver=solver,
-        sigmas=sigmas[: steps + 1],
-        schedule=schedule,
-        final="stop",
-        return_trajectory=True,
-    ).trajectory[:-1]
+    replay = Replay(case["model_out_f64"], case.settings["config"].get("prediction_type", "epsilon"))
+    run = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
+    return run_from(case["x_traj_f64"][0], replay, solver, **run).trajectory[:-1]
 
 
-@pytest.mark.parametrize("case", DEIS)
+@pytest.mark.parametrize("case", DEIS, ids=str)
 def test_diffusers_deis(case):
-    data = golden("diffusers_multistep")
-    config, sigmas = data.cases[case]["config"], data.tensor(case, "sigmas_f64")
+    config, sigmas = case.settings["config"], case["sigmas_f64"]
     # With its own rules for sigma the last level comes twice, so the step of lower order is none at all.
     repeated = bool(sigmas[-1] == sigmas[-2])
-    steps = len(sigmas) - 1 - repeated
-    solver = {
-        "name": "deis",
-        "mode": "logrho",
-        "max_order": config.get("solver_order", 2),
-        "lower_order_final": not repeated,
-    }
-    got = replayed(case, solver, sigmas, config.get("prediction_type", "epsilon"), steps)
-    close(got, data.tensor(case, "x_traj_f64")[: steps + 1])
+    states = len(sigmas) - repeated
+    solver = {"name": "deis", "mode": "logrho", "max_order": config.get("solver_order", 2)}
+    got = replayed(case, solver | {"lower_order_final": not repeated}, sigmas[:states])
+    close(got, case["x_traj_f64"][:states])
 
 
-@pytest.mark.parametrize("case", PNDM)
+@pytest.mark.parametrize("case", PNDM, ids=str)
 def test_diffusers_pndm(case):
-    data = golden("diffusers_multistep")
-    config, calls = data.cases[case]["config"], data.tensor(case, "timesteps_f64")
+    config, calls = case.settings["config"], case["timesteps_f64"]
     skip = config["skip_prk_steps"]
     # Scheduler calls that begin a step: four calls make a Runge-Kutta step, two the step of Heun's rule.
     begins = [0, *range(2, 11)] if skip else [0, 4, 8, *range(12, 19)]
@@ -136,9 +106,7 @@ def test_diffusers_pndm(case):
     solver = {"name": "pndm", "skip_prk_steps": skip}
     if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
         solver["previous_timestep"] = "diffusers"
-    sigmas = Discrete().sigma(levels)
-    got = replayed(case, solver, sigmas, "epsilon", len(levels) - 1)
-    close(got, data.tensor(case, "x_traj_f64")[states])
+    close(replayed(case, solver, Discrete().sigma(levels)), case["x_traj_f64"][states])
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -149,11 +117,10 @@ def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
     """Its own steps, its odd halves of them, and its last one, which by its default ends at entry 0."""
     diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
     table, times = Discrete(), []
-    mixture = seedsbench.analytic.GaussianMixture(*mixture_parameters())
 
     def eps(x_t, t):
         sigma = table.sigma(t)
-        return output_of("epsilon", mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
+        return raw_output_of("epsilon", mixture()(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
 
     def network(x_t, t, labels):
         times.append(int(t))
@@ -178,32 +145,27 @@ def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
         grid={"name": "discrete", "timestep_spacing": spacing},
     ).x
     assert times == scheduler.timesteps.tolist()
-    assert float((got - x).abs().max()) < 1e-10
+    close(got, x)
 
 
-@pytest.mark.parametrize("case", IPNDM)
+@pytest.mark.parametrize("case", IPNDM, ids=str)
 def test_diffusers_ipndm(case):
     """Its signal scale is cos(pi t / 2), 0 at the start: any high level does, for x is pure noise there."""
-    data = golden("diffusers_multistep")
-    a, s = (data.tensor(case, name)[:-1] for name in ("alphas_native", "betas_native"))
-    states, outputs = data.tensor(case, "x_traj_native")[:-1], data.tensor(case, "model_out_native")
+    a, s = case["alphas_native"][:-1], case["betas_native"][:-1]
+    states, outputs = case["x_traj_native"][:-1], case["model_out_native"]
     sigmas = s / a
     sigmas[0] = 100 * sigmas[1]
-    eps = iter([s[i] * x + a[i] * v for i, (x, v) in enumerate(zip(states, outputs, strict=True))])
-    got = seedsbench.sample(
-        lambda x, sigma, labels: x - sigma * next(eps),
-        states[0],
-        solver="ipndm",
-        sigmas=sigmas,
-        final="stop",
-        return_trajectory=True,
-    ).trajectory[1:-1]
+    eps = [s[i] * x + a[i] * v for i, (x, v) in enumerate(zip(states, outputs, strict=True))]
+    run = {"solver": "ipndm", "sigmas": sigmas, "final": "stop", "return_trajectory": True}
+    got = seedsbench.sample(Replay(eps), states[0], **run).trajectory[1:-1]
     for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
         close(x * scale, reference)
 
 
 def test_rhoab_is_ipndm_v():
-    case = "deis_sampler_polynomial_n11_max_order-3_deis_mode-rhoab"
+    case = next(
+        case for case in DIFF_SOLVERS if str(case).endswith("polynomial_n11_max_order-3_deis_mode-rhoab")
+    )
     rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
     assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
 

@@ -1,46 +1,36 @@
-"""Adaptive solvers: against scipy and recorded public runs, and the rules that all of them keep."""
+"""Adaptive solvers: scipy's own steps, and the rules that all of them keep."""
 
-import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
 import seedsbench
-from seedsbench.diffusion.noise import Philox, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
-from seedsbench.noise import Recorded
+from seedsbench.noise import latents
 from seedsbench.solvers.parts.adaptive import NO_TOLERANCE
-from seedsbench.solvers.parts.pc_predictors import Table, reverse, tabulated
-from tests.parity.test_edm_and_seeds import close
-from tests.parity.test_score_sde import SCHEDULES, SCORE_SDE
-from tests.support.golden import golden
+from tests.parity.test_score_sde import SCHEDULES
 from tests.support.measure import drift_order, gaussian_moments, log_levels, mixture, weak_orders
+from tests.support.measure import run as run_on
+from tests.support.parity import close
 
 ADAPTIVE = [name for name in seedsbench.solver_names() if seedsbench.solver(name).adaptive]
-KDIFFUSION = [case for case in golden("kdiffusion").cases if case.startswith("sample_dpm_adaptive")]
-ODE = [case for case in SCORE_SDE.cases if case.startswith("ode_")]
 PLENTY = 400  # trials, so that the budget rule never acts
 SHAPE = (2, 1, 1)
 
 
-def test_every_recorded_case_is_used():
-    assert (len(KDIFFUSION), len(ODE)) == (7, 6)
+def test_every_adaptive_solver_is_tested():
     assert set(ADAPTIVE) >= {"rk45", "dopri5", "dpm_adaptive", "adaptive_sde"}
 
 
-def run(solver, *, trials=PLENTY, n=5, high=40.0, low=0.02, schedule="vp", noise=None, indices=None):
-    indices = torch.arange(n) if indices is None else indices
-    return seedsbench.sample(
-        mixture(),
+def run(solver, *, trials=PLENTY, indices=range(5), levels=None):
+    indices = torch.tensor(indices)
+    start, levels = (
         latents(indices, SHAPE, seed=2),
-        solver=solver,
-        sigmas=log_levels(trials, high, low),
-        schedule=schedule,
-        final="stop",
-        noise=noise or Philox(indices, SHAPE, seed=2),
-        return_trajectory=True,
+        log_levels(trials, 40.0, 0.02) if levels is None else levels,
     )
+    path = {"sigmas": levels, "schedule": "vp", "final": "stop", "seed": 2, "indices": indices}
+    return run_on(solver, latents=start, **path)
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4])  # much smaller, and the error estimates are rounding errors
@@ -70,76 +60,16 @@ def test_rk45_takes_scipys_steps(kind, rtol):
         close(torch.stack(path).flatten(1), torch.as_tensor(scipy.y.T))
 
 
-@pytest.mark.parametrize("case", ODE)
-def test_probability_flow_of_score_sde(case):
-    """The reference casts the state to float32 at each evaluation: it agrees to 1e-7 of the largest state.
-
-    It solves the whole batch as one system (norms=batch), and ends in a predictor step of N = 1000.
-    """
-    s = SCORE_SDE.cases[case]
-    schedule, start = SCHEDULES[s["kind"]], SCORE_SDE.tensor(case, "x_init")
-    ends = torch.tensor([1.0, s["eps"]], dtype=torch.float64)
-    sigmas = schedule.sigma(ends)
-    result = seedsbench.sample(
-        mixture(),
-        start / (sigmas[0] * schedule.scale_at(sigmas[0])),
-        solver={"name": "rk45", "rtol": s["rtol"], "atol": s["atol"], "norms": "batch"},
-        sigmas=log_levels(60, *sigmas.tolist()),
-        schedule=schedule,
-        return_trajectory=True,
-    )
-    assert result.nfe.tolist() == [s["nfe"] + 1] * len(start)
-    x = result.trajectory[-2]
-    if s["denoise"]:
-        scale = schedule.scale_at(sigmas[1])
-        score = (scale * result.x - x) / (scale * sigmas[1]) ** 2
-        x = reverse(x, score, tabulated(Table(schedule, 1000), ends[1]), 1.0)
-    error = (x - SCORE_SDE.tensor(case, "x_final")).abs().max()
-    assert error <= 1e-7 * max(1.0, float(start.abs().max()))
-
-
-@pytest.mark.parametrize("case", KDIFFUSION)
-def test_dpm_adaptive_of_k_diffusion(case):
-    """The reference draws noise for accepted steps alone, here each trial has its own: line them up."""
-    data = golden("kdiffusion")
-    options, info = data.cases[case]["kwargs"], data.cases[case]["info"]
-    begun = data.array(case, "call_sigma").reshape(info["steps"], -1)[:, 0]
-    accepted = np.append(begun[1:] != begun[:-1], True)
-    noise = data.tensor(case, "noise")[np.cumsum(accepted) - accepted]
-    result = seedsbench.sample(
-        mixture(),
-        data.tensor(case, "latents"),
-        solver={"name": "dpm_adaptive", "norms": "batch", "compat": "k_diffusion", **options},
-        sigmas=log_levels(PLENTY, 80.0, 0.02),
-        final="stop",
-        noise=Recorded(noise),
-        return_trajectory=True,
-    )
-    assert len(result.trajectory) - 2 == info["steps"]
-    # It evaluates the start of a step again after a rejection, which changes nothing.
-    assert result.nfe.tolist() == [info["nfe"] - info["n_reject"]] * 2
-    assert float((result.x - data.tensor(case, "x_final")).abs().max()) <= 1e-10 * 80
-
-
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_a_path_does_not_depend_on_neighbours_or_inner_levels(name):
     whole = run(name, trials=60)
-    alone = [run(name, trials=60, indices=torch.tensor([i])) for i in range(5)]
+    alone = [run(name, trials=60, indices=[i]) for i in range(5)]
     assert torch.equal(torch.cat([one.x for one in alone]), whole.x)
     assert [int(one.nfe) for one in alone] == whole.nfe.tolist()
     assert len(set(whole.nfe.tolist())) > 1  # they do finish at different times
     levels = log_levels(60, 40.0, 0.02)
     levels[1:-1] = torch.linspace(39.0, 0.03, 59, dtype=torch.float64)
-    again = seedsbench.sample(
-        mixture(),
-        latents(torch.arange(5), SHAPE, seed=2),
-        solver=name,
-        sigmas=levels,
-        schedule="vp",
-        final="stop",
-        noise=Philox(torch.arange(5), SHAPE, seed=2),
-    )
-    assert torch.equal(again.x, whole.x)
+    assert torch.equal(run(name, levels=levels).x, whole.x)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -174,25 +104,19 @@ def test_a_first_step_given_saves_an_evaluation():
     assert int(run(given, trials=1).nfe[0]) == 7
 
 
-def test_orders_of_both_dpm_pairs():
-    for order in (2, 3):
-        solver = seedsbench.solver("dpm_adaptive", order=order, eta=0.5).noise_free
-        assert not solver.stochastic
-        assert drift_order(solver, "linear", (64, 128, 256), high=2.0, low=0.3) == pytest.approx(
-            order, abs=0.3
-        )
+@pytest.mark.parametrize("order", [2, 3])
+def test_orders_of_both_dpm_pairs(order):
+    solver = seedsbench.solver("dpm_adaptive", order=order, eta=0.5).noise_free
+    assert not solver.stochastic
+    measured = drift_order(solver, "linear", (64, 128, 256), high=2.0, low=0.3)
+    assert measured == pytest.approx(order, abs=0.3)
 
 
-def test_adaptive_sde_has_weak_order_two_on_uniform_steps():
+def test_adaptive_sde_has_weak_order_two_on_uniform_steps_and_keeps_the_variance_of_a_gaussian():
     uniform = seedsbench.solver("adaptive_sde", rtol=NO_TOLERANCE, atol=NO_TOLERANCE)
     assert weak_orders(uniform, 128, std=0.8, high=2.0, low=0.3)[1] == pytest.approx(2, abs=0.1)
-
-
-def test_adaptive_sde_keeps_the_variance_of_a_gaussian():
-    mean, variance = gaussian_moments(
-        seedsbench.solver("adaptive_sde", rtol=NO_TOLERANCE, atol=NO_TOLERANCE), 400, high=2.0, low=0.3
-    )
-    assert (mean, variance) == pytest.approx((0.3, 0.25 + 0.09), rel=1e-3)
+    moments = gaussian_moments(uniform, 400, high=2.0, low=0.3)
+    assert tuple(moments) == pytest.approx((0.3, 0.25 + 0.09), rel=1e-3)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

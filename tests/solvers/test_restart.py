@@ -7,20 +7,11 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.diffusion.noise import Philox, latents
 from seedsbench.noise import Recorded
 from seedsbench.solvers.base import BudgetError
-from tests.support.measure import drift_order, gaussian_moments, log_levels, mixture
+from tests.support.measure import START, gaussian_moments, log_levels, mixture, run
 
-SHAPE = (2, 1, 1)
-LATENTS = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(6, *SHAPE)
-NORMALS = torch.sin(torch.arange(20 * 12, dtype=torch.float64)).reshape(20, 6, *SHAPE)
 SEVERAL = [[0.06, 0.3, 3, 2], [1.09, 1.92, 4, 1], [19.35, 40.79, 5, 3], [0.05, 0.2, 2, 1]]
-
-
-def run(solver="restart", **options):
-    chosen = {"steps": 9, "noise": Recorded(NORMALS), "schedule": "linear"} | options
-    return seedsbench.sample(mixture(), LATENTS, solver=solver, **chosen)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "vp"])
@@ -29,14 +20,17 @@ def run(solver="restart", **options):
 def test_without_restarts_it_is_heun(intervals, alpha, schedule):
     solver = seedsbench.solver("restart", intervals=intervals, alpha=alpha)
     assert not solver.stochastic
-    heun = run({"name": "heun", "alpha": alpha}, schedule=schedule)
-    assert torch.equal(run(solver, schedule=schedule).x, heun.x)
-    assert run(solver, schedule=schedule).nfe.tolist() == heun.nfe.tolist()
+    restart, heun = (
+        run(choice, steps=9, schedule=schedule) for choice in (solver, {"name": "heun", "alpha": alpha})
+    )
+    assert torch.equal(restart.x, heun.x)
+    assert restart.nfe.tolist() == heun.nfe.tolist()
 
 
 def test_the_algorithm_by_hand():
     """Algorithm 1 of the paper with Heun's rule written out, in x = data + sigma noise."""
-    denoiser, draws = mixture(), iter(NORMALS)
+    normals = torch.sin(torch.arange(3 * 12, dtype=torch.float64)).reshape(3, *START.shape)
+    denoiser, draws = mixture(), iter(normals)
 
     def ode(x, levels):
         for s, t in itertools.pairwise(levels):
@@ -50,7 +44,7 @@ def test_the_algorithm_by_hand():
         return (high ** (1 / 7) + i * (low ** (1 / 7) - high ** (1 / 7))) ** 7
 
     levels = edm(80.0, 0.002, 18)
-    x, at = LATENTS * 80, 0
+    x, at = START * 80, 0
     # The upper interval is met first, though listed last.
     for t_min, t_max, n_levels, k in ((1.0, 2.0, 4, 1), (0.06, 0.3, 3, 2)):
         place = int((levels - t_min).abs().argmin())
@@ -60,16 +54,17 @@ def test_the_algorithm_by_hand():
             x = ode(x, edm(t_max, float(levels[place]), n_levels))
     wanted = ode(x, levels[at:])
     solver = {"name": "restart", "intervals": [[0.06, 0.3, 3, 2], [1.0, 2.0, 4, 1]], "S_noise": 1.003}
-    result = run(solver, steps=17, final="stop")
+    result = run(solver, steps=17, final="stop", noise=Recorded(normals))
     assert torch.allclose(result.x, wanted, rtol=1e-10, atol=1e-10)
     assert result.nfe.tolist() == [2 * 17 + 2 * 2 * 2 + 2 * 3] * 6
 
 
-def test_the_default_is_the_papers_43_evaluations():
+def test_the_default_is_the_papers_43_evaluations_and_restarts_are_paid_for_first():
     solver = seedsbench.solver("restart")
     assert solver.total_nfe(17) == 43
-    assert solver.steps_for(43) == 17
-    assert solver.steps_for(42) == 16
+    assert [solver.steps_for(budget) for budget in (43, 42, 13, 12, 11)] == [17, 16, 2, 1, 1]
+    with pytest.raises(BudgetError, match=r"smallest budget that works is 11$"):
+        solver.steps_for(10)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "vp", "ve"])
@@ -80,20 +75,14 @@ def test_promised_evaluations_are_counted_ones_with_several_intervals(steps, sch
     result = run(solver, steps=steps, schedule=schedule)
     assert result.nfe.tolist() == [solver.nfe(steps) + 1] * 6
     assert result.x.isfinite().all()
-
-
-def test_a_budget_pays_for_the_restarts_first():
-    solver = seedsbench.solver("restart")
-    with pytest.raises(BudgetError, match=r"smallest budget that works is 11$"):
-        solver.steps_for(10)
-    assert [solver.steps_for(budget) for budget in (11, 12, 13)] == [1, 1, 2]
+    part = run(solver, latents=START[2:4], indices=[2, 3], steps=steps, schedule=schedule)
+    assert torch.equal(part.x, result.x[2:4])
 
 
 def test_a_coarse_grid_restarts_from_the_nearest_level_below_t_max():
     """0.31 is the level nearest t_min = 0.2, but no noise could be added there to reach t_max = 0.3."""
-    options = {"steps": None, "sigmas": [80.0, 0.31, 0.001], "final": "stop", "return_trajectory": True}
-    result = run({"name": "restart", "intervals": [[0.2, 0.3, 3, 1]]}, **options)
-    plain = run("heun", **options)
+    path = {"sigmas": [80.0, 0.31, 0.001], "final": "stop"}
+    result, plain = run({"name": "restart", "intervals": [[0.2, 0.3, 3, 1]]}, **path), run("heun", **path)
     assert result.nfe.tolist() == [2 * 2 + 2 * 2] * 6
     assert torch.equal(result.trajectory[1], plain.trajectory[1])
     assert not torch.equal(result.trajectory[2], plain.trajectory[2])
@@ -114,40 +103,15 @@ def test_the_law_stays_that_of_the_data(schedule):
 def test_each_restart_contracts_what_came_before():
     """On N(0, 1/4) data the flow from t_max down shrinks by the ratio of the standard deviations."""
     denoiser = seedsbench.analytic.Gaussian(0.0, 0.5, image_shape=(1, 1, 1))
-    levels, start = log_levels(100, 10.0, 0.06), torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    start, silence = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(9, 1, 1, 1, 1).double()
 
     def end(k):
-        return seedsbench.sample(
-            denoiser,
-            start,
-            solver={"name": "restart", "intervals": [[0.06, 0.3, 40, k]]},
-            sigmas=levels,
-            final="stop",
-            noise=Recorded(torch.zeros(9, 1, 1, 1, 1).double()),
-        ).x
+        solver = {"name": "restart", "intervals": [[0.06, 0.3, 40, k]]}
+        path = {"sigmas": log_levels(100, 10.0, 0.06), "final": "stop", "noise": Recorded(silence)}
+        return run(solver, denoiser, start, **path).x
 
     ratio = math.sqrt((0.25 + 0.06**2) / (0.25 + 0.3**2))
     assert float(end(4) / end(0)) == pytest.approx(ratio**4, rel=1e-3)
-
-
-def test_samples_do_not_depend_on_the_batch():
-    solver = seedsbench.solver("restart", intervals=SEVERAL)
-
-    def draw(indices):
-        noise = Philox(indices, SHAPE, seed=3)
-        return seedsbench.sample(
-            mixture(), latents(indices, SHAPE, seed=3), solver=solver, steps=7, schedule="vp", noise=noise
-        ).x
-
-    whole = draw(torch.arange(11))
-    assert torch.equal(torch.cat([draw(part) for part in torch.arange(11).split(4)]), whole)
-
-
-def test_the_order_is_heuns():
-    solver = seedsbench.solver("restart")
-    assert solver.stochastic
-    assert not solver.noise_free.stochastic
-    assert drift_order(solver.noise_free) == pytest.approx(solver.order, abs=0.3)
 
 
 def test_levels_are_those_that_the_network_knows():
@@ -163,18 +127,11 @@ def test_levels_are_those_that_the_network_knows():
             return mixture()(x, sigma, labels)
 
     solver = seedsbench.solver("restart", intervals=[[0.06, 0.35, 6, 2]])
-    result = seedsbench.sample(Table(), LATENTS, solver=solver, steps=5, noise=Recorded(NORMALS))
+    result = run(solver, Table(), steps=5)
     assert result.nfe.tolist() == [solver.nfe(len(result.sigmas) - 1) + 1] * 6
     assert all(bool(torch.isclose(known, torch.tensor(s).double()).any()) for s in seen)
     assert max(seen) == 80.0
     assert any(abs(s - 0.4) < 1e-9 for s in seen)  # 0.35 is not a level it knows
-
-
-@pytest.mark.parametrize("schedule", ["linear", "vp"])
-@pytest.mark.parametrize("steps", [5, 40, 150])
-def test_finite_at_extreme_levels(steps, schedule):
-    result = run(steps=None, sigmas=log_levels(steps, 20000.0, 1e-3), schedule=schedule)
-    assert result.x.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -182,14 +139,12 @@ def test_finite_at_extreme_levels(steps, schedule):
     [
         ([0.3, 0.06, 3, 2], "t_min < t_max"),
         ([0.3, 0.3, 3, 2], "t_min < t_max"),
-        ([-0.1, 0.3, 3, 2], r"\[0\]=-0.1 must lie in \(0, "),
         ([0, 0.3, 3, 2], r"\[0\]=0 must lie in \(0, "),
         ([0.06, math.inf, 3, 2], r"\[1\]=inf must lie in \(0, "),
         ([0.06, math.nan, 3, 2], r"\[1\]=nan must be a number"),
         (["a", 0.3, 3, 2], r"\[0\]='a' must be a number"),
         ([0.06, 0.3, 1, 2], r"\[2\]=1 must lie in \[2, "),
         ([0.06, 0.3, 2.5, 2], r"\[2\]=2.5 must be an integer"),
-        ([0.06, 0.3, 3, 1.5], r"\[3\]=1.5 must be an integer"),
         ([0.06, 0.3, 3, -1], r"\[3\]=-1 must lie in \[0, "),
         ([0.06, 0.3, 3, True], r"\[3\]=True must be an integer"),
         ([0.06, 0.3, 3], "must be a list of 4"),
@@ -201,18 +156,10 @@ def test_a_bad_interval_is_named(interval, why):
         seedsbench.solver("restart", intervals=[interval])
 
 
-@pytest.mark.parametrize("options", [{"intervals": 3}, {"intervals": None}, {"S_noise": 0.0}])
-def test_other_bad_options_are_named(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        seedsbench.solver("restart", **options)
-
-
 @pytest.mark.parametrize("interval", [[1.0, 90.0, 3, 1], [0.0005, 0.001, 3, 1]])
 def test_an_interval_outside_the_run_is_refused_before_any_evaluation(interval):
     def never(x, sigma, labels=None):
         raise AssertionError("evaluated")
 
     with pytest.raises(ValueError, match=r"t_max in the run's range of noise levels, \(0.002, 80\]"):
-        seedsbench.sample(
-            never, LATENTS, solver={"name": "restart", "intervals": [interval]}, grid="edm", steps=9
-        )
+        run({"name": "restart", "intervals": [interval]}, never, grid="edm", steps=9)

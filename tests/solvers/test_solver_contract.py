@@ -6,22 +6,17 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench import registry
-from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox, latents
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import VP, Linear
 from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.base import BudgetError, Solver
-from tests.support.measure import limit_drift_order, log_levels, mixture
+from tests.support.measure import limit_drift_order, log_levels, mixture, run
+from tests.support.parity import built
 
 SHAPE = (2, 1, 1)
-
-
-SCHEDULES = {
-    name: registry.build(registry.configured("schedule", name)) for name in ("linear", "vp", "ve", "discrete")
-}
+SCHEDULES = {name: built("schedule", name) for name in ("linear", "vp", "ve", "discrete")}
 
 
 def start(n=8, seed=0):
@@ -47,15 +42,7 @@ THE_REST = [pair for pair in itertools.product(SCHEDULES, ("euler", "stop")) if 
 def test_promised_evaluations_are_counted_ones(solver_name, schedule, final):
     solver = seedsbench.solver(solver_name)
     for steps in (1, 2, 5):
-        result = seedsbench.sample(
-            mixture(),
-            start(),
-            solver=solver,
-            steps=steps,
-            schedule=SCHEDULES[schedule],
-            grid=EDM(),
-            final=final,
-        )
+        result = run(solver, latents=start(), steps=steps, schedule=SCHEDULES[schedule], final=final)
         promised = solver.total_nfe(steps, final)
         if solver.adaptive:
             assert 0 < result.nfe.min() <= result.nfe.max() <= promised
@@ -87,31 +74,23 @@ def test_samples_do_not_depend_on_batch_or_order(solver_name, alone):
     solver = seedsbench.solver(solver_name)
     indices = torch.arange(23)
 
-    def run(chosen):
-        noise = Philox(chosen, SHAPE, seed=3)
-        return seedsbench.sample(
-            mixture(),
-            latents(chosen, SHAPE, seed=3),
-            solver=solver,
-            steps=4,
-            schedule=SCHEDULES["vp"],
-            grid=EDM(),
-            noise=noise,
-        ).x
+    def drawn(chosen):
+        path = {"steps": 4, "schedule": SCHEDULES["vp"], "seed": 3, "indices": chosen}
+        return run(solver, latents=latents(chosen, SHAPE, seed=3), **path).x
 
-    whole = run(indices)
-    assert torch.equal(torch.cat([run(part) for part in indices.split(7)]), whole)
+    whole = drawn(indices)
+    assert torch.equal(torch.cat([drawn(part) for part in indices.split(7)]), whole)
     for index in alone:
-        assert torch.equal(run(indices[index : index + 1]), whole[index : index + 1])
+        assert torch.equal(drawn(indices[index : index + 1]), whole[index : index + 1])
     shuffled = torch.tensor([5, 22, 0, 17, 9])
-    assert torch.equal(run(shuffled), whole[shuffled])
+    assert torch.equal(drawn(shuffled), whole[shuffled])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_keeps_the_dtype_and_float32_is_float64_rounded(solver_name, dtype):
     solver = seedsbench.solver(solver_name)
-    reference = seedsbench.sample(mixture(), start(), solver=solver, steps=6).x
-    result = seedsbench.sample(mixture(), start(), solver=solver, steps=6, dtype=dtype).x
+    reference = run(solver, latents=start(), steps=6).x
+    result = run(solver, latents=start(), steps=6, dtype=dtype).x
     assert result.dtype == dtype
     assert torch.allclose(result.double(), reference, atol=2e-3 if dtype == torch.float32 else 0)
 
@@ -119,10 +98,7 @@ def test_keeps_the_dtype_and_float32_is_float64_rounded(solver_name, dtype):
 @pytest.mark.parametrize(("low", "high"), [(1e-3, 20000.0), (0.0065, 81.0)])
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_stays_finite_at_extreme_levels(solver_name, steps, low, high):
-    result = seedsbench.sample(
-        mixture(), start(), solver=solver_name, sigmas=log_levels(steps, high, low), schedule="linear"
-    )
-    assert result.x.isfinite().all()
+    assert run(solver_name, latents=start(), sigmas=log_levels(steps, high, low)).x.isfinite().all()
 
 
 def test_the_largest_budget_stays_finite(solver_name):
@@ -135,15 +111,15 @@ def test_the_largest_budget_stays_finite(solver_name):
 
     normals = latents(torch.arange(2), (2, 2500, 1), seed=4).reshape(2500, 2, 2, 1, 1)
     noise = Recorded(normals)  # drawn at once, which is cheaper too
-    result = seedsbench.sample(unit_gaussian, start(2), solver=solver, sigmas=levels, noise=noise)
+    result = run(solver, unit_gaussian, start(2), sigmas=levels, noise=noise)
     assert 900 <= result.nfe.max() <= 1000 or solver.adaptive
     assert result.x.isfinite().all()
 
 
 def test_draws_noise_exactly_if_it_says_so(solver_name):
     solver = seedsbench.solver(solver_name)
-    silent = seedsbench.sample(mixture(), start(), solver=solver, steps=5, noise=Silent((8, *SHAPE))).x
-    noisy = seedsbench.sample(mixture(), start(), solver=solver, steps=5).x
+    silent = run(solver, latents=start(), steps=5, noise=Silent((8, *SHAPE))).x
+    noisy = run(solver, latents=start(), steps=5).x
     assert torch.equal(silent, noisy) != solver.stochastic
 
 
@@ -165,16 +141,9 @@ def test_steps_are_pure(solver_name):
 @pytest.mark.parametrize("n", [1000, pytest.param(4000, marks=pytest.mark.slow)])
 def test_converges_to_the_data(solver_name, n):
     """Many steps from N(0, sigma_max^2) must give the mixture's mean and covariance."""
-    indices = torch.arange(n)
-    denoiser = mixture()
-    result = seedsbench.sample(
-        denoiser,
-        latents(indices, SHAPE, seed=1),
-        solver=solver_name,
-        sigmas=log_levels(120, 30.0, 0.01),
-        schedule=VP(fit_range=False),
-        noise=Philox(indices, SHAPE, seed=1),
-    ).x.flatten(1)
+    indices, denoiser = torch.arange(n), mixture()
+    path = {"sigmas": log_levels(120, 30.0, 0.01), "schedule": VP(fit_range=False), "seed": 1}
+    result = run(solver_name, denoiser, latents(indices, SHAPE, seed=1), **path).x.flatten(1)
     mean, cov = denoiser.moments()
     spread = 5 / n**0.5
     assert torch.allclose(result.mean(0), torch.as_tensor(mean), atol=spread * 0.6 + 0.02)

@@ -1,20 +1,17 @@
-"""Cells in process: compose a configuration as Hydra does, run it, compare rows."""
+"""Cells in process: compose them as the command does, run them, compare rows."""
 
-import copy
 import dataclasses
 import json
 import os
-from collections import defaultdict
 from functools import cache
-from typing import Any
-
-from hydra.core.hydra_config import HydraConfig
 
 from seedsbench import registry
-from seedsbench.bench.cell import Config
+from seedsbench.bench.cell import Cell
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.run import run_cell
-from seedsbench.cli.compose import Bases, compose_each
-from seedsbench.cli.compose import composing as _composing
+from seedsbench.cli.command import GROUPS, read
+from seedsbench.cli.compose import compose_each, composing
 
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.
@@ -22,35 +19,40 @@ CIRCUMSTANCES = {
     *("time_utc", "invocation", "command", "batch_size", "images_per_second"),
     *("seconds_sampling", "seconds_features", "seconds_scoring", "seconds_floor"),
 }
-
-
-# Keys with a type in the schema, which converts their text as Hydra's own overrides would.
-TYPED = {field.name for field in dataclasses.fields(Config) if field.type is not Any}
-_BASES: dict[tuple[str, ...], Bases] = defaultdict(dict)  # what was composed with these folders beside ours
+# Keys that can be set on a composed cell; models' files refer to `offline`.
+VALUES = {field.name for field in dataclasses.fields(Cell)} - {*GROUPS} - {"offline"}
 
 
 def compose(*overrides, config_dirs=()):
-    """The configuration of a cell: QUICK with overrides on top (a repeated key replaces)."""
-    os.environ.setdefault("SEEDSBENCH_STUDY", "2020-01-01_00-00-00")
-    chosen = dict(override.split("=", 1) for override in (*QUICK, *overrides))
-    choices = tuple(f"{key}={value}" for key, value in chosen.items() if key not in TYPED)
-    cfg = copy.deepcopy(_composed(choices, tuple(map(str, config_dirs))))
-    for key in TYPED & set(chosen):
-        cfg[key] = chosen[key]
-    HydraConfig.instance().set_config(cfg)
-    return cfg
+    """A cell: QUICK with overrides on top (a repeated key replaces), its study named for a time."""
+    given = dict(override.split("=", 1) for override in (*QUICK, *overrides))
+    words = tuple(f"{key}={value}" for key, value in given.items() if key not in VALUES)
+    folders = [*map(str, config_dirs), *map(str, registry.conf_dirs()[1:])]  # and those of --solver-dir
+    values = {key: read(f"{key}={value}").value() for key, value in given.items() if key in VALUES}
+    return dataclasses.replace(_composed(words, os.pathsep.join(folders)), **values)
 
 
 @cache
-def _composed(overrides, config_dirs):
-    with _composing([*config_dirs, *map(str, registry.conf_dirs()[1:])]):  # and those of --solver-dir
-        return compose_each([list(overrides)], _BASES[config_dirs])[0]
+def _composed(words, folders):
+    before = os.environ.get("SEEDSBENCH_CONF", "")
+    registry.use_folders(folders)
+    try:
+        with composing():
+            return compose_each([words], study="2020-01-01_00-00-00")[0].cell
+    finally:
+        os.environ["SEEDSBENCH_CONF"] = before
 
 
 def run(folder, *overrides, config_dirs=(), invocation="test"):
     """The row of one cell, its study in `folder` (named "study" unless the overrides say)."""
-    cfg = compose("study=study", *overrides, f"results_dir={folder}", config_dirs=config_dirs)
-    return run_cell(cfg, cfg.seed, command="seedsbench ...", invocation=invocation)
+    cell = compose("study=study", *overrides, f"results_dir='{folder}'", config_dirs=config_dirs)
+    return run_cell(cell, command="seedsbench ...", invocation=invocation)
+
+
+def key_of(*overrides):
+    """The run_key of a cell on the CPU."""
+    cell = compose(*overrides)
+    return run_key(cell, problem_of(cell, "cpu"))
 
 
 def rows_of(study):
@@ -70,7 +72,7 @@ from dataclasses import replace
 
 import torch
 
-from seedsbench.bench.problems.base import mixture_problem
+from seedsbench.bench.problems.analytic import mixture_problem
 from seedsbench.denoisers.base import FixedBatch
 
 
@@ -87,7 +89,21 @@ def broken_problem(regime, device="cpu"):
 
 def write_broken_model(folder):
     """A --config-dir with model=broken."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "broken_network.py").write_text(BROKEN_MODULE)
-    (folder / "model" / "broken.yaml").write_text("_target_: broken_network.broken_problem\n")
+    return write_choices(folder, "model", "broken_network", BROKEN_MODULE, {"broken": "broken_problem"})
+
+
+def write_choices(folder, group, module, code, choices):
+    """A --config-dir with a module of this code, and choices: name -> what of the module, and its options."""
+    (folder / group).mkdir(parents=True)
+    (folder / f"{module}.py").write_text(code)
+    for name, text in choices.items():
+        (folder / group / f"{name}.yaml").write_text(f"_target_: {module}.{text}\n")
     return folder
+
+
+def config_dir(monkeypatch, folder, group, module, code, choices):
+    """write_choices() in a folder of its own, which this process finds too."""
+    written = write_choices(folder / "conf", group, module, code, choices)
+    monkeypatch.syspath_prepend(written)
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(written))
+    return written

@@ -56,6 +56,16 @@ class Call:
         return self.reduced
 
 
+class Runs:
+    """Pickled by any pickler as a call of a function that there is."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
 class New:
     """Pickled as a new object (NEWOBJ) of a global, with a state."""
 

@@ -14,13 +14,10 @@ import math
 import numpy as np
 import torch
 
-from seedsbench.denoisers.checkpoints.ddim import load_ddim
-from seedsbench.denoisers.checkpoints.guided import load_guided
-from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
+import seedsbench
 from seedsbench.exact.philox import philox_normal
 from tests.support.golden import golden
 
-LOADERS = {"ddim": load_ddim, "guided": load_guided, "score_sde": load_score_sde}
 NAME = "checkpoint_families"
 
 
@@ -93,7 +90,7 @@ def load(name, path, /, saved=None, **changes):
     hints = dict(case["hints"])
     if case["family"] == "score_sde" and not case.get("averages", False):
         hints["weights"] = "raw"
-    return LOADERS[case["family"]](path, **(hints | changes))
+    return seedsbench.load_denoiser(path, format=case["family"], **(hints | changes))
 
 
 def images(name):

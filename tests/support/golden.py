@@ -1,10 +1,14 @@
 """Recorded runs of public code: `tests/parity/golden/<name>.npz`, their settings beside them as JSON."""
 
+import functools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from seedsbench.noise import Recorded
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 
@@ -28,15 +32,41 @@ class Golden:
         return torch.as_tensor(self.array(case, name))
 
 
-_CACHE = {}
+golden = functools.cache(Golden)
 
 
-def golden(name):
-    if name not in _CACHE:
-        _CACHE[name] = Golden(name)
-    return _CACHE[name]
+@dataclass(frozen=True)
+class Case:
+    """One recorded run: its settings, and its arrays as tensors by their names."""
+
+    data: Golden
+    name: str
+
+    @property
+    def settings(self):
+        return self.data.cases[self.name]
+
+    def __getitem__(self, array):
+        return self.data.tensor(self.name, array)
+
+    def __contains__(self, array):
+        return self.data.has(self.name, array)
+
+    def __str__(self):
+        return self.name
+
+    def noise(self, draws=slice(None)):
+        """The noise that the run drew, or some of its draws, to be drawn again; None if it drew none."""
+        return Recorded(self["noise"][draws]) if "noise" in self else None
 
 
+def cases(data, wanted=lambda settings: True):
+    """The cases of a golden file, given or named, whose settings are `wanted`."""
+    data = golden(data) if isinstance(data, str) else data
+    return [Case(data, name) for name, settings in data.cases.items() if wanted(settings)]
+
+
+@functools.cache
 def mixture_parameters():
     arrays = np.load(GOLDEN / "mixture.npz", allow_pickle=False)
     found = {key.split("/")[-1]: arrays[key] for key in arrays.files}

@@ -1,22 +1,20 @@
 """Problems of trained networks: weights fetched or given by path, scored as `metrics` says.
 
-`conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `bench.model_files`.
+`conf/model/<name>.yaml` names `checkpoint_problem`; what it lists is read by `files.model_files`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
 from seedsbench.api import load_denoiser
 from seedsbench.bench.problems.base import Model
-from seedsbench.checks import Count, Range
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
-from seedsbench.files.download import Fetched
-from seedsbench.files.model_files import Wanted, resolve, wanted_files
+from seedsbench.files.model_files import ModelFiles, resolve
 
 CPU_BATCH = 8
 """Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""
@@ -36,36 +34,29 @@ def checkpoint_problem(
     regime: str,
     name: str,
     offline: bool = False,
-    shape: list[Count] | None = None,
-    classes: Annotated[int, Range(0, 10**6)] | None = None,
     files: Mapping[str, Any] | None = None,
     path: str | None = None,
     format: str | None = None,
     hints: Mapping[str, Any] | None = None,
     reference: str | Mapping[str, Any] | None = None,
     licence: str | None = None,
-    note: str | None = None,
     device: str = "cpu",
 ) -> Checkpoint:
     """A network from a checkpoint: one of `files` by regime, or the file or folder at `path`.
 
-    shape (C, H, W) and classes are checked against the network where given. format, hints: for
-    `load_denoiser`, what `path` does not say about itself. reference: statistics to compare with, a
-    path, an address, or an entry as in `files`. licence, note: for people. Raises ValueError
+    format, hints: for `load_denoiser`, what `path` does not say about itself. reference: statistics to
+    compare with, a path, an address, or an entry as in `files`. licence: for people. Raises ValueError
     (FetchError where a file is missing), saying what to do.
     """
-    model = {"name": name, "reference": reference, "licence": licence, "format": format, "hints": hints}
-    model |= {"path": path} if files is None else {"files": files}
-    weights, *others = wanted_files(model, regime)
+    wanted = ModelFiles(name, files, path, format, hints, reference, licence)
+    weights, statistics = wanted.weights(regime), wanted.statistics()
     found = resolve(weights, offline=offline)
-    given = _hints_of(weights)
-    denoiser = load_denoiser(found.path, **given)
-    _check(name, found, denoiser, shape, classes)
+    denoiser = load_denoiser(found.path, **weights.hints)
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
-        model_id=digest({"sha256": found.sha256, "hints": given}),
-        statistics=(lambda: resolve(others[0], offline=offline).path) if others else None,
+        model_id=digest({"sha256": found.sha256, "hints": weights.hints}),
+        statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
     )
 
 
@@ -78,19 +69,3 @@ def placed(denoiser: Any, device: str) -> Denoiser:
         raise ValueError(f"{type(moved).__name__} cannot be moved to device={device}: use device=cpu")
     moved.to(device)
     return moved
-
-
-def _hints_of(weights: Wanted) -> dict[str, Any]:
-    named = {} if weights.format is None else {"format": weights.format}
-    return {**named, **dict(weights.hints)}
-
-
-def _check(
-    name: str, found: Fetched, denoiser: Denoiser, shape: list[int] | None, classes: int | None
-) -> None:
-    is_shape, is_classes = list(denoiser.image_shape), denoiser.label_dim
-    if (shape is not None and is_shape != list(shape)) or (classes is not None and is_classes != classes):
-        raise ValueError(
-            f"{found.path} holds a network for images {is_shape} and {is_classes} classes, "
-            f"but model={name} says {list(shape or is_shape)} and {classes}: it is another model's file"
-        )

@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench import registry
-from seedsbench.bench.problems.base import Model
 from seedsbench.bench.problems.checkpoint import Checkpoint, placed
-from seedsbench.bench.problems.own_files import defined_in, entries_for, modules_beside, source_id
 from seedsbench.checks import Count, Range, nearest
 from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.files.digests import digest
-from seedsbench.files.model_files import place_of, resolve, wanted_files
+from seedsbench.files.model_files import ModelFiles, place_of, resolve
+from seedsbench.files.sources import check_defined, modules_beside, source_id
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -47,58 +45,38 @@ def python_problem(
     The regime chooses schedule and grid alone. Raises ValueError, in one line, for what cannot be.
     """
     file, function = place_of(path)
-    defined_in(file, function)
+    check_defined(file, function)
     where = f"{file.name}:{function}"
     options = dict(options or {})
     made = _called(lambda: _loaded(file, function), options, where, file.parent)
-    around = {"name": name, "reference": reference, "offline": offline, "shape": shape, "classes": classes}
-    return _problem(made, where, around, digest(function, source_id(file), options), device)
+    facts = {"name": name, "reference": reference, "offline": offline, "shape": shape, "classes": classes}
+    return model_from(made, where, facts, [function, source_id(file), options], device)
 
 
-def built(model: Mapping[str, Any], regime: str, device: str) -> Model:
-    """What the `_target_` of a model's YAML makes: a `Model`, or a denoiser, which becomes one.
+def model_from(made: Any, where: str, facts: Mapping[str, Any], source: list[Any], device: str) -> Checkpoint:
+    """The model of a denoiser that a function returned. Raises ValueError for what is no denoiser.
 
-    It is given the entries beside it, and regime and device if it declares them; of AROUND those it declares.
+    where: the function, for errors. facts: what is said of the denoiser beside it. source: what its numbers
+    come from besides those that it holds.
     """
-    target = str(model["_target_"])
-    options, given, around = entries_for(model, regime, device)
-    made = registry.build(options, given=given)
-    if isinstance(made, Model):
-        return made
-    options = {**options, **given}
-    del options["_target_"]
-    options.pop("device", None)
-    file = Path(inspect.getsourcefile(inspect.unwrap(registry.located(target))) or "")
-    who = digest(target.rpartition(".")[2], source_id(file) if file.is_file() else target, options)
-    return _problem(made, target, around, who, device)
-
-
-def _problem(made: Any, where: str, around: Mapping[str, Any], source: str, device: str) -> Checkpoint:
-    """The problem of what a function returned. Raises ValueError for what is no denoiser."""
-    shape, classes = around.get("shape"), around.get("classes")
     if not callable(made):
         raise ValueError(f"{where} returned {type(made).__name__}: expected a denoiser D(x, sigma, labels)")
     try:
-        denoiser = adapted(made, shape, classes)
+        denoiser = adapted(made, facts.get("shape"), facts.get("classes"))
     except ValueError as error:
         raise ValueError(f"{where}: {error}, as model.shape=[3,32,32]") from error
-    said = (list(denoiser.image_shape), denoiser.label_dim)
-    if said != (list(shape or said[0]), said[1] if classes is None else classes):
-        raise ValueError(
-            f"{where} is of images {said[0]} and {said[1]} classes, but model says {shape}, {classes}"
-        )
     if torch.device(device).type != "cpu":
         placed(denoiser, device)
     findings = check_denoiser(denoiser, device=device)
     fatal = [str(finding) for finding in findings if finding.fatal]
     if fatal:
         raise ValueError(f"{where} is no denoiser: {'; '.join(fatal)}")
-    files = wanted_files({"reference": around.get("reference")}, "")
+    wanted = ModelFiles(reference=facts.get("reference")).statistics()
     return Checkpoint(
-        name=str(around.get("name") or where),
+        name=str(facts.get("name") or where),
         denoiser=placed(denoiser, device),
-        model_id=digest(source, *_contents(made)),
-        statistics=(lambda: resolve(files[0], offline=bool(around.get("offline"))).path) if files else None,
+        model_id=digest(*source, *_contents(made)),
+        statistics=(lambda: resolve(wanted, offline=bool(facts.get("offline"))).path) if wanted else None,
         warnings=tuple(f"the denoiser's {finding}" for finding in findings),
     )
 

@@ -1,4 +1,4 @@
-"""Yardsticks chosen apart from the model: what `conf/metrics/<name>.yaml` names.
+"""What a model is scored on, chosen apart from it: what `conf/metrics/<name>.yaml` names.
 
 A builder takes a model, one with features of its own or not, and returns the problem of scoring it with a
 standard extractor against a reference. References given by path are known by their contents.
@@ -7,12 +7,10 @@ standard extractor against a reference. References given by path are known by th
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tqdm import tqdm
 
-from seedsbench import registry
-from seedsbench.bench.cell import OF_CELLS
 from seedsbench.bench.problems.base import Model, Pairs, Problem
 from seedsbench.bench.problems.checkpoint import Checkpoint
 from seedsbench.checks import Range
@@ -90,21 +88,6 @@ def standard_problem(
         reference_shape=chosen.facts,
         warnings=(*model.warnings, *warnings),
     )
-
-
-def measured(model: Model, metrics: dict[str, Any], device: str) -> Problem:
-    """The problem of a model under a metrics group: its own, or the one the group builds.
-
-    ValueError for a model that has no features under a group that brings none.
-    """
-    if "_target_" in metrics:
-        options = {key: value for key, value in metrics.items() if key not in OF_CELLS}
-        return registry.build(options, model, given={"device": device})
-    if not isinstance(model, Problem):
-        raise ValueError(
-            f"{model.name} has no features of its own to be scored on: choose metrics=inception (or values)"
-        )
-    return model
 
 
 def _read(path: str, extractor: Extractor, *, features: bool) -> Reference:

@@ -1,59 +1,69 @@
 """What a row says beside its scores: choices, identity, the solver's declarations, the environment."""
 
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 import seedsbench
 from seedsbench import registry
 from seedsbench.api import as_trained
-from seedsbench.bench.cell import NUMERICS_VERSION
-from seedsbench.bench.labels import labels_of
+from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
-from seedsbench.bench.rows.run_key import PLACES, options_of
+from seedsbench.bench.rows.run_key import PLACES, outside
 from seedsbench.bench.rows.store import Row
-from seedsbench.data.images import QUANTISER
+from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.solvers.base import Solver
 
 
-def choices_of(cfg: DictConfig) -> Row:
+def asked(cell: Cell) -> Row:
     """What was asked for: names, options and sizes."""
     return {
-        **{group: str(cfg.choices[group]) for group in ("model", "regime", "schedule", "grid", "solver")},
-        **{f"{group}_params": options_of(cfg[group]) for group in ("schedule", "grid", "solver")},
-        "metrics_params": options_of(cfg.metrics, without=("_target_", *PLACES)),
-        "nfe_budget": cfg.nfe,
-        "samples": cfg.samples,
-        "labels": str(labels_of(cfg.labels)),
-        "final": cfg.final,
-        "afs": cfg.afs,
-        "dtype": cfg.dtype,
-        "network_precision": cfg.precision,
-        "compile": cfg.compile,
-        "seeding": cfg.seeding,
+        **{group: cell.choices[group] for group in ("model", "regime", "schedule", "grid", "solver")},
+        "schedule_params": params(cell.schedule),
+        "grid_params": params(cell.grid),
+        "solver_params": params(cell.solver),
+        "metrics_params": params(cell.metrics, without=PLACES),
+        "nfe_budget": cell.nfe,
+        "samples": cell.samples,
+        "seed": cell.seed,
+        "labels": str(cell.labels),
+        "final": cell.final,
+        "afs": cell.afs,
+        "dtype": cell.dtype,
+        "network_precision": cell.precision,
+        "compile": cell.compile,
+        "seeding": cell.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def as_used(cfg: DictConfig, denoiser: Denoiser) -> Row:
+def as_used(cell: Cell, denoiser: Denoiser) -> Row:
     """Options of schedule and grid that are null, which leaves them to the network, as they came out."""
-    chosen = as_trained(denoiser, registry.build(cfg.schedule), registry.build(cfg.grid))
+    schedule, grid = as_trained(denoiser, registry.build(cell.schedule), registry.build(cell.grid))
     return {
-        f"{group}_params": {
-            name: getattr(one, name) if value is None else value
-            for name, value in options_of(cfg[group]).items()
-        }
-        for group, one in zip(("schedule", "grid"), chosen, strict=True)
+        "schedule_params": _filled(params(cell.schedule), schedule),
+        "grid_params": _filled(params(cell.grid), grid),
     }
 
 
+def params(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> Row:
+    """The options of a choice, and the source of a class from outside the package."""
+    options = {key: value for key, value in group.items() if key not in ("_target_", *without)}
+    return {**options, **outside(group)}
+
+
+def _filled(options: Row, built: Any) -> Row:
+    return {key: getattr(built, key) if value is None else value for key, value in options.items()}
+
+
 def identity_of(problem: Problem) -> Row:
-    """What the numbers are of: network, extractor, reference, and the version of the arithmetic."""
+    """IDs of network, extractor and reference, and the version of the arithmetic."""
     return {
         "model_id": problem.model_id,
         "extractor": problem.features.name,
@@ -63,7 +73,7 @@ def identity_of(problem: Problem) -> Row:
         "reference_id": problem.reference_id,
         "reference_images": problem.reference.n or None,
         "reference_shape": problem.reference_shape,
-        "real_id": problem.identity.real_id,
+        "real_id": problem.real_id,
         "quantiser": QUANTISER if problem.features.quantised else "none",
         "numerics_version": NUMERICS_VERSION,
     }
@@ -79,7 +89,7 @@ def solver_facts(solver: Solver) -> Row:
     }
 
 
-def environment_of(cfg: DictConfig, device: str, world_size: int = 1) -> Row:
+def environment_of(device: str, world_size: int = 1) -> Row:
     """Where it ran, and with which versions."""
     name = (
         torch.cuda.get_device_name(device)
@@ -106,12 +116,12 @@ def reason_of(error: Exception) -> str:
     return message if expected and message else f"{type(error).__name__}: {message}"
 
 
-def describe(row: Row) -> str:
+def title_of(row: Row) -> str:
     """The cell in a few words, for logs and progress bars."""
     return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
 
 
-def outcome(row: Row) -> str:
+def outcome_sentence(row: Row) -> str:
     """What became of the cell, in a few words."""
     if row["status"] != "done":
         return f"{row['status']}: {row['reason']}"

@@ -1,59 +1,71 @@
-"""What of a configuration can change a row's numbers: the part of it that names the row."""
+"""The run_key: what can change a row's numbers, hashed. Device, batch size and paths are no part of it."""
 
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Mapping
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from seedsbench.bench.cell import NUMERICS_VERSION
-from seedsbench.bench.labels import labels_of
+from seedsbench import registry
+from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import has_cuda
-from seedsbench.bench.problems.identity import Identity
+from seedsbench.bench.problems.base import Problem
+from seedsbench.files.digests import digest
 from seedsbench.files.model_files import CIRCUMSTANCES
-
-if TYPE_CHECKING:
-    from seedsbench.bench.problems.base import Problem
+from seedsbench.files.sources import source_of
 
 PLACES = ("weights", "reference", "real")
 """Options of a metrics group that say where something is; rows are keyed by what it is."""
 
 
-def options_of(node: DictConfig, without: tuple[str, ...] = ("_target_",)) -> dict[str, Any]:
-    """A group's entries, resolved, less some."""
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return {key: value for key, value in values.items() if key not in without}
+def run_key(cell: Cell, problem: Problem | None) -> str:
+    """16 hex digits naming a configuration: sha256 of the canonical JSON of `what_changes_numbers`."""
+    text = json.dumps(what_changes_numbers(cell, problem), sort_keys=True, separators=(",", ":"))
+    return digest(text.encode())
 
 
-def changed_arithmetic(cfg: DictConfig) -> dict[str, Any]:
-    """How the network runs, where not in plain float32: so that keys of plain rows stay what they were."""
-    precision = {} if cfg.precision == "fp32" else {"precision": cfg.precision}
-    return {**precision, **({"compile": True} if cfg.compile else {})}
-
-
-def scientific(cfg: DictConfig, problem: "Problem | Identity | None", seed: int) -> dict[str, Any]:
-    """All that can change a row's numbers, and nothing else: what `run_key` hashes."""
-    who = problem if problem is None or isinstance(problem, Identity) else problem.identity
-    groups = ("schedule", "grid", "solver", "metrics")
-    science: dict[str, Any] = {
+def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
+    """All that can change a row's numbers, and nothing else. problem: None if it cannot be loaded."""
+    known: dict[str, Any] = {}
+    if problem is not None:
+        known = {name: getattr(problem, name) for name in ("model_id", "reference_id", "real_id")}
+        known["features_id"] = problem.features.id
+    seeding = [cell.seeding]
+    if cell.seeding != "philox":  # torch's generators are the device's own
+        seeding.append("cpu" if cell.device == "cpu" or not has_cuda() else "cuda")
+    return {
         "numerics_version": NUMERICS_VERSION,
-        "model": options_of(cfg.model, without=() if who is None else CIRCUMSTANCES),
-        **{group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups},
-        "model_id": None if who is None else who.model_id,
-        "features_id": None if who is None else who.features_id,
-        "reference_id": None if who is None else who.reference_id,
-        "regime": cfg.regime.name,
-        "nfe": cfg.nfe,
-        "samples": cfg.samples,
-        "seed": seed,
-        "labels": labels_of(cfg.labels),
-        "final": cfg.final,
-        "afs": cfg.afs,
-        "dtype": cfg.dtype,
-        **changed_arithmetic(cfg),
+        "model": chosen(cell.model, without=CIRCUMSTANCES if problem else ()),
+        "schedule": chosen(cell.schedule),
+        "grid": chosen(cell.grid),
+        "solver": chosen(cell.solver),
+        "metrics": chosen(cell.metrics, without=PLACES),
+        **known,
+        "regime": cell.regime.name,
+        "nfe": cell.nfe,
+        "samples": cell.samples,
+        "seed": cell.seed,
+        "labels": cell.labels,
+        "final": cell.final,
+        "afs": cell.afs,
+        "dtype": cell.dtype,
+        "precision": cell.precision,
+        "compile": cell.compile,
+        "seeding": seeding,
     }
-    for place in PLACES:  # known by features_id, reference_id and real_id
-        science["metrics"].pop(place, None)
-    if who is not None and who.real_id is not None:
-        science["real_id"] = who.real_id
-    if cfg.seeding != "philox":  # torch's generators are the device's own
-        science["seeding"] = [cfg.seeding, "cpu" if str(cfg.device) == "cpu" or not has_cuda() else "cuda"]
-    return science
+
+
+def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What identifies a choice: the class's name, its options, and its source if it is not of this package.
+
+    No module path: classes may move. Inside the package numerics_version stands for the source.
+    """
+    options = {key: value for key, value in group.items() if key not in ("_target_", *without)}
+    target = group.get("_target_")
+    name = None if target is None else target.rpartition(".")[2]
+    return {"class": name, "options": options, **outside(group)}
+
+
+def outside(group: Mapping[str, Any]) -> dict[str, str]:
+    """{"source_id": hash} of a choice whose class is not of this package, else nothing."""
+    target = group.get("_target_")
+    source = None if target is None else source_of(registry.located(target))
+    return {} if source is None else {"source_id": source}

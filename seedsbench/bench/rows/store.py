@@ -14,22 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from seedsbench.files.atomic import write_atomic
-from seedsbench.files.digests import digest
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 UNNAMED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 """Folders of studies that were given no name; these may share finished cells with each other."""
-
-
-def run_key(scientific: dict[str, Any]) -> str:
-    """16 hex digits naming a configuration: sha256 of its canonical JSON.
-
-    `scientific` holds all that can change the numbers and nothing else (no device, batch size, path).
-    """
-    text = json.dumps(scientific, sort_keys=True, separators=(",", ":"), allow_nan=True)
-    return digest(text.encode())
 
 
 def _clean(value: Any) -> Any:

@@ -8,36 +8,28 @@ and the noise schedule are not in the file.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import (
-    check_resolution,
-    is_state,
-    network_of,
-    understood,
-    without_prefix,
-)
+from seedsbench.denoisers.checkpoints.states import is_state, network_of, understood, without_prefix
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
+from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.diffusion.schedule import Discrete
-
-Weights = Literal["ema", "raw"]
-Betas = Literal["linear", "quad", "sigmoid", "const", "jsd"]
 
 
 def load_ddim(
     path: str | Path,
     *,
     img_resolution: int,
-    beta_schedule: Betas = "linear",
+    beta_schedule: Literal["linear", "quad", "sigmoid", "const", "jsd"] = "linear",
     beta_start: float = 1e-4,
     beta_end: float = 0.02,
     timesteps: int = 1000,
-    weights: Weights = "ema",
+    weights: Literal["ema", "raw"] = "ema",
     fractional_timesteps: bool = False,
 ) -> Preconditioned:
     """The unconditional denoiser in a .ckpt or .pth of the DDIM authors; float32, on the CPU.
@@ -48,29 +40,23 @@ def load_ddim(
     weights: "ema" or, from a list that training saved, "raw".
     fractional_timesteps: see DiscreteNoisePrediction.fractional.
 
-    Raises FileNotFoundError, and CheckpointError for another kind of file or hints that do not fit it.
+    Raises FileNotFoundError, and ValueError for another kind of file or hints that do not fit it.
     """
     state = _state(read_torch(path), weights, path)
     with understood(path):
         config = ddim_config(state)
     network = network_of(partial(DDIMUNet, config), state, path)
-    check_resolution(path, img_resolution, len(config.multiples))
-    if beta_schedule not in get_args(Betas):
-        raise CheckpointError(f"beta_schedule={beta_schedule!r} must be {', '.join(get_args(Betas))}")
-    try:
-        schedule = Discrete(
-            num_train_timesteps=timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule="scaled_linear" if beta_schedule == "quad" else beta_schedule,
-        )
-        kept = tuple(range(timesteps - 1)) if beta_schedule == "jsd" else ()
-        preconditioner = DiscreteNoisePrediction(schedule, fractional=fractional_timesteps, kept=kept)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
+    check_size(img_resolution, len(config.multiples))
+    schedule = Discrete(
+        num_train_timesteps=timesteps,
+        beta_start=beta_start,
+        beta_end=beta_end,
+        beta_schedule="scaled_linear" if beta_schedule == "quad" else beta_schedule,
+    )
+    kept = tuple(range(timesteps - 1)) if beta_schedule == "jsd" else ()
     return Preconditioned(
         network,
-        preconditioner,
+        DiscreteNoisePrediction(schedule, fractional=fractional_timesteps, kept=kept),
         img_channels=config.img_channels,
         img_resolution=img_resolution,
     )
@@ -83,13 +69,12 @@ def ddim_config(state: Mapping[str, Tensor]) -> DDIMUNetConfig:
     """
     width, channels = state["conv_in.weight"].shape[:2]
     levels = sum(f"down.{n}.block.0.conv1.weight" in state for n in range(64))
-    blocks = sum(f"down.0.block.{m}.conv1.weight" in state for m in range(64))
     outputs = [state[f"down.{n}.block.0.conv1.weight"].shape[0] for n in range(levels)]
     return DDIMUNetConfig(
         img_channels=channels,
         width=width,
         multiples=tuple(out // width for out in outputs),
-        blocks=blocks,
+        blocks=sum(f"down.0.block.{m}.conv1.weight" in state for m in range(64)),
         attention_levels=tuple(n for n in range(levels) if f"down.{n}.attn.0.q.weight" in state),
         # With one level there is nothing to resample, and no key to tell.
         resample_with_convolution="down.0.downsample.conv.weight" in state,
@@ -97,23 +82,21 @@ def ddim_config(state: Mapping[str, Tensor]) -> DDIMUNetConfig:
     )
 
 
-def _state(content: Any, weights: Weights, path: str | Path) -> dict[str, Tensor]:
+def _state(content: Any, weights: str, path: str | Path) -> dict[str, Tensor]:
     """The state dict wanted, of whatever outer structure, without the prefix of DataParallel."""
-    if weights not in ("ema", "raw"):
-        raise CheckpointError(f"weights={weights!r} must be ema or raw")
     if is_state(content):
         if weights == "raw":
             raise CheckpointError(
                 f"{path} holds one bare state dict (averages, as published): use weights=ema"
             )
         return without_prefix(content)
-    if isinstance(content, (list, tuple)) and content and is_state(content[0]):
-        if weights == "raw":
-            return without_prefix(content[0])
-        if len(content) > 1 and is_state(content[-1]):
-            return without_prefix(content[-1])
+    if not isinstance(content, list | tuple) or not content or not is_state(content[0]):
+        raise CheckpointError(
+            f"{path} holds {type(content).__name__}: a DDIM checkpoint is a list that begins with a state "
+            "dict, or a bare state dict"
+        )
+    if weights == "raw":
+        return without_prefix(content[0])
+    if len(content) < 2 or not is_state(content[-1]):
         raise CheckpointError(f"{path} was saved without averaged weights (EMA): use weights=raw")
-    raise CheckpointError(
-        f"{path} holds {type(content).__name__}: a DDIM checkpoint is a list that begins with a state dict, "
-        "or a bare state dict"
-    )
+    return without_prefix(content[-1])

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench.denoisers.base import move
-from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
 from seedsbench.denoisers.networks.unet_blocks import check_size
-from seedsbench.denoisers.prediction import Predicted, Prediction, check_prediction
+from seedsbench.denoisers.prediction import Predicted, PredictionType, check_prediction
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 PARTS = ("unet", "scheduler")
+READABLE = {"_class_name": "UNet2DModel", "time_embedding_type": "positional", "class_embed_type": None}
+"""The networks that can be read, by their config.json."""
 WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 """File names of weights, and the variant in them."""
 
@@ -42,15 +44,18 @@ class _Plain(nn.Module):
 
 
 class DiffusersDenoiser(Predicted):
-    """A UNet2DModel as a denoiser.
+    """A UNet2DModel, float32, as a denoiser; shape and classes are those of its configuration.
 
     Samples are not clipped on the way: a scheduler's `clip_sample` is the sampler's affair, not the
-    network's. unet: the model, float32. img_channels and the rest are taken from its configuration. spacing:
-    that scheduler's timesteps.
+    network's. spacing: that scheduler's timesteps.
     """
 
     def __init__(
-        self, unet: Any, prediction_type: Prediction, schedule: Discrete, spacing: DiscreteGrid | None = None
+        self,
+        unet: Any,
+        prediction_type: PredictionType,
+        schedule: Discrete,
+        spacing: DiscreteGrid | None = None,
     ) -> None:
         config = unet.config
         super().__init__(
@@ -132,18 +137,9 @@ def _check_parts(pipeline: Path) -> None:
 
 def _model_config(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise CheckpointError(f"{folder} holds a {kind}: only UNet2DModel can be read")
-    if config.get("time_embedding_type", "positional") != "positional":
-        raise CheckpointError(
-            f"{folder} has time_embedding_type={config['time_embedding_type']!r}: "
-            "only 'positional' can be read"
-        )
-    if config.get("class_embed_type") is not None:
-        raise CheckpointError(
-            f"{folder} has class_embed_type={config['class_embed_type']!r}: only null can be read"
-        )
+    for key, wanted in READABLE.items():
+        if (value := config.get(key, wanted)) != wanted:
+            raise CheckpointError(f"{folder} has {key}={value!r}: only {json.dumps(wanted)} can be read")
     out, channels = config.get("out_channels", 3), config.get("in_channels", 3)
     if out not in (channels, 2 * channels):
         raise CheckpointError(
@@ -152,7 +148,7 @@ def _model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _scheduler(path: Path, folder: Path) -> tuple[Discrete, Prediction, DiscreteGrid | None]:
+def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
     name = "scheduler/scheduler_config.json"
     places = [path / name, folder.parent / name, path / "scheduler_config.json"]
     found = next((place for place in places if place.is_file()), None)
@@ -213,7 +209,7 @@ def _unet(folder: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # the library's errors are of many types
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error)
         if "torchvision::" in str(error):
             said += "; install a torchvision made for this torch, as pip install torch torchvision does"
         raise CheckpointError(f"{folder} cannot be loaded by diffusers: {said}") from error

@@ -4,11 +4,10 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
-from seedsbench.checks import nearest
+from seedsbench.checks import check_options, nearest
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.checkpoints.ddim import load_ddim
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
@@ -52,61 +51,63 @@ FORMATS = {
     "ddim": Format(load_ddim, "DDIM authors' .ckpt or .pth"),
     "guided": Format(load_guided, "guided-diffusion or improved-diffusion .pt"),
 }
+_ALL_KINDS = ", ".join(one.what for one in FORMATS.values())
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
-FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
+_FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
 """A key that every network of a family has. Those of score SDE have a prefix of their own."""
 WITHOUT_CONFIGURATION = {
     "time_embedding.linear_1.weight": "weights of a diffusers model without its configuration: give the "
     "folder that save_pretrained of the model writes, with that of its scheduler as scheduler/ in it",
     "model.map_layer0.weight": f"weights of an EDM network without its arguments: {INSTEAD}",
 }
-"""The same of networks whose weights do not tell what they are, and what to do."""
+"""A key of networks that cannot be built from their weights alone, and what to do instead."""
 
 
 def load_any(path: str | Path, hints: Mapping[str, Any]) -> Denoiser:
     """The denoiser in a checkpoint, on the CPU. hints: `format`, and what that format's reader takes.
 
-    Raises FileNotFoundError, and CheckpointError for a file no reader knows, a damaged one, and hints that
-    are unknown, missing or do not fit.
+    Raises FileNotFoundError, CheckpointError for a file that is damaged or known to no reader, and ValueError
+    for hints that are unknown, missing or do not fit.
     """
     path, hints = Path(path).expanduser(), dict(hints)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: give a checkpoint, one of {_known()}")
+        raise FileNotFoundError(f"{path} is not there: give a checkpoint, one of {_ALL_KINDS}")
     name = str(hints.pop("format", None) or format_of(path))
     if name not in FORMATS:
-        raise CheckpointError(nearest(name, FORMATS, what="format"))
-    reader = FORMATS[name].load
-    parameters = list(inspect.signature(reader).parameters.values())[1:]
-    for hint, value in hints.items():
-        if hint not in (names := [parameter.name for parameter in parameters]):
-            raise CheckpointError(f"format {name}: {nearest(hint, names or ['(none)'], what='hint')}")
-        (kind,) = (parameter.annotation for parameter in parameters if parameter.name == hint)
-        hints[hint] = _fitting(hint, value, kind)
+        raise ValueError(nearest(name, FORMATS, what="format"))
+    return FORMATS[name].load(path, **_checked(name, hints, path))
+
+
+def _checked(format_name: str, hints: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The hints, each as its parameter's annotation wants it; raises ValueError where one cannot be."""
+    reader = FORMATS[format_name]
+    parameters = list(inspect.signature(reader.load).parameters.values())[1:]
+    kinds = {parameter.name: parameter.annotation for parameter in parameters}
+    for hint in hints:
+        if hint not in kinds:
+            raise ValueError(f"format {format_name}: {nearest(hint, kinds or ['(none)'], what='hint')}")
+    values = {hint: _plain(value, kinds[hint]) for hint, value in hints.items()}
+    check_options(f"format {format_name}", kinds, values)
     missing = [p.name for p in parameters if p.default is p.empty and p.name not in hints]
     if missing:
-        raise CheckpointError(
-            f"{path} is a {FORMATS[name].what}, which does not say {', '.join(missing)}: give "
+        raise ValueError(
+            f"{path} is a {reader.what}, which does not say {', '.join(missing)}: give "
             + ", ".join(f"{one}=..." for one in missing)
             + " (on the command line '+model.hints={"
             + ", ".join(f"{one}: ..." for one in missing)
             + "}')"
         )
-    return reader(path, **hints)
+    return values
 
 
-def _fitting(name: str, value: Any, kind: Any) -> Any:
-    """A hint's value for a parameter so annotated: [32, 32] is 32 and 32.0 is 32 where a number is wanted."""
+def _plain(value: Any, kind: Any) -> Any:
+    """A hint for a parameter so annotated: where one value is wanted, [32, 32] is 32 and 32.0 is 32."""
     kinds = {kind, *get_args(kind)}
     if str in kinds:  # numbers in any form, which the reader sorts out
         return value
-    if isinstance(value, (list, tuple)) and value and all(one == value[0] for one in value):
+    if isinstance(value, list | tuple) and value and all(one == value[0] for one in value):
         value = value[0]
-    if value is None or not kinds & {int, float}:
-        return value
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
-    if number is None or (float not in kinds and not number.is_integer()):
-        raise CheckpointError(f"{name}={value!r} must be {'a number' if float in kinds else 'an integer'}")
-    return value if float in kinds else int(number)
+    return int(value) if int in kinds and isinstance(value, float) and value.is_integer() else value
 
 
 def format_of(path: Path) -> str:
@@ -119,7 +120,9 @@ def format_of(path: Path) -> str:
     if suffix == ".pkl":
         return "edm"
     if suffix not in TORCH_SUFFIXES:
-        raise CheckpointError(f"{path} is none of {_known()}: name its kind with format={'|'.join(FORMATS)}")
+        raise CheckpointError(
+            f"{path} is none of {_ALL_KINDS}: name its kind with format={'|'.join(FORMATS)}"
+        )
     return _sniffed(path)
 
 
@@ -147,7 +150,7 @@ def _sniffed(path: Path) -> str:
                 raise CheckpointError(f"{path} holds {advice}")
     inside = "; its weights begin with " + _keys(states[0]) if states and states[0] is not network else ""
     what = _keys(network) if isinstance(network, Mapping) else type(network).__name__
-    raise CheckpointError(f"{path} is none of {_known()}: it holds {what}{inside}")
+    raise CheckpointError(f"{path} is none of {_ALL_KINDS}: it holds {what}{inside}")
 
 
 def _family(part: Any) -> str | None:
@@ -156,17 +159,10 @@ def _family(part: Any) -> str | None:
     keys = {name.removeprefix(DATA_PARALLEL) for name in names}
     if any(key.startswith(PREFIX) for key in keys):
         return "score_sde"
-    return next((family for key, family in FAMILIES.items() if key in keys), None)
+    return next((family for key, family in _FAMILIES.items() if key in keys), None)
 
 
 def _keys(part: Mapping[Any, Any]) -> str:
-    return shown(", ".join(_name(key) for key in itertools.islice(part, 5)) or "nothing", 120)
-
-
-def _name(key: Any) -> str:
-    """A key as text; of one that is a container only its type, as its text may have no end."""
-    return str(key) if isinstance(key, str | int) else type(key).__name__
-
-
-def _known() -> str:
-    return ", ".join(one.what for one in FORMATS.values())
+    """The first keys as text; of one that is a container only its type, as its text may have no end."""
+    keys = [key if isinstance(key, str | int) else type(key).__name__ for key in itertools.islice(part, 5)]
+    return shown(", ".join(map(str, keys)) or "nothing", 120)

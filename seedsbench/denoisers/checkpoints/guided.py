@@ -5,21 +5,17 @@ of timesteps leave no trace there and must be told; they go by the names of the 
 flags that the file does tell may be given too, and are then checked against it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from seedsbench.denoisers.checkpoints.guided_layout import guided_config
+from torch import Tensor
+
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import (
-    check_resolution,
-    is_state,
-    network_of,
-    understood,
-    without_prefix,
-)
+from seedsbench.denoisers.checkpoints.states import is_state, network_of, understood, without_prefix
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
+from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.diffusion.schedule import Discrete
@@ -62,12 +58,19 @@ def load_guided(
     fractional_timesteps: see DiscreteNoisePrediction.fractional.
     num_channels ... resblock_updown: known from the file; an error if they disagree with it.
 
-    Raises FileNotFoundError, and CheckpointError for another kind of file or flags that do not fit it.
+    Raises FileNotFoundError, and ValueError for another kind of file or flags that do not fit it.
     """
     heads = _heads(num_heads, num_head_channels, num_heads_upsample)
-    network = _network(path, heads, _flag("use_new_attention_order", use_new_attention_order))
-    config = network.config
-    check_resolution(path, image_size, len(config.channels))
+    state = read_torch(path)
+    if not is_state(state):
+        raise CheckpointError(
+            f"{path} holds {type(state).__name__}: a guided-diffusion checkpoint is one bare state dict"
+        )
+    state = without_prefix(state)
+    with understood(path):
+        config = guided_config(state, new_attention_order=use_new_attention_order, **heads)
+    network = network_of(partial(GuidedUNet, config), state, path)
+    check_size(image_size, len(config.channels))
     given = {
         "num_channels": num_channels,
         "num_res_blocks": num_res_blocks,
@@ -79,25 +82,88 @@ def load_guided(
         "resblock_updown": resblock_updown,
     }
     _check_given(path, config, image_size, given)
-    spacing = timestep_respacing, _flag("fractional_timesteps", fractional_timesteps)
+    if rescale_timesteps is None and diffusion_steps != 1000:
+        raise ValueError(f"diffusion_steps={diffusion_steps}: give rescale_timesteps too, no file tells it")
+    scale = 1000 / diffusion_steps
+    preconditioner = DiscreteNoisePrediction(
+        _schedule(noise_schedule, diffusion_steps),
+        label_scale=scale if rescale_timesteps else 1.0,
+        fractional=fractional_timesteps,
+        predicts="sample" if predict_xstart else "epsilon",
+        kept=respaced(diffusion_steps, timestep_respacing),
+    )
     return Preconditioned(
-        network.to_half_torso() if _flag("use_fp16", use_fp16) else network,
-        _preconditioner(noise_schedule, diffusion_steps, rescale_timesteps, predict_xstart, *spacing),
+        network.to_half_torso() if use_fp16 else network,
+        preconditioner,
         img_channels=config.in_channels,
         img_resolution=image_size,
         label_dim=config.classes,
     )
 
 
-def _network(path: str | Path, heads: dict[str, int], new_attention_order: bool) -> GuidedUNet:
-    content = read_torch(path)
-    if not is_state(content):
-        kind = type(content).__name__
-        raise CheckpointError(f"{path} holds {kind}: a guided-diffusion checkpoint is one bare state dict")
-    state = without_prefix(content)
-    with understood(path):
-        config = guided_config(state, new_attention_order=new_attention_order, **heads)
-    return network_of(partial(GuidedUNet, config), state, path)
+def _heads(num_heads: int, num_head_channels: int, num_heads_upsample: int) -> dict[str, int]:
+    """The flags as GuidedUNetConfig has them."""
+    if num_heads < 1 and num_head_channels < 1:
+        raise ValueError(
+            f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
+            "the file does not tell the heads of its attentions"
+        )
+    upsample = num_heads if num_heads_upsample == -1 else num_heads_upsample
+    return {"heads": num_heads, "heads_up": upsample, "head_channels": max(num_head_channels, 0)}
+
+
+def guided_config(
+    state: Mapping[str, Tensor], *, heads: int, heads_up: int, head_channels: int, new_attention_order: bool
+) -> GuidedUNetConfig:
+    """All of the configuration that weights tell, with the rest as given.
+
+    Raises KeyError, or ValueError where weights and heads do not go together.
+    """
+    first = state["input_blocks.0.0.weight"]
+    count = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
+    blocks, style = _blocks_a_level(state, count)
+    levels = count // (blocks + 1)
+    starts = [1 + n * (blocks + 1) for n in range(levels)]
+    channels = tuple(state[f"input_blocks.{i}.0.in_layers.2.weight"].shape[0] for i in starts)
+    embedding = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
+    return GuidedUNetConfig(
+        in_channels=first.shape[1],
+        out_channels=state["out.2.weight"].shape[0],
+        width=state["time_embed.0.weight"].shape[1],
+        channels=channels,
+        blocks=blocks,
+        attention_levels=tuple(n for n, i in enumerate(starts) if f"input_blocks.{i}.1.qkv.weight" in state),
+        classes=len(state["label_emb.weight"]) if "label_emb.weight" in state else 0,
+        heads=heads,
+        heads_up=heads_up,
+        head_channels=head_channels,
+        new_attention_order=new_attention_order,
+        scale_shift=embedding == 2 * channels[0],
+        resample_in_blocks=style == "blocks",
+        resample_with_convolution=style == "convolution",
+    )
+
+
+def _blocks_a_level(state: Mapping[str, Tensor], count: int) -> tuple[int, str]:
+    """Residual blocks of a level on the way down, and how levels are resampled."""
+    for i in range(count):
+        if f"input_blocks.{i}.0.op.weight" in state:
+            return i - 1, "convolution"
+        # Means have no weights: their place among the keys stays empty.
+        if not any(f"input_blocks.{i}.0.{kind}" in state for kind in ("weight", "in_layers.2.weight")):
+            return i - 1, "mean"
+        # On the way up a group that ends in a second residual block is the last of its level.
+        if any(f"output_blocks.{i}.{j}.in_layers.2.weight" in state for j in (1, 2)):
+            return i, "blocks"
+    return count - 1, "convolution"
+
+
+def _schedule(name: str, steps: int) -> Discrete:
+    if name == "cosine":
+        return Discrete(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2")
+    # The authors' linear betas sum to the same for every number of steps.
+    scale = 1000 / steps
+    return Discrete(num_train_timesteps=steps, beta_start=1e-4 * scale, beta_end=0.02 * scale)
 
 
 def respaced(timesteps: int, respacing: Numbers) -> tuple[int, ...]:
@@ -106,76 +172,23 @@ def respaced(timesteps: int, respacing: Numbers) -> tuple[int, ...]:
     "n": n evenly spaced ones, both ends among them. "a,b,...": that many in each of equal sections.
     "ddimn": every k-th from 0, with the k that gives n of them. Empty: all.
 
-    Raises CheckpointError where that many cannot be had.
+    Raises ValueError where that many cannot be had.
     """
     if isinstance(respacing, str) and respacing.startswith("ddim"):
         wanted = _numbers(respacing.removeprefix("ddim"))
         strides = [k for k in range(1, timesteps) if [len(range(0, timesteps, k))] == wanted]
         if not strides:
-            raise CheckpointError(f"timestep_respacing={respacing!r}: no stride gives that of {timesteps}")
+            raise ValueError(f"timestep_respacing={respacing!r}: no stride gives that of {timesteps}")
         return tuple(range(0, timesteps, strides[0]))
     sections, start, kept = _numbers(respacing), 0, []
     for n, count in enumerate(sections):
         size = timesteps // len(sections) + (n < timesteps % len(sections))
         if count != int(count) or not 1 <= count <= size:
-            raise CheckpointError(
-                f"timestep_respacing={respacing!r}: {count} of a section of {size} timesteps"
-            )
+            raise ValueError(f"timestep_respacing={respacing!r}: {count} of a section of {size} timesteps")
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
         kept += [start + round(stride * i) for i in range(int(count))]
         start += size
     return tuple(kept)
-
-
-def _preconditioner(
-    noise_schedule: str,
-    diffusion_steps: int,
-    rescale_timesteps: bool | None,
-    predict_xstart: bool,
-    timestep_respacing: Numbers,
-    fractional: bool,
-) -> DiscreteNoisePrediction:
-    """The noise levels of training and how the network is told them."""
-    if rescale_timesteps is None and diffusion_steps != 1000:
-        raise CheckpointError(
-            f"diffusion_steps={diffusion_steps}: give rescale_timesteps too, the file does not tell it"
-        )
-    # The authors' linear betas sum to the same for every number of steps.
-    scale = 1000 / diffusion_steps
-    try:
-        if noise_schedule == "linear":
-            schedule = Discrete(
-                num_train_timesteps=diffusion_steps, beta_start=1e-4 * scale, beta_end=0.02 * scale
-            )
-        elif noise_schedule == "cosine":
-            schedule = Discrete(num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2")
-        else:
-            raise ValueError(f"noise_schedule={noise_schedule!r} must be linear or cosine")
-        return DiscreteNoisePrediction(
-            schedule,
-            label_scale=scale if rescale_timesteps else 1.0,
-            fractional=fractional,
-            predicts="sample" if _flag("predict_xstart", predict_xstart) else "epsilon",
-            kept=respaced(diffusion_steps, timestep_respacing),
-        )
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def _heads(num_heads: int, num_head_channels: int, num_heads_upsample: int) -> dict[str, int]:
-    if num_heads < 1 and num_head_channels < 1:
-        raise CheckpointError(
-            f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
-            "the file does not tell the heads of its attentions"
-        )
-    upsample = num_heads if num_heads_upsample == -1 else num_heads_upsample
-    return {"heads": num_heads, "heads_up": upsample, "head_channels": max(num_head_channels, 0)}
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise CheckpointError(f"{name}={value!r} must be true or false")
-    return value
 
 
 def _numbers(value: Numbers) -> list[float]:
@@ -188,7 +201,7 @@ def _numbers(value: Numbers) -> list[float]:
             raise ValueError("true and false are no numbers")
         return [float(part) for part in parts]
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{value!r} must be numbers, such as 32,16,8") from error
+        raise ValueError(f"{value!r} must be numbers, such as 32,16,8") from error
 
 
 def _check_given(path: str | Path, config: GuidedUNetConfig, image_size: int, given: dict[str, Any]) -> None:
@@ -198,20 +211,20 @@ def _check_given(path: str | Path, config: GuidedUNetConfig, image_size: int, gi
             f"{path} maps {config.in_channels} channels to {config.out_channels}: this is no network of "
             "images alone (super-resolution and classifiers are not read)"
         )
+    sizes = [image_size // 2**n for n in range(len(config.channels))]
+    if given["attention_resolutions"] is not None:
+        # A resolution that no level has is no error of the authors' flags, nor here.
+        given["attention_resolutions"] = [r for r in sizes if r in given["attention_resolutions"]]
     found = {
         "num_channels": config.width,
         "num_res_blocks": config.blocks,
         "channel_mult": [channels / config.width for channels in config.channels],
-        "attention_resolutions": [image_size // 2**n for n in config.attention_levels],
+        "attention_resolutions": [sizes[n] for n in config.attention_levels],
         "class_cond": config.classes > 0,
         "learn_sigma": config.out_channels != config.in_channels,
         "use_scale_shift_norm": config.scale_shift,
         "resblock_updown": config.resample_in_blocks,
     }
-    if given["attention_resolutions"] is not None:
-        # A resolution that no level has is no error of the authors' flags, nor here.
-        sizes = [image_size // 2**n for n in range(len(config.channels))]
-        given["attention_resolutions"] = [r for r in sizes if r in given["attention_resolutions"]]
     for name, value in given.items():
         if value is not None and value != found[name]:
             raise CheckpointError(f"{path}: {name}={value} was given, but its weights are for {found[name]}")

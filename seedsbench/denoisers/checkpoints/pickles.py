@@ -1,8 +1,8 @@
 """The standard library's unpickler, made to build plain data and inert objects of our own, and nothing else.
 
-Before it, `scan` reads the opcodes and refuses what no checkpoint needs (extension codes, other ways to name
-and call things, huge memo indices, ...). Names go through `find_class`, which knows those of a short table
-and answers with what stands there. What it answers, and what is made of that, is Inert.
+Before it runs, `_scan` reads the opcodes and refuses what no checkpoint needs (extension codes, other ways to
+name and call things, huge memo indices, ...). `find_class` looks names up in a short table; any other name
+is refused. What the table gives, and every object made with it, is Inert: its state cannot be set.
 
 Source: the opcodes' description in the standard library's pickletools, and CPython's Modules/_pickle.c.
 """
@@ -42,7 +42,7 @@ def described(value: Any) -> str:
     return f"a {shown(getattr(value, 'kind', type(value).__name__))}"
 
 
-def scan(stream: BinaryIO, most: int, opcodes: frozenset[str]) -> None:
+def _scan(stream: BinaryIO, most: int, opcodes: frozenset[str]) -> None:
     """Read a pickle up to its end without running it. Raises Refused; ValueError if it is damaged."""
     tuples = 0
     for count, (opcode, value, at) in enumerate(pickletools.genops(stream), start=1):
@@ -76,7 +76,7 @@ class Inert:
 
 
 class Allowance:
-    """Bytes that may still be handed to functions; without it, one text named again and again is copied."""
+    """How many more bytes may be handed to functions: else a small file has one text copied on and on."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -89,7 +89,7 @@ class Allowance:
             raise Refused("it makes more text, bytes and lists than its length allows")
 
 
-class Function(Inert):
+class AllowedFunction(Inert):
     """What stands for a function: calls one of ours, and says so in the errors."""
 
     def __init__(self, name: str, run: Callable[..., Any], allowance: Allowance) -> None:
@@ -107,9 +107,9 @@ class Function(Inert):
 
 
 class Unpickler(pickle.Unpickler):
-    """Of what has been scanned. names: what stands for each name a pickle may hold."""
+    """Reads what `_scan` let through. names: what stands for each name that a pickle may hold."""
 
-    def __init__(self, stream: BinaryIO, names: Mapping[str, Any], allowance: int = 0) -> None:
+    def __init__(self, stream: BinaryIO, names: Mapping[str, Any], allowance: int) -> None:
         super().__init__(stream)
         self.names, self.allowance = names, Allowance(allowance)
 
@@ -119,7 +119,7 @@ class Unpickler(pickle.Unpickler):
         if "." in name or full not in self.names:
             raise Refused(f"it names the global {shown(full)}, which is not on the list of harmless ones")
         found = self.names[full]
-        return found if isinstance(found, type | str) else Function(full, found, self.allowance)
+        return found if isinstance(found, type | str) else AllowedFunction(full, found, self.allowance)
 
     def persistent_load(self, pid: Any) -> Any:
         return pid  # plain data like all else
@@ -138,18 +138,25 @@ def loaded(
     most: how many opcodes. more: allowed ones besides OPCODES. allowance: bytes handed to functions.
     """
     start = stream.tell()
-    scan(stream, most, OPCODES.union(more))
+    _scan(stream, most, OPCODES.union(more))
     stream.seek(start)
     return Unpickler(stream, names, allowance).load()
 
 
 def unpickled(data: bytes, names: Mapping[str, Any]) -> Any:
-    """What a file holds. Raises Refused, and anything if it is damaged."""
+    """What the bytes of a file hold. Raises Refused, or MemoryError, whatever they are."""
     if data[:1] != pickle.PROTO:
-        raise Refused("there is no pickle of protocol 2 to 5 at its beginning")
+        kind = "a zip file, as torch.save writes" if data[:2] == b"PK" else "no pickle of protocol 2 to 5"
+        raise Refused(f"it is {kind}")
     stream = io.BytesIO(data)
-    # A byte is handed to a function once, or twice where text spells bytes.
-    value = loaded(stream, names, allowance=4 * len(data))
+    try:
+        # A byte is handed to a function once, or twice where text spells bytes.
+        value = loaded(stream, names, allowance=4 * len(data))
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # pickle promises no particular ones for damaged files
+        said = shown(f"{type(error).__name__}: {error}", 200)
+        raise Refused(f"it is damaged, or does what no checkpoint needs: {said}") from error
     if after := len(data) - stream.tell():
         raise Refused(f"{after} bytes follow the end of its pickle")
     return value

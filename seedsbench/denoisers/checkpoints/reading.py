@@ -1,4 +1,4 @@
-"""What all readers of checkpoints share: their error, checks of the file, safe `torch.load`, content ids."""
+"""What all readers of checkpoints share: their error, checks of a file, a `torch.load` that runs no code."""
 
 import os
 import stat
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from seedsbench.files.digests import file_sha256
 
 MAX_FILE_BYTES = 32 * 2**30
 
@@ -22,24 +20,20 @@ def shown(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def file_id(path: str | Path) -> str:
-    """First 16 hex digits of the sha256 of a file: two files with one id are the same.
+def one_line(error: Exception) -> str:
+    """The start of an error's text, safe to print."""
+    return shown(" ".join(str(error).split()), 200)
 
-    Raises FileNotFoundError, and CheckpointError for what is no file.
-    """
+
+def checked_file(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
+    """The path of a readable file of 1 to max_bytes bytes; raises FileNotFoundError or CheckpointError."""
     path = Path(path).expanduser()
-    check_file(path)
-    return file_sha256(path)[:16]
-
-
-def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Raise FileNotFoundError, or CheckpointError for what is no readable file of 1 to max_bytes bytes."""
     try:
         status = path.stat()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there: give the path of a checkpoint") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
+        raise CheckpointError(f"{shown(path)} cannot be read: {one_line(error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path} is no regular file: give the path of a checkpoint file")
     if not os.access(path, os.R_OK):
@@ -48,6 +42,7 @@ def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
         raise CheckpointError(f"{path} is empty: copy or download it again")
     if status.st_size > max_bytes:
         raise CheckpointError(f"{path} has {status.st_size} bytes, over the limit of {max_bytes}")
+    return path
 
 
 def read_torch(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
@@ -55,14 +50,13 @@ def read_torch(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
     Raises FileNotFoundError, and CheckpointError for a file that is damaged or holds other things.
     """
-    path = Path(path).expanduser()
-    check_file(path, max_bytes)
+    path = checked_file(path, max_bytes)
     try:
-        # Not mapped: torch compares what a storage declares with what is there only where it reads it.
+        # Not mapped: only then does torch compare the size that a storage declares with what the file holds.
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # torch promises no particular ones for damaged files
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        for before in ("from a trusted source.", "WeightsUnpickler error:"):  # of its advice, the fault alone
+        for before in ("from a trusted source.", "WeightsUnpickler error:"):  # the fault, without its advice
             said = said.rpartition(before)[2]
         for after in ("Please use", "Check the documentation", "(Could this error message"):
             said = said.partition(after)[0]

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.checkpoints.reading import CheckpointError
-from seedsbench.denoisers.networks.unet_blocks import check_size
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
 
 DATA_PARALLEL = "module."
+"""What DataParallel puts before every key."""
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def is_state(value: Any) -> bool:
@@ -35,7 +35,7 @@ def is_dense(value: Any) -> bool:
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state without the `module.` that DataParallel puts before every key; other states as they are."""
+    """The state without DataParallel's prefix, if all of its keys have it."""
     if not all(name.startswith(DATA_PARALLEL) for name in state):
         return dict(state)
     return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
@@ -43,22 +43,20 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def understood(path: str | Path) -> Iterator[None]:
-    """Turn the errors of reading an architecture off a state dict into one CheckpointError.
-
-    KeyError, IndexError and StopIteration mean a weight that every network of the family has is missing.
-    """
+    """Turn the errors of reading an architecture off a state dict into one CheckpointError."""
     try:
         yield
-    except (KeyError, IndexError, StopIteration) as error:
+    except (KeyError, IndexError, StopIteration) as error:  # a weight is missing
         raise CheckpointError(
             f"{path} is no checkpoint of this family: it lacks {error or 'weights'}"
         ) from error
     except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint of this family: {said}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of this family: {one_line(error)}"
+        ) from error
 
 
-def network_of(build: Callable[[], Network], state: Mapping[str, Tensor], path: str | Path) -> Network:
+def network_of(build: Callable[[], _Network], state: Mapping[str, Tensor], path: str | Path) -> _Network:
     """The network that `build` makes, with these weights: float32, eval mode, no gradients.
 
     Raises CheckpointError unless keys and shapes agree exactly and all values are finite.
@@ -72,23 +70,15 @@ def network_of(build: Callable[[], Network], state: Mapping[str, Tensor], path: 
     return network.eval().requires_grad_(False)
 
 
-def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise CheckpointError unless `state` has the keys and shapes of `wanted`, and finite numbers."""
+def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], owner: str | Path) -> None:
+    """Raise CheckpointError unless `state` has just the keys and shapes of `wanted`, and finite numbers."""
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    for names, fault in ((missing, "lacks"), (unknown, "has unknown")):
+    for names, fault in ((missing, "lacks"), (unknown, "has no use for")):
         if names:
-            raise CheckpointError(f"{path} {fault} weights, {len(names)} of them, first {names[0]}")
+            raise CheckpointError(f"{owner} {fault} {len(names)} of the weights, such as {names[0][:100]}")
     for name, value in state.items():
         if value.shape != wanted[name].shape:
             found, expected = tuple(value.shape), tuple(wanted[name].shape)
-            raise CheckpointError(f"{path}: {name} has shape {found}, expected {expected}")
+            raise CheckpointError(f"{owner}: {name} has shape {found}, expected {expected}")
         if value.dtype not in FLOATS or not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path}: {name} ({value.dtype}) holds values that are not finite numbers")
-
-
-def check_resolution(path: str | Path, img_resolution: int, levels: int) -> None:
-    """Raise CheckpointError unless images of that many pixels can be halved levels - 1 times."""
-    try:
-        check_size(img_resolution, levels)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+            raise CheckpointError(f"{owner}: {name} ({value.dtype}) must hold finite floating-point numbers")

@@ -5,15 +5,14 @@ levels, always one in the middle. It predicts the noise. State-dict keys are tho
 authors' files, so that these load strictly.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.denoisers.networks.timesteps import TimestepFeatures
+from seedsbench.denoisers.networks.unet_blocks import HalvingConv, TimestepFeatures, Upsample, attend
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class DDIMUNetConfig:
     noise_parameters: int = 0
 
 
-class ResidualBlock(nn.Module):
+class _ResidualBlock(nn.Module):
     """x + conv2(act(norm2(conv1(act(norm1(x))) + temb_proj(act(temb)))))."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
@@ -54,99 +53,51 @@ class ResidualBlock(nn.Module):
         return h + self.nin_shortcut(x)
 
 
-class Attention(nn.Module):
-    """x + proj_out(attention over all pixels of norm(x)), one head."""
-
+class _Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
-        h = nnf.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
+        return x + self.proj_out(attend(self.q(h), self.k(h), self.v(h)))
 
 
-class Downsample(nn.Module):
-    """Half the resolution: a strided convolution, or the mean of 2x2 pixels."""
-
-    def __init__(self, channels: int, convolve: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2) if convolve else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
-        if self.conv is None:
-            return nnf.avg_pool2d(x, 2)
-        # One row and column, below and to the right: the published weights are for this padding.
-        return self.conv(nnf.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: nearest neighbour, perhaps with a convolution after it."""
-
-    def __init__(self, channels: int, convolve: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
-        x = nnf.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x if self.conv is None else self.conv(x)
-
-
-class Level(nn.Module):
-    """The blocks of one resolution, on the way down or up, and their attentions: attn.M follows block.M."""
+class _Level(nn.Module):
+    """The blocks of one resolution and their attentions: attn.M follows block.M."""
 
     def __init__(self, widths: list[tuple[int, int]], embedding: int, attended: list[int]) -> None:
         super().__init__()
-        self.downsample: Downsample | None = None
-        self.upsample: Upsample | None = None
-        self.block = nn.ModuleList(ResidualBlock(i, o, embedding) for i, o in widths)
+        self.downsample: nn.Module | None = None
+        self.upsample: nn.Module | None = None
+        self.block = nn.ModuleList(_ResidualBlock(i, o, embedding) for i, o in widths)
         # ModuleDict keeps attn.0 for the only attention of a level that has it after its last block.
-        self.attn = nn.ModuleDict({str(m): Attention(widths[m][1]) for m in attended})
+        self.attn = nn.ModuleDict({str(m): _Attention(widths[m][1]) for m in attended})
 
     def run(self, m: int, x: Tensor, embedding: Tensor) -> Tensor:
-        """Block m and what follows it."""
         x = self.block[m](x, embedding)
         return self.attn[str(m)](x) if str(m) in self.attn else x
 
 
-class Levels(nn.ModuleList):
-    """Levels, finest first."""
+class _LevelDown(_Level):
+    """A level that appends to `skips` what the way up takes from there."""
 
-    def __iter__(self) -> Iterator[Level]:
-        return iter(cast(list[Level], list(super().__iter__())))
-
-
-class Middle(nn.Module):
-    """Block, attention, block at the coarsest resolution."""
-
-    def __init__(self, channels: int, embedding: int) -> None:
-        super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, embedding)
-        self.attn_1 = Attention(channels)
-        self.block_2 = ResidualBlock(channels, channels, embedding)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
-        return self.block_2(self.attn_1(self.block_1(x, embedding)), embedding)
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for m in range(len(self.block)):
+            x = self.run(m, x, embedding)
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x
 
 
-class TimestepEmbedding(nn.Module):
-    """Sinusoids of the timestep and two linear layers; activated, as every block wants it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.features = TimestepFeatures(width, endpoint=True, cosine_first=False)
-        self.dense = nn.ModuleList([nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)])
-
-    def forward(self, t: Tensor) -> Tensor:
-        """t: () or (B,). (1 or B, 4 width)."""
-        return nnf.silu(self.dense[1](nnf.silu(self.dense[0](self.features(t)))))
+class _LevelUp(_Level):
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for m in range(len(self.block)):
+            x = self.run(m, torch.cat([x, skips.pop()], dim=1), embedding)
+        return x if self.upsample is None else self.upsample(x)
 
 
 class DDIMUNet(nn.Module):
@@ -157,43 +108,54 @@ class DDIMUNet(nn.Module):
         self.config = config
         width, embedding = config.width, 4 * config.width
         widths = [width * multiple for multiple in config.multiples]
-        self.temb = TimestepEmbedding(width)
+        features = TimestepFeatures(width, endpoint=True, cosine_first=False)
+        dense = nn.ModuleList([nn.Linear(width, embedding), nn.Linear(embedding, embedding)])
+        self.temb = nn.ModuleDict({"features": features, "dense": dense})
         self.conv_in = nn.Conv2d(config.img_channels, width, 3, padding=1)
         self.down, skips = self._down_path(widths, embedding)
-        self.mid = Middle(widths[-1], embedding)
+        middle = widths[-1]
+        self.mid = nn.ModuleDict(
+            {
+                "block_1": _ResidualBlock(middle, middle, embedding),
+                "attn_1": _Attention(middle),
+                "block_2": _ResidualBlock(middle, middle, embedding),
+            }
+        )
         self.up = self._up_path(widths, skips, embedding)
         self.norm_out = _norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.img_channels, 3, padding=1)
         if config.noise_parameters:
             self.logvar = nn.Parameter(torch.zeros(config.noise_parameters))
 
-    def _down_path(self, widths: list[int], embedding: int) -> tuple["Levels", list[int]]:
+    def _down_path(self, widths: list[int], embedding: int) -> tuple[nn.ModuleList, list[int]]:
         """The levels, finest first, and the channels of what they leave for the way up, in order."""
-        config, levels = self.config, []
+        config, levels = self.config, nn.ModuleList()
         skips = [config.width]
         for n, outputs in enumerate(widths):
             pairs = [(skips[-1] if m == 0 else outputs, outputs) for m in range(config.blocks)]
-            level = Level(pairs, embedding, self._attended(n, list(range(config.blocks))))
+            level = _LevelDown(pairs, embedding, self._attended(n, list(range(config.blocks))))
             skips += [outputs] * config.blocks
             if n < len(widths) - 1:
-                level.downsample = Downsample(outputs, config.resample_with_convolution)
+                level.downsample = nn.AvgPool2d(2)
+                if config.resample_with_convolution:
+                    level.downsample = nn.Sequential(OrderedDict(conv=HalvingConv(outputs, outputs)))
                 skips.append(outputs)
             levels.append(level)
-        return Levels(levels), skips
+        return levels, skips
 
-    def _up_path(self, widths: list[int], skips: list[int], embedding: int) -> "Levels":
+    def _up_path(self, widths: list[int], skips: list[int], embedding: int) -> nn.ModuleList:
         """The levels, finest first; they run from the last."""
-        config, levels = self.config, []
+        config, levels = self.config, nn.ModuleList()
         channels, blocks = widths[-1], list(range(self.config.blocks + 1))
         followed = blocks if config.attention_after_every_up_block else blocks[-1:]
         for n in reversed(range(len(widths))):
             pairs = [((channels if m == 0 else widths[n]) + skips.pop(), widths[n]) for m in blocks]
-            level = Level(pairs, embedding, self._attended(n, followed))
+            level = _LevelUp(pairs, embedding, self._attended(n, followed))
             channels = widths[n]
             if n > 0:
                 level.upsample = Upsample(channels, config.resample_with_convolution)
             levels.insert(0, level)
-        return Levels(levels)
+        return levels
 
     def _attended(self, level: int, blocks: list[int]) -> list[int]:
         return blocks if level in self.config.attention_levels else []
@@ -203,22 +165,15 @@ class DDIMUNet(nn.Module):
 
         labels: not used, the network is unconditional.
         """
-        embedding = self.temb(c_noise)
+        first, second = self.temb["dense"].children()
+        embedding = nnf.silu(second(nnf.silu(first(self.temb["features"](c_noise)))))
         x = self.conv_in(x)
         skips = [x]
         for level in self.down:
-            for m in range(self.config.blocks):
-                x = level.run(m, x, embedding)
-                skips.append(x)
-            if level.downsample is not None:
-                x = level.downsample(x)
-                skips.append(x)
-        x = self.mid(x, embedding)
-        for level in reversed(list(self.up)):
-            for m in range(self.config.blocks + 1):
-                x = level.run(m, torch.cat([x, skips.pop()], dim=1), embedding)
-            if level.upsample is not None:
-                x = level.upsample(x)
+            x = level(x, embedding, skips)
+        x = self.mid["block_2"](self.mid["attn_1"](self.mid["block_1"](x, embedding)), embedding)
+        for level in reversed(self.up):
+            x = level(x, embedding, skips)
         return self.conv_out(nnf.silu(self.norm_out(x)))
 
 

@@ -5,13 +5,14 @@ inside residual blocks, and twice the output channels where it also learns a var
 are those of OpenAI's two releases, so that their files load strictly.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.denoisers.networks.timesteps import TimestepFeatures
+from seedsbench.denoisers.networks.unet_blocks import TimestepFeatures, Upsample
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,8 @@ class GuidedUNetConfig:
                     name = "head_channels" if self.head_channels else "heads"
                     raise ValueError(f"{name}={parts} must divide the {channels} channels of an attention")
 
-    def heads_of(self, channels: int, *, up: bool) -> int:
-        """Heads of an attention over so many channels."""
-        if self.head_channels:
-            return channels // self.head_channels
-        return self.heads_up if up else self.heads
 
-
-class Norm(nn.GroupNorm):
+class _Norm(nn.GroupNorm):
     """Group norm of 32 groups, computed in float32 whatever the type of its input."""
 
     def __init__(self, channels: int) -> None:
@@ -69,46 +64,20 @@ class Norm(nn.GroupNorm):
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
-class Downsample(nn.Module):
-    """Half the resolution: a strided convolution, padded on all sides, or the mean of 2x2 pixels."""
-
-    def __init__(self, channels: int, convolve: bool) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if convolve else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
-        return self.op(x)
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: nearest neighbour, perhaps with a convolution after it."""
-
-    def __init__(self, channels: int, convolve: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
-        return self.conv(nnf.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class ResidualBlock(nn.Module):
+class _ResidualBlock(nn.Module):
     """skip(x) + conv(act(norm(conv(resample(act(norm(x))))))), the embedding at the second norm.
 
     factor: 1, 0.5 or 2; both branches are resampled.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, embedding: int, *, scale_shift: bool, factor: float = 1.0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, embedding: int, scale_shift: bool, factor: float) -> None:
         super().__init__()
         self.scale_shift, self.factor = scale_shift, factor
-        self.in_layers = nn.Sequential(Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.in_layers = nn.Sequential(_Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, outputs * (1 + scale_shift)))
         # The identity holds the place of the dropout of training.
         last = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.out_layers = nn.Sequential(Norm(outputs), nn.SiLU(), nn.Identity(), last)
+        self.out_layers = nn.Sequential(_Norm(outputs), nn.SiLU(), nn.Identity(), last)
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -132,45 +101,35 @@ class ResidualBlock(nn.Module):
         return nnf.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """x + proj_out(multi-head attention over all pixels of norm(x))."""
 
     def __init__(self, channels: int, heads: int, new_order: bool) -> None:
         super().__init__()
         self.heads, self.new_order = heads, new_order
-        self.norm = Norm(channels)
+        self.norm = _Norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
+    def forward(self, x: Tensor) -> Tensor:
         batch, channels = x.shape[:2]
         tokens = x.reshape(batch, channels, -1)
         qkv = self.qkv(self.norm(tokens))
         width = channels // self.heads
-        if self.new_order:
-            parts = qkv.reshape(batch, 3, self.heads, width, -1).permute(1, 0, 2, 4, 3)
-        else:
-            parts = qkv.reshape(batch, self.heads, 3, width, -1).permute(2, 0, 1, 4, 3)
-        mixed = nnf.scaled_dot_product_attention(*parts.unbind(0))
+        split = (batch, 3, self.heads, width, -1) if self.new_order else (batch, self.heads, 3, width, -1)
+        parts = qkv.reshape(split).transpose(3, 4).unbind(1 if self.new_order else 2)
+        mixed = nnf.scaled_dot_product_attention(*parts)
         mixed = mixed.transpose(2, 3).reshape(tokens.shape)
         return (tokens + self.proj_out(mixed)).reshape(x.shape)
 
 
-class Stage(nn.Sequential):
-    """Layers one after the other, all of which are handed the embedding."""
+class _Stage(nn.Sequential):
+    """Layers one after the other, of which residual blocks are handed the embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         for layer in self:
-            x = layer(x, embedding)
+            x = layer(x, embedding) if isinstance(layer, _ResidualBlock) else layer(x)
         return x
-
-
-class InputConvolution(nn.Conv2d):
-    """The first layer, which has no use for the embedding."""
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return super().forward(x)
 
 
 class GuidedUNet(nn.Module):
@@ -188,13 +147,13 @@ class GuidedUNet(nn.Module):
             self.label_emb = nn.Embedding(config.classes, self.embedding)
         self.input_blocks, skips = self._down_path()
         widest = config.channels[-1]
-        self.middle_block = Stage(
+        self.middle_block = _Stage(
             self._block(widest, widest), self._attention(widest, up=False), self._block(widest, widest)
         )
         self.output_blocks = self._up_path(skips)
         finest = config.channels[0]
         self.out = nn.Sequential(
-            Norm(finest), nn.SiLU(), nn.Conv2d(finest, config.out_channels, 3, padding=1)
+            _Norm(finest), nn.SiLU(), nn.Conv2d(finest, config.out_channels, 3, padding=1)
         )
 
     def to_half_torso(self) -> "GuidedUNet":
@@ -223,29 +182,29 @@ class GuidedUNet(nn.Module):
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return self.out(h.to(x.dtype))
 
-    def _block(self, inputs: int, outputs: int, factor: float = 1.0) -> ResidualBlock:
-        return ResidualBlock(
-            inputs, outputs, self.embedding, scale_shift=self.config.scale_shift, factor=factor
-        )
+    def _block(self, inputs: int, outputs: int, factor: float = 1.0) -> _ResidualBlock:
+        return _ResidualBlock(inputs, outputs, self.embedding, self.config.scale_shift, factor)
 
-    def _attention(self, channels: int, *, up: bool) -> Attention:
-        heads = self.config.heads_of(channels, up=up)
-        return Attention(channels, heads, self.config.new_attention_order)
+    def _attention(self, channels: int, *, up: bool) -> _Attention:
+        heads = self.config.heads_up if up else self.config.heads
+        if self.config.head_channels:
+            heads = channels // self.config.head_channels
+        return _Attention(channels, heads, self.config.new_attention_order)
 
     def _down_path(self) -> tuple[nn.ModuleList, list[int]]:
         """Input stages, and the channels each leaves for the way up."""
         config = self.config
         skips = [config.channels[0]]
-        stages = nn.ModuleList([Stage(InputConvolution(config.in_channels, skips[0], 3, padding=1))])
+        stages = nn.ModuleList([_Stage(nn.Conv2d(config.in_channels, skips[0], 3, padding=1))])
         for n, channels in enumerate(config.channels):
             for _ in range(config.blocks):
                 layers: list[nn.Module] = [self._block(skips[-1], channels)]
                 if n in config.attention_levels:
                     layers.append(self._attention(channels, up=False))
-                stages.append(Stage(*layers))
+                stages.append(_Stage(*layers))
                 skips.append(channels)
             if n < len(config.channels) - 1:
-                stages.append(Stage(self._resampler(channels, 0.5)))
+                stages.append(_Stage(self._resampler(channels, 0.5)))
                 skips.append(channels)
         return stages, skips
 
@@ -260,12 +219,15 @@ class GuidedUNet(nn.Module):
                     layers.append(self._attention(channels, up=True))
                 if n > 0 and m == config.blocks:
                     layers.append(self._resampler(channels, 2.0))
-                stages.append(Stage(*layers))
+                stages.append(_Stage(*layers))
                 inputs = channels
         return stages
 
     def _resampler(self, channels: int, factor: float) -> nn.Module:
         if self.config.resample_in_blocks:
             return self._block(channels, channels, factor)
-        kind = Downsample if factor < 1 else Upsample
-        return kind(channels, self.config.resample_with_convolution)
+        convolve = self.config.resample_with_convolution
+        if factor > 1:
+            return Upsample(channels, convolve)
+        halving = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if convolve else nn.AvgPool2d(2)
+        return nn.Sequential(OrderedDict(op=halving))

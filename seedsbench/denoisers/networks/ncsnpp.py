@@ -6,6 +6,7 @@ are those of the authors' list of modules, all_modules.N, besides the filters.
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +14,15 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from seedsbench.denoisers.networks.timesteps import TimestepFeatures
-from seedsbench.denoisers.networks.unet_blocks import Direction, Resampler, StridedConv, group_norm
+from seedsbench.denoisers.networks.unet_blocks import (
+    Direction,
+    HalvingConv,
+    Resampler,
+    StridedConv,
+    TimestepFeatures,
+    attend,
+    group_norm,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class NCSNppConfig:
         return math.sqrt(0.5) if self.rescale else 1.0
 
 
-class Matrix(nn.Module):
+class _Matrix(nn.Module):
     """A 1x1 convolution, stored as a matrix W (inputs, outputs) and b."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -60,11 +68,10 @@ class Matrix(nn.Module):
         self.b = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         return nnf.conv2d(x, self.W.T[:, :, None, None], self.b)
 
 
-class Frequencies(nn.Module):
+class _Frequencies(nn.Module):
     """sin and cos of c_noise at fixed random frequencies."""
 
     def __init__(self, width: int) -> None:
@@ -77,7 +84,7 @@ class Frequencies(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class Block(nn.ModuleDict):
+class _Block(nn.ModuleDict):
     """Residual block; a BigGAN one may resample both branches."""
 
     def __init__(
@@ -95,7 +102,7 @@ class Block(nn.ModuleDict):
         if projects and config.biggan:
             layers["Conv_2"] = nn.Conv2d(inputs, outputs, 1)
         elif projects:
-            layers["NIN_0"] = Matrix(inputs, outputs)
+            layers["NIN_0"] = _Matrix(inputs, outputs)
         super().__init__(layers)
         self.shortcut = ("Conv_2" if config.biggan else "NIN_0") if projects else None
         self.factor = config.factor
@@ -111,41 +118,30 @@ class Block(nn.ModuleDict):
         return (h + (self[self.shortcut](x) if self.shortcut else x)) * self.factor
 
 
-class Attention(nn.ModuleDict):
+class _Attention(nn.ModuleDict):
     """Self-attention over all pixels, one head."""
 
     def __init__(self, channels: int, factor: float) -> None:
-        layers: dict[str, nn.Module] = {f"NIN_{j}": Matrix(channels, channels) for j in range(4)}
+        layers: dict[str, nn.Module] = {f"NIN_{j}": _Matrix(channels, channels) for j in range(4)}
         super().__init__({"GroupNorm_0": group_norm(channels, 1e-6), **layers})
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W)."""
         h = self["GroupNorm_0"](x)
-        q, k, v = (self[f"NIN_{j}"](h).flatten(2).transpose(1, 2)[:, None] for j in range(3))
-        mixed = nnf.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        mixed = attend(*(self[f"NIN_{j}"](h) for j in range(3)))
         return (x + self["NIN_3"](mixed)) * self.factor
 
 
-class PyramidStep(nn.ModuleDict):
-    """The input image, or what became of it, at half the resolution and with the channels of a level."""
-
-    def __init__(self, inputs: int, outputs: int, config: NCSNppConfig) -> None:
-        if config.pyramid != "residual":
-            super().__init__({"Conv_0": nn.Conv2d(inputs, outputs, 1)})
-        elif config.fir:
-            super().__init__({"Conv2d_0": StridedConv(inputs, outputs, config.taps)})
-        else:
-            super().__init__({"Conv_0": nn.Conv2d(inputs, outputs, 3, stride=2)})
-        self.pads = config.pyramid == "residual" and not config.fir
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, inputs, H, W)."""
-        layer = next(iter(self.values()))
-        return layer(nnf.pad(x, (0, 1, 0, 1)) if self.pads else x)
+def _pyramid_step(inputs: int, outputs: int, config: NCSNppConfig) -> nn.Module:
+    """From the input image, or what became of it, to the channels of a level; a residual one halves it."""
+    if config.pyramid != "residual":
+        return nn.Sequential(OrderedDict(Conv_0=nn.Conv2d(inputs, outputs, 1)))
+    if config.fir:
+        return nn.Sequential(OrderedDict(Conv2d_0=StridedConv(inputs, outputs, config.taps)))
+    return nn.Sequential(OrderedDict(Conv_0=HalvingConv(inputs, outputs)))
 
 
-Role = Literal["block", "plain", "push", "pop", "residual", "skip", "norm", "image"]
+_Role = Literal["block", "plain", "push", "pop", "residual", "skip", "norm", "image"]
 
 
 class NCSNpp(nn.Module):
@@ -155,18 +151,18 @@ class NCSNpp(nn.Module):
         super().__init__()
         self.config = config
         self.all_modules = nn.ModuleList()
-        self.roles: list[tuple[Role, int]] = []
+        self.roles: list[tuple[_Role, int]] = []
         self.features = TimestepFeatures(config.width, endpoint=True, cosine_first=False)
         self.shrink, self.grow = Resampler(config.taps, "down"), Resampler(config.taps, "up")
         if config.embedding:
             fourier = config.embedding == "fourier"
-            self.all_modules.extend([Frequencies(config.width)] if fourier else [])
+            self.all_modules.extend([_Frequencies(config.width)] if fourier else [])
             inputs, embedding = config.width * (1 + fourier), 4 * config.width
             self.all_modules.extend([nn.Linear(inputs, embedding), nn.Linear(embedding, embedding)])
         self._add("plain", nn.Conv2d(config.img_channels, config.width, 3, padding=1))
         self._up_path(*self._down_path())
 
-    def _add(self, role: Role, module: nn.Module | None = None) -> None:
+    def _add(self, role: _Role, module: nn.Module | None = None) -> None:
         self.roles.append((role, len(self.all_modules)))
         if module is not None:
             self.all_modules.append(module)
@@ -178,17 +174,17 @@ class NCSNpp(nn.Module):
         self._add("push")
         for level, channels in enumerate(config.channels):
             for _ in range(config.blocks):
-                self._add("block", Block(width, channels, config))
+                self._add("block", _Block(width, channels, config))
                 width = channels
                 if level in config.attended:
-                    self._add("plain", Attention(width, config.factor))
+                    self._add("plain", _Attention(width, config.factor))
                 self._add("push")
                 pushed.append(width)
             if level < len(config.channels) - 1:
                 self._resampling(width, "down")
                 if config.pyramid != "none":
-                    role: Role = "residual" if config.pyramid == "residual" else "skip"
-                    self._add(role, PyramidStep(pyramid, width, config))
+                    role: _Role = "residual" if config.pyramid == "residual" else "skip"
+                    self._add(role, _pyramid_step(pyramid, width, config))
                     pyramid = width if role == "residual" else pyramid
                 width *= 2 if config.pyramid == "cat" else 1
                 self._add("push")
@@ -197,16 +193,16 @@ class NCSNpp(nn.Module):
 
     def _up_path(self, width: int, pushed: list[int]) -> None:
         config = self.config
-        self._add("block", Block(width, width, config))
-        self._add("plain", Attention(width, config.factor))
-        self._add("block", Block(width, width, config))
+        self._add("block", _Block(width, width, config))
+        self._add("plain", _Attention(width, config.factor))
+        self._add("block", _Block(width, width, config))
         for level, channels in reversed(list(enumerate(config.channels))):
             for _ in range(config.blocks + 1):
                 self._add("pop")
-                self._add("block", Block(width + pushed.pop(), channels, config))
+                self._add("block", _Block(width + pushed.pop(), channels, config))
                 width = channels
             if level in config.attended:
-                self._add("plain", Attention(width, config.factor))
+                self._add("plain", _Attention(width, config.factor))
             if config.image_sum or level == 0:
                 self._add("norm", group_norm(width, 1e-6))
                 self._add("image", nn.Conv2d(width, config.img_channels, 3, padding=1))
@@ -215,7 +211,7 @@ class NCSNpp(nn.Module):
 
     def _resampling(self, width: int, direction: Direction) -> None:
         if self.config.biggan:
-            self._add("block", Block(width, width, self.config, direction))
+            self._add("block", _Block(width, width, self.config, direction))
         else:
             self._add("plain", Resampler(self.config.taps, direction))
 
@@ -251,9 +247,7 @@ class NCSNpp(nn.Module):
         """(1 or B, 4 width), activated, as blocks want it; None for a network that is told nothing."""
         if not self.config.embedding:
             return None
-        if self.config.embedding == "fourier":
-            first, features = 1, self.all_modules[0](c_noise)
-        else:
-            first, features = 0, self.features(c_noise)
-        h = self.all_modules[first](features)
-        return nnf.silu(self.all_modules[first + 1](nnf.silu(h)))
+        fourier = self.config.embedding == "fourier"
+        h = self.all_modules[0](c_noise) if fourier else self.features(c_noise)
+        first, second = self.all_modules[fourier : fourier + 2]
+        return nnf.silu(second(nnf.silu(first(h))))

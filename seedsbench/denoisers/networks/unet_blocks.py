@@ -4,9 +4,8 @@ Both are residual blocks of two 3x3 convolutions, told the noise level by an emb
 self-attention at some resolutions; Karras et al. 2022 (App. F.4) train them under one set of names.
 Names of submodules are those of EDM's published files. Inference only: no dropout.
 
-Nothing here asks for a memory format, so that a network moved to channels_last runs in it as far as torch's
-operations keep it: attention then reads the image as a row of tokens without a copy. On the CPU they do; on
-CUDA the group norms of most versions of torch do not, and the next convolution converts what they return.
+Nothing here asks for a memory format: a network moved to channels_last runs in it as far as torch keeps it
+(on CUDA most group norms do not), and attention then reads the image as a row of tokens without a copy.
 """
 
 import math
@@ -41,18 +40,6 @@ class BlockStyle:
     taps: tuple[int, ...]
 
 
-def check_levels(
-    img_resolution: int, model_channels: int, channel_mult: tuple[int, ...], num_blocks: int
-) -> None:
-    """Raise ValueError unless levels of these widths, each half the size of the one before, can be built."""
-    if not channel_mult or min(channel_mult) < 1 or model_channels < 4 or num_blocks < 1:
-        raise ValueError(
-            f"model_channels={model_channels}, channel_mult={list(channel_mult)}, num_blocks={num_blocks}: "
-            "at least 4 channels, one level and one block are needed"
-        )
-    check_size(img_resolution, len(channel_mult))
-
-
 def check_size(img_resolution: Any, levels: int) -> None:
     """Raise ValueError unless images of that many pixels can be halved levels - 1 times."""
     finest = 2 ** (levels - 1)
@@ -71,38 +58,29 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
-def filter_2d(taps: tuple[int, ...]) -> Tensor:
-    """Normalised separable filter (1, 1, n, n), float32; n must be even so that pixels stay centred."""
-    if len(taps) < 2 or len(taps) % 2:
-        raise ValueError(f"resample_filter={list(taps)} must have an even number of taps, as [1, 1]")
-    row = torch.tensor(taps, dtype=torch.float32, device="cpu")
-    square = torch.outer(row, row)
-    return (square / square.sum())[None, None]
-
-
 class Resampler(nn.Module):
     """Doubles or halves height and width by a separable FIR filter, zeros beyond the border.
 
-    x: (B, C, H, W). Holds the filter as buffer `resample_filter`, as the published files do.
+    Holds the filter as buffer `resample_filter`, as the published files do.
     """
 
     resample_filter: Tensor
 
     def __init__(self, taps: tuple[int, ...], direction: Direction) -> None:
         super().__init__()
+        if len(taps) < 2 or len(taps) % 2:  # else pixels would move by half of one
+            raise ValueError(f"resample_filter={list(taps)} must have an even number of taps, as [1, 1]")
         self.taps, self.direction = taps, direction
-        self.register_buffer("resample_filter", filter_2d(taps))
-
-    @property
-    def box(self) -> bool:
-        """Whether the filter is the plain 2x2 mean (down) or repetition (up)."""
-        return self.taps == (1, 1)
+        row = torch.tensor(taps, dtype=torch.float32, device="cpu")
+        square = torch.outer(row, row)
+        self.register_buffer("resample_filter", (square / square.sum())[None, None])
 
     def resample(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
+        plain = self.taps == (1, 1)
         if self.direction == "down":
-            return nnf.avg_pool2d(x, 2) if self.box else self._filtered(x, 2, (len(self.taps) - 1) // 2)
-        if self.box:
+            return nnf.avg_pool2d(x, 2) if plain else self._filtered(x, 2, (len(self.taps) - 1) // 2)
+        if plain:
             return nnf.interpolate(x, scale_factor=2, mode="nearest")
         if self.taps == (1, 3, 3, 1):
             # Away from the border this filter is bilinear interpolation; a rim of zeros is its border.
@@ -112,12 +90,12 @@ class Resampler(nn.Module):
         padding = (len(self.taps) - 1) // 2
         return nnf.conv_transpose2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resample(x)
+
     def _filtered(self, x: Tensor, stride: int, padding: int) -> Tensor:
         weight = self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resample(x)
 
 
 class ResampledConv(Resampler):
@@ -154,6 +132,27 @@ class StridedConv(Resampler):
     def forward(self, x: Tensor) -> Tensor:
         # Filtering first and striding in the convolution is the cheap order: a pyramid has few channels.
         return nnf.conv2d(self._filtered(x, 1, (len(self.taps) + 1) // 2), self.weight, self.bias, stride=2)
+
+
+class HalvingConv(nn.Conv2d):
+    """3x3 convolution with stride 2, padded below and on the right alone: published weights are for this."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(nnf.pad(input, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the resolution: every pixel repeated, perhaps with a convolution after it."""
+
+    def __init__(self, channels: int, convolve: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nnf.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class UNetBlock(nn.Module):
@@ -226,7 +225,8 @@ def self_attention(x: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, heads: int) -> Te
     batch, channels, height, width = x.shape
     tokens = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     weights = qkv.weight.reshape(channels, 3, channels).unbind(1)
-    biases = _bias(qkv).reshape(channels, 3).unbind(1)
+    assert qkv.bias is not None
+    biases = qkv.bias.reshape(channels, 3).unbind(1)
     shape = (batch, height * width, heads, channels // heads)
     q, k, v = (
         nnf.linear(tokens, w, b).view(shape).transpose(1, 2) for w, b in zip(weights, biases, strict=True)
@@ -237,9 +237,11 @@ def self_attention(x: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, heads: int) -> Te
     return mixed.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k / sqrt C) v over all pixels, one head; all (B, C, H, W)."""
+    shape = q.shape
+    q, k, v = (part.flatten(2).transpose(1, 2)[:, None] for part in (q, k, v))
+    return nnf.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(shape)
 
 
 def positional_features(c_noise: Tensor, width: int, *, endpoint: bool) -> Tensor:
@@ -267,3 +269,31 @@ class FourierFeatures(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         angle = torch.outer(c_noise, (2 * math.pi * self.freqs).to(c_noise.dtype))
         return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class TimestepFeatures(nn.Module):
+    """Sinusoids of a timestep (Ho et al. 2020): cos and sin of t / 10000^(i / n), i = 0 .. width/2 - 1.
+
+    endpoint: n = width/2 - 1, so that the slowest frequency is exactly 1/10000 (DDPM, DDIM, score SDE);
+    otherwise n = width/2 (OpenAI's networks). cosine_first: order of the two halves.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, *, endpoint: bool, cosine_first: bool) -> None:
+        super().__init__()
+        self.cosine_first = cosine_first
+        half = width // 2
+        # float32, multiplied in this order: at t = 999 the last bit of a frequency shows in the output.
+        index = torch.arange(half, dtype=torch.float32)
+        if endpoint:
+            frequencies = torch.exp(index * -(math.log(10000) / (half - 1)))
+        else:
+            frequencies = torch.exp(-math.log(10000) * index / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t: () or (B,). (1 or B, width): one row if it is the same for all samples."""
+        angle = t.reshape(-1, 1).to(self.frequencies.dtype) * self.frequencies
+        halves = (angle.cos(), angle.sin()) if self.cosine_first else (angle.sin(), angle.cos())
+        return torch.cat(halves, dim=1)

@@ -1,6 +1,6 @@
 """The preconditioner of networks trained at a table of noise levels, which know a level by its index.
 
-Coefficients as in `precond`; tables of DDPM (Ho et al. 2020, Eq. 4) and improved DDPM (Nichol and
+Coefficients as in `karras`; tables of DDPM (Ho et al. 2020, Eq. 4) and improved DDPM (Nichol and
 Dhariwal 2021, Eq. 17).
 """
 
@@ -11,46 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.preconditioning.karras import NoisePrediction
+from seedsbench.denoisers.level_table import LevelTable
+from seedsbench.denoisers.preconditioning.karras import NoisePreconditioner
 from seedsbench.denoisers.prediction import check_prediction
 from seedsbench.diffusion.schedule import Discrete
 
 
-class LevelTable:
-    """Increasing noise levels (n,), n > 1, float64, and where a given one falls among them."""
-
-    def __init__(self, levels: Tensor) -> None:
-        self._on: dict[torch.device, Tensor] = {torch.device("cpu"): levels}
-        self.low, self.high, self.last = float(levels[0]), float(levels[-1]), len(levels) - 1
-
-    def on(self, device: torch.device) -> Tensor:
-        """The levels, on a device."""
-        if device not in self._on:
-            self._on[device] = self._on[torch.device("cpu")].to(device)
-        return self._on[device]
-
-    def nearest(self, sigma: Tensor) -> Tensor:
-        """Index of the nearest level, int64, shaped like sigma; of two equally near ones the smaller."""
-        table, value = self.on(sigma.device), sigma.to(torch.float64)
-        above = torch.searchsorted(table, value.contiguous()).clamp(1, self.last)
-        return above - (value - table[above - 1] <= table[above] - value).long()
-
-    def position(self, sigma: Tensor) -> Tensor:
-        """Real-valued index, float64, shaped like sigma: log-linear between levels, held at the ends."""
-        table, value = self.on(sigma.device), sigma.to(torch.float64)
-        above = torch.searchsorted(table, value.contiguous()).clamp(1, self.last)
-        below = table[above - 1].log()
-        return (above - 1 + (value.log() - below) / (table[above].log() - below)).clamp(0, self.last)
-
-    def at(self, position: Tensor) -> Tensor:
-        """The level at a real-valued index, float64: the inverse of `position`."""
-        table, place = self.on(position.device).log(), position.to(torch.float64).clamp(0, self.last)
-        below = place.floor().long().clamp(max=self.last - 1)
-        return (table[below] + (place - below) * (table[below + 1] - table[below])).exp()
-
-
 @dataclass(frozen=True)
-class DiscreteNoisePrediction(NoisePrediction):
+class DiscreteNoisePrediction(NoisePreconditioner):
     """A network of DDPM's kind: it sees images scaled to unit variance and the index of their level.
 
     schedule: the table of noise levels; index 0 is the smallest.
@@ -91,11 +59,11 @@ class DiscreteNoisePrediction(NoisePrediction):
         return LevelTable(self.table.on(torch.device("cpu"))[list(self.kept)]) if self.kept else self.table
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return self._kept_table.low
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return self._kept_table.high
 
     def c_skip(self, sigma: Tensor) -> Tensor:
@@ -105,17 +73,13 @@ class DiscreteNoisePrediction(NoisePrediction):
         return -sigma if self.predicts == "epsilon" else torch.ones_like(sigma)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self.fractional:
-            return sigma
-        return self._kept_table.on(sigma.device)[self._kept_table.nearest(sigma)].to(sigma.dtype)
+        return sigma if self.fractional else self._kept_table.rounded(sigma)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        index = self.table.position(sigma) if self.fractional else self.table.nearest(sigma)
-        return self.label_scale * index.to(sigma.dtype)
+        return self.label_scale * self.table.index(sigma, fractional=self.fractional).to(sigma.dtype)
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return self.table.at(c_noise / self.label_scale).to(c_noise.dtype)
 
     def sample_sigma(self, u: Tensor) -> Tensor:
-        index = (u * (self.table.last + 1)).long().clamp(max=self.table.last)
-        return self.table.on(u.device)[index].to(u.dtype)
+        return self.table.quantile(u)

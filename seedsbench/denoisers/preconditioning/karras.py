@@ -20,14 +20,17 @@ from seedsbench.diffusion.schedule import VP, Discrete
 
 
 class Preconditioner(ABC):
-    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1]).
+    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1])."""
 
-    Attributes:
-        sigma_min, sigma_max: range of noise levels the network is trained for.
-    """
+    @property
+    @abstractmethod
+    def sigma_min(self) -> float:
+        """The smallest noise level the network is trained for."""
 
-    sigma_min: float
-    sigma_max: float
+    @property
+    @abstractmethod
+    def sigma_max(self) -> float:
+        """The largest one."""
 
     @property
     def trained_at(self) -> Discrete | None:
@@ -67,8 +70,8 @@ class Preconditioner(ABC):
         return sigma
 
 
-class NoisePrediction(Preconditioner):
-    """What VP and iDDPM share: the network sees unit-variance-preserving input and predicts the noise."""
+class NoisePreconditioner(Preconditioner):
+    """What VP, VE and iDDPM share: the network predicts the noise (VE: minus the noise)."""
 
     def c_skip(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
@@ -84,7 +87,7 @@ class NoisePrediction(Preconditioner):
 
 
 @dataclass(frozen=True)
-class VPPreconditioner(NoisePrediction):
+class VPPreconditioner(NoisePreconditioner):
     """Variance preserving (Song et al. 2021, continuous): sigma(t)^2 = exp(beta_d t^2/2 + beta_min t) - 1.
 
     beta_d, beta_min: slope and offset of beta(t). M: number of steps of the original discretisation,
@@ -97,11 +100,11 @@ class VPPreconditioner(NoisePrediction):
     epsilon_t: float = 1e-5
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return self._float32_sigma(self.epsilon_t)
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return self._float32_sigma(1.0)
 
     def _float32_sigma(self, t: float) -> float:
@@ -133,14 +136,11 @@ class VPPreconditioner(NoisePrediction):
 
 
 @dataclass(frozen=True)
-class VEPreconditioner(Preconditioner):
+class VEPreconditioner(NoisePreconditioner):
     """Variance exploding (Song et al. 2021): raw input, unit-size score as output."""
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
-
-    def c_skip(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
 
     def c_out(self, sigma: Tensor) -> Tensor:
         return sigma
@@ -156,9 +156,6 @@ class VEPreconditioner(Preconditioner):
 
     def sample_sigma(self, u: Tensor) -> Tensor:
         return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
 
 
 @lru_cache(maxsize=16)
@@ -178,7 +175,7 @@ _constant_levels._dynamo_marked_constant = True  # pyright: ignore[reportFunctio
 
 
 @dataclass(frozen=True)
-class IDDPMPreconditioner(NoisePrediction):
+class IDDPMPreconditioner(NoisePreconditioner):
     """Improved DDPM (Nichol and Dhariwal 2021): noise prediction at M discrete levels, cosine schedule.
 
     C_1 caps the growth of a step, C_2 is the schedule's offset s, M the number of levels.
@@ -189,11 +186,11 @@ class IDDPMPreconditioner(NoisePrediction):
     M: int = 1000
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return float(self.table("cpu")[self.M - 1])
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return float(self.table("cpu")[0])
 
     def table(self, device: torch.device | str) -> Tensor:

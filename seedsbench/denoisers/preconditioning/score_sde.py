@@ -11,13 +11,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.preconditioning.discrete import LevelTable
-from seedsbench.denoisers.preconditioning.karras import NoisePrediction, Preconditioner
+from seedsbench.denoisers.level_table import LevelTable
+from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 
 
 @dataclass(frozen=True)
-class ScoreVE(Preconditioner):
+class ScoreVE(VEPreconditioner):
     """Variance exploding; sigma_min and sigma_max are for data in [-1, 1].
 
     levels: number of noise levels of discrete training, in geometric progression; the network is told the
@@ -27,8 +27,6 @@ class ScoreVE(Preconditioner):
     fractional: with levels, tell a real-valued index and leave noise levels as they are in `round_sigma`.
     """
 
-    sigma_min: float = 0.02
-    sigma_max: float = 100.0
     levels: int = 0
     unit_range: bool = True
     divided: bool = True
@@ -51,28 +49,18 @@ class ScoreVE(Preconditioner):
         """One unit of the network's noise level, in units of data in [-1, 1]."""
         return 2.0 if self.unit_range else 1.0
 
-    def c_skip(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
-
     def c_out(self, sigma: Tensor) -> Tensor:
         return sigma if self.divided else sigma**2 / self._unit
-
-    def c_in(self, sigma: Tensor) -> Tensor:
-        return torch.ones_like(sigma)
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         if self.fractional or not self.levels:
             return sigma
-        return self.table.on(sigma.device)[self.table.nearest(sigma)].to(sigma.dtype)
+        return self.table.rounded(sigma)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         if not self.levels:
             return (sigma / self._unit).log()
-        index = self.table.position(sigma) if self.fractional else self.table.nearest(sigma)
-        return (self.levels - 1 - index).to(sigma.dtype)
+        return (self.levels - 1 - self.table.index(sigma, fractional=self.fractional)).to(sigma.dtype)
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         if not self.levels:
@@ -80,39 +68,31 @@ class ScoreVE(Preconditioner):
         return self.table.at(self.levels - 1 - c_noise).to(c_noise.dtype)
 
     def sample_sigma(self, u: Tensor) -> Tensor:
-        if not self.levels:
-            return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
-        index = (u * self.levels).long().clamp(max=self.levels - 1)
-        return self.table.on(u.device)[index].to(u.dtype)
+        return self.table.quantile(u) if self.levels else super().sample_sigma(u)
 
 
 @dataclass(frozen=True)
-class SubVP(NoisePrediction):
+class SubVPPreconditioner(VPPreconditioner):
     """The sub-VP process: x_t = m x0 + (1 - m^2) eps with m = exp(-beta_d t^2 / 4 - beta_min t / 2).
 
-    In units of the data its noise level is sigma = 1/m - m = 2 sinh(-ln m). M as in VPPreconditioner;
-    epsilon_t: smallest time, where the authors end sampling.
+    In units of the data its noise level is sigma = 1/m - m = 2 sinh(-ln m). Options as of VP; epsilon_t is
+    where the authors end sampling.
     """
 
-    beta_d: float = 19.9
-    beta_min: float = 0.1
-    M: int = 1000
     epsilon_t: float = 1e-3
 
     @property
-    def sigma_min(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_min(self) -> float:
         return float(self.sigma(torch.tensor(self.epsilon_t, dtype=torch.float64)))
 
     @property
-    def sigma_max(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sigma_max(self) -> float:
         return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level at time t in (0, 1]."""
         return 2 * torch.sinh((0.25 * self.beta_d * t + 0.5 * self.beta_min) * t)
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        """Time at which the noise level is sigma."""
         decay = torch.asinh(sigma / 2)
         # The root of the quadratic in the form that keeps its digits where sigma is small.
         return 4 * decay / ((self.beta_min**2 + 4 * self.beta_d * decay).sqrt() + self.beta_min)
@@ -120,12 +100,3 @@ class SubVP(NoisePrediction):
     def c_in(self, sigma: Tensor) -> Tensor:
         # m; the difference sqrt(1 + sigma^2/4) - sigma/2 would cancel where sigma is large
         return 1 / ((1 + sigma**2 / 4).sqrt() + sigma / 2)
-
-    def c_noise(self, sigma: Tensor) -> Tensor:
-        return (self.M - 1) * self.sigma_inv(sigma)
-
-    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
-        return self.sigma(c_noise / (self.M - 1))
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.sigma(self.epsilon_t + (1 - self.epsilon_t) * u)

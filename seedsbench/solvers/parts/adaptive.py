@@ -1,20 +1,17 @@
 """Solvers that choose their own steps, each sample for itself, within a budget of trial steps.
 
-A trial step of proposed length is taken from where a sample is in the solver's clock (time, or
-lambda); its error, in units of the tolerance, decides whether the sample moves and how long its next
-trial is. Only samples that have not arrived are evaluated and counted.
+The error of a trial step, in units of the tolerance, decides whether the sample moves and how long its next
+trial is. Lengths are measured in the solver's clock (time, or lambda). Only samples that have not arrived are
+evaluated and counted. Of the grid only the ends matter; n_steps is the most trials of a sample.
 
-Budget: with m trials left and the length L still to go, a trial is never shorter than L/m, and one of
-that smallest length is accepted whatever its error. So every run ends within its budget; with enough
-budget this never acts and the method is the ordinary adaptive one.
-
-Of the grid only the first and the last level matter; n_steps is the most trials of a sample.
+Budget: with m trials left and the length L still to go, a trial is never shorter than L/m, and one of that
+length is accepted whatever its error. With enough budget this never acts.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,10 +19,9 @@ from torch import Tensor
 from seedsbench.checks import PositiveShare, Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, check_like, expand
-from seedsbench.exact.ieee import tree_sum
+from seedsbench.exact.same_bits import tree_sum
 from seedsbench.solvers.base import Solver, StepResult
 
-Self = TypeVar("Self", bound="AdaptiveSolver")
 Memory = dict[str, Tensor]  # what a method remembers of each sample: tensors whose first axis is the batch
 RelativeTolerance = Annotated[float, Range(0, 0.5)]
 NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length: L / n_steps
@@ -33,7 +29,7 @@ NO_TOLERANCE = 1e-100  # every step fails, so that all have the smallest length:
 
 @dataclass(frozen=True)
 class Leg:
-    """What n samples are asked to try: a step from clock reading now (n,) to then (n,).
+    """A step that n samples try, from clock reading now (n,) to then (n,).
 
     rows: (n,) their places in the batch. z: (n, ...) standard normals of this trial, None without noise.
     """
@@ -45,14 +41,14 @@ class Leg:
 
     def predict(self, process: Process) -> Callable[[Tensor, Tensor], Tensor]:
         """D(x, sigma) of these samples, unscaled, counted for them alone."""
-        return lambda x, sigma: process.predict_rows(x, sigma, self.rows)
+        return lambda x, sigma: process.predict(x, sigma, self.rows)
 
 
 @dataclass(frozen=True)
 class Trial:
     """One trial step of n samples. x: (n, ...) where each arrives, if accepted; error: (n,), 1 is tolerable.
 
-    accepted, rejected: what of its memory changes for a sample in either case.
+    accepted, rejected: the entries of a sample's memory that change in either case.
     """
 
     x: Tensor
@@ -68,10 +64,12 @@ class AdaptiveSolver(Solver):
     norms: "per_sample" takes the mean square of an error over a sample's own elements, so that its path
     does not depend on its neighbours; "batch" over all samples, which then share every step, as public
     implementations do.
+    without_noise: steps are uniform in the solver's clock, so that exactly n_steps are taken.
     """
 
     family: ClassVar[str] = "adaptive"
     adaptive: ClassVar[bool] = True
+    without_noise: ClassVar[dict[str, Any]] = {"rtol": NO_TOLERANCE, "atol": NO_TOLERANCE}
     rtol: RelativeTolerance
     atol: PositiveShare
     norms: Literal["per_sample", "batch"]
@@ -80,12 +78,6 @@ class AdaptiveSolver(Solver):
     def shortens_proposal(self) -> bool:
         """Whether `control` scales the length proposed, even where the end of the way cut the step short."""
         return False
-
-    @property
-    def noise_free(self: Self) -> Self:
-        """Without noise, and with steps uniform in the solver's clock: n_steps are then exactly taken."""
-        silent = {"eta": 0.0} if any(field.name == "eta" for field in fields(self)) else {}
-        return replace(self, rtol=NO_TOLERANCE, atol=NO_TOLERANCE, **silent)
 
     def clock(self, process: Process, t: Tensor) -> Tensor:
         """The reading at time t of the clock in which steps are measured; any monotone one."""
@@ -97,7 +89,7 @@ class AdaptiveSolver(Solver):
 
     @abstractmethod
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
-        """Try a step from x (n, ...), scaled, of the samples of the leg, of which memory holds the rows."""
+        """Try a step from x (n, ...), scaled. Everything is of the n samples of the leg, memory too."""
 
     @abstractmethod
     def control(self, trial: Trial, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -124,7 +116,8 @@ class AdaptiveSolver(Solver):
             step = proposal.minimum(gap)
             then = torch.where(step < gap, here + (goal - here).sign() * step, goal)
             known = {name: value[rows] for name, value in memory.items()}
-            leg = Leg(rows, here, then, self._draw(noise, rows))
+            # Drawn for the whole batch, so that draw i is a sample's i-th trial.
+            leg = Leg(rows, here, then, noise.normal()[rows].double() if self.stochastic else None)
             tried, who = x[rows], f"in {process.place}, {type(self).__name__}"
             trial = self.trial(process, tried, leg, known)
             check_like(trial.x, tried, who, dtype=x.dtype)
@@ -139,10 +132,6 @@ class AdaptiveSolver(Solver):
                 kept = trial.rejected.get(name, known[name])
                 memory[name] = memory[name].index_put((rows,), torch.where(expand(accept, kept), value, kept))
             yield x.to(dtype)
-
-    def _draw(self, noise: Noise, rows: Tensor) -> Tensor | None:
-        """The normals of one trial: drawn for the whole batch, so that draw i is a sample's i-th trial."""
-        return noise.normal()[rows].double() if self.stochastic else None
 
     def mean_square_root(self, error: Tensor) -> Tensor:
         """(n,) root of the mean square of (n, ...) over the elements of each sample, or of all of them."""

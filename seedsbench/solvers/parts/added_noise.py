@@ -20,7 +20,7 @@ class AddedNoise(Solver):
     s_noise: NoiseFactor = 1.0
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0 and self.s_noise > 0
 
     @property

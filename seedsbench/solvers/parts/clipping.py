@@ -14,7 +14,7 @@ from torch import Tensor
 from seedsbench.checks import Positive, Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.parts.unscaled import OneStage
+from seedsbench.solvers.base import OneStage
 
 
 def dynamic_threshold(image: Tensor, ratio: float, max_value: float) -> Tensor:
@@ -54,7 +54,7 @@ class Clipping(OneStage, ABC):
             return denoised.clamp(-self.clip_sample_range, self.clip_sample_range)
         return denoised
 
-    def land(
+    def final_sample(
         self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
     ) -> Tensor:
         return self.clipped(denoised)

@@ -1,17 +1,9 @@
 """Single-step rules of DPM-Solver and DPM-Solver++ as plain functions on unscaled x.
 
-With x = data + sigma noise, lambda = -log sigma, h the step in lambda and eps = (x - D)/sigma, the
-probability-flow ODE is dx = eps dsigma = -sigma eps dlambda, so a constant eps is integrated exactly:
-
-    order 1: x + (t - s) eps                                     (Lu et al. 2022, eq. 3.7)
-    order 2: eps in a straight line through the node r1          (Algorithm 4, any r1)
-    order 3: eps to second order through the nodes r1 and r2     (Algorithm 5)
-    dpmpp2:  D instead of eps, x decays exactly                  (DPM-Solver++(2S), Lu et al. 2022b, Alg. 1)
-
-for steps from s = sigma to t = sigma_next; a node r lies at sigma (sigma_next/sigma)^r. Each rule
-returns x and the estimates it took, so that an adaptive solver gets the rule of one order less from
-`end1` or `end2` without evaluating anything, and can hand the first estimate to its next trial.
-sigma may be a 0-dim or a (B,) tensor.
+With eps = (x - D)/sigma and lambda = -log sigma the probability-flow ODE is dx = eps dsigma, so a constant
+eps is integrated exactly. A node r of a step lies at sigma (sigma_next/sigma)^r, a share r of the way in
+lambda. Each rule returns x and the estimates it took: from these an adaptive solver has the rule of one order
+less (`end1`, `end2`), and the first estimate of its next trial. sigma may be a 0-dim or a (B,) tensor.
 """
 
 from collections.abc import Callable
@@ -24,6 +16,7 @@ from seedsbench.solvers.parts.tableau import phi
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # process.predict: D of unscaled x at sigma
 Taken = tuple[Tensor, tuple[Tensor, ...]]  # x at sigma_next, and the estimates at the start and the nodes
+Rule = Callable[[Predict, Tensor, Tensor, Tensor], Taken]
 
 
 def node(sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
@@ -48,20 +41,15 @@ def end2(x: Tensor, sigma: Tensor, sigma_next: Tensor, eps: Tensor, inner: Tenso
 
 
 def dpm1(predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, eps: Tensor | None = None) -> Taken:
-    """DPM-Solver-1, which is DDIM; one evaluation, none if eps is given."""
+    """DPM-Solver-1 (Lu et al. 2022a, eq. 3.7), which is DDIM; one evaluation, none if eps is given."""
     eps = noise_estimate(predict, x, sigma) if eps is None else eps
     return end1(x, sigma, sigma_next, eps), (eps,)
 
 
 def dpm2(
-    predict: Predict,
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    r1: float = 0.5,
-    eps: Tensor | None = None,
+    predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, r1: float = 0.5, eps: Tensor | None = None
 ) -> Taken:
-    """DPM-Solver-2; two evaluations, one if eps is given."""
+    """DPM-Solver-2 (2022a, Algorithm 4, any r1); two evaluations, one if eps is given."""
     middle = node(sigma, sigma_next, r1)
     u, (eps,) = dpm1(predict, x, sigma, middle, eps)
     inner = noise_estimate(predict, u, middle)
@@ -77,7 +65,7 @@ def dpm3(
     r2: float = 2 / 3,
     eps: Tensor | None = None,
 ) -> Taken:
-    """DPM-Solver-3; three evaluations, two if eps is given. Of order 3 for r2 = 2/3 alone."""
+    """DPM-Solver-3 (2022a, Algorithm 5); three evaluations, two if eps is given. Order 3 for r2 = 2/3."""
     first, second = node(sigma, sigma_next, r1), node(sigma, sigma_next, r2)
     h = (sigma / sigma_next).log()
     u, (eps,) = dpm1(predict, x, sigma, first, eps)
@@ -89,19 +77,12 @@ def dpm3(
     return x, (eps, inner, outer)
 
 
-RULES = {1: dpm1, 2: dpm2, 3: dpm3}  # by order, which is the number of evaluations
+RULES: dict[int, Rule] = {1: dpm1, 2: dpm2, 3: dpm3}  # by order, which is the number of evaluations
 
 
-def dpmpp2(
-    predict: Predict,
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    r1: float = 0.5,
-    denoised: Tensor | None = None,
-) -> Taken:
-    """DPM-Solver++(2S); two evaluations, one if the denoised image of x is given. Returns images, not eps."""
-    denoised = predict(x, sigma) if denoised is None else denoised
+def dpmpp2(predict: Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor, r1: float = 0.5) -> Taken:
+    """DPM-Solver++(2S) (2022b, Algorithm 1), D in place of eps: returns images. Two evaluations."""
+    denoised = predict(x, sigma)
     middle = node(sigma, sigma_next, r1)
     inner = predict(decay(x, sigma, middle, denoised), middle)
     mean = denoised + (inner - denoised) / (2 * r1)

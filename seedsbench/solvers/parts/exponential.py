@@ -8,7 +8,6 @@ at nodes y_i = y_s exp(c_i z), and the same with b_j at the end. All stage noise
 Brownian path W, so their correlations are exact for any nodes; no weight of a noise is ever typed.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -22,7 +21,6 @@ from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
 from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, evaluate
 
-Prediction = Literal["data", "noise", "edm"]
 Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 
 
@@ -30,12 +28,13 @@ Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 class ExponentialRungeKutta(Solver):
     """Exponential Runge-Kutta: len(tableau.b) evaluations and as many normals a step (none at eta = 0).
 
-    prediction: which splitting (see solvers/splitting.py). eta in [0, 1]: strength of the reverse
+    prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
     SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
     """
 
     family: ClassVar[str] = "seeds"
-    prediction: Prediction = "data"
+    tableau: ClassVar[ExponentialTableau]
+    prediction: Literal["data", "noise", "edm"] = "data"
     eta: Share = 1.0
     sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
 
@@ -44,20 +43,15 @@ class ExponentialRungeKutta(Solver):
         assert self.tableau  # building it checks the nodes and the weights
 
     @property
-    @abstractmethod
-    def tableau(self) -> ExponentialTableau:
-        """The method's coefficients."""
-
-    @property
-    def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def order(self) -> int:
         return self.tableau.order
 
     @property
-    def stochastic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     @property
-    def weak_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def weak_order(self) -> int | None:
         # Stage noises sampled from the path give at most weak order 2, however many stages:
         # see the note in solvers/seeds.py.
         return min(self.order, 2) if self.stochastic else None
@@ -71,7 +65,9 @@ class ExponentialRungeKutta(Solver):
         schedule, tableau = process.schedule, self.tableau
         splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
         start, end = schedule.sigma(t), schedule.sigma(t_next)
-        sigmas, z = self._nodes(splitting, tableau, start, end)
+        first = splitting.clock(start)
+        z = (splitting.clock(end) / first).log()
+        sigmas = [start, *(splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]), end]
         path = self._path(process, splitting, sigmas, noise) if self.stochastic else []
         x = x / expand(schedule.scale_at(start), x)
         amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
@@ -89,15 +85,6 @@ class ExponentialRungeKutta(Solver):
             if i < len(tableau.b):
                 n.append(splitting.nonlinear(value, process.predict(value, sigmas[i]), sigmas[i]))
         return StepResult(value * expand(schedule.scale_at(end), x))
-
-    def _nodes(
-        self, splitting: Splitting, tableau: ExponentialTableau, start: Tensor, end: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Noise levels of the stages and of the end, and z = log(y_end / y_start)."""
-        first = splitting.clock(start)
-        z = (splitting.clock(end) / first).log()
-        inner = [splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]]
-        return [start, *inner, end], z
 
     def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
         """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""

@@ -1,82 +1,32 @@
 """What exponential multistep solvers share: their history, and the weights of exponential Adams methods.
 
-In lambda = -log sigma both forms of the diffusion ODE are d(x/A)/dlambda = (g/A) N with an exact linear
-part A, and N is replaced by the polynomial through its values
-N_j at lambda_s + r_j h, r_j in steps (0 the present, negative the past, 1 the end of the step), so that
+In lambda = -log sigma both forms of the diffusion ODE are d(x/A)/dlambda = (g/A) N with an exact linear part
+A. N is replaced by the polynomial through its values N_j at lambda_s + r_j h (r_j: 0 the present, negative
+the past, 1 the end of the step), so that
 
     x_t = (A_t/A_s) x_s + gain h sum_j w_j N_j,      sum_j w_j r_j^m = m! phi_(m+1)(z) for each power m.
 
-Data prediction: N = D, A = sigma, gain 1, z = -h. Noise prediction: N = (x - D)/sigma, A = 1,
-gain -sigma_t, z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010); UniPC (Zhao et
-al. 2023) and SA-Solver (Xue et al. 2023) are of this form. Every decreasing grid is fine.
+Data prediction: N = D, A = sigma, gain 1, z = -h. Noise prediction: N = (x - D)/sigma, A = 1, gain -sigma_t,
+z = h. These are exponential Adams methods (Hochbruck and Ostermann 2010), for any decreasing grid.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
-from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.base import StepResult, Unscaled
+from seedsbench.solvers.parts.splitting import SPLITTINGS
 from seedsbench.solvers.parts.tableau import phi
-from seedsbench.solvers.parts.unscaled import Unscaled
 
-Prediction = Literal["data", "noise"]
+DataOrNoise = Literal["data", "noise"]
 TwoPoint = Literal["exact", "bh1", "bh2"]
 FACTORIALS = torch.tensor([1.0, 1.0, 2.0, 6.0], dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class History:
-    """State of a multistep run.
-
-    phis: (n_steps, 4), phi_1 to phi_4 at the z of each step. taken: steps taken. outputs: past N, newest
-    first; steps: the h of the step that began at each. extra: what else the solver carries on.
-    """
-
-    phis: Tensor
-    taken: int = 0
-    outputs: tuple[Tensor, ...] = ()
-    steps: tuple[Tensor, ...] = ()
-    extra: Any = None
-
-    @property
-    def remaining(self) -> int:
-        """Steps still to take."""
-        return len(self.phis) - self.taken
-
-    def order(self, wanted: int, lower_order_final: bool, denoise_to_zero: bool) -> int:
-        """The order of the step about to be taken, its own evaluation already in `outputs`.
-
-        Warm-up: no more than there are outputs. With lower_order_final the orders fall to 1 at the last
-        step of the path, which is the denoising one to zero if there is one.
-        """
-        left = self.remaining + denoise_to_zero if lower_order_final else wanted
-        return max(1, min(wanted, len(self.outputs), left))
-
-    def seen(self, output: Tensor, h: Tensor, keep: int) -> "History":
-        """With a new evaluation, from which a step of h begins; only the `keep` newest are held."""
-        return replace(self, outputs=(output, *self.outputs)[:keep], steps=(h, *self.steps)[:keep])
-
-    def stepped(self, extra: Any = None) -> "History":
-        """After a step."""
-        return replace(self, taken=self.taken + 1, extra=extra)
-
-    def nodes(self) -> list[Tensor]:
-        """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
-        places = [torch.zeros_like(self.steps[0])]
-        for h in self.steps[1:]:
-            places.append(places[-1] - h / self.steps[0])
-        return places
-
-
-def output_of(prediction: Prediction, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    """N: what the method interpolates; x unscaled."""
-    return denoised if prediction == "data" else (x - denoised) / expand(sigma, x)
 
 
 def phi_table(z: Tensor) -> Tensor:
@@ -121,6 +71,46 @@ class Step:
 
 
 @dataclass(frozen=True)
+class History:
+    """State of a multistep run.
+
+    phis: (n_steps, 4), phi_1 to phi_4 at the z of each step. taken: steps taken. outputs: past N, newest
+    first; steps: the h of the step that began at each. last: the step taken last, for its corrector.
+    """
+
+    phis: Tensor
+    taken: int = 0
+    outputs: tuple[Tensor, ...] = ()
+    steps: tuple[Tensor, ...] = ()
+    last: Step | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to take."""
+        return len(self.phis) - self.taken
+
+    def order(self, wanted: int, lower_order_final: bool, denoise_to_zero: bool) -> int:
+        """The order of the step about to be taken, its own evaluation already in `outputs`.
+
+        Warm-up: no more than there are outputs. With lower_order_final the orders fall to 1 at the last
+        step of the path, which is the denoising one to zero if there is one.
+        """
+        left = self.remaining + denoise_to_zero if lower_order_final else wanted
+        return max(1, min(wanted, len(self.outputs), left))
+
+    def seen(self, output: Tensor, h: Tensor, keep: int) -> "History":
+        """With a new evaluation, from which a step of h begins; only the `keep` newest are held."""
+        return replace(self, outputs=(output, *self.outputs)[:keep], steps=(h, *self.steps)[:keep])
+
+    def nodes(self) -> list[Tensor]:
+        """Where the outputs lie, in units of the newest step from its start: 0 and negative numbers."""
+        places = [torch.zeros_like(self.steps[0])]
+        for h in self.steps[1:]:
+            places.append(places[-1] - h / self.steps[0])
+        return places
+
+
+@dataclass(frozen=True)
 class PredictorCorrector(Unscaled):
     """An exponential Adams predictor whose corrector reuses the next step's evaluation: one a step.
 
@@ -131,7 +121,7 @@ class PredictorCorrector(Unscaled):
     """
 
     family: ClassVar[str] = "multistep"
-    prediction: Prediction = "data"
+    prediction: DataOrNoise = "data"
     lower_order_final: bool = True
     denoise_to_zero: bool = True
 
@@ -154,14 +144,11 @@ class PredictorCorrector(Unscaled):
         decay = [-1 - self.tau(sigma) ** 2 if self.prediction == "data" else 1.0 for sigma in sigmas[:-1]]
         return History(phi_table(h * torch.tensor(decay, dtype=h.dtype)))
 
-    def nfe(self, n_steps: int) -> int:
-        return n_steps
-
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: History, noise: Noise
     ) -> StepResult:
-        output = output_of(self.prediction, x, process.predict(x, sigma), sigma)
-        last: Step | None = state.extra
+        output = SPLITTINGS[self.prediction](0.0).nonlinear(x, process.predict(x, sigma), sigma)
+        last = state.last
         if last is not None and last.corrector > 0:
             nodes = [torch.ones_like(sigma), *state.nodes()][: last.corrector]
             x = last.end(nodes, (output, *state.outputs)[: last.corrector], self.two_point)
@@ -171,20 +158,17 @@ class PredictorCorrector(Unscaled):
         base, gain = self._linear(x, sigma, sigma_next, noise)
         step = Step(base, gain * h, state.phis[state.taken], corrector)
         x = step.end(state.nodes()[:predictor], state.outputs[:predictor], self.two_point)
-        return StepResult(x, state.stepped(step))
+        return StepResult(x, replace(state, taken=state.taken + 1, last=step))
 
     def _linear(
         self, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor | float]:
-        """(A_t/A_s) x with the noise, and the gain. Noise clocks as in solvers/splitting.py, eta = tau."""
-        tau = self.tau(sigma)
-        k = 1 + tau**2
+        """(A_t/A_s) x with the noise, and the gain."""
+        splitting = SPLITTINGS[self.prediction](self.tau(sigma))
+        base, gain = x, -splitting.k * sigma_next
         if self.prediction == "data":
-            base, gain, amplitude = expand((sigma_next / sigma) ** k, x) * x, k, sigma_next**k
-            clocks = [s ** (-2 * tau**2) for s in (sigma, sigma_next)]
-        else:
-            base, gain, amplitude = x, -k * sigma_next, torch.ones_like(sigma)
-            clocks = [-((tau * s) ** 2) for s in (sigma, sigma_next)]
-        if tau > 0:
-            base = base + expand(amplitude, x) * noise.increment(*clocks)
+            base, gain = expand((sigma_next / sigma) ** splitting.k, x) * x, splitting.k
+        if splitting.eta > 0:
+            change = noise.increment(splitting.noise_clock(sigma), splitting.noise_clock(sigma_next))
+            base = base + expand(splitting.amplitude(sigma_next), x) * change
         return base, gain

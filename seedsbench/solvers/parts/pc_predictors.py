@@ -6,7 +6,6 @@ r = s/s_next, G^2 = s^2 (sigma^2 - sigma_next^2); the Euler discretisation of dx
 r = 1 + f h, G^2 = g^2 h with f = s'/s, g^2 = 2 s^2 sigma sigma'.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +27,11 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The discretisation of Song et al.'s code: N equal steps from time 1, rounded down to table entries."""
+class UniformTable:
+    """The discretisation of Song et al.'s code: n equal steps from time 1, rounded down to table entries.
+
+    own: the schedule in the solver's own coordinates.
+    """
 
     own: Schedule
     n: int
@@ -38,13 +40,9 @@ class Table:
         """k of t: a time that is an entry up to rounding is that entry."""
         return (t * (self.n - 1) + 1e-9).floor()
 
-    def at(self, k: Tensor) -> Tensor:
-        """The time of entry k of a table of N that spans 0 to 1."""
-        return (k / (self.n - 1)).clamp(min=EARLIEST)
-
     def beta(self, t: Tensor) -> Tensor:
-        """beta_k = beta(k/(N-1))/N of the VP process, where s'/s = -beta/2."""
-        t = self.at(self.entry(t))
+        """beta_k = beta(k/(n-1))/n of the VP process, where s'/s = -beta/2."""
+        t = (self.entry(t) / (self.n - 1)).clamp(min=EARLIEST)
         return -2 * self.own.dscale(t) / self.own.scale(t) / self.n
 
 
@@ -63,8 +61,8 @@ def euler(own: Schedule, t: Tensor, h: Tensor) -> Transition:
     return Transition(1 + own.dscale(t) / scale * h, variance, variance)
 
 
-def tabulated(table: Table, t: Tensor) -> Transition:
-    """What `discretize` of the reference gives: table entries for VE and VP, Euler with 1/N for sub-VP."""
+def tabulated(table: UniformTable, t: Tensor) -> Transition:
+    """What `discretize` of the reference gives: table entries for VE and VP, Euler with 1/n for sub-VP."""
     own, k = table.own, table.entry(t)
     if own.scaling == "subvp":
         return euler(own, t, torch.ones_like(t) / table.n)
@@ -75,9 +73,6 @@ def tabulated(table: Table, t: Tensor) -> Transition:
     below = own.sigma((k - 1) / (table.n - 1)) if k > 0 else torch.zeros_like(sigma)
     variance = sigma**2 - below**2
     return Transition(torch.ones_like(sigma), variance, variance * (below / sigma) ** 2)
-
-
-Mean = Callable[[Tensor, Tensor, Transition, float], Tensor]
 
 
 def reverse(x: Tensor, score: Tensor, transition: Transition, weight: float) -> Tensor:

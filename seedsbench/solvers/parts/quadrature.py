@@ -11,7 +11,7 @@ from torch import Tensor
 _NODES, _WEIGHTS = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(32))
 
 
-def noise_levels(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
+def step_nodes(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
     """(32,) levels between two 0-dim ones and weights w with sum w f(level) = int f(s) ds.
 
     Gauss-Legendre in log sigma: steps span decades, and everything that is integrated is smooth there.

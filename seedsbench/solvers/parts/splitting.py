@@ -55,7 +55,7 @@ class Splitting(ABC):
 
 
 @dataclass(frozen=True)
-class DataPrediction(Splitting):
+class DataSplitting(Splitting):
     """A = sigma^k, y = sigma^-k, N = D: decay of x is exact, D is interpolated.
 
     Noise over a step is sigma_t^k (W(sigma_t^(-2 eta^2)) - W(sigma_s^(-2 eta^2))).
@@ -78,7 +78,7 @@ class DataPrediction(Splitting):
 
 
 @dataclass(frozen=True)
-class NoisePrediction(Splitting):
+class NoiseSplitting(Splitting):
     """A = 1, y = sigma, N = k eps with eps = (x - D)/sigma: the signal scale is exact."""
 
     def amplitude(self, sigma: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class NoisePrediction(Splitting):
 
 
 @dataclass(frozen=True)
-class EDMPrediction(Splitting):
+class EDMSplitting(Splitting):
     """The raw EDM network F is interpolated: D = c_skip x + c_out F (Karras et al. 2022, Table 1).
 
     A = (sigma^2 + S^2)^(k/2), N = -k S F with S = sigma_data, and y' = (sigma^2 + S^2)^(-(k+1)/2).
@@ -138,7 +138,7 @@ class EDMPrediction(Splitting):
 
 
 SPLITTINGS: dict[str, type[Splitting]] = {
-    "data": DataPrediction,
-    "noise": NoisePrediction,
-    "edm": EDMPrediction,
+    "data": DataSplitting,
+    "noise": NoiseSplitting,
+    "edm": EDMSplitting,
 }

@@ -1,13 +1,11 @@
-"""Safe torch.load, content ids, and our own format of weights."""
+"""A torch.load that runs no code, and our own format of weights."""
 
 import argparse
 import collections
-import hashlib
 import io
 import json
 import os
 import pickle
-import struct
 import time
 import zipfile
 from dataclasses import replace
@@ -22,7 +20,7 @@ from safetensors.torch import save_file
 import seedsbench
 from seedsbench.denoisers.checkpoints import weights as stored_weights
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, file_id, read_torch
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.states import check_state, is_state
 from seedsbench.denoisers.checkpoints.weights import (
     convert_edm,
@@ -31,7 +29,7 @@ from seedsbench.denoisers.checkpoints.weights import (
     save_weights,
 )
 from tests.support.edm_checkpoint import CIFAR10, write_edm
-from tests.support.edm_files import Name, dumped, network, persistent, snapshot
+from tests.support.edm_files import Name, Runs, dumped, network, persistent, snapshot, storage_blob
 
 # --- torch.save -----------------------------------------------------------------------------------
 
@@ -98,24 +96,19 @@ def test_a_list_of_states_and_a_bare_state_dict_come_back(tmp_path, legacy):
 def test_tensors_can_be_changed_without_changing_the_file(tmp_path):
     path = tmp_path / "a.pth"
     state = read_bytes(path, saved({"w": torch.ones(1000)}))
-    before = file_id(path)
+    before = path.read_bytes()
     state["w"].zero_()
-    assert file_id(path) == before
-
-
-class Evil:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_and_foreign_classes_are_refused_by_name(tmp_path, legacy):
     marker = tmp_path / "it ran"
     cases = [
-        ({"model": torch.ones(2), "x": Evil(f"touch '{marker}'")}, f"{os.system.__module__}.system"),
+        (
+            {"model": torch.ones(2), "x": Runs(os.system, f"touch '{marker}'")},
+            f"{os.system.__module__}.system",
+        ),
         ({"args": argparse.Namespace(a=1)}, "argparse.Namespace"),
         ({"f": collections.deque("ab")}, "collections.deque"),
         ({"x": np.float64(1)}, "scalar"),
@@ -151,17 +144,8 @@ def test_tensors_that_hold_no_plain_numbers_are_no_state(tmp_path):
             seedsbench.load_denoiser(tmp_path / "a.pth", format="guided", **hints)
     for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int64):
         state = read_bytes(tmp_path / "a.pth", saved({"w": base.to(dtype)}))
-        with pytest.raises(CheckpointError, match="not finite numbers"):
+        with pytest.raises(CheckpointError, match="finite floating-point numbers"):
             check_state(state, {"w": base}, "a.pth")
-
-
-def legacy_file(numel, data, keys=("0",)):
-    """A legacy file of one storage that declares `numel` floats, and nothing made from it."""
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system)]
-    reference = ("storage", Name("torch", "FloatStorage"), "0", "cpu", numel, None)
-    body = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
-    return b"".join([*parts, body, pickle.dumps(list(keys), 2), struct.pack("<q", numel), data])
 
 
 def zipped(edit=lambda name, data: data, compression=zipfile.ZIP_STORED):
@@ -188,9 +172,9 @@ def without(part):
 
 # Memory: torch takes what a storage declares before it looks whether the file holds that, untouched.
 TORCH_HOSTILE = {
-    "legacy declares too much": (legacy_file(10**15, bytes(8)), "4000000000000000"),
-    "legacy declares a negative size": (legacy_file(-1, b""), "negative number"),
-    "legacy declares more than it holds": (legacy_file(10**6, bytes(8)), "unexpected EOF"),
+    "legacy declares too much": (storage_blob(10**15, bytes(8)), "4000000000000000"),
+    "legacy declares a negative size": (storage_blob(-1, b""), "negative number"),
+    "legacy declares more than it holds": (storage_blob(10**6, bytes(8)), "unexpected EOF"),
     "legacy, cut": (saved(checkpoint(), legacy=True)[:-3], "unexpected EOF"),
     "legacy, cut early": (saved(checkpoint(), legacy=True)[:60], "EOFError"),
     "zip declares too much": (zipped(declaring(10**15)), "does not match expected size .4000000000000000"),
@@ -222,12 +206,22 @@ def test_a_compressed_file_is_read(tmp_path):
     same(read_bytes(path, zipped(compression=zipfile.ZIP_DEFLATED)), {"a": torch.ones(3)})
 
 
-def test_what_is_no_file_is_said(tmp_path):
-    for read in (read_torch, read_weights, file_id, read_edm):
-        with pytest.raises(FileNotFoundError, match="not there"):
-            read(tmp_path / "none.pth")
+@pytest.mark.parametrize("read", [read_torch, read_weights, read_edm])
+def test_what_is_no_file_is_said(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match="not there"):
+        read(tmp_path / "none.pth")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(CheckpointError, match="regular"):
-            read(tmp_path)
+            read(path)
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty"):
+        read(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="null"):
+        read("a\0b")
+
+
+def test_the_size_of_a_file_is_limited(tmp_path):
     (tmp_path / "a.pth").write_bytes(bytes(100))
     with pytest.raises(CheckpointError, match="100 bytes, over the limit of 99"):
         read_torch(tmp_path / "a.pth", max_bytes=99)
@@ -259,12 +253,6 @@ def test_fuzz_mutated_torch_files_raise_nothing_else(tmp_path_factory, legacy, e
     path = tmp_path_factory.getbasetemp() / "mutated.pth"
     path.write_bytes(data)
     assert_one_line_at_most(read_torch, path)
-
-
-def test_a_file_id_is_of_the_content(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"weights" * 300_000)
-    assert file_id(path) == hashlib.sha256(b"weights" * 300_000).hexdigest()[:16]
 
 
 # --- our own format -------------------------------------------------------------------------------
@@ -308,20 +296,19 @@ def test_the_same_weights_make_the_same_file(tmp_path):
     reverse = dict(reversed(CONFIG.items()))
     save_weights(tmp_path / "a.safetensors", weights(), CONFIG)
     save_weights(tmp_path / "b.safetensors", weights(), reverse)
-    assert file_id(tmp_path / "a.safetensors") == file_id(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, weights(), CONFIG)
     before = path.read_bytes()
 
-    def full(*args, **kwargs):
+    def full(written):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("seedsbench.denoisers.checkpoints.weights.save_file", full)
     with pytest.raises(CheckpointError, match="no space left"):
-        save_weights(path, {"a": torch.ones(1)}, {})
+        save_weights(path, {"a": torch.ones(1)}, {}, check=full)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
@@ -331,14 +318,13 @@ def test_what_cannot_be_written_is_said(tmp_path):
     loop = {}
     loop["loop"] = loop
     cases = [
-        ({}, {}, "empty"),
-        ({"a": 1}, {}, "int"),
+        ({}, {}, "empty: there are no weights to write"),
+        ({"a": 1}, {}, "int: give tensors by name"),
         ({1: torch.ones(1)}, {}, "1"),
-        ({"a": torch.ones(1)}, [], "list"),
-        ({"a": torch.ones(1)}, {"x": {1: 2}}, "key 1"),
+        ({"a": torch.ones(1)}, [], "list: give a dict"),
         ({"a": torch.ones(1)}, {"x": object()}, "object"),
         ({"a": torch.ones(1)}, loop, "JSON"),
-        ({"a": torch.ones(1).to_sparse()}, {}, "dense"),
+        ({"a": torch.ones(1).to_sparse()}, {}, "give it dense"),
         ({"a": torch.ones(1, device="meta")}, {}, "meta"),
     ]
     for state, config, said in cases:
@@ -455,14 +441,7 @@ def test_a_converted_file_loads_three_times_faster(tmp_path):
     for _ in range(5):
         for read, path in ((read_edm, source), (read_converted, target)):
             start = time.perf_counter()
-            record = read(path)
-            sum(float(value.sum()) for value in record.state_dict.values())
-            taken = time.perf_counter() - start
-            seconds[read.__name__] = min(taken, seconds.get(read.__name__, taken))
-            start = time.perf_counter()
             read(path)
-            name = f"{read.__name__}, untouched"
-            taken = time.perf_counter() - start
-            seconds[name] = min(taken, seconds.get(name, taken))
+            seconds[read] = min(time.perf_counter() - start, seconds.get(read, 1e9))
     print(seconds)
-    assert seconds["read_edm, untouched"] > 3 * seconds["read_converted, untouched"]
+    assert seconds[read_edm] > 3 * seconds[read_converted]

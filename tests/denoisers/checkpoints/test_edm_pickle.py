@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 
 from seedsbench.denoisers.checkpoints import pickles
 from seedsbench.denoisers.checkpoints.edm import allowed as edm_allowed
-from seedsbench.denoisers.checkpoints.edm import read as edm_pickle
+from seedsbench.denoisers.checkpoints.edm import read as edm_read
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
 from seedsbench.denoisers.checkpoints.pickles import Refused
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from tests.support.edm_files import (
+    KWARGS,
     Call,
     Name,
     New,
+    Runs,
     dumped,
     fake_persistence,
     net_state,
@@ -39,20 +41,14 @@ from tests.support.edm_files import (
     with_parameter,
 )
 
-PLAIN_KWARGS = {
-    "label_dim": 0,
-    "use_fp16": False,
-    "sigma_max": float("inf"),
-    "model_type": "SongUNet",
-    "channel_mult": [1, 2],
-    "attn_resolutions": (8,),
-    "init": {"init_mode": "xavier_uniform", "init_weight": float(np.sqrt(1e-5))},
-    "dropout": 0.5,
-}
+PLAIN_KWARGS = KWARGS | {"init": {"init_mode": "xavier_uniform", "init_weight": float(np.sqrt(1e-5))}}
+PLAIN_KWARGS |= {"dropout": 0.5}
+MODULES = ("torch.nn.modules.container", "ModuleDict")
+LOAD = ("torch.storage", "_load_from_bytes")
 
 
 def network_in(data):
-    return edm_pickle.network_in(edm_pickle.content_of(data), "ema", len(data))
+    return edm_read.network_in(pickles.unpickled(data, ALLOWED), "ema", len(data))
 
 
 def read_bytes(path, data, **options):
@@ -172,37 +168,24 @@ def stack_global(module, name):
     return text(module) + text(name) + b"\x93"
 
 
-def attribute_chain(command):
-    """getattr(getattr(os, 'system'))(command) through builtins."""
-    module = Call("builtins", "__import__", "os")
-    return Call("builtins", "getattr", module, command)
-
-
-def in_ema(value):
-    return dumped({"ema": persistent("EDMPrecond", net_state(x=value))})
-
-
-class Evil:
-    """A nested torch.save blob of the zip format, whose pickle runs a command in an unrestricted load."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
+def ema(**members):
+    """A file whose network has these members."""
+    return dumped({"ema": persistent("EDMPrecond", net_state(**members))})
 
 
 def saved_with_code(command, **options):
     file = io.BytesIO()
-    torch.save(Evil(command), file, **options)
+    torch.save(Runs(os.system, command), file, **options)
     return file.getvalue()
 
 
-def hostile_container(depth):
+def nested_modules(depth):
+    """Modules of which each has the next one twice."""
     value = {}
     for _ in range(depth):
-        value = persistent("Block", net_state(_modules={"a": value, "b": value} if value else {}))
-    return {"ema": value}
+        value = {"a": persistent("Block", net_state(_modules=value))}
+        value["b"] = value["a"]
+    return value
 
 
 def deep_objects(depth):
@@ -216,8 +199,8 @@ def deep_objects(depth):
     )
 
 
-def length(data):
-    return struct.pack("<I", len(data))
+def bytes_of(data):
+    return b"B" + struct.pack("<I", len(data)) + data
 
 
 def copied(name, value, after, times=10_000):
@@ -228,81 +211,80 @@ def copied(name, value, after, times=10_000):
 
 def hostile(command):
     """name -> (bytes, what the refusal must name)."""
-    md = ("torch.nn.modules.container", "ModuleDict")
-    load = ("torch.storage", "_load_from_bytes")
     itself = {}
     itself["ema"] = itself
     looped = net_state()
     looped["_modules"]["again"] = again = persistent("Block", looped)
     again.reduced[1][0]["state"] = looped
-    calls = {
-        "os.system": (Call("os", "system", command), "os.system"),
-        "posix.system": (Call("posix", "system", command), "posix.system"),
-        "nt.system": (Call("nt", "system", command), "nt.system"),
-        "subprocess": (Call("subprocess", "Popen", ["sh", "-c", command]), "subprocess.Popen"),
-        "eval": (Call("builtins", "eval", f"__import__('os').system({command!r})"), "builtins.eval"),
-        "exec": (Call("__builtin__", "exec", f"import os; os.system({command!r})"), "exec"),
-        "getattr chain": (attribute_chain("system"), "builtins.getattr"),
-        "import": (Call("builtins", "__import__", "os"), "builtins.__import__"),
-        "getattr": (Call("builtins", "getattr", Name("torch", "hub"), "load"), "builtins.getattr"),
-        "operator": (Call("operator", "attrgetter", "system"), "operator.attrgetter"),
-        "torch.hub": (Call("torch.hub", "load", "a/b", "c"), "torch.hub.load"),
-        "torch.load": (Call("torch", "load", "/etc/passwd"), "torch.load"),
-        "torch.jit": (Call("torch.jit._script", "unpackage_script_module"), "unpackage_script_module"),
-        "numpy.load": (Call("numpy", "load", "x.npy", None, True), "numpy.load"),
-        "numpy runstring": (Call("numpy.testing._private.utils", "runstring", command, {}), "runstring"),
-        "nested pickle": (Call("pickle", "loads", pickle.dumps(Evil(command))), "pickle.loads"),
-        "functools.partial": (Call("functools", "partial", Name("os", "system")), "functools.partial"),
-        "copyreg._reconstructor": (
-            Call("copyreg", "_reconstructor", *[Name("os", "system")] * 2, None),
-            "copyreg._r",
+    system = Name("os", "system")
+    foreign = [
+        ("os", "system", command),
+        ("posix", "system", command),
+        ("nt", "system", command),
+        ("subprocess", "Popen", ["sh", "-c", command]),
+        ("builtins", "eval", f"__import__('os').system({command!r})"),
+        ("__builtin__", "exec", f"import os; os.system({command!r})"),
+        ("builtins", "__import__", "os"),
+        ("builtins", "getattr", Name("torch", "hub"), "load"),
+        ("builtins", "bytearray", 10**12),
+        ("operator", "attrgetter", "system"),
+        ("torch.hub", "load", "a/b", "c"),
+        ("torch", "load", "/etc/passwd"),
+        ("torch.jit._script", "unpackage_script_module"),
+        ("torch.serialization", "_load_from_bytes", b""),
+        ("numpy", "load", "x.npy", None, True),
+        ("numpy.testing._private.utils", "runstring", command, {}),
+        ("pickle", "loads", pickle.dumps(Runs(os.system, command))),
+        ("functools", "partial", system),
+        ("copyreg", "_reconstructor", system, system, None),
+        ("copy_reg", "_reconstructor", system),
+        ("copyreg", "__newobj__", Name(*MODULES)),
+        ("copyreg", "__newobj_ex__", Name(*MODULES), (), {}),
+        ("copyreg", "add_extension", "os", "system", 1),
+        ("copyreg", "pickle", system),
+    ]
+    calls = {f"{at[0]}.{at[1]}": (Call(*at), f"{at[0]}.{at[1]}") for at in foreign}
+    calls |= {
+        "getattr chain": (
+            Call("builtins", "getattr", Call("builtins", "__import__", "os"), "system"),
+            "builtins.",
         ),
-        "copy_reg._reconstructor": (Call("copy_reg", "_reconstructor", Name("os", "system")), "copy_reg._r"),
-        "copyreg.__newobj__": (Call("copyreg", "__newobj__", Name(*md)), "copyreg.__newobj__"),
-        "copyreg.__newobj_ex__": (
-            Call("copyreg", "__newobj_ex__", Name(*md), (), {}),
-            "copyreg.__newobj_ex__",
-        ),
-        "copyreg.add_extension": (Call("copyreg", "add_extension", "os", "system", 1), "copyreg.add_ext"),
-        "copyreg.pickle": (Call("copyreg", "pickle", Name("os", "system")), "copyreg.pickle"),
         "module as object": (New("types", "ModuleType", "os"), "types.ModuleType"),
-        "real loader of the same name": (Call("torch.serialization", "_load_from_bytes", b""), "torch.ser"),
         "unknown class, unused": (Name("mystery.module", "Thing"), "mystery.module.Thing"),
         "dotted name": (Name("torch._utils", "_rebuild_tensor_v2.__globals__"), "__globals__"),
         "split name": (Name("torch_utils", "persistence._reconstruct_persistent_obj"), "torch_utils"),
         "dotted os": (Name("torch", "os.system"), "torch.os.system"),
-        "call of a class": (Call(*md, {}), "takes no arguments"),
+        "call of a class": (Call(*MODULES, {}), "takes no arguments"),
         "new of a function": (New("torch._utils", "_rebuild_parameter"), "must be a type"),
-        "new with arguments": (New(*md, [1]), "takes no arguments"),
+        "new with arguments": (New(*MODULES, [1]), "takes no arguments"),
         "build twice": (Call("numpy", "dtype", "f8", state=(3, "|O")), "numpy.dtype"),
-        "build of a container with a tuple": (New(*md, state=(None, {"__class__": 1})), "BUILD) of a module"),
+        "build of a container with a tuple": (
+            New(*MODULES, state=(None, {"__class__": 1})),
+            "BUILD) of a module",
+        ),
         "build of a tensor": (Call(*tensor().reduced[0].__dict__.values(), 1), "_rebuild_tensor_v2"),
         "object dtype": (Call("numpy", "dtype", "O8", False, True), "numpy.dtype"),
         "codecs": (Call("_codecs", "encode", "63616c63", "hex"), "_codecs.encode"),
         "codecs rot13": (Call("_codecs", "encode", "x", "rot13"), "_codecs.encode"),
         "scalar of text": (Call("numpy.core.multiarray", "scalar", "O", b"x"), "numpy scalar"),
-        "parameter of text": (
-            Call("torch._utils", "_rebuild_parameter", "x", False, {}),
-            "_rebuild_parameter",
-        ),
+        "parameter of text": (Call("torch._utils", "_rebuild_parameter", "x", False, {}), "made of a tensor"),
         "set of huge": (Call("builtins", "set", 10**9), "set"),
         "bytes of huge": (Call("builtins", "bytes", 10**12), "builtins.bytes"),
-        "bytearray": (Call("builtins", "bytearray", 10**12), "builtins.bytearray"),
-        "storage of a number": (Call(*load, 10**12), "_load_from_bytes"),
-        "storage with code, zip": (Call(*load, saved_with_code(command)), "legacy save format"),
+        "storage of a number": (Call(*LOAD, 10**12), "_load_from_bytes"),
+        "storage with code, zip": (Call(*LOAD, saved_with_code(command)), "legacy save format"),
         "storage with code, legacy": (
-            Call(*load, saved_with_code(command, _use_new_zipfile_serialization=False)),
+            Call(*LOAD, saved_with_code(command, _use_new_zipfile_serialization=False)),
             f"{os.system.__module__}.system",
         ),
-        "storage of a foreign type": (Call(*load, storage_blob(kind=("os", "system"))), "os.system"),
-        "storage of a meta type": (Call(*load, storage_blob(kind=("torch", "hub"))), "torch.hub"),
-        "storage declares too much": (Call(*load, storage_blob(10**15, b"x" * 64)), "1000000000000000"),
-        "storage counts otherwise": (Call(*load, storage_blob(counted=10**15)), "1000000000000000"),
-        "storage of negative size": (Call(*load, storage_blob(-4, b"")), "declares -4"),
-        "storage with a view": (Call(*load, storage_blob(rest=(("1", 0, 2**40),))), "a tuple"),
-        "storage with other keys": (Call(*load, storage_blob(keys=("0", "1"))), "one storage"),
-        "storage, cut": (Call(*load, storage_blob()[:-5]), "7 bytes"),
-        "storage, cut early": (Call(*load, storage_blob()[:50]), "exhausted before seeing STOP"),
+        "storage of a foreign type": (Call(*LOAD, storage_blob(kind=("os", "system"))), "os.system"),
+        "storage of a meta type": (Call(*LOAD, storage_blob(kind=("torch", "hub"))), "torch.hub"),
+        "storage declares too much": (Call(*LOAD, storage_blob(10**15, b"x" * 64)), "1000000000000000"),
+        "storage counts otherwise": (Call(*LOAD, storage_blob(counted=10**15)), "1000000000000000"),
+        "storage of negative size": (Call(*LOAD, storage_blob(-4, b"")), "declares -4"),
+        "storage with a view": (Call(*LOAD, storage_blob(rest=(("1", 0, 2**40),))), "a tuple"),
+        "storage with other keys": (Call(*LOAD, storage_blob(keys=("0", "1"))), "one storage"),
+        "storage, cut": (Call(*LOAD, storage_blob()[:-5]), "7 bytes"),
+        "storage, cut early": (Call(*LOAD, storage_blob()[:50]), "exhausted before seeing STOP"),
     }
     tensors = {
         "oversized tensor": (tensor((10**12,), (1,)), "1000000000000"),
@@ -328,18 +310,12 @@ def hostile(command):
         "out-of-band buffer": (raw(b"\x97", 5), "NEXT_BUFFER"),
         "NEWOBJ_EX": (raw(b"N)}\x92"), "NEWOBJ_EX"),
         "STACK_GLOBAL of numbers": (raw(b"K\x01K\x02\x93"), "STACK_GLOBAL requires str"),
-        "BUILD on a global": (
-            raw(stack_global("torch.nn.modules.container", "ModuleDict") + b"}b"),
-            "__setstate__() missing 1",
-        ),
+        "BUILD on a global": (raw(stack_global(*MODULES) + b"}b"), "__setstate__() missing 1"),
         "BUILD on a list": (raw(b"]}b"), "'list' object has no attribute"),
         "REDUCE of text": (raw(text("os.system") + b")R"), "'str' object is not callable"),
         "REDUCE without a tuple": (raw(stack_global("numpy", "dtype") + b"]R"), "must be a tuple"),
         "SETITEM on a global": (raw(stack_global("numpy", "dtype") + b"NNs"), "item assignment"),
-        "SETITEM on an object": (
-            raw(stack_global("torch.nn.modules.container", "ModuleDict") + b")\x81NNs"),
-            "item assignment",
-        ),
+        "SETITEM on an object": (raw(stack_global(*MODULES) + b")\x81NNs"), "item assignment"),
         "APPEND to a tuple": (raw(b")Na"), "'tuple' object has no attribute"),
         "ADDITEMS to a list": (raw(b"](K\x01\x90"), "'list' object has no attribute"),
         "unhashable key": (raw(b"}]Ns"), "unhashable"),
@@ -361,18 +337,9 @@ def hostile(command):
         "memo of many": (raw(b"Nr" + struct.pack("<I", 2**31)), "numbers its object"),
         "deep tuples": (raw(b"N" + b"\x85" * 50_000), "a tuple"),
         "copied text": (copied(("_codecs", "encode"), text("x" * 10_000), text("latin1") + b"\x86"), "text"),
-        "copied list": (
-            copied(("builtins", "set"), b"](" + text("x") * 5000 + b"e", b"\x85"),
-            "text, bytes and lists",
-        ),
-        "copied storage": (
-            copied(load, b"B" + length(storage_blob()) + storage_blob(), b"\x85", 500),
-            "text, bytes and lists",
-        ),
-        "opcodes of a storage": (
-            in_ema(Call(*load, storage_blob(keys=range(1000)))),
-            "more than 1000 opcodes",
-        ),
+        "copied list": (copied(("builtins", "set"), b"](" + text("x") * 5000 + b"e", b"\x85"), "and lists"),
+        "copied storage": (copied(LOAD, bytes_of(storage_blob()), b"\x85", 500), "and lists"),
+        "opcodes of a storage": (ema(x=Call(*LOAD, storage_blob(keys=range(1000)))), "than 1000 opcodes"),
         "protocol 0": (b"cos\nsystem\n(S'true'\ntR.", "protocol 2 to 5"),
         "protocol 9": (raw(b"N", 9), "protocol 9"),
         "newline in a name": (raw(stack_global("os\n\x1b[31m", "system")), r"os\\n\\x1b"),
@@ -381,37 +348,25 @@ def hostile(command):
         "not a dict": (raw(b"N"), "None"),
         "holds itself": (dumped(itself), "under 'ema' it holds a dict"),
         "modules in a circle": (dumped({"ema": persistent("EDMPrecond", looped)}), "nest"),
-        "billion laughs": (dumped(hostile_container(45)), "modules"),
-        "arguments nest": (
-            dumped({"ema": persistent("EDMPrecond", net_state(_init_kwargs={"a": nest(200)}))}),
-            "_init_kwargs",
-        ),
-        "arguments laugh": (
-            dumped({"ema": persistent("EDMPrecond", net_state(_init_args=(laugh(40),)))}),
-            "_init_args",
-        ),
-        "argument is a tensor": (
-            dumped({"ema": persistent("EDMPrecond", net_state(_init_args=(tensor(),)))}),
-            "a tensor",
-        ),
+        "billion laughs": (ema(_modules=nested_modules(45)), "modules"),
+        "arguments nest": (ema(_init_kwargs={"a": nest(200)}), "_init_kwargs"),
+        "arguments laugh": (ema(_init_args=(laugh(40),)), "_init_args"),
+        "argument is a tensor": (ema(_init_args=(tensor(),)), "a tensor"),
         "buffers to skip": (
-            dumped({"ema": persistent("X", net_state(_non_persistent_buffers_set=5, _buffers={"b": None}))}),
+            ema(_non_persistent_buffers_set=5, _buffers={"b": None}),
             "value 5 for _non_persistent",
         ),
-        "dotted member": (
-            dumped({"ema": persistent("X", net_state(_modules={"a.b": None}))}),
-            "a.b",
-        ),
+        "dotted member": (ema(_modules={"a.b": None}), "a.b"),
         "class name": (dumped({"ema": persistent("os.system('x')", net_state())}), "os.system"),
         "no state": (dumped({"ema": persistent("X", None)}), "_reconstruct_persistent_obj"),
-        "shared storage": (dumped(many_views()), "more than the file has"),
+        "shared storage": (ema(_buffers=many_views()), "more than the file has"),
         "zip": (b"PK\x03\x04" + bytes(100), "zip"),
         "html": (b"<!DOCTYPE html><html>404", "no pickle"),
         "nothing": (b"\x80", "no"),
     }
-    made = {name: (in_ema(value), said) for name, (value, said) in calls.items()}
+    made = {name: (ema(x=value), said) for name, (value, said) in calls.items()}
     made |= {name: (dumped(with_parameter(value)), said) for name, (value, said) in tensors.items()}
-    for name in ("os.system", "torch.hub"):  # elsewhere in the file, and in every protocol
+    for name in ("os.system", "torch.hub.load"):  # elsewhere in the file, and in every protocol
         for protocol in (2, 3, 4, 5):
             value, said = calls[name]
             made[f"{name} beside ema, {protocol}"] = dumped(snapshot(None) | {"x": value}, protocol), said
@@ -434,7 +389,7 @@ def laugh(depth):
 
 def many_views():
     shared = tensor((1000,), (1,), 0, storage_blob(1000))
-    return {"ema": persistent("X", net_state(_buffers={f"b{i}": shared for i in range(100)}))}
+    return {f"b{i}": shared for i in range(100)}
 
 
 HOSTILE = sorted(hostile(""))
@@ -466,10 +421,6 @@ def test_a_hostile_file_is_refused_by_name_and_without_effect(tmp_path, marked, 
     assert peak < 20e6
     new = {module for module in set(sys.modules) - modules if not module.startswith("encodings")}
     assert not new, "reading a file imports nothing"
-
-
-def test_there_are_enough_hostile_files():
-    assert len(HOSTILE) >= 100
 
 
 def test_the_number_of_opcodes_is_bounded():
@@ -541,7 +492,7 @@ def made_by_calls():
     """name -> the program that makes each kind of record that is no answer to a name."""
     float64 = stack_global("numpy", "dtype") + text("f8") + b"\x85R"
     storage = stack_global("torch.storage", "_load_from_bytes")
-    storage += b"B" + length(storage_blob()) + storage_blob() + b"\x85R"
+    storage += bytes_of(storage_blob()) + b"\x85R"
     view = stack_global("torch._utils", "_rebuild_tensor_v2")
     view += b"(" + storage + b"K\x00K\x03\x85K\x01\x85\x89}tR"
     persistence = stack_global("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -592,7 +543,7 @@ def test_what_was_made_by_a_call_cannot_be_called_or_be_a_class(target):
 def test_what_stands_for_a_function_is_made_for_one_file():
     name = raw(stack_global("_codecs", "encode"))
     first, second = unscanned(name), unscanned(name)
-    assert type(first) is pickles.Function
+    assert type(first) is pickles.AllowedFunction
     assert first is not second
     assert all(type(value) is str for value in edm_allowed.STORAGES.values())
 
@@ -606,16 +557,10 @@ def test_a_persistent_id_stands_for_itself():
 SMALL = dumped(snapshot(network(channels=1, blocks=1), "x = 1\n" * 50))
 
 
-@pytest.mark.parametrize("end", [1, 2, 10, 100, 1000, len(SMALL) // 2, len(SMALL) - 100, len(SMALL) - 1])
-def test_a_truncated_file_is_refused(tmp_path, end):
-    with pytest.raises(CheckpointError, match=r"net\.pkl"):
-        read_bytes(tmp_path / "net.pkl", SMALL[:end])
-
-
-def test_every_truncation_is_refused():
-    for end in range(0, len(SMALL), 23):
-        with pytest.raises(Refused):
-            network_in(SMALL[:end])
+def test_every_truncation_is_refused(tmp_path):
+    for end in (1, 2, *range(10, len(SMALL), 23), len(SMALL) - 1):
+        with pytest.raises(CheckpointError, match=r"net\.pkl"):
+            read_bytes(tmp_path / "net.pkl", SMALL[:end])
 
 
 def outcome(data):
@@ -624,15 +569,6 @@ def outcome(data):
         return network_in(data)
     except Refused as error:
         return str(error)
-
-
-def test_flipped_bits_are_survived():
-    refused = 0
-    for at in range(0, len(SMALL), 29):
-        data = bytearray(SMALL)
-        data[at] ^= 1 << (at % 8)
-        refused += isinstance(outcome(bytes(data)), str)
-    assert refused > 30
 
 
 EDITS = st.lists(
@@ -647,12 +583,7 @@ EDITS = st.lists(
 )
 
 
-@settings(
-    max_examples=400,
-    derandomize=True,
-    deadline=None,
-    database=None,
-)
+@settings(max_examples=400, derandomize=True, deadline=None, database=None)
 @given(edits=EDITS)
 def test_fuzz_mutated_files_raise_nothing_else(edits):
     data = bytearray(SMALL)
@@ -683,23 +614,6 @@ PIECES = st.one_of(
 @given(pieces=st.lists(PIECES, max_size=30))
 def test_fuzz_made_up_programs_raise_nothing_else(pieces):
     outcome(raw(b"".join(pieces)))
-
-
-# --- not files ------------------------------------------------------------------------------------
-
-
-def test_a_missing_file_is_missing_and_a_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not there"):
-        read_edm(tmp_path / "net.pkl")
-    with pytest.raises(CheckpointError, match="regular"):
-        read_edm(tmp_path)
-    with pytest.raises(CheckpointError, match="empty"):
-        read_bytes(tmp_path / "net.pkl", b"")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="regular"):
-        read_edm(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="null"):
-        read_edm("a\0b")
 
 
 # --- cost -----------------------------------------------------------------------------------------

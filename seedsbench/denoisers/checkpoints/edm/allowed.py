@@ -1,4 +1,4 @@
-"""The names in EDM's pickles, and what stands for each: inert records, and functions of ours that make them.
+"""The names that EDM's pickles may hold, and what stands for each: inert records, and our own makers of them.
 
 ALLOWED is what files written by that code hold, in old and new spellings; it grows only by names whose effect
 is known and reproduced here, on checked arguments. Tensors stay bytes of the file until `tensor_of`.
@@ -50,10 +50,10 @@ class Dictionary(Inert):
 # (int64) and its raw numbers. torch itself would read those bytes with an unrestricted load, or with a
 # restricted one take the memory that they declare before it looks for the numbers.
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
-DTYPES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16}
-DTYPES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8}
-DTYPES |= {"Byte": torch.uint8, "Bool": torch.bool}
-STORAGES = {f"torch.{name}Storage": name for name in DTYPES}
+_DTYPES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16}
+_DTYPES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8}
+_DTYPES |= {"Byte": torch.uint8, "Bool": torch.bool}
+STORAGES = {f"torch.{name}Storage": name for name in _DTYPES}
 
 
 @dataclass(eq=False)
@@ -84,9 +84,9 @@ def _storage(blob: Any) -> Storage:
     values = [loaded(stream, STORAGES, most=MAX_STORAGE_OPCODES, more=["BINPERSID"]) for _ in range(3)]
     match values:
         case [{"little_endian": True}, ("storage", str(kind), str(key), str(), int(numel), None), [only]] if (
-            kind in DTYPES and only == key
+            kind in _DTYPES and only == key
         ):
-            dtype = DTYPES[kind]
+            dtype = _DTYPES[kind]
         case _:
             raise ValueError(f"{', '.join(map(described, values))} are not one storage of plain numbers")
     (counted,) = struct.unpack("<q", stream.read(8))

@@ -4,16 +4,17 @@ The four preconditioned classes of Karras et al. 2022 differ in their constructo
 network they wrap; both come with the file. Their weights are named `model.*`.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedsbench.checks import nearest
-from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.denoisers.checkpoints.edm.read import EDMRecord
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
+from seedsbench.denoisers.checkpoints.states import check_state
 from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import Resampler
@@ -25,22 +26,6 @@ from seedsbench.denoisers.preconditioning.karras import (
     VEPreconditioner,
     VPPreconditioner,
 )
-
-
-class Record(Protocol):
-    """What is read of an EDM file.
-
-    class_name: of the outer object. init_args, init_kwargs: of its constructor. state_dict: names to tensors.
-    """
-
-    @property
-    def class_name(self) -> str: ...
-    @property
-    def init_args(self) -> tuple: ...
-    @property
-    def init_kwargs(self) -> dict[str, Any]: ...
-    @property
-    def state_dict(self) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -55,13 +40,7 @@ class _Kind:
     network: str
     outputs: int = 1
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Arguments of the constructor in order; what follows by keyword goes to the network."""
-        return (*_COMMON, *self.numbers, "model_type")
 
-
-_COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
 _KINDS = {
     "VPPrecond": _Kind(VPPreconditioner, ("beta_d", "beta_min", "M", "epsilon_t"), "SongUNet"),
     "VEPrecond": _Kind(VEPreconditioner, ("sigma_min", "sigma_max"), "SongUNet"),
@@ -69,7 +48,10 @@ _KINDS = {
     "EDMPrecond": _Kind(EDMPreconditioner, ("sigma_min", "sigma_max", "sigma_data"), "DhariwalUNet"),
 }
 _NETWORKS = {"SongUNet": (SongUNetConfig, SongUNet), "DhariwalUNet": (DhariwalUNetConfig, DhariwalUNet)}
-_TRAINING_ONLY = ("dropout", "label_dropout")
+_COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
+"""The first arguments of all four constructors; then come the numbers, the network's name, its arguments."""
+_WITHOUT_EFFECT = ("use_fp16", "dropout", "label_dropout")
+"""Half precision was a choice of speed, the rest of training; the weights are the same."""
 # Far above any network in use, low enough that building an absurd one ends at once.
 _LIMITS = {"img_resolution": 4096, "img_channels": 64, "label_dim": 10**6, "M": 10**5}
 _LIMITS |= {"model_channels": 4096, "channel_mult_emb": 64, "channel_mult_noise": 64, "num_blocks": 64}
@@ -77,20 +59,23 @@ _LIMITS |= {"channel_mult": 64, "attn_resolutions": 4096, "resample_filter": 10*
 _LONGEST = 12
 
 
-def denoiser_of(record: Record) -> Preconditioned:
+def denoiser_of(record: EDMRecord) -> Preconditioned:
     """The denoiser a record describes: float32, on the CPU, eval mode, without gradients.
 
     Raises CheckpointError for a class, an argument or a tensor that does not fit.
     """
-    kind = _KINDS.get(record.class_name)
-    if kind is None:
-        raise CheckpointError(nearest(record.class_name, _KINDS, what="EDM class"))
-    given = _bound(record, kind)
-    preconditioner = _preconditioner(record.class_name, kind, given)
-    state = dict(record.state_dict)
-    if isinstance(preconditioner, IDDPMPreconditioner):
-        _check_levels(state.pop("u", None), preconditioner)
-    network = _network(record.class_name, kind, given, state)
+    name, state = record.class_name, dict(record.state_dict)
+    if name not in _KINDS:
+        raise CheckpointError(nearest(name, _KINDS, what="EDM class"))
+    try:
+        given = _bound(record, _KINDS[name])
+        preconditioner = _preconditioner(_KINDS[name], given)
+        network = _network(_KINDS[name], given)
+        if isinstance(preconditioner, IDDPMPreconditioner):
+            _check_levels(state.pop("u", None), preconditioner)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise CheckpointError(f"{name} cannot be built: {one_line(error)}") from error
+    _fill(network, state, name)
     return Preconditioned(
         # Measured (scripts/benchmarks/networks.py): 5 % quicker than the default format on a CPU.
         network.to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
@@ -101,137 +86,84 @@ def denoiser_of(record: Record) -> Preconditioned:
     )
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
-    """Fill a network (which may be on the meta device) with a state dict of exactly its names and shapes.
-
-    Values become float32 on the CPU; the network is then in eval mode, without gradients. what: names
-    the network in the CheckpointError raised for missing, unknown or misshapen tensors.
-    """
-    expected = network.state_dict()
-    for names, said in (
-        (expected.keys() - state.keys(), "lacks"),
-        (state.keys() - expected.keys(), "has no use for"),
-    ):
-        if names:
-            first = ", ".join(sorted(names)[:3])
-            raise CheckpointError(f"{what}: {said} {len(names)} of the tensors, such as {first}"[:300])
-    for name, value in expected.items():
-        found = state[name]
-        if not isinstance(found, Tensor) or not found.is_floating_point():
-            raise CheckpointError(f"{what}: {name} holds no floating-point tensor")
-        if found.shape != value.shape:
-            raise CheckpointError(
-                f"{what}: {name} has shape {tuple(found.shape)}, its arguments ask for {tuple(value.shape)}"
-            )
-    # Copied: tensors mapped from a file may lie at odd addresses, where kernels round differently.
-    ready = {name: value.detach().to("cpu", torch.float32).clone() for name, value in state.items()}
-    network.load_state_dict(ready, strict=True, assign=True)
-    network.eval().requires_grad_(False)
-
-
-def _bound(record: Record, kind: _Kind) -> dict[str, Any]:
+def _bound(record: EDMRecord, kind: _Kind) -> dict[str, Any]:
     """Arguments by name, positional ones included."""
-    positional, named = tuple(record.init_args), dict(record.init_kwargs)
-    if len(positional) > len(kind.names):
-        raise CheckpointError(
-            f"{record.class_name}: {len(positional)} positional arguments, of {len(kind.names)} known"
-        )
-    given = dict(zip(kind.names, positional, strict=False))
-    twice = sorted(given.keys() & named.keys())
-    if twice:
-        raise CheckpointError(f"{record.class_name}: argument {twice[0]} is given twice")
-    return given | named
+    names = (*_COMMON, *kind.numbers, "model_type")
+    if len(record.init_args) > len(names):
+        raise ValueError(f"{len(record.init_args)} positional arguments, of {len(names)} known")
+    given = dict(zip(names, record.init_args, strict=False))
+    if twice := sorted(given.keys() & record.init_kwargs.keys()):
+        raise ValueError(f"argument {twice[0]} is given twice")
+    return given | record.init_kwargs
 
 
-def _preconditioner(name: str, kind: _Kind, given: dict[str, Any]) -> Preconditioner:
-    numbers = {}
-    for key in kind.numbers:
-        if key in given:
-            value = given.pop(key)
-            numbers[key] = _whole(name, key, value) if key == "M" else _number(name, key, value)
-    preconditioner = kind.preconditioner(**numbers)
+def _preconditioner(kind: _Kind, given: dict[str, Any]) -> Preconditioner:
+    """The preconditioner with those of the arguments that are its numbers, which are taken out."""
+    numbers = {key: given.pop(key) for key in kind.numbers if key in given}
+    checked = {key: _size(key, v) if key == "M" else _number(key, v) for key, v in numbers.items()}
+    preconditioner = kind.preconditioner(**checked)
     try:
         low, high = preconditioner.sigma_min, preconditioner.sigma_max
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        raise CheckpointError(f"{name}: no noise levels from {numbers}: {_one_line(error)}") from error
+        raise ValueError(f"no noise levels from {checked}: {one_line(error)}") from error
     if not 0 <= low < high:
-        raise CheckpointError(f"{name}: noise levels [{low:g}, {high:g}] are no range")
+        raise ValueError(f"noise levels [{low:g}, {high:g}] are no range")
     return preconditioner
 
 
-def _network(
-    name: str, kind: _Kind, given: dict[str, Any], state: dict[str, Tensor]
-) -> SongUNet | DhariwalUNet:
-    """The network, built from what is left of the arguments and filled."""
+def _network(kind: _Kind, given: dict[str, Any]) -> SongUNet | DhariwalUNet:
+    """The network that the rest of the arguments describe, without memory for its weights."""
     model_type = given.pop("model_type", kind.network)
     if not isinstance(model_type, str) or model_type not in _NETWORKS:
-        raise CheckpointError(f"{name}: {nearest(_shown(model_type), _NETWORKS, what='model_type')}")
+        raise ValueError(nearest(_shown(model_type), _NETWORKS, what="model_type"))
     config_class, network_class = _NETWORKS[model_type]
-    given.pop("use_fp16", None)  # half precision was a choice of speed; the weights are the same
-    for key in _TRAINING_ONLY:
-        given.pop(key, None)
-    if "img_channels" not in given or "img_resolution" not in given:
-        raise CheckpointError(f"{name}: img_resolution and img_channels must be among the arguments")
-    channels = _whole(name, "img_channels", given.pop("img_channels"))
-    options = {key: _option(name, config_class, key, value) for key, value in given.items()}
-    options |= {"in_channels": channels, "out_channels": kind.outputs * channels}
-    try:
-        config = config_class(**options)
-        with torch.device("meta"):
-            network = network_class(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{model_type} cannot be built: {_one_line(error)}") from error
-    prefixed = {
-        key.removeprefix("model.") if key.startswith("model.") else f"({key})": v for key, v in state.items()
-    }
+    known = [
+        field.name for field in fields(config_class) if field.name not in ("in_channels", "out_channels")
+    ]
+    options = {key: value for key, value in given.items() if key not in _WITHOUT_EFFECT}
+    channels = _size("img_channels", options.pop("img_channels", None))
+    for key, value in options.items():
+        if key not in known:
+            raise ValueError(nearest(str(key), [*known, *_COMMON, *_WITHOUT_EFFECT], what="argument"))
+        options[key] = _size(key, value) if key in _LIMITS else value
+    with torch.device("meta"):
+        return network_class(
+            config_class(**options, in_channels=channels, out_channels=kind.outputs * channels)
+        )
+
+
+def _fill(network: SongUNet | DhariwalUNet, state: dict[str, Tensor], name: str) -> None:
+    """Give a network on the meta device its weights. Raises CheckpointError unless they fit exactly."""
+    check_state(state, {f"model.{key}": value for key, value in network.state_dict().items()}, name)
     filters = {
-        key: module.resample_filter
+        f"model.{key}.resample_filter": module.resample_filter
         for key, module in network.named_modules()
         if isinstance(module, Resampler)
     }
-    load_strictly(network, prefixed, what=f"{name} with {model_type}")
     for key, expected in filters.items():
-        if not torch.allclose(prefixed[f"{key}.resample_filter"].float(), expected, rtol=1e-3, atol=1e-6):
-            raise CheckpointError(f"{name}: {key}.resample_filter is not the filter its arguments name")
-    return network
+        if not torch.allclose(state[key].float(), expected, rtol=1e-3, atol=1e-6):
+            raise CheckpointError(f"{name}: {key} is not the filter its arguments name")
+    # Copied: tensors mapped from a file may lie at odd addresses, where kernels round differently.
+    ready = {key: value.detach().to("cpu", torch.float32).clone() for key, value in state.items()}
+    network.load_state_dict({k.removeprefix("model."): v for k, v in ready.items()}, assign=True)
+    network.eval().requires_grad_(False)
 
 
-def _option(name: str, config_class: type, key: str, value: Any) -> Any:
-    """One argument of the network's configuration, of the type its default has."""
-    computed = ("in_channels", "out_channels")
-    known = {field.name: field for field in fields(config_class) if field.name not in computed}
-    if key not in known:
-        names = [*known, *_COMMON, *_TRAINING_ONLY]
-        raise CheckpointError(f"{name}: {nearest(str(key), names, what='argument')}")
-    default = known[key].default
-    if isinstance(default, str):
-        return value
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or len(value) > _LONGEST:
-            raise CheckpointError(
-                f"{name}: {key}={_shown(value)} must be a list of at most {_LONGEST} integers"
-            )
-        return tuple(_whole(name, key, entry) for entry in value)
-    assert default is MISSING or isinstance(default, int)
-    return _whole(name, key, value)
+def _size(key: str, value: Any) -> Any:
+    """An integer, or a tuple of some, that is no larger than networks in use have it."""
+    if isinstance(value, list | tuple) and len(value) <= _LONGEST:
+        return tuple(_size(key, item) for item in value)
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= _LIMITS[key]:
+        return int(value)
+    raise ValueError(
+        f"{key}={_shown(value)} must be an integer from 0 to {_LIMITS[key]}, or {_LONGEST} of them at most"
+    )
 
 
-def _whole(name: str, key: str, value: Any) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= int(value) <= _LIMITS[key]:
-        raise CheckpointError(f"{name}: {key}={_shown(value)} must be an integer from 0 to {_LIMITS[key]}")
-    return int(value)
-
-
-def _number(name: str, key: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise CheckpointError(f"{name}: {key}={_shown(value)} must be a number")
-    try:
-        number = float(value)
-    except OverflowError as error:
-        raise CheckpointError(f"{name}: {key}={_shown(value)} is too large a number") from error
-    if not number >= 0:
-        raise CheckpointError(f"{name}: {key}={number} must be a number of at least 0")
-    return number
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool) and (number := float(value)) >= 0:
+        return number
+    raise ValueError(f"{key}={_shown(value)} must be a number of at least 0")
 
 
 def _shown(value: Any) -> str:
@@ -245,17 +177,12 @@ def _shown(value: Any) -> str:
 def _check_levels(stored: Tensor | None, preconditioner: IDDPMPreconditioner) -> None:
     """Compare the stored table of noise levels with the one its constructor's numbers give."""
     if stored is None:
-        raise CheckpointError("iDDPMPrecond: the table of noise levels `u` is missing from its tensors")
+        raise ValueError("the table of noise levels `u` is missing from its tensors")
     expected = preconditioner.table("cpu")
-    if not isinstance(stored, Tensor) or stored.shape != expected.shape:
-        shape = tuple(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
-        raise CheckpointError(
-            f"iDDPMPrecond: `u` has shape {shape}, M={preconditioner.M} asks for {expected.shape[0]}"
+    if stored.shape != expected.shape:
+        raise ValueError(
+            f"`u` has shape {tuple(stored.shape)}, M={preconditioner.M} asks for {expected.shape[0]}"
         )
     # As far as half precision, in which some files are kept, can tell.
     if not torch.allclose(stored.float(), expected, rtol=2e-3, atol=1e-6):
-        raise CheckpointError("iDDPMPrecond: `u` is not the table that its C_1, C_2 and M give")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise ValueError("`u` is not the table that its C_1, C_2 and M give")

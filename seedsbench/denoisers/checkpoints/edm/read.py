@@ -1,9 +1,9 @@
 """EDM `.pkl` files, read without running what is in them.
 
 Karras et al. 2022 publish networks as pickles of Python objects that carry their own source code:
-unpickling runs it. Here `pickles` makes inert records of them, for the names in `edm_allowed`, and refuses
-any other by name, wherever it occurs. Of the records, only the network asked for is looked into:
-its class name, constructor arguments, and state dict.
+unpickling runs it. Here `pickles` makes inert records of them, for the names in `allowed`, and refuses
+any other by name, wherever it occurs. Only the record of the network asked for is then looked into: its
+class name, constructor arguments, and state dict.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
 from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, check_file, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
@@ -54,33 +54,19 @@ class EDMRecord:
 
 
 def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
-    """The network under `key` of an EDM pickle; the others under their keys are neither kept nor run.
+    """The network under `key` of an EDM pickle; others in the file are neither kept nor run.
 
     Raises FileNotFoundError, and CheckpointError for anything else that is not such a file: unknown
     globals (named), damage, sizes that do not fit the file.
     """
-    path = Path(path).expanduser()
-    check_file(path)
+    path = checked_file(path)
     try:
-        content = content_of(path.read_bytes())
+        content = unpickled(path.read_bytes(), ALLOWED)
         return network_in(content, key, path.stat().st_size)
     except Refused as error:
         raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
     except (MemoryError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read into memory: {shown(error, 200)}") from error
-
-
-def content_of(data: bytes) -> Any:
-    """What the bytes of a file hold, as inert records. Raises Refused, or MemoryError, whatever they are."""
-    if data[:2] == b"PK":
-        raise Refused("it is a zip file, as torch.save writes, and not an EDM pickle")
-    try:
-        return unpickled(data, ALLOWED)
-    except (Refused, MemoryError):
-        raise
-    except Exception as error:  # pickle promises no particular ones for damaged files
-        said = shown(f"{type(error).__name__}: {error}", 200)
-        raise Refused(f"it is damaged, or does what no EDM pickle needs: {said}") from error
+        raise CheckpointError(f"{path} cannot be read into memory: {one_line(error)}") from error
 
 
 def network_in(content: Any, key: str, file_bytes: int) -> EDMRecord:

@@ -1,13 +1,12 @@
-"""Weights of score SDE's class `ddpm` under the names of our DDIMUNet, which computes the same."""
+"""Score SDE's class `ddpm` as our DDIMUNet, which computes the same."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor
+from seedsbench.denoisers.checkpoints.score_sde.modules import InOrder, Layout, ModuleEntry, shape_of
+from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 
-from seedsbench.denoisers.checkpoints.score_sde.modules import Entry, next_of, prefixed, renamed, shape_of
-from seedsbench.denoisers.networks.ddim_unet import DDIMUNetConfig
-
-BLOCK = {
+_BLOCK = {
     "GroupNorm_0": "norm1",
     "Conv_0": "conv1",
     "Dense_0": "temb_proj",
@@ -15,10 +14,11 @@ BLOCK = {
     "Conv_1": "conv2",
     "NIN_0": "nin_shortcut",
 }
-ATTENTION = {"GroupNorm_0": "norm", "NIN_0": "q", "NIN_1": "k", "NIN_2": "v", "NIN_3": "proj_out"}
+_ATTENTION = {"GroupNorm_0": "norm", "NIN_0": "q", "NIN_1": "k", "NIN_2": "v", "NIN_3": "proj_out"}
+_RESAMPLER = {"Conv_0": "conv"}
 
 
-def ddpm_config(found: Sequence[Entry]) -> DDIMUNetConfig:
+def ddpm_layout(found: Sequence[ModuleEntry]) -> Layout:
     """The DDIMUNet with the same layers. On the way up, attention follows only a level's last block.
 
     Raises ValueError for a network that it cannot be.
@@ -29,63 +29,36 @@ def ddpm_config(found: Sequence[Entry]) -> DDIMUNetConfig:
     # A missing number is a resampler without weights.
     gaps = found[-1].index + 1 - len(found)
     shape = shape_of(found, 1 + (resamplers or gaps) // 2, own_blocks=False)
-    return DDIMUNetConfig(
-        img_channels=next(entry for entry in found if entry.kind == "convolution").inputs,
+    levels, resampled = range(len(shape.channels)), resamplers > 0
+    config = DDIMUNetConfig(
+        img_channels=shape.img_channels,
         width=shape.width,
         multiples=tuple(channels // shape.width for channels in shape.channels),
         blocks=shape.blocks,
         attention_levels=shape.attended,
-        resample_with_convolution=resamplers > 0,
+        resample_with_convolution=resampled,
         attention_after_every_up_block=False,
     )
-
-
-def ddpm_state(config: DDIMUNetConfig, found: Sequence[Entry]) -> dict[str, Tensor]:
-    """The state dict of DDIMUNet(config) from the modules of the network, in their order.
-
-    Raises ValueError where an entry is not the module that the configuration has in its place.
-    """
-    rest, last = iter(found), len(config.multiples) - 1
-    state = prefixed("temb.dense.0", next_of(rest, "linear")) | prefixed(
-        "temb.dense.1", next_of(rest, "linear")
-    )
-    state |= prefixed("conv_in", next_of(rest, "convolution"))
-    for n in range(last + 1):
+    rest = InOrder(found)
+    state = rest.take("linear", "temb.dense.0") | rest.take("linear", "temb.dense.1")
+    state |= rest.take("convolution", "conv_in")
+    for n in levels:
         for m in range(config.blocks):
-            state |= _block(f"down.{n}.block.{m}", rest)
+            state |= rest.take("block", f"down.{n}.block.{m}", _BLOCK)
             if n in config.attention_levels:
-                state |= _attention(f"down.{n}.attn.{m}", rest)
-        if n < last and config.resample_with_convolution:
-            state |= prefixed(f"down.{n}.downsample", renamed(next_of(rest, "resample"), {"Conv_0": "conv"}))
-    state |= _block("mid.block_1", rest) | _attention("mid.attn_1", rest) | _block("mid.block_2", rest)
-    for n in reversed(range(last + 1)):
+                state |= rest.take("attention", f"down.{n}.attn.{m}", _ATTENTION)
+        if resampled and n < levels[-1]:
+            state |= rest.take("resample", f"down.{n}.downsample", _RESAMPLER)
+    state |= rest.take("block", "mid.block_1", _BLOCK)
+    state |= rest.take("attention", "mid.attn_1", _ATTENTION)
+    state |= rest.take("block", "mid.block_2", _BLOCK)
+    for n in reversed(levels):
         for m in range(config.blocks + 1):
-            state |= _block(f"up.{n}.block.{m}", rest)
+            state |= rest.take("block", f"up.{n}.block.{m}", _BLOCK)
         if n in config.attention_levels:
-            state |= _attention(f"up.{n}.attn.{config.blocks}", rest)
-        if n > 0 and config.resample_with_convolution:
-            state |= prefixed(f"up.{n}.upsample", renamed(next_of(rest, "resample"), {"Conv_0": "conv"}))
-    state |= prefixed("norm_out", next_of(rest, "norm")) | prefixed("conv_out", next_of(rest, "convolution"))
-    left = list(rest)
-    if left:
-        raise ValueError(f"{len(left)} modules are left over, the first a {left[0].kind} at {left[0].index}")
-    return state
-
-
-def _block(name: str, rest: Iterator[Entry]) -> dict[str, Tensor]:
-    return prefixed(name, _as_convolutions(renamed(next_of(rest, "block"), BLOCK)))
-
-
-def _attention(name: str, rest: Iterator[Entry]) -> dict[str, Tensor]:
-    return prefixed(name, _as_convolutions(renamed(next_of(rest, "attention"), ATTENTION)))
-
-
-def _as_convolutions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The matrices (inputs, outputs) of NIN layers as 1x1 convolutions."""
-    found = {}
-    for key, value in tensors.items():
-        if key.endswith(".W"):
-            found[f"{key.removesuffix('W')}weight"] = value.T[:, :, None, None]
-        else:
-            found[f"{key.removesuffix('b')}bias" if key.endswith(".b") else key] = value
-    return found
+            state |= rest.take("attention", f"up.{n}.attn.{config.blocks}", _ATTENTION)
+        if resampled and n > 0:
+            state |= rest.take("resample", f"up.{n}.upsample", _RESAMPLER)
+    state |= rest.take("norm", "norm_out") | rest.take("convolution", "conv_out")
+    rest.finish()
+    return Layout(shape, partial(DDIMUNet, config), state)

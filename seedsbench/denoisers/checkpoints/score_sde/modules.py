@@ -3,19 +3,21 @@
 The entries stand in the order in which they are used, so their kinds and shapes tell the architecture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 PREFIX = "all_modules."
-Kind = Literal["fourier", "linear", "convolution", "norm", "block", "attention", "resample", "pyramid"]
+Embedding = Literal["fourier", "positional"] | None
+"""How a network is told the noise level; None: it is not."""
+_Kind = Literal["fourier", "linear", "convolution", "norm", "block", "attention", "resample", "pyramid"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModuleEntry:
     """One module: its place in the list, what it is, its tensors by the rest of their keys.
 
     kind "resample": an up- or downsampling convolution of its own. "pyramid": what takes the input image
@@ -23,7 +25,7 @@ class Entry:
     """
 
     index: int
-    kind: Kind
+    kind: _Kind
     tensors: Mapping[str, Tensor]
 
     @property
@@ -42,7 +44,7 @@ class Entry:
         return self.kind == "block" and "Conv_2.weight" in self.tensors and self.inputs == self.outputs
 
 
-def entries(state: Mapping[str, Tensor]) -> list[Entry]:
+def module_entries(state: Mapping[str, Tensor]) -> list[ModuleEntry]:
     """The modules that have weights, in order. state: keys all_modules.N.*, and others, left aside.
 
     Raises ValueError, naming the entry, for one of no kind that these networks have.
@@ -54,15 +56,15 @@ def entries(state: Mapping[str, Tensor]) -> list[Entry]:
             if not index.isdecimal():
                 raise ValueError(f"{key[:80]} has no place in the list")
             grouped.setdefault(int(index), {})[rest] = value
-    return [Entry(index, _kind(index, grouped[index]), grouped[index]) for index in sorted(grouped)]
+    return [ModuleEntry(index, _kind(index, grouped[index]), grouped[index]) for index in sorted(grouped)]
 
 
-def _kind(index: int, tensors: Mapping[str, Tensor]) -> Kind:
+def _kind(index: int, tensors: Mapping[str, Tensor]) -> _Kind:
     names = set(tensors)
     if names == {"W"}:
         return "fourier"
     if "weight" in names:
-        kinds: dict[int, Kind] = {1: "norm", 2: "linear", 4: "convolution"}
+        kinds: dict[int, _Kind] = {1: "norm", 2: "linear", 4: "convolution"}
         if tensors["weight"].ndim in kinds:
             return kinds[tensors["weight"].ndim]
     if {"GroupNorm_0.weight", "GroupNorm_1.weight", "Conv_0.weight"} <= names:
@@ -80,19 +82,19 @@ def _kind(index: int, tensors: Mapping[str, Tensor]) -> Kind:
 class Shape:
     """What the list tells of any of these networks.
 
-    blocks: residual blocks a level on the way down. channels: of each level, finest first.
-    attended: indices of the levels with attention. embedding: None where it is told no noise level.
+    img_channels: of the images. width: of the first convolution. channels: of each level, finest first.
+    blocks: residual blocks a level on the way down. attended: indices of the levels with attention.
     """
 
-    levels: int
-    blocks: int
+    img_channels: int
     width: int
     channels: tuple[int, ...]
+    blocks: int
     attended: tuple[int, ...]
-    embedding: Literal["fourier", "positional"] | None
+    embedding: Embedding
 
 
-def shape_of(found: Sequence[Entry], levels: int, *, own_blocks: bool) -> Shape:
+def shape_of(found: Sequence[ModuleEntry], levels: int, *, own_blocks: bool) -> Shape:
     """Read off the numbers of blocks and channels, and where attention is.
 
     own_blocks: whether each change of resolution is a residual block among the others.
@@ -105,39 +107,61 @@ def shape_of(found: Sequence[Entry], levels: int, *, own_blocks: bool) -> Shape:
     n = (len(blocks) - 2 - 2 * changes - levels) // (2 * levels)
     firsts = [blocks[level * (n + own_blocks)] for level in range(levels)]
     following = {entry.index: after.kind for entry, after in pairwise(found)}
-    embedding: Literal["fourier", "positional"] | None = None
-    if found[0].kind in ("fourier", "linear"):
-        embedding = "fourier" if found[0].kind == "fourier" else "positional"
+    embeddings: dict[str, Embedding] = {"fourier": "fourier", "linear": "positional"}
+    convolution = next(entry for entry in found if entry.kind == "convolution")
     return Shape(
-        levels=levels,
-        blocks=n,
-        width=next(entry for entry in found if entry.kind == "convolution").outputs,
+        img_channels=convolution.inputs,
+        width=convolution.outputs,
         channels=tuple(block.outputs for block in firsts),
+        blocks=n,
         attended=tuple(i for i, block in enumerate(firsts) if following.get(block.index) == "attention"),
-        embedding=embedding,
+        embedding=embeddings.get(found[0].kind),
     )
 
 
-def next_of(rest: Iterator[Entry], kind: Kind) -> Mapping[str, Tensor]:
-    """Tensors of the next module, which must be of that kind; ValueError otherwise."""
-    entry = next(rest, None)
-    if entry is None or entry.kind != kind:
-        what = "the end of the list" if entry is None else f"a {entry.kind} at {entry.index}"
-        raise ValueError(f"found {what} where this network has a {kind}")
-    return entry.tensors
+@dataclass(frozen=True)
+class Layout:
+    """A network of ours with the layers of a list, and the list's weights under its names."""
+
+    shape: Shape
+    build: Callable[[], nn.Module]
+    state: dict[str, Tensor]
 
 
-def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors under other names of their modules; ValueError for a module that has none."""
+class InOrder:
+    """The modules, taken one after another: each must be of the kind that our network has in its place."""
+
+    def __init__(self, found: Sequence[ModuleEntry]) -> None:
+        self._rest = iter(found)
+
+    def take(self, kind: _Kind, name: str = "", parts: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+        """Tensors of the next module under keys that begin with `name`; ValueError for one of another kind.
+
+        parts: what the network calls the layers of a module of several. Their matrices (inputs, outputs)
+        become 1x1 convolutions.
+        """
+        entry = next(self._rest, None)
+        if entry is None or entry.kind != kind:
+            what = "the end of the list" if entry is None else f"a {entry.kind} at {entry.index}"
+            raise ValueError(f"found {what} where this network has a {kind}")
+        tensors = dict(entry.tensors) if parts is None else _renamed(entry.tensors, parts)
+        return {f"{name}.{key}".lstrip("."): value for key, value in tensors.items()}
+
+    def finish(self) -> None:
+        """Raise ValueError if modules are left."""
+        if left := list(self._rest):
+            raise ValueError(
+                f"{len(left)} modules are left over, the first a {left[0].kind} at {left[0].index}"
+            )
+
+
+def _renamed(tensors: Mapping[str, Tensor], parts: Mapping[str, str]) -> dict[str, Tensor]:
     found = {}
     for key, value in tensors.items():
-        module, _, what = key.rpartition(".")
-        if module not in names:
+        part, _, what = key.rpartition(".")
+        if part not in parts:
             raise ValueError(f"a module holds {key[:60]}, which our network does not")
-        found[f"{names[module]}.{what}".lstrip(".")] = value
+        what = {"W": "weight", "b": "bias"}.get(what, what)
+        value = value.T[:, :, None, None] if key.endswith(".W") else value
+        found[f"{parts[part]}.{what}".lstrip(".")] = value
     return found
-
-
-def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under names with `name.` in front."""
-    return {f"{name}.{key}": value for key, value in tensors.items()}

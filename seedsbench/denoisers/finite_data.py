@@ -1,6 +1,7 @@
 """The exact denoiser of a finite set of images (Karras et al. 2022, appendix B.3)."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,9 +12,6 @@ from seedsbench.denoisers.analytic import Analytic, as_float64
 from seedsbench.denoisers.base import check_labels
 from seedsbench.exact.philox import philox_uniform
 
-# Entries of a block of a posterior: 128 MiB of float64.
-BLOCK_ENTRIES = 2**24
-
 
 class FiniteData(Analytic):
     """The uniform distribution on n images: what a network of unlimited capacity learns by heart.
@@ -22,6 +20,8 @@ class FiniteData(Analytic):
     with softmax weights -|x - x_i|^2 / 2 sigma^2 (Karras et al. 2022, eq. 57). It uses matrix products:
     wrap it in `FixedBatch` where results must not depend on the batch size.
     """
+
+    block_entries: ClassVar[int] = 2**24  # of a posterior, computed at a time: 128 MiB of float64
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FiniteData(Analytic):
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         flat, level = self._flat(x, sigma, labels)
         level = level.expand(len(flat), 1)
-        rows = max(1, BLOCK_ENTRIES // len(self.images))
+        rows = max(1, self.block_entries // len(self.images))
         parts = [
             self._posterior_mean(flat[i : i + rows], level[i : i + rows], _rows(labels, i, i + rows))
             for i in range(0, len(flat), rows)

@@ -1,4 +1,4 @@
-"""exp, log and sums with the same bits everywhere: for what must not depend on the batch or device.
+"""exp, log and sum with the same bits everywhere: for what must not depend on the batch or device.
 
 A library `exp`, `log` or `sum` may round differently in the vectorised body and the scalar tail of a
 loop, between builds, and between CPU and GPU. The functions here use only +, -, *, /, max and scaling
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 # log 2 in two parts: the first has 32 bits, so that multiples of it below 2^20 are exact.
-LN2_HIGH = math.floor(math.log(2.0) * 2**32) / 2**32
-LN2_LOW = float(Decimal("0.693147180559945309417232121458176568") - Decimal(LN2_HIGH))
-EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(15))
-LOG_TERMS = tuple(2.0 / (2 * n + 1) for n in range(12))
-LOWEST = -700.0
-HALVINGS = torch.tensor([2.0**-n for n in range(1012)], dtype=torch.float64)
+_LN2_HIGH = math.floor(math.log(2.0) * 2**32) / 2**32
+_LN2_LOW = float(Decimal("0.693147180559945309417232121458176568") - Decimal(_LN2_HIGH))
+_EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(15))
+LOG_TERMS = tuple(2.0 / (2 * n + 1) for n in range(12))  # the first eight give 1e-12
+_LOWEST = -700.0
+_HALVINGS = torch.tensor([2.0**-n for n in range(1012)], dtype=torch.float64)
 
 
 def horner(x: Tensor, terms: tuple[float, ...]) -> Tensor:
@@ -31,22 +31,19 @@ def horner(x: Tensor, terms: tuple[float, ...]) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """exp(x) for x <= 0 (float64, to 1e-16 relative; below -700 as at -700; NaN stays NaN)."""
-    x = x.clamp(min=LOWEST)
+    x = x.clamp(min=_LOWEST)
     halvings = torch.round(x / -math.log(2.0))
-    rest = (x + halvings * LN2_HIGH) + halvings * LN2_LOW
-    return horner(rest, EXP_TERMS) * HALVINGS.to(x.device)[halvings.nan_to_num().long()]
+    rest = (x + halvings * _LN2_HIGH) + halvings * _LN2_LOW
+    return horner(rest, _EXP_TERMS) * _HALVINGS.to(x.device)[halvings.nan_to_num().long()]
 
 
-def log(x: Tensor, terms: tuple[float, ...] = LOG_TERMS) -> Tensor:
-    """log(x) for positive normal x, float64: x = m 2^e with m in [sqrt(1/2), sqrt(2)), atanh series of m.
-
-    All terms give 1e-15; the first eight of them 1e-12.
-    """
+def log(x: Tensor) -> Tensor:
+    """log(x), positive normal x, float64, to 1e-15: atanh series of m in [sqrt(1/2), sqrt(2)), x = m 2^e."""
     mantissa, exponent = torch.frexp(x)
     low = mantissa < math.sqrt(0.5)
     mantissa = torch.where(low, mantissa * 2, mantissa)
     s = (mantissa - 1) / (mantissa + 1)
-    return (exponent.double() - low.double()) * math.log(2.0) + s * horner(s * s, terms)
+    return (exponent.double() - low.double()) * math.log(2.0) + s * horner(s * s, LOG_TERMS)
 
 
 def tree_sum(values: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""What names a row: declared names, options and outside sources; never where a class lies."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
+from seedsbench.files.sources import source_id
+from tests.support.cells import compose
+
+ROOT = Path(__file__).parents[3]
+AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
+CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
+
+
+def rows_of_command(folder, *words, package=ROOT):
+    """The rows of a command in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "seedsbench", *words, "study=s"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = (json.loads(path.read_text()) for path in (folder / "results" / "s" / "rows").glob("*.json"))
+    return sorted(rows, key=lambda row: row["time_utc"]), done.stdout
+
+
+def test_an_outside_solver_that_was_edited_gets_a_new_row(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / "solver").mkdir(parents=True)
+    (mine / "solver" / "ab2.yaml").write_text("_target_: ab2.AB2\n")
+    (mine / "ab2.py").write_text(AB2)
+    words = ("--config-dir", "mine", "solver=ab2", *CELL)
+    (first,), _ = rows_of_command(tmp_path, *words)
+    assert "is already done" in rows_of_command(tmp_path, *words)[1]
+    assert "0.5 * h" in AB2
+    (mine / "ab2.py").write_text(AB2.replace("0.5 * h", "0.0 * h"))
+    rows, _ = rows_of_command(tmp_path, *words)
+    (edited,) = (row for row in rows if row["run_key"] != first["run_key"])
+    assert edited["fid"] != first["fid"]
+    assert edited["solver_params"]["source_id"] != first["solver_params"]["source_id"], "and another curve"
+
+
+def test_a_solver_moved_within_the_package_keeps_its_keys(tmp_path):
+    copy = tmp_path / "package"
+    for name in ("seedsbench", "conf"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    ((before,), _) = rows_of_command(tmp_path, "solver=seeds3", *CELL, package=copy)
+    (copy / "seedsbench" / "solvers" / "elsewhere").mkdir()
+    shutil.move(copy / "seedsbench/solvers/seeds.py", copy / "seedsbench/solvers/elsewhere/methods.py")
+    yaml = copy / "conf" / "solver" / "seeds3.yaml"
+    yaml.write_text(yaml.read_text().replace("solvers.seeds.", "solvers.elsewhere.methods."))
+    (rows, out) = rows_of_command(tmp_path, "solver=seeds3", *CELL, package=copy)
+    assert [row["run_key"] for row in rows] == [before["run_key"]]
+    assert "is already done" in out
+
+
+def test_a_source_is_the_file_and_what_it_imports_beside_it(tmp_path):
+    (tmp_path / "solver.py").write_text("import math, helper\nfrom parts.rule import step\n")
+    (tmp_path / "helper.py").write_text("import deeper\n")
+    (tmp_path / "parts").mkdir()
+    for name in ("deeper.py", "unrelated.py", "parts/__init__.py", "parts/rule.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    ids = [source_id(tmp_path / "solver.py")]
+    for name in ("unrelated.py", "helper.py", "deeper.py", "parts/rule.py", "solver.py"):
+        (tmp_path / name).write_text((tmp_path / name).read_text() + "# edited\n")
+        ids.append(source_id(tmp_path / "solver.py"))
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 5
+
+
+def test_a_source_in_a_package_is_the_whole_package(tmp_path):
+    (tmp_path / "mine" / "solvers").mkdir(parents=True)
+    for name in ("__init__.py", "rule.py", "solvers/__init__.py"):
+        (tmp_path / "mine" / name).write_text("")
+    for line in ("from ..rule import step", "from mine.rule import step", "from mine import rule"):
+        (file := tmp_path / "mine" / "solvers" / "ab2.py").write_text(f"{line}\n")
+        before = source_id(file)
+        (tmp_path / "mine" / "rule.py").write_text(f"# {line}\n")
+        assert source_id(file) != before
+
+
+def test_no_key_is_made_of_a_module_path():
+    science = what_changes_numbers(cell := compose("solver=seeds3"), problem_of(cell, "cpu"))
+    assert science["solver"]["class"] == "Seeds3"
+    assert "seedsbench." not in json.dumps(science)
+
+
+@pytest.mark.parametrize(
+    "change", [{"device": "cpu"}, {"batch_size": 7}, {"results_dir": "x"}, {"study": "y"}]
+)
+def test_what_cannot_change_the_numbers_is_in_no_key(change):
+    cell = compose()
+    assert run_key(replace(cell, **change), problem_of(cell, "cpu")) == run_key(cell, problem_of(cell, "cpu"))

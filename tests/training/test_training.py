@@ -1,0 +1,117 @@
+"""Training: what it writes loads, an interrupted run goes on exactly, shards share a batch."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id, provenance
+from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from seedsbench.training.loop import TrainingOptions, learning_rate, train
+from seedsbench.training.targets import WEIGHTINGS, run
+
+
+def options(tmp_path, **changes):
+    base = TrainingOptions(
+        target="edm",
+        device="cpu",
+        iterations=6,
+        batch=8,
+        shards=1,
+        lr=2e-3,
+        warmup=2,
+        flat=0.4,
+        weighting="unit",
+        P_mean=-0.2,
+        P_std=1.2,
+        clip=1.0,
+        ema=0.9,
+        label_dropout=0.25,
+        pool=50,
+        seed=0,
+        checkpoint_every=3,
+        out=tmp_path,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize("target", GLYPH_UNETS)
+def test_training_writes_weights_that_load(tmp_path, target):
+    path = run(options(tmp_path, target=target))
+    assert [file.name for file in tmp_path.iterdir()] == [f"{target}.safetensors"]  # no checkpoint is left
+    denoiser = as_denoiser(load_network(path))
+    assert denoiser(torch.randn(3, 3, 16, 16), torch.tensor(1.0), torch.eye(10)[:3]).isfinite().all()
+    assert (denoiser.image_shape, denoiser.label_dim) == ((3, 16, 16), 10)
+    assert provenance(path)["iterations"] == 6
+    assert path.stat().st_size < 2**20
+    assert len(model_id(target)) == 16  # of the shipped one
+
+
+def linear(choices, stop_at=None):
+    """Weights of a small layer after training, and calls of its loss; stop_at: a call that interrupts it."""
+    calls = []
+
+    def loss(network, generator):
+        calls.append(None)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return network(torch.randn(4, 3, generator=generator)).square().mean()
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    train(network, loss, choices)
+    return network.state_dict(), len(calls)
+
+
+def test_an_interrupted_training_continues_exactly_and_another_run_does_not(tmp_path):
+    straight, _ = linear(options(tmp_path / "straight", checkpoint_every=100))
+    with pytest.raises(KeyboardInterrupt):
+        linear(options(tmp_path), stop_at=5)
+    with pytest.raises(ValueError, match="belongs to a run with another lr"):
+        linear(options(tmp_path, lr=1e-3))
+    resumed, calls = linear(options(tmp_path))
+    assert calls == 3
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_shards_average_their_gradients(tmp_path):
+    """Two shards with one random source each are a batch of both: training goes on and is repeatable."""
+    one, two = (load_file(run(options(tmp_path / name, shards=2))) for name in ("one", "two"))
+    whole = load_file(run(options(tmp_path / "whole")))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], whole[name]) for name in one)
+    with pytest.raises(ValueError, match="batch=8 cannot be split into shards=3"):
+        options(tmp_path, shards=3)
+
+
+def test_a_second_round_starts_from_the_first(tmp_path):
+    first = run(options(tmp_path / "first"))
+    second = run(options(tmp_path / "second", initial=str(first), lr=1e-12))
+    one, two = load_file(first), load_file(second)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    assert provenance(second)["initial"]["iterations"] == 6
+
+
+def test_the_learning_rate_warms_up_stays_and_ends_near_zero(tmp_path):
+    choices = options(tmp_path, iterations=1000, warmup=100)
+    assert learning_rate(0, choices) == pytest.approx(2e-5)
+    assert learning_rate(300, choices) == pytest.approx(2e-3)
+    assert learning_rate(999, choices) < 1e-7
+
+
+def test_an_unknown_training_target_is_refused(tmp_path):
+    known = "vp, iddpm, ve, edm, features, reference"
+    with pytest.raises(ValueError, match=f"unknown target 'edn': use one of {known}"):
+        run(options(tmp_path, target="edn"))
+
+
+@pytest.mark.parametrize("regime", GLYPH_UNETS)
+def test_unit_weighting_counts_every_level_of_the_standardised_target_the_same(regime):
+    outer, ideal = PRECONDITIONERS[regime], PRECONDITIONERS["edm"]
+    sigma = torch.tensor([0.03, 0.5, 4.0, 60.0], dtype=torch.float64)
+    weight = WEIGHTINGS["unit"](outer).loss_weight(sigma)
+    assert torch.allclose(weight * ideal.c_out(sigma) ** 2, torch.ones(4, dtype=torch.float64))
+    assert WEIGHTINGS["regime"](outer) is outer
