@@ -24,7 +24,9 @@ from tqdm import tqdm
 from scripts.benchmarks.publish import command, machine, options, publish
 from seedsbench.exact.philox import philox_normal
 from seedsbench.metrics import Moments, MomentSum, frechet_distance
-from seedsbench.metrics.inception import BLOCK, BOUND, FEATURES
+from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK as BLOCK
+from seedsbench.metrics.inception import INCEPTION_BOUND as BOUND
+from seedsbench.metrics.inception import INCEPTION_FEATURES as FEATURES
 from seedsbench.report.table import markdown_table
 
 HEADING = "## Metrics at 2048 features"

@@ -41,7 +41,9 @@ from seedsbench.bench.rows.store import ResultStore
 from seedsbench.exact.philox import philox_normal
 from seedsbench.metrics import MomentSum, frechet_distance
 from seedsbench.metrics.extraction import BLOCK as GLYPHS_BLOCK
-from seedsbench.metrics.inception import BLOCK, BOUND, FEATURES
+from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK as BLOCK
+from seedsbench.metrics.inception import INCEPTION_BOUND as BOUND
+from seedsbench.metrics.inception import INCEPTION_FEATURES as FEATURES
 from seedsbench.report.rows import read_rows
 from seedsbench.report.table import markdown_table
 

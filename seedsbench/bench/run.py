@@ -20,8 +20,8 @@ from seedsbench.bench.rows.columns import (
     asked,
     environment_of,
     identity_of,
-    result_text,
     reason_of,
+    result_text,
     solver_facts,
     title_of,
 )

@@ -13,23 +13,22 @@ from matplotlib.lines import Line2D
 
 from seedsbench.certify.table import curve
 from seedsbench.report.figures import save, set_axes
-from seedsbench.report.style import GREY, INK, RC, Look, family_of, looks_of, spread, text_inches
+from seedsbench.report.style import GREY, INK, RC, family_of, looks_of, padded, spread, text_inches
 
-LABEL_PT = 7.5
-WIDTH, HEIGHT = 2.5, 2.3  # of one panel's axes, inches
-LEFT, TOP, BOTTOM, HEAD, FOOT = 0.55, 0.28, 0.42, 0.5, 0.12
-COLUMNS = 3
-HIGHEST = 5.0  # of the distances drawn; the mixture is about 1 wide
+_LABEL_PT = 7.5
+_WIDTH, _HEIGHT = 2.5, 2.3  # of one panel's axes, inches
+_LEFT, _TOP, _BOTTOM, _HEAD, _FOOT = 0.55, 0.28, 0.42, 0.5, 0.12
+_COLUMNS = 3
+_HIGHEST = 5.0  # of the distances drawn; the mixture is about 1 wide
 
 
-def write_figure(df: pd.DataFrame, floor: float, folder: Path) -> list[Path]:
-    """Write certificate.png and .svg; the same rows give the same bytes."""
+def write_error_figure(df: pd.DataFrame, exact: float, folder: Path) -> list[Path]:
+    """Write certificate.png and .svg of rows as `ordered`; exact: the distance of exact samples."""
     with mpl.rc_context(RC):
-        return save(error_figure(df, floor), folder / "certificate", ("png", "svg"), dpi=160)
+        return save(_error_figure(df, exact), folder / "certificate", ("png", "svg"), dpi=160)
 
 
-def error_figure(df: pd.DataFrame, floor: float) -> Figure:
-    """The figure of rows in their order (certify.table.ordered); floor: the distance of exact samples."""
+def _error_figure(df: pd.DataFrame, exact: float) -> Figure:
     rows = df.to_dict("records")
     curves = {row["solver"]: np.array(curve(row)).T for row in rows if curve(row)}
     families: dict[str, list[str]] = {}
@@ -40,13 +39,15 @@ def error_figure(df: pd.DataFrame, floor: float) -> Figure:
     figure, axes = _panels(families)
     everything = np.concatenate(list(curves.values()), axis=1)
     # What starts above the frame comes into it from there: a few solvers need no scale of their own.
-    limits = [_padded(everything[0]), _padded(np.append(everything[1].clip(max=HIGHEST), floor))]
+    shown = everything[0], np.append(everything[1].clip(max=_HIGHEST), exact)
+    limits = [padded(values, 0.04, 1.0) for values in shown]
     for ax, (family, members) in zip(axes, families.items(), strict=True):
         set_axes(ax, *limits)
         ax.set_title(family, loc="left", fontsize=9, pad=6)
-        ax.axhline(floor, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
-        for name in set(curves) - set(members):
-            ax.plot(*curves[name], color="#dddddd", linewidth=0.6, zorder=0.8)
+        ax.axhline(exact, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+        for name, line in curves.items():
+            if name not in members:
+                ax.plot(*line, color="#dddddd", linewidth=0.6, zorder=0.8)
         for name in members:
             style = looks[name]
             ax.plot(
@@ -63,43 +64,35 @@ def error_figure(df: pd.DataFrame, floor: float) -> Figure:
 
 
 def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
-    rows = math.ceil(len(families) / COLUMNS)
+    rows = math.ceil(len(families) / _COLUMNS)
     groups = list(families.values())
     gutters = [
-        max(text_inches(name, LABEL_PT) for group in groups[c::COLUMNS] for name in group)
-        for c in range(min(COLUMNS, len(groups)))
+        max(text_inches(name, _LABEL_PT) for group in groups[c::_COLUMNS] for name in group)
+        for c in range(min(_COLUMNS, len(groups)))
     ]
-    widths = [LEFT + WIDTH + 0.3 + gutter + 0.1 for gutter in gutters]
-    cell = TOP + HEIGHT + BOTTOM
-    w, h = sum(widths), rows * cell + HEAD + FOOT
+    widths = [_LEFT + _WIDTH + 0.3 + gutter + 0.1 for gutter in gutters]
+    cell = _TOP + _HEIGHT + _BOTTOM
+    w, h = sum(widths), rows * cell + _HEAD + _FOOT
     figure = Figure(figsize=(w, h))
     FigureCanvasAgg(figure)
     title = "Error against NFE on the mixture, exact denoiser"
-    figure.text(LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
+    figure.text(_LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
     note = "Sliced Wasserstein-2 distance to the exact distribution, up to 5. Dashed: as many exact samples."
-    figure.text(LEFT / w, 1 - 0.3 / h, note, fontsize=7.5, va="top", color=GREY)
+    figure.text(_LEFT / w, 1 - 0.3 / h, note, fontsize=7.5, va="top", color=GREY)
     axes = []
     for i in range(len(groups)):
-        x = sum(widths[: i % COLUMNS]) + LEFT
-        y = h - HEAD - (i // COLUMNS + 1) * cell + BOTTOM
-        axes.append(figure.add_axes((x / w, y / h, WIDTH / w, HEIGHT / h)))
-    for ax in axes[-COLUMNS:]:
+        x = sum(widths[: i % _COLUMNS]) + _LEFT
+        y = h - _HEAD - (i // _COLUMNS + 1) * cell + _BOTTOM
+        axes.append(figure.add_axes((x / w, y / h, _WIDTH / w, _HEIGHT / h)))
+    for ax in axes[-_COLUMNS:]:
         ax.set_xlabel("NFE per sample, measured", fontsize=8)
     return figure, axes
 
-
-def _padded(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.log(values.min()), np.log(values.max())
-    room = 0.04 * (high - low)
-    return float(np.exp(low - room)), float(np.exp(high + room))
-
-
-def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: dict[str, Look]) -> None:
     """Names beside the line ends, moved apart, tied to their curves."""
     (x_low, x_high), (y_low, y_high) = np.log(ax.get_xlim()), np.log(ax.get_ylim())
     x = np.array([(np.log(curves[name][0, -1]) - x_low) / (x_high - x_low) for name in members])
     y = np.array([(np.log(curves[name][1, -1]) - y_low) / (y_high - y_low) for name in members])
-    gap = min((LABEL_PT + 1.5) / 72 / HEIGHT, 1 / max(len(members) - 1, 1))
+    gap = min((_LABEL_PT + 1.5) / 72 / _HEIGHT, 1 / max(len(members) - 1, 1))
     for name, x0, y0, y1 in zip(members, x, y, spread(y, gap, 0.0, 1.0), strict=True):
         style = looks[name]
         tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
@@ -110,7 +103,7 @@ def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: d
             y1,
             name,
             transform=ax.transAxes,
-            fontsize=LABEL_PT,
+            fontsize=_LABEL_PT,
             color=style.text,
             va="center_baseline",
         )

@@ -1,13 +1,14 @@
 """`seedsbench-certify`: measure what every solver really does and write it down."""
 
 import argparse
+import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-HELP = """\
+_DESCRIPTION = """\
 Measure every configured solver on problems whose answers are known: drift, weak and strong order, evaluations
 per step, and error at a budget. Exact denoisers only: no weights, no GPU.
 
@@ -18,7 +19,7 @@ writes  <output>/certificate.csv   every number
 Named solvers are measured alone; their rows take the place of older ones in the files. Exit code 1 says
 that a declared order is not the measured one.
 """
-EXAMPLE = "example:  seedsbench-certify seeds3 heun        seedsbench-certify --config-dir mine ab2"
+_EXAMPLE = "example:  seedsbench-certify seeds3 heun        seedsbench-certify --config-dir mine ab2"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,25 +27,31 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.config_dir is not None:
         _add_config_dir(arguments.config_dir)
-    from seedsbench.certify.row import entries
+    from seedsbench.certify.row import configured_solvers
+    from seedsbench.checks import nearest
 
-    found = entries()
-    known = {entry.name for entry in found}
+    known = configured_solvers()
+    names = {one.name for one in known}
     for name in arguments.solvers:
-        if name not in known:
-            from seedsbench.checks import nearest
-
-            print(f"seedsbench-certify: {nearest(name, known, what='solver')}", file=sys.stderr)
+        if name not in names:
+            print(f"seedsbench-certify: {nearest(name, names, what='solver')}", file=sys.stderr)
             return 2
-    chosen = [entry for entry in found if not arguments.solvers or entry.name in arguments.solvers]
-    return _run(chosen, [entry.title for entry in found], arguments)
+    chosen = [one for one in known if not arguments.solvers or one.name in arguments.solvers]
+    rows, wrong = _measure(chosen, arguments)
+    if rows:
+        _write(rows, {one.title for one in known}, arguments)
+    wrong += [f"{row['solver']}: {row['verdict']}" for row in rows if row["verdict"] != "as declared"]
+    for line in wrong:
+        print(line, file=sys.stderr)
+    print(f"{len(chosen) - len(wrong)} of {len(chosen)} are as declared")
+    return int(len(wrong) > 0)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seedsbench-certify",
-        description=HELP,
-        epilog=EXAMPLE,
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("solvers", nargs="*", metavar="solver", help="config names; all if none is given")
@@ -73,68 +80,46 @@ def _add_config_dir(folder: Path) -> None:
     sys.path.insert(0, place)
 
 
-def _run(chosen: list, titles: list[str], arguments: argparse.Namespace) -> int:
-    from seedsbench.certify.distances import floor
-    from seedsbench.certify.figure import write_figure
-    from seedsbench.certify.table import ordered, write_csv, write_markdown
+def _write(rows: list[dict[str, Any]], known: set[str], arguments: argparse.Namespace) -> None:
+    """Write the files; of named solvers, with the older rows of the others that still exist."""
+    import pandas as pd
 
-    rows, failures = _measure(chosen, arguments)
-    folder = arguments.output
-    if rows:
-        older = _older(folder / "certificate.csv", titles) if arguments.solvers else []
-        told = {row["solver"]: row for row in [*older, *rows]}
-        df = ordered(list(told.values()))
-        floors = floor(samples=arguments.samples)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_csv(df, folder / "certificate.csv")
-        write_markdown(df, floors, folder / "certificate.md")
-        written = [
-            folder / "certificate.md",
-            folder / "certificate.csv",
-            *write_figure(df, floors[1], folder),
-        ]
-        print("\n".join(map(str, written)))
-    wrong = [f"{row['solver']}: {row['verdict']}" for row in rows if row["verdict"] != "as declared"]
-    for line in [*failures, *wrong]:
-        print(line, file=sys.stderr)
-    print(f"{len(rows) - len(wrong)} of {len(chosen)} are as declared")
-    return int(len(wrong) + len(failures) > 0)
+    from seedsbench.certify.distances import distances_of_exact_samples
+    from seedsbench.certify.figure import write_error_figure
+    from seedsbench.certify.table import ordered, write_tables
+
+    table = arguments.output / "certificate.csv"
+    older = pd.read_csv(table).to_dict("records") if arguments.solvers and table.is_file() else []
+    newest = {row["solver"]: row for row in [*older, *rows] if row["solver"] in known}
+    df, exact = ordered(list(newest.values())), distances_of_exact_samples(samples=arguments.samples)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    written = write_tables(df, exact, arguments.output)
+    written += write_error_figure(df, exact[1], arguments.output)
+    print("\n".join(map(str, written)))
 
 
 def _measure(chosen: list, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows, what went wrong) of the chosen entries, each in a process; one that fails stops no other."""
-    import multiprocessing
-
+    """(rows, what went wrong) of the chosen solvers, each in a process; one that fails stops no other."""
     from tqdm import tqdm
 
     from seedsbench.certify.row import certify
 
     rows, failures = [], []
     context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_one_thread) as pool:
-        futures = {pool.submit(certify, entry, samples=arguments.samples): entry for entry in chosen}
-        with tqdm(total=len(chosen), unit="solver", disable=None) as bar:
-            for future in as_completed(futures):
-                title = futures[future].title
+    with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_use_one_thread) as pool:
+        futures = {pool.submit(certify, one, samples=arguments.samples): one.title for one in chosen}
+        with tqdm(as_completed(futures), total=len(chosen), unit="solver", disable=None) as bar:
+            for future in bar:
+                title = futures[future]
                 try:
                     rows.append(future.result())
                 except Exception as error:
                     failures.append(f"{title}: failed: {type(error).__name__}: {error}")
                 bar.set_postfix_str(title)
-                bar.update()
     return rows, failures
 
 
-def _older(table: Path, titles: list[str]) -> list[dict[str, Any]]:
-    """Rows of an earlier certificate, of solvers that still exist."""
-    import pandas as pd
-
-    if not table.is_file():
-        return []
-    return [row for row in pd.read_csv(table).to_dict("records") if row.get("solver") in titles]
-
-
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)

@@ -1,19 +1,15 @@
-"""Orders of the drift (noise off) and of the strong error (one Brownian path, refined)."""
+"""Orders of the drift (noise off) and of the strong error (along one Brownian path)."""
 
 import itertools
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from seedsbench import api
-from seedsbench.certify.paths import BrownianPath, NoPathError, latents
-from seedsbench.certify.problems import as_solver, fixed_steps, log_levels, mixture
+from seedsbench.certify.paths import ends_along_one_path
+from seedsbench.certify.problems import AnySolver, as_solver, log_levels, mixture
 from seedsbench.diffusion.noise import Silent
-from seedsbench.solvers.base import Solver
-
-Choice = Solver | api.Choice
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Measured:
 
 
 def drift_order(
-    solver: Choice,
+    solver: AnySolver,
     schedule: str = "linear",
     counts: tuple[int, int, int] = (32, 64, 128),
     high: float = 10.0,
@@ -36,9 +32,8 @@ def drift_order(
     counts: numbers of steps, each twice the one before, uniform in log sigma.
     """
     x = torch.linspace(-1.5, 1.5, 16, dtype=torch.float64).reshape(8, 2, 1, 1)
-    ends = []
-    for n in counts:
-        result = api.sample(
+    ends = [
+        api.sample(
             mixture(),
             x,
             solver=solver,
@@ -46,23 +41,24 @@ def drift_order(
             schedule=schedule,
             final="stop",
             noise=Silent(x.shape),
-        )
-        ends.append(result.x)
+        ).x
+        for n in counts
+    ]
     first, second = ((b - a).norm() for a, b in itertools.pairwise(ends))
     return float(torch.log2(first / second))
 
 
 def limit_drift_order(
-    solver: Choice,
+    solver: AnySolver,
     schedule: str = "linear",
     *,
     counts: tuple[int, int, int] = (64, 128, 256),
     within: float = 0.3,
 ) -> float:
-    """The drift order of `solver.noise_free`, looked for further out where few steps do not show it.
+    """The drift order of `solver.noise_free` in the limit of many steps.
 
-    Orders are limits: while it is not within `within` of the declared one the steps are doubled, up
-    to 4096, where the measurement stands.
+    While it is not within `within` of the declared one the steps are doubled, up to 4096, where the
+    measurement stands.
     """
     silent = as_solver(solver).noise_free
     # The steps of an adaptive solver are uniform in its own clock, which resolves a wide range late.
@@ -75,30 +71,12 @@ def limit_drift_order(
 
 
 def strong_order(
-    solver: Choice, counts: tuple[int, int, int] = (32, 64, 128), *, paths: int = 2000, seed: int = 0
-) -> Measured | None:
-    """Order of the mean difference between runs along the same Brownian path, on the mixture.
-
-    The path lives in the solver's own clock, and is refined by exact bridges. None for a solver without
-    noise and for one that draws fresh normals, which are increments of no path.
-    """
-    method = fixed_steps(as_solver(solver))
-    if not method.stochastic:
-        return None
-    x = latents(paths, 2, seed=seed)
-    path = BrownianPath((paths, 2, 1, 1), seed=seed)
-    ends = []
-    try:
-        for n in reversed(counts):  # the finest first: coarser ones find its readings
-            levels = log_levels(n, 5.0, 0.4)
-            ends.append(api.sample(mixture(), x, solver=method, sigmas=levels, final="stop", noise=path).x)
-    except NoPathError:
-        return None
-    fine, coarse = ((b - a).flatten(1).norm(dim=1) for a, b in itertools.pairwise(ends))
-    return Measured(math.log2(float(coarse.mean() / fine.mean())), _log2_ratio(coarse, fine))
-
-
-def _log2_ratio(a: Tensor, b: Tensor) -> float:
-    """Standard error of log2(mean a / mean b) of paired samples, by the delta method."""
-    difference = a / a.mean() - b / b.mean()
-    return float(difference.std() / math.sqrt(len(a)) / math.log(2))
+    solver: AnySolver, counts: tuple[int, int, int] = (32, 64, 128), *, paths: int = 2000, seed: int = 0
+) -> Measured:
+    """Order of the mean distance between runs along the same Brownian path (see `ends_along_one_path`)."""
+    ends = ends_along_one_path(solver, counts, paths=paths, seed=seed)
+    fine, coarse = ((b - a).norm(dim=1) for a, b in itertools.pairwise(ends))
+    order = math.log2(float(coarse.mean() / fine.mean()))
+    # The standard error of the logarithm of a ratio of paired means, by the delta method.
+    difference = coarse / coarse.mean() - fine / fine.mean()
+    return Measured(order, float(difference.std() / math.sqrt(paths) / math.log(2)))

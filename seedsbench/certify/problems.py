@@ -11,6 +11,10 @@ from seedsbench import api, registry
 from seedsbench.denoisers.analytic import GaussianMixture
 from seedsbench.solvers.base import Solver
 
+START, END = 5.0, 0.4  # noise levels between which weak and strong orders on the mixture are measured
+AnySolver = Solver | api.Choice
+"""A solver, or the name of a configured one, with options or without."""
+
 
 @cache
 def mixture() -> GaussianMixture:
@@ -27,20 +31,20 @@ def line_mixture() -> GaussianMixture:
 
 
 def log_levels(n_steps: int, high: float, low: float) -> Tensor:
-    """(n_steps + 1) levels uniform in log sigma, with the ends exactly as given."""
+    """(n_steps + 1) noise levels uniform in log sigma, with the ends exactly as given."""
     levels = torch.exp(torch.linspace(math.log(high), math.log(low), n_steps + 1, dtype=torch.float64))
     levels[0], levels[-1] = high, low
     return levels
 
 
-def as_solver(choice: Solver | api.Choice) -> Solver:
-    """The solver itself, or the configured one of that name."""
+def as_solver(choice: AnySolver) -> Solver:
+    """The solver that is meant."""
     return choice if isinstance(choice, Solver) else api.solver(choice)
 
 
 def fixed_steps(solver: Solver) -> Solver:
-    """An adaptive solver with a tolerance no step meets: n_steps equal steps of its clock. Others as is."""
+    """An adaptive solver with a tolerance no step meets: equal steps in its own clock. Others as is."""
     if not solver.adaptive:
         return solver
-    named = {field.name for field in fields(solver)}
-    return replace(solver, **{name: 1e-100 for name in ("rtol", "atol") if name in named})
+    tolerances = {field.name for field in fields(solver)} & {"rtol", "atol"}
+    return replace(solver, **dict.fromkeys(tolerances, 1e-100))

@@ -12,16 +12,14 @@ from seedsbench.certify.weak import common_noise_order, is_affine, is_markov, ko
 from seedsbench.solvers.base import Solver
 
 BUDGETS = (5, 7, 10, 14, 20, 28, 50, 100)
-TABLE_BUDGETS = (10, 20, 50)
-VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (("seeds2", {"c2": 0.4}), ("seeds3", {"c2": 0.4}))
 WITHIN = 0.3
 """How near a measured order has to come to the declared one."""
-LONG = 100
+_NOTHING = Measured(math.nan, math.nan)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A configured solver with options: what one row is about."""
+class ConfiguredSolver:
+    """A solver's configuration with options: what one row is about."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -34,17 +32,18 @@ class Entry:
         return api.solver(self.name, **self.options)
 
 
-def entries() -> list[Entry]:
+def configured_solvers() -> list[ConfiguredSolver]:
     """Every configured solver, and the variants whose orders are claimed too."""
-    named = [Entry(name) for name in api.solver_names()]
-    return sorted([*named, *(Entry(*variant) for variant in VARIANTS)], key=lambda entry: entry.title)
+    named = [ConfiguredSolver(name) for name in api.solver_names()]
+    named += [ConfiguredSolver(name, {"c2": 0.4}) for name in ("seeds2", "seeds3")]
+    return sorted(named, key=lambda one: one.title)
 
 
-def certify(entry: Entry, *, samples: int = SAMPLES) -> dict[str, Any]:
+def certify(configured: ConfiguredSolver, *, samples: int = SAMPLES) -> dict[str, Any]:
     """The row of one solver; numbers that do not exist for it are nan."""
-    solver = entry.build()
+    solver = configured.build()
     row: dict[str, Any] = {
-        "solver": entry.title,
+        "solver": configured.title,
         "family": solver.family,
         "stochastic": solver.stochastic,
         "adaptive": solver.adaptive,
@@ -52,9 +51,9 @@ def certify(entry: Entry, *, samples: int = SAMPLES) -> dict[str, Any]:
         "drift_order_linear": limit_drift_order(solver, "linear"),
         "drift_order_vp": limit_drift_order(solver, "vp"),
         "weak_order": math.nan if solver.weak_order is None else solver.weak_order,
-        **weak(solver),
+        **_weak_and_strong_orders(solver),
         "nfe_first_step": solver.nfe(1),
-        "nfe_per_step": (solver.nfe(2 * LONG) - solver.nfe(LONG)) / LONG,
+        "nfe_per_step": (solver.nfe(200) - solver.nfe(100)) / 100,
         "smallest_budget": solver.total_nfe(1),
         "samples": samples,
     }
@@ -67,28 +66,23 @@ def certify(entry: Entry, *, samples: int = SAMPLES) -> dict[str, Any]:
     return row
 
 
-def weak(solver: Solver) -> dict[str, Any]:
+def _weak_and_strong_orders(solver: Solver) -> dict[str, Any]:
     """Weak and strong orders, how they were found, and standard errors where they were sampled."""
-    gaussian = (math.nan, math.nan)
-    mixture: Measured | None = None
-    strong: Measured | None = None
-    method = ""
+    gaussian, mixture, strong, method = (math.nan, math.nan), _NOTHING, _NOTHING, ""
     if solver.stochastic:
-        if is_affine(solver):
-            gaussian = gaussian_orders(solver)
         markov = is_markov(solver)
+        gaussian = gaussian_orders(solver) if is_affine(solver) else gaussian
         mixture = _where_possible(kolmogorov_order if markov else common_noise_order, solver)
         strong = _where_possible(strong_order, solver)
-        method = "" if mixture is None else "quadrature" if markov else "sampled"
-    nothing = Measured(math.nan, math.nan)
+        method = "" if mixture is _NOTHING else "quadrature" if markov else "sampled"
     return {
         "weak_mean_gaussian": gaussian[0],
         "weak_variance_gaussian": gaussian[1],
-        "weak_mixture": (mixture or nothing).order,
-        "weak_mixture_stderr": (mixture or nothing).stderr,
+        "weak_mixture": mixture.order,
+        "weak_mixture_stderr": mixture.stderr,
         "weak_mixture_method": method,
-        "strong_order": (strong or nothing).order,
-        "strong_order_stderr": (strong or nothing).stderr,
+        "strong_order": strong.order,
+        "strong_order_stderr": strong.stderr,
     }
 
 
@@ -105,12 +99,12 @@ def gaussian_orders(solver: Solver, n_steps: int = 256) -> tuple[float, float]:
     return weak_orders(solver, n_steps, std=80.0, high=2000.0, low=20.0)
 
 
-def _where_possible(measure: Callable[[Solver], Measured | None], solver: Solver) -> Measured | None:
-    """The measurement; None for a solver whose options do not fit its noise levels (restart's intervals)."""
+def _where_possible(measure: Callable[[Solver], Measured], solver: Solver) -> Measured:
+    """The measurement, if any: some follow no path, and restart's intervals do not fit the noise levels."""
     try:
         return measure(solver)
     except ValueError:
-        return None
+        return _NOTHING
 
 
 def weak_measured(row: dict[str, Any]) -> Measured:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from seedsbench.certify.row import BUDGETS, TABLE_BUDGETS
+from seedsbench.certify.row import BUDGETS
 from seedsbench.report.style import solver_rank
 from seedsbench.report.table import markdown_table
 
-INTRODUCTION = """\
+_INTRODUCTION = """\
 What each solver does, measured by `seedsbench-certify`, which makes every number here again, with exact
 denoisers, so that all error is the solver's own. {claims}
 
@@ -26,7 +26,7 @@ denoisers, so that all error is the solver's own. {claims}
   switches its noise at grid levels, so two grids follow two SDEs of one law).
 - **NFE**: evaluations of the first step and of each later one. *Smallest*: budget, final evaluation included.
 """
-ERRORS = """\
+_ERRORS = """\
 `seedsbench.sample(mixture, latents, solver=..., nfe=...)` with default options: {samples:,} samples, EDM's
 grid from 80 to 0.002. *Fréchet*: squared distance to the exact moments. *W2*: sliced Wasserstein-2 distance
 to the exact distribution. As many exact samples score {floors}: less than about twice that says nothing.
@@ -40,39 +40,33 @@ def ordered(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows, key=lambda row: (key[row["solver"]], row["solver"])))
 
 
-def write_csv(df: pd.DataFrame, path: Path) -> None:
-    """Every number, six digits."""
-    df.to_csv(path, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+def write_tables(df: pd.DataFrame, exact: tuple[float, float], folder: Path) -> list[Path]:
+    """certificate.md: orders and cost, errors at the budgets people quote. certificate.csv: every number.
 
-
-def write_markdown(df: pd.DataFrame, floors: tuple[float, float], path: Path) -> None:
-    """Two tables: orders and cost; error at the budgets people quote."""
+    exact: both distances of exact samples.
+    """
     records = df.to_dict("records")
-    wrong = [row for row in records if row["verdict"] != "as declared"]
+    wrong = [f"- {row['solver']}: {row['verdict']}" for row in records if row["verdict"] != "as declared"]
     claims = f"**{len(records) - len(wrong)} of {len(records)} are as declared.**"
-    contradicted = [f"- {row['solver']}: {row['verdict']}" for row in wrong]
-    lines = [
-        "# Certificate",
-        "",
-        INTRODUCTION.format(claims=claims),
-        *contradicted,
-        "",
-        "## Orders and cost",
-        "",
-    ]
-    head = ["solver", "family", "drift", "linear", "vp", "weak", "Gaussian mean", "variance", "mixture"]
-    lines += markdown_table([*head, "strong", "NFE", "smallest"], [_orders(row) for row in records])
-    told = f"{floors[0]:.1g} and {floors[1]:.2g}"
-    lines += ["", "## Error on the mixture", "", ERRORS.format(samples=int(df["samples"].max()), floors=told)]
+    orders = ["solver", "family", "drift", "linear", "vp", "weak", "Gaussian mean", "variance", "mixture"]
     kinds = [("frechet", "Fréchet"), ("sliced_wasserstein", "W2")]
-    columns = [(f"{name}@{budget}", f"{title} {budget}") for name, title in kinds for budget in TABLE_BUDGETS]
-    best = {name: df[name].min() for name, _ in columns}
-    body = [
-        [row["solver"], *(_bold(row[name], best[name]) for name, _ in columns)]
-        for row in df.to_dict("records")
+    columns = {f"{name}@{budget}": f"{title} {budget}" for name, title in kinds for budget in (10, 20, 50)}
+    best = {name: df[name].min() for name in columns}
+    errors = [[row["solver"], *(_bold(row[name], best[name]) for name in columns)] for row in records]
+    told = f"{exact[0]:.1g} and {exact[1]:.2g}"
+    lines = [
+        *("# Certificate", "", _INTRODUCTION.format(claims=claims), *wrong),
+        *("", "## Orders and cost", ""),
+        *markdown_table([*orders, "strong", "NFE", "smallest"], [_orders(row) for row in records]),
+        *("", "## Error on the mixture", ""),
+        _ERRORS.format(samples=int(df["samples"].max()), floors=told),
+        *markdown_table(["solver", *columns.values()], errors),
+        "",
     ]
-    lines += [*markdown_table(["solver", *(title for _, title in columns)], body), ""]
-    path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    written = [folder / "certificate.md", folder / "certificate.csv"]
+    written[0].write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    df.to_csv(written[1], index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+    return written
 
 
 def curve(row: dict[str, Any]) -> list[tuple[float, float]]:

@@ -18,52 +18,54 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 
 from seedsbench import api
-from seedsbench.certify.orders import Choice, Measured
-from seedsbench.certify.paths import BrownianPath, NoPathError, latents
+from seedsbench.certify.orders import Measured
+from seedsbench.certify.paths import ends_along_one_path
 from seedsbench.certify.problems import (
+    END,
+    START,
+    AnySolver,
     as_solver,
     fixed_steps,
     line_mixture,
     log_levels,
-    mixture,
 )
 from seedsbench.denoisers.analytic import Gaussian
-from seedsbench.diffusion.noise import Noise, Recorded, Silent
+from seedsbench.diffusion.noise import Noise, Recorded, Silent, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.solvers.base import Solver
 
-Function = Callable[[np.ndarray], np.ndarray]
+_Function = Callable[[np.ndarray], np.ndarray]
+_MEAN = 0.3  # of Gaussian data
+_WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
 
 # --- Gaussian data: exact moments ------------------------------------------------------------------
 
 
 def gaussian_moments(
-    solver: Choice,
+    solver: AnySolver,
     n_steps: int,
     *,
-    mean: float = 0.3,
     std: float = 0.5,
     high: float = 20.0,
     low: float = 0.05,
     schedule: str = "linear",
-    final: Any = "stop",
 ) -> np.ndarray:
-    """(mean, variance) at `low` of a solver on N(mean, std^2) data, exactly.
+    """(mean, variance) at `low` of a solver on N(0.3, std^2) data, exactly.
 
     Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses
     (all zero; the latent; each draw) yields all coefficients. The start has the exact law at `high`.
     """
-    denoiser = Gaussian(mean, std, image_shape=(1, 1, 1))
+    denoiser = Gaussian(_MEAN, std, image_shape=(1, 1, 1))
     levels = log_levels(n_steps, high, low)
     method = fixed_steps(as_solver(solver))
 
     def run(start: Tensor, z: Noise) -> Tensor:
         return api.sample(
-            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final=final, noise=z
+            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final="stop", noise=z
         ).x.flatten()
 
-    counter = _Counted(1)
+    counter = _Counted()
     run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), counter)
     draws = max(1, counter.draws)
     start = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
@@ -72,60 +74,46 @@ def gaussian_moments(
     z[torch.arange(draws), torch.arange(draws) + 2] = 1.0
     x = run(start, Recorded(z))
     offset, coefficients = x[0], x[1:] - x[0]
-    # Latent variance that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
-    start_variance, start_mean = (std**2 + high**2) / high**2, mean / high
-    return np.array(
-        [
-            float(offset + coefficients[0] * start_mean),
-            float(coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum()),
-        ]
-    )
+    # The law of the latent that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
+    start_mean, start_variance = _MEAN / high, (std**2 + high**2) / high**2
+    variance = coefficients[0] ** 2 * start_variance + (coefficients[1:] ** 2).sum()
+    return np.array([float(offset + coefficients[0] * start_mean), float(variance)])
 
 
 def weak_orders(
-    solver: Choice,
-    n_steps: int = 128,
-    *,
-    mean: float = 0.3,
-    std: float = 0.5,
-    high: float = 20.0,
-    low: float = 0.05,
-    schedule: str = "linear",
+    solver: AnySolver, n_steps: int = 128, *, std: float = 0.5, high: float = 20.0, low: float = 0.05
 ) -> tuple[float, float]:
     """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact."""
-    exact = np.array([mean, std**2 + low**2])
+    exact = np.array([_MEAN, std**2 + low**2])
     coarse, fine = (
-        abs(gaussian_moments(solver, n, mean=mean, std=std, high=high, low=low, schedule=schedule) - exact)
-        for n in (n_steps, 2 * n_steps)
+        abs(gaussian_moments(solver, n, std=std, high=high, low=low) - exact) for n in (n_steps, 2 * n_steps)
     )
     orders = [math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True)]
     return orders[0], orders[1]
 
 
-def is_affine(solver: Choice, n_steps: int = 4) -> bool:
+def is_affine(solver: AnySolver) -> bool:
     """Whether the map on Gaussian data is affine in latent and normals: f(2z) - f(z) = f(z) - f(0)."""
-    z = latents(64, 1, seed=5).reshape(64, 1, 1, 1, 1)
-    ends = []
-    for factor in (0.0, 1.0, 2.0):
-        start = factor * torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        ends.append(
-            api.sample(
-                Gaussian(0.3, 0.5, image_shape=(1, 1, 1)),
-                start,
-                solver=fixed_steps(as_solver(solver)),
-                sigmas=log_levels(n_steps, 20.0, 0.2),
-                final="stop",
-                noise=Recorded(factor * z),
-            ).x
-        )
-    return bool(torch.allclose(ends[2] - ends[1], ends[1] - ends[0], rtol=1e-9, atol=1e-12))
+    z = latents(torch.arange(64), (1, 1, 1), seed=5).reshape(64, 1, 1, 1, 1)
+    none, once, twice = (
+        api.sample(
+            Gaussian(_MEAN, 0.5, image_shape=(1, 1, 1)),
+            torch.full((1, 1, 1, 1), factor, dtype=torch.float64),
+            solver=fixed_steps(as_solver(solver)),
+            sigmas=log_levels(4, 20.0, 0.2),
+            final="stop",
+            noise=Recorded(factor * z),
+        ).x
+        for factor in (0.0, 1.0, 2.0)
+    )
+    return bool(torch.allclose(twice - once, once - none, rtol=1e-9, atol=1e-12))
 
 
 class _Counted(Silent):
-    """Silence that counts what is asked of it."""
+    """No noise for one state of one value, and a count of how often it is asked for."""
 
-    def __init__(self, batch: int) -> None:
-        super().__init__((batch, 1, 1, 1))
+    def __init__(self) -> None:
+        super().__init__((1, 1, 1, 1))
         self.draws = 0
 
     def normal(self) -> Tensor:
@@ -140,15 +128,12 @@ class _Counted(Silent):
 # --- the mixture on the line: backward propagation --------------------------------------------------
 
 
-def tests(x: np.ndarray) -> np.ndarray:
-    """The test functions, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
+def _test_functions(x: np.ndarray) -> np.ndarray:
+    """g, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
     return np.stack([x, x**2, np.cos(3 * x), np.sin(3 * x)], -1)
 
 
-WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
-
-
-def is_markov(solver: Choice) -> bool:
+def is_markov(solver: AnySolver) -> bool:
     """Whether a step depends on the past through x alone: its state may not change with the path."""
     method = as_solver(solver)
     if method.adaptive:
@@ -166,25 +151,23 @@ def is_markov(solver: Choice) -> bool:
     return True
 
 
-def kolmogorov_expectations(
-    solver: Choice, n_steps: int, *, high: float = 5.0, low: float = 0.4, nodes: int = 140
-) -> np.ndarray:
-    """E[tests(X)] at `low` of a solver without memory on the line mixture, by quadrature.
+def kolmogorov_expectations(solver: AnySolver, n_steps: int) -> np.ndarray:
+    """E[g(X)] at the level END of a solver without memory on the line mixture, by quadrature.
 
-    u_k(x) = E[tests(X_low) | X_k = x] obeys u_k(x) = E[u_{k+1}(step(x, z))]: Gauss-Hermite over the
-    normals of the step, Chebyshev interpolation in x on an interval that follows the noise level.
+    u_k(x) = E[g(X_n) | X_k = x] obeys u_k(x) = E[u_{k+1}(step(x, z))]: Gauss-Hermite over the normals of
+    the step, Chebyshev interpolation in x on an interval that follows the noise level.
     """
     method, denoiser = as_solver(solver), line_mixture()
-    times = log_levels(n_steps, high, low)
-    states = _states(method, times)
-    centre = float(denoiser.moments()[0][0])
-    half = [WIDTH * math.sqrt(float(denoiser.moments()[1][0, 0]) + float(t) ** 2) for t in times]
+    times = log_levels(n_steps, START, END)
+    states, draws = _walk(method, times)
+    mean, variance = (float(moment.item()) for moment in denoiser.moments())
+    half = [_WIDTH * math.sqrt(variance + float(t) ** 2) for t in times]
 
-    def backwards(k: int, later: Function) -> Function:
-        points, weights = _normal_rule(_draws(method, times, k, states[k]))
+    def backwards(k: int, later: _Function) -> _Function:
+        points, weights = _normal_rule(draws[k])
 
         def expected(place: np.ndarray) -> np.ndarray:
-            x = np.repeat(centre + half[k] * place, len(points))
+            x = np.repeat(mean + half[k] * place, len(points))
             z = torch.as_tensor(np.tile(points, (len(place), 1)).T.copy())
             start = torch.as_tensor(x).reshape(-1, 1, 1, 1)
             noise = Recorded(z.reshape(-1, len(start), 1, 1, 1))
@@ -193,61 +176,53 @@ def kolmogorov_expectations(
             return np.einsum("iqg,q->ig", later(end).reshape(len(place), len(points), -1), weights)
 
         # One polynomial a test function: the stubs know only the case of one.
-        coefficients: Any = chebyshev.chebinterpolate(expected, nodes - 1)  # type: ignore[arg-type]
+        coefficients: Any = chebyshev.chebinterpolate(expected, 139)  # type: ignore[arg-type]
         # Beyond the interval, where no path of weight goes, the value at its end: no polynomial leaves it.
-        return lambda x: chebyshev.chebval(((x - centre) / half[k]).clip(-1, 1), coefficients).T
+        return lambda x: chebyshev.chebval(((x - mean) / half[k]).clip(-1, 1), coefficients).T
 
-    value: Function = tests
+    value: _Function = _test_functions
     for k in reversed(range(n_steps)):
         value = backwards(k, value)
-    return _expectation(value, high)
+    return _expectation(value, START)
 
 
-def exact_expectations(low: float = 0.4) -> np.ndarray:
-    """E[tests(data + low * noise)] on the line mixture."""
-    return _expectation(tests, low)
+def exact_expectations() -> np.ndarray:
+    """E[g(data + END * noise)] on the line mixture."""
+    return _expectation(_test_functions, END)
 
 
-def kolmogorov_order(solver: Choice, n_steps: int = 32) -> Measured:
-    """Weak order on the line mixture between n_steps and 2 n_steps, over all tests together."""
+def kolmogorov_order(solver: AnySolver, n_steps: int = 32) -> Measured:
+    """Weak order on the line mixture between n_steps and 2 n_steps, over all test functions together."""
     exact = exact_expectations()
-    errors = [
-        float(np.linalg.norm(kolmogorov_expectations(solver, n) - exact)) for n in (n_steps, 2 * n_steps)
-    ]
-    return Measured(math.log2(errors[0] / errors[1]))
+    coarse, fine = (kolmogorov_expectations(solver, n) - exact for n in (n_steps, 2 * n_steps))
+    return Measured(math.log2(float(np.linalg.norm(coarse)) / float(np.linalg.norm(fine))))
 
 
-def _states(method: Solver, times: Tensor) -> list[Any]:
-    """The state before each step, from a run in silence: the same for every path of a Markov solver."""
-    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+def _walk(method: Solver, times: Tensor) -> tuple[list[Any], list[int]]:
+    """The state before each step, which only time changes, and how many normals the step draws."""
+    x, noise = torch.ones(1, 1, 1, 1, dtype=torch.float64), _Counted()
     process = Process(line_mixture(), Linear(), 1)
-    states = [method.init(process, x, times)]
+    state, states, draws = method.init(process, x, times), [], []
     for t, t_next in itertools.pairwise(times):
-        result = method.step(process, x, t, t_next, states[-1], Silent(x.shape))
-        x = result.x
-        states.append(result.state)
-    return states
-
-
-def _draws(method: Solver, times: Tensor, k: int, state: Any) -> int:
-    """How many normals step k draws."""
-    x, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float64), _Counted(1)
-    method.step(Process(line_mixture(), Linear(), 1), x, times[k], times[k + 1], state, noise)
-    return noise.draws
+        before = noise.draws
+        result = method.step(process, x, t, t_next, state, noise)
+        states.append(state)
+        draws.append(noise.draws - before)
+        x, state = result.x, result.state
+    return states, draws
 
 
 def _normal_rule(draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Hermite points (Q, draws) and weights (Q,) of independent standard normals."""
     points, weights = hermegauss(9 if draws <= 1 else 6 if draws == 2 else 4)
     weights = weights / weights.sum()
-    grids = np.meshgrid(*[points] * draws, indexing="ij")
-    shares = np.meshgrid(*[weights] * draws, indexing="ij")
     if not draws:
         return np.zeros((1, 0)), np.ones(1)
+    grids, shares = (np.meshgrid(*[values] * draws, indexing="ij") for values in (points, weights))
     return np.stack([g.ravel() for g in grids], 1), np.prod([s.ravel() for s in shares], 0)
 
 
-def _expectation(function: Function, sigma: float) -> np.ndarray:
+def _expectation(function: _Function, sigma: float) -> np.ndarray:
     """E[function(X)] for X = data + sigma * noise on the line mixture, by Gauss-Hermite a component."""
     denoiser = line_mixture()
     points, weights = hermegauss(81)
@@ -260,24 +235,16 @@ def _expectation(function: Function, sigma: float) -> np.ndarray:
 
 
 def common_noise_order(
-    solver: Choice, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
-) -> Measured | None:
+    solver: AnySolver, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
+) -> Measured:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
-    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]| over the tests of both coordinates; its
-    standard error is the delta method's. None for a solver that draws fresh normals.
+    The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]|, of both coordinates; its standard error is the
+    delta method's. NoPathError as `ends_along_one_path`.
     """
-    method = fixed_steps(as_solver(solver))
-    x, path = latents(paths, 2, seed=seed), BrownianPath((paths, 2, 1, 1), seed=seed)
-    ends = []
-    try:
-        for n in (4 * n_steps, 2 * n_steps, n_steps):
-            levels = log_levels(n, 5.0, 0.4)
-            run = api.sample(mixture(), x, solver=method, sigmas=levels, final="stop", noise=path)
-            ends.append(tests(run.x.flatten(1).numpy()).reshape(paths, -1))
-    except NoPathError:
-        return None
-    fine, coarse = (b - a for a, b in itertools.pairwise(ends))
+    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, seed=seed)
+    scores = [_test_functions(x.numpy()).reshape(paths, -1) for x in ends]
+    fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]
     norms = [float(np.linalg.norm(m)) for m in means]
     # d log2|m| = m . dm / (|m|^2 ln 2): one number a path, whose spread is the error's.

@@ -3,7 +3,7 @@
 from seedsbench.metrics.base import FeatureTable
 from seedsbench.metrics.fid import FID, frechet_distance
 from seedsbench.metrics.inception_score import InceptionScore, inception_score
-from seedsbench.metrics.kid import gaussian_kernel, kernel_distance, polynomial_kernel
+from seedsbench.metrics.kid import kernel_distance
 from seedsbench.metrics.moments import Moments, MomentSum
 from seedsbench.metrics.precision_recall import precision_recall
 
@@ -14,9 +14,7 @@ __all__ = [
     "MomentSum",
     "Moments",
     "frechet_distance",
-    "gaussian_kernel",
     "inception_score",
     "kernel_distance",
-    "polynomial_kernel",
     "precision_recall",
 ]

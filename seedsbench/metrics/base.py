@@ -28,8 +28,8 @@ class FeatureTable:
 
     def update(self, features: Tensor, logits: Tensor | None, indices: Tensor) -> None:
         """Store rows by sample index in [0, n_total); logits are not used."""
-        expected = (indices.shape[0], self.rows.shape[1])
-        if tuple(features.shape) != expected:
+        expected = (len(indices), self.rows.shape[1])
+        if features.shape != expected:
             raise ValueError(f"features have shape {tuple(features.shape)}; expected {expected}")
         check_indices(indices, len(self.rows))
         check_finite(features)
@@ -49,12 +49,11 @@ class FeatureTable:
 
     def complete(self) -> Tensor:
         """All rows (n_total, D); ValueError that names the first missing sample index."""
-        if not self.seen.all():
-            missing = int((~self.seen).sum())
-            first = int((~self.seen).nonzero()[0])
+        missing = (~self.seen).nonzero()
+        if len(missing):
             raise ValueError(
-                f"{missing} of {len(self.seen)} samples were not scored, the first has index {first}: "
-                "update or add them first"
+                f"{len(missing)} of {len(self.seen)} samples were not scored, the first has index "
+                f"{int(missing[0])}: update or add them first"
             )
         return self.rows
 

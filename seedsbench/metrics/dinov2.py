@@ -6,55 +6,50 @@ are the class token after the last norm. Images are resized to 224 x 224 as torc
 (bilinear, TensorFlow 1's convention), so that scores compare with its `dinov2-vit-l-14`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedsbench.files.digests import digest, file_sha256
-from seedsbench.metrics.extraction import Extractor, full_precision
+from seedsbench.files.digests import digest
+from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK, Extractor, load_weights, on_colour
 
-SIZE, PATCH, HEAD = 224, 14, 64
-BOUND = 256.0
-BLOCK = 16
-WEIGHTS_FILE = "dinov2_vitl14_pretrain.pth"
-OFFSET = 0.1
+_SIZE, _PATCH, _HEAD = 224, 14, 64
+_OFFSET = 0.1
 """Positions are interpolated by a factor (patches + 0.1) / trained patches: part of the published network."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def dinov2_extractor(
     weights: str | Path | None = None,
     device: torch.device | str = "cpu",
     *,
-    block: int = BLOCK,
-    bound: float = BOUND,
+    block: int = LARGE_NETWORK_BLOCK,
+    bound: float = 256.0,
 ) -> Extractor:
-    """Class token features, no logits. weights: `dinov2_vit{s,b,l}14_pretrain.pth`; None: see `_find`."""
-    path = _find(weights)
-    network = VisionTransformer.from_state(_state(path), path).to(device).eval().requires_grad_(False)
-    weights_id = file_sha256(path)[:16]
-    name = f"dinov2-vit-{ {384: 's', 768: 'b', 1024: 'l'}.get(network.dim, network.dim) }-14"
+    """Class token features, no logits. weights: `dinov2_vit{s,b,l}14_pretrain.pth`, without registers."""
+    network, weights_id = load_weights("dinov2", weights, VisionTransformer.from_state)
+    network = network.to(device)
+    size = {384: "s", 768: "b", 1024: "l"}.get(network.dim, network.dim)
+    return Extractor(
+        name=f"dinov2-vit-{size}-14",
+        id=digest({"extractor": "dinov2", "weights": weights_id}),
+        dim=network.dim,
+        n_classes=0,
+        bound=bound,
+        quantised=True,
+        extract=on_colour(lambda images: (network(_normalised(images)), None), device),
+        weights_id=weights_id,
+        block=block,
+        device=str(device),
+    )
 
-    def extract(images: Tensor) -> tuple[Tensor, None]:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(
-                f"images are {images.dtype} {tuple(images.shape)}; DINOv2 needs uint8 (n, 3 or 1, H, W)"
-            )
-        colour = images.expand(-1, 3, -1, -1).to(device)
-        with torch.inference_mode(), full_precision(device):
-            return network(prepared(colour)), None
 
-    identity = digest({"extractor": "dinov2", "weights": weights_id})
-    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))
-
-
-def prepared(images: Tensor) -> Tensor:
-    """uint8 (n, 3, H, W) to normalised float32 (n, 3, 224, 224)."""
-    x = resized(images.float(), SIZE)
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
+def _normalised(images: Tensor) -> Tensor:
+    """uint8 (n, 3, H, W) to float32 (n, 3, 224, 224) as the network was trained on."""
+    x = resized(images.float(), _SIZE)
+    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) * 255 for v in (_MEAN, _STD))
     return (x - mean) / std
 
 
@@ -72,7 +67,7 @@ def resized(x: Tensor, size: int) -> Tensor:
     return x
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each after a norm, scaled channel by channel, added."""
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -85,7 +80,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, dim = x.shape
-        qkv = self.attn["qkv"](self.norm1(x)).view(n, tokens, 3, dim // HEAD, HEAD).permute(2, 0, 3, 1, 4)
+        qkv = self.attn["qkv"](self.norm1(x)).view(n, tokens, 3, dim // _HEAD, _HEAD).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2]).transpose(1, 2).reshape(n, tokens, dim)
         x = x + self.ls1["gamma"] * self.attn["proj"](mixed)
         return x + self.ls2["gamma"] * self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
@@ -100,28 +95,19 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.mask_token = nn.Parameter(torch.zeros(1, dim))  # for pre-training only, yet in the files
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, dim))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, PATCH, PATCH)})
-        self.blocks = nn.ModuleList([Block(dim, hidden) for _ in range(depth)])
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, _PATCH, _PATCH)})
+        self.blocks = nn.ModuleList([TransformerBlock(dim, hidden) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], path: Path) -> "VisionTransformer":
-        """The network of a checkpoint, strictly loaded; ValueError if it is another kind."""
-        try:
-            dim, positions = state["cls_token"].shape[-1], state["pos_embed"].shape[1]
-            hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
-        except (KeyError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{path} has no {error}: not a DINOv2 ViT-S/B/L checkpoint ({where_to_get_it()})"
-            ) from error
+    def from_state(cls, state: dict[str, Tensor]) -> "VisionTransformer":
+        """The network of a checkpoint, strictly loaded; KeyError or RuntimeError if it is another kind."""
+        dim, positions = state["cls_token"].shape[-1], state["pos_embed"].shape[1]
+        if dim % _HEAD:
+            raise RuntimeError(f"{dim} channels are no whole number of heads of {_HEAD}")
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-        if dim % HEAD:
-            raise ValueError(f"{path}: {dim} channels are no whole number of heads of {HEAD}")
-        network = cls(dim, depth, hidden, positions)
-        try:
-            network.load_state_dict(dict(state), strict=True)
-        except RuntimeError as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())[:200]} ({where_to_get_it()})") from error
+        network = cls(dim, depth, state["blocks.0.mlp.fc1.weight"].shape[0], positions)
+        network.load_state_dict(state)
         return network
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,35 +125,6 @@ class VisionTransformer(nn.Module):
         if (rows, columns) == (side, side):
             return self.pos_embed
         grid = self.pos_embed[:, 1:].view(1, side, side, self.dim).permute(0, 3, 1, 2)
-        factors = ((rows + OFFSET) / side, (columns + OFFSET) / side)
+        factors = ((rows + _OFFSET) / side, (columns + _OFFSET) / side)
         grid = F.interpolate(grid, scale_factor=factors, mode="bicubic")
         return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-
-
-def where_to_get_it() -> str:
-    """What to do when the weights are missing, in a line."""
-    return (
-        f"download {WEIGHTS_FILE} (backbone, no registers; see github.com/facebookresearch/dinov2), "
-        f"put it at {_default()} or give its place as metrics.weights=..."
-    )
-
-
-def _default() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
-
-
-def _find(weights: str | Path | None) -> Path:
-    path = _default() if weights is None else Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"DINOv2 weights: {path} is not there: {where_to_get_it()}")
-    return path
-
-
-def _state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as plain weights: {where_to_get_it()}") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state dict: {where_to_get_it()}")
-    return state

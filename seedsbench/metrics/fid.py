@@ -1,10 +1,10 @@
 """Frechet distance between Gaussians, the FID of Heusel et al. 2017 (eq. 6).
 
 d^2 = |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The eigenvalues of S1 S2 are those of the
-symmetric R^T S2 R with any R R^T = S1, so symmetric factorisations do; no general matrix square root,
-which is slow, complex-valued and fails on singular covariances. R is the symmetric root of S1, or, for
-as many features as Inception's, the Cholesky factor of whichever covariance has the lower rank: of fewer
-samples than features it has a column a sample, and the eigenproblem shrinks to as many rows.
+symmetric R^T S2 R with any R R^T = S1: no general matrix square root is needed, which is slow,
+complex-valued and fails on singular covariances. R is the symmetric root of S1, or, for as many features as
+Inception's, the Cholesky factor of whichever covariance has the lower rank: of fewer samples than features it
+has a column a sample, and the eigenproblem shrinks to as many rows.
 """
 
 import math
@@ -18,28 +18,32 @@ from seedsbench.exact.blocks import one_thread
 from seedsbench.metrics.moments import Moments, MomentSum
 
 # Relative to the largest entry or eigenvalue: what float32 statistics files may show of rounding.
-ASYMMETRY = 1e-5
-NEGATIVE = 1e-4
-LARGE = 1024
-"""From this many features on Cholesky's factors are used where there are any: a third of the time or less."""
-COLUMNS = 64  # of a pivoted factor that are found before the rest of the matrix is brought up to date
+_ASYMMETRY = 1e-5
+_NEGATIVE = 1e-4
+_COLUMNS = 64  # of a pivoted factor that are found before the rest of the matrix is brought up to date
 
 
 def frechet_distance(
-    mu1: ArrayLike | Tensor, cov1: ArrayLike | Tensor, mu2: ArrayLike | Tensor, cov2: ArrayLike | Tensor
+    mu1: ArrayLike | Tensor,
+    cov1: ArrayLike | Tensor,
+    mu2: ArrayLike | Tensor,
+    cov2: ArrayLike | Tensor,
+    *,
+    cholesky_from: int = 1024,
 ) -> float:
     """Squared Frechet (2-Wasserstein) distance of N(mu1, cov1) and N(mu2, cov2), >= 0.
 
     mu: (D,), cov: (D, D) symmetric positive semi-definite, singular allowed; scalars for D = 1.
     Computed in float64. ValueError for shapes that do not fit, non-finite values, and matrices that
-    are not covariances.
+    are not covariances. cholesky_from: the number of features from which Cholesky's factors are used where
+    there are any, in a third of the time or less.
     """
-    m1, s1 = _gaussian(mu1, cov1, "first")
-    m2, s2 = _gaussian(mu2, cov2, "second")
+    m1, s1 = checked_gaussian(mu1, cov1, "the first")
+    m2, s2 = checked_gaussian(mu2, cov2, "the second")
     if m1.shape != m2.shape:
         raise ValueError(f"the means have {len(m1)} and {len(m2)} features; they must have equally many")
     with one_thread():
-        inner = _inner(s1, s2)
+        inner = _inner(s1, s2, cholesky_from)
         product = _clip(torch.linalg.eigvalsh((inner + inner.T) / 2), "product of the")
         distance = (m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * product.sqrt().sum()
     return max(0.0, float(distance))
@@ -61,16 +65,17 @@ class FID:
         return {"fid": frechet_distance(mine.mu, mine.sigma, reference.mu, reference.sigma)}
 
 
-def _inner(s1: Tensor, s2: Tensor) -> Tensor:
+def _inner(s1: Tensor, s2: Tensor, cholesky_from: int) -> Tensor:
     """A matrix with the eigenvalues of s1 s2, symmetric but for rounding; zeros may be left out."""
-    if len(s1) >= LARGE:
+    large = len(s1) >= cholesky_from
+    if large:
         factors = [(factor, other) for s, other in ((s1, s2), (s2, s1)) if (factor := _factor(s)) is not None]
         if factors:
             factor, other = min(factors, key=lambda pair: pair[0].shape[1])
             return factor.T @ other @ factor
     values, vectors = torch.linalg.eigh(s1)
     values = _clip(values, "first")
-    if len(s1) >= LARGE:  # neither has a factor: rounding errors in null directions are left out
+    if large:  # neither has a factor: rounding errors in null directions are left out
         kept = values > len(s1) * torch.finfo(values.dtype).eps * values.max()
         factor = vectors[:, kept] * values[kept].sqrt()
         return factor.T @ s2 @ factor
@@ -102,9 +107,9 @@ def _pivoted_factor(matrix: Tensor) -> Tensor | None:
 
 
 def _next_rows(rest: Tensor, rounding: float) -> Tensor:
-    """Up to COLUMNS next columns of the factor as rows (n, D), of what is `rest` of the matrix."""
-    rows, diagonal = torch.empty(COLUMNS, len(rest), dtype=rest.dtype), rest.diagonal().clone()
-    for n in range(COLUMNS):
+    """Up to _COLUMNS next columns of the factor as rows (n, D), of what is `rest` of the matrix."""
+    rows, diagonal = torch.empty(_COLUMNS, len(rest), dtype=rest.dtype), rest.diagonal().clone()
+    for n in range(_COLUMNS):
         pivot = int(diagonal.argmax())
         variance = float(diagonal[pivot])
         if variance <= rounding:
@@ -115,27 +120,28 @@ def _next_rows(rest: Tensor, rounding: float) -> Tensor:
     return rows
 
 
-def _gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, which: str) -> tuple[Tensor, Tensor]:
+def checked_gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, whose: str) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D), float64 on the CPU; ValueError for what no data can have."""
     mean, matrix = torch.atleast_1d(_float64(mu)), torch.atleast_2d(_float64(cov))
     if mean.ndim != 1 or matrix.shape != (len(mean), len(mean)):
         raise ValueError(
-            f"the {which} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
+            f"{whose} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
             "expected (D,) and (D, D)"
         )
     for name, value in (("mean", mean), ("covariance", matrix)):
-        if not torch.isfinite(_largest(value)):
-            place = (~torch.isfinite(value)).nonzero()[0].tolist()
-            raise ValueError(f"the {which} {name} is not finite at {place}: every entry must be")
+        if not _largest(value).isfinite():
+            place = (~value.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"{whose} {name} is not finite at {place}: every entry must be")
     asymmetry = float((matrix - matrix.T).max())  # of either sign: the entry across has the other
-    if asymmetry > ASYMMETRY * float(_largest(matrix)):
-        raise ValueError(
-            f"the {which} covariance differs from its transpose by {asymmetry:.3g}: not symmetric"
-        )
+    if asymmetry > _ASYMMETRY * float(_largest(matrix)):
+        raise ValueError(f"{whose} covariance differs from its transpose by {asymmetry:.3g}: not symmetric")
+    if (matrix.diagonal() < 0).any():
+        raise ValueError(f"{whose} covariance has a negative variance at {int(matrix.diagonal().argmin())}")
     return mean, matrix if asymmetry == 0 else (matrix + matrix.T) / 2
 
 
 def _largest(values: Tensor) -> Tensor:
-    """The largest size of any entry, without a temporary copy; not finite where one is not."""
+    """The largest |entry|, without a temporary copy; not finite where one is not."""
     return torch.linalg.vector_norm(values, math.inf)
 
 
@@ -149,7 +155,7 @@ def _clip(eigenvalues: Tensor, which: str) -> Tensor:
     if not len(eigenvalues):
         return eigenvalues
     lowest, highest = float(eigenvalues.min()), float(eigenvalues.abs().max())
-    if lowest < -NEGATIVE * highest:
+    if lowest < -_NEGATIVE * highest:
         raise ValueError(
             f"the {which} covariance has the eigenvalue {lowest:.3g} (largest {highest:.3g}): "
             "a covariance has none below zero"

@@ -1,9 +1,9 @@
 """Feature network of the embedded data set: what Inception-v3 is to FID, for 16x16 glyphs.
 
-A 0.12M-parameter convolutional network trained on three jobs at once: the class, the generating
-factors, and *how much an image was damaged* (noise, blur). The last
-one makes the 64 features sensitive to what a sampler does wrong, which a classifier learns to ignore.
-Its Frechet distances are comparable among themselves only and are named "glyphs", never "FID".
+A 0.12M-parameter convolutional network trained on three jobs at once: the class, the generating factors, and
+*how much an image was damaged* (noise, blur). The last one makes the 64 features sensitive to what a sampler
+does wrong, which a classifier learns to ignore. Its Frechet distances are comparable among themselves only
+and are named "glyphs", never "FID".
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedsbench.data.glyphs import ASSETS, CLASSES, FACTORS
+from seedsbench.metrics.moments import Moments
 
 FEATURES = 64
-# The hue lives on a circle: it is regressed as a cosine and a sine.
-FACTOR_TARGETS = len(FACTORS) + 1
+_FACTOR_TARGETS = len(FACTORS) + 1  # the hue lives on a circle: it is regressed as a cosine and a sine
 CORRUPTIONS = ("noise", "blur")
 
 
@@ -53,7 +53,7 @@ class GlyphFeatures(nn.Module):
             nn.SiLU(),
         )
         self.to_class = nn.Linear(FEATURES, len(CLASSES))
-        self.to_factors = nn.Linear(FEATURES, FACTOR_TARGETS)
+        self.to_factors = nn.Linear(FEATURES, _FACTOR_TARGETS)
         self.to_corruption = nn.Linear(FEATURES, len(CORRUPTIONS))
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("scale", torch.ones(()))
@@ -88,9 +88,10 @@ def _convolution(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.SiLU()]
 
 
-def load_glyph_features(device: torch.device | str = "cpu", path: Path | None = None) -> GlyphFeatures:
-    """The shipped feature network, float32, in evaluation mode. path: another weights file."""
-    path = ASSETS / "features.safetensors" if path is None else path
+def load_glyph_features(
+    device: torch.device | str = "cpu", path: Path = ASSETS / "features.safetensors"
+) -> GlyphFeatures:
+    """The shipped feature network, or that of another weights file, float32, in evaluation mode."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: run `python scripts/train_embedded.py target=features` to make it"
@@ -100,24 +101,7 @@ def load_glyph_features(device: torch.device | str = "cpu", path: Path | None = 
     return network.to(device).eval().requires_grad_(False)
 
 
-class GlyphReference(NamedTuple):
-    """Statistics of 50,000 real images: mu (64,), sigma (64, 64), n, and their Inception score."""
-
-    mu: np.ndarray
-    sigma: np.ndarray
-    n: int
-    is_mean: float
-    is_std: float
-
-
-def load_glyph_reference(path: Path | None = None) -> GlyphReference:
-    """The shipped reference statistics. path: another file of the same format."""
-    path = ASSETS / "glyphs_reference.npz" if path is None else path
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: run `python scripts/train_embedded.py target=reference` to make it"
-        )
-    with np.load(path) as stored:
-        return GlyphReference(
-            stored["mu"], stored["sigma"], int(stored["n"]), float(stored["is_mean"]), float(stored["is_std"])
-        )
+def load_glyph_reference() -> Moments:
+    """The shipped feature statistics of 50,000 real images."""
+    with np.load(ASSETS / "glyphs_reference.npz") as stored:
+        return Moments(int(stored["n"]), stored["mu"], stored["sigma"])

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from seedsbench.metrics.base import State, as_matrix, check_indices
 
-BITS = 40
-# exp(-60) < 2^-86: such a class counts as impossible, before and after rounding.
-LOWEST = -60.0
+_BITS = 40
+_LOWEST = -60.0  # exp(-60) < 2^-86: such a class counts as impossible, before and after rounding
 
 
 def inception_score(logits: ArrayLike | Tensor, splits: int = 10) -> tuple[float, float]:
@@ -44,7 +43,7 @@ class InceptionScore:
             )
         self.n_total, self.n_classes, self.splits = n_total, n_classes, splits
         # Sums stay below n_total * log(n_classes) * 2^bits < 2^63.
-        self.bits = min(BITS, 58 - math.ceil(math.log2(n_total)))
+        self.bits = min(_BITS, 58 - math.ceil(math.log2(n_total)))
         self.ends = np.array([(i + 1) * n_total // splits for i in range(splits)])
         self.counts = np.zeros(splits, dtype=np.int64)
         self.probabilities = np.zeros((splits, n_classes), dtype=np.int64)
@@ -75,8 +74,8 @@ class InceptionScore:
         self.probabilities += state["probabilities"]
         self.negentropy += state["negentropy"]
 
-    def compute(self, reference: object = None) -> dict[str, float]:
-        """{"is_mean", "is_std"}; no reference is needed. ValueError unless n_total samples were seen."""
+    def compute(self) -> dict[str, float]:
+        """{"is_mean", "is_std"}; ValueError unless every sample was seen once."""
         sizes = np.diff(self.ends, prepend=0)
         if not np.array_equal(self.counts, sizes):
             raise ValueError(
@@ -91,12 +90,12 @@ class InceptionScore:
 
 def _rounded_terms(logits: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """p (B, K) and sum_k p log p (B,), both as int64 multiples of 2^-bits; logits (B, K) float64."""
-    shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), LOWEST)
+    shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), _LOWEST)
     # Rounded before they are summed: a sum over classes in floating point has an order, too.
-    weight = np.rint(np.exp(shifted) * 2.0**BITS).astype(np.int64)
+    weight = np.rint(np.exp(shifted) * 2.0**_BITS).astype(np.int64)
     total = weight.sum(axis=1)
     p = weight / total[:, None]
-    log_total = np.array([math.log(t) for t in total * 2.0**-BITS])
+    log_total = np.array([math.log(t) for t in total * 2.0**-_BITS])
     scale = 2.0**bits
     p_shifted = np.rint(p * shifted * scale).astype(np.int64).sum(axis=1)
     return np.rint(p * scale).astype(np.int64), p_shifted - np.rint(log_total * scale).astype(np.int64)

@@ -1,6 +1,6 @@
 """Kernel Inception distance: unbiased squared MMD with a cubic kernel (Binkowski et al. 2018, sec. 3).
 
-k(x, y) = (x.y / D + 1)^3, averaged over random subsets of both sets of features. Other kernels can be given.
+k(x, y) = (x.y / D + 1)^3, averaged over random subsets of both sets of features.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,7 @@ from seedsbench.exact.blocks import one_thread
 from seedsbench.exact.philox import philox_uniform
 from seedsbench.metrics.base import as_matrix
 
-Kernel = Callable[[Tensor, Tensor], Tensor]
-"""x (m, D), y (n, D) -> (m, n)."""
-
-# Its own Philox stream, away from the small numbers that samplers use: "KID" in ASCII.
-STREAM = 0x4B4944
-
-
-def polynomial_kernel(degree: int = 3, gamma: float | None = None, coef0: float = 1.0) -> Kernel:
-    """(gamma x.y + coef0)^degree; gamma None is 1/D."""
-    return lambda x, y: (x @ y.T * (1 / x.shape[1] if gamma is None else gamma) + coef0).pow(degree)
-
-
-def gaussian_kernel(sigma: float) -> Kernel:
-    """exp(-|x - y|^2 / (2 sigma^2))."""
-    return lambda x, y: (torch.cdist(x, y).square() / (-2 * sigma**2)).exp()
+_STREAM = 0x4B4944  # of Philox, away from the small numbers that samplers use: "KID" in ASCII
 
 
 def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -44,20 +30,25 @@ def kernel_distance(
     *,
     seed: int = 0,
     indices: tuple[ArrayLike, ArrayLike] | None = None,
-    kernel: Kernel = cubic_kernel,
+    kernel: Callable[[Tensor, Tensor], Tensor] = cubic_kernel,
 ) -> tuple[float, float]:
     """Mean and population standard deviation of the unbiased squared MMD over subsets.
 
     f1: (n1, D), f2: (n2, D). Each subset takes subset_size rows of each, without replacement, chosen
-    by Philox words keyed by `seed`. indices: rows to take instead, a pair of (subsets, subset_size)
-    integer arrays; subsets, subset_size and seed are then not used. kernel: for float64 rows.
+    by `random_subset`. indices: rows to take instead, a pair of (subsets, subset_size) integer arrays;
+    subsets, subset_size and seed are then not used. kernel: of float64 rows (m, D), (n, D), to (m, n).
     The mean may be slightly negative.
     """
     x, y = as_matrix(f1, "first features"), as_matrix(f2, "second features")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features have {x.shape[1]} and {y.shape[1]} columns; they must have equally many")
     if indices is None:
-        _check_sizes(min(len(x), len(y)), subsets, subset_size)
+        most = min(len(x), len(y))
+        if subsets < 1 or not 2 <= subset_size <= most:
+            raise ValueError(
+                f"{subsets} subsets of {subset_size} cannot be drawn from {most} samples: "
+                f"use at least 1 subset of 2 to {most}"
+            )
         pairs = [
             (random_subset(len(x), subset_size, seed, i, 0), random_subset(len(y), subset_size, seed, i, 1))
             for i in range(subsets)
@@ -66,11 +57,11 @@ def kernel_distance(
         rows_x, rows_y = (torch.as_tensor(np.asarray(rows)).long() for rows in indices)
         pairs = list(zip(rows_x, rows_y, strict=True))
     with one_thread():
-        distances = np.array([mmd2(x[i], y[j], kernel) for i, j in pairs])
+        distances = np.array([_mmd2(x[i], y[j], kernel) for i, j in pairs])
     return float(distances.mean()), float(distances.std())
 
 
-def mmd2(x: Tensor, y: Tensor, kernel: Kernel = cubic_kernel) -> float:
+def _mmd2(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]) -> float:
     """Unbiased squared MMD of x (m, D) and y (n, D) (Gretton et al. 2012, eq. 3)."""
     xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
     return float(_off_diagonal_mean(xx) + _off_diagonal_mean(yy) - 2 * xy.mean())
@@ -82,15 +73,6 @@ def _off_diagonal_mean(kernel: Tensor) -> Tensor:
 
 
 def random_subset(n: int, size: int, seed: int, subset: int, side: int) -> Tensor:
-    """`size` of the numbers 0 .. n - 1 without replacement, (size,); another subset or side: other ones."""
-    row = torch.tensor([subset])
-    order = philox_uniform(row, n, seed=seed, stream=STREAM, draw=side)[0].argsort(stable=True)
-    return order[:size]
-
-
-def _check_sizes(n: int, subsets: int, subset_size: int) -> None:
-    if subsets < 1 or not 2 <= subset_size <= n:
-        raise ValueError(
-            f"{subsets} subsets of {subset_size} cannot be drawn from {n} samples: "
-            f"use at least 1 subset of 2 to {n}"
-        )
+    """`size` of the numbers 0 .. n - 1, (size,), a function of the other three: side 0 is of x, 1 of y."""
+    uniform = philox_uniform(torch.tensor([subset]), n, seed=seed, stream=_STREAM, draw=side)
+    return uniform[0].argsort(stable=True)[:size]

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from seedsbench.metrics.base import State, check_finite
 
-# Rows multiplied at once at most: 2 * 23 + log2(BLOCK) = 52 bits for their sums.
-BLOCK = 64
-BLOCK_BITS = 23
-EXACT = 2.0**53
-TOTAL_BITS = 62
+# Rows multiplied at once at most: 2 * 23 + log2(64) = 52 bits for their sums.
+_ROWS = 64
+_ENTRY_BITS = 23
+_EXACT = 2.0**53
+_TOTAL_BITS = 62
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class MomentSum:
         if not (0 < bound < math.inf):
             raise ValueError(f"bound {bound} must be positive and finite: the largest |feature| to expect")
         self.dim, self.n_max, self.bound = dim, n_max, float(bound)
-        room = min(BLOCK_BITS, (TOTAL_BITS - math.ceil(math.log2(n_max))) / 2)
+        room = min(_ENTRY_BITS, (_TOTAL_BITS - math.ceil(math.log2(n_max))) / 2)
         self.bits = math.floor(room - math.log2(bound))
         self.n = 0
         self.total = torch.zeros(dim, dtype=torch.int64)
@@ -88,7 +88,7 @@ class MomentSum:
         self._check(values)
         whole = torch.round(values * 2.0**self.bits)
         self._add(len(values), whole.to(torch.int64).sum(0), values.device)
-        for block in whole.split(BLOCK):
+        for block in whole.split(_ROWS):
             self._multiply(block)
 
     def state(self) -> State:
@@ -127,7 +127,7 @@ class MomentSum:
         if not len(block):
             return
         largest = len(block) * float(block.abs().max()) ** 2
-        if self._largest + largest > EXACT:
+        if self._largest + largest > _EXACT:
             _ = self.products
         self._recent.addmm_(block.T, block)
         self._largest += largest

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from seedsbench.metrics.base import as_matrix
 
-# Entries of a block of distances: 128 MiB of float64.
-BLOCK_ENTRIES = 2**24
 
-
-def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int = 3) -> dict[str, float]:
+def precision_recall(
+    real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int = 3, *, at_once: int = 2**24
+) -> dict[str, float]:
     """precision, recall, density and coverage of fake (m, D) against real (n, D), with n, m > k >= 1.
 
     precision: share of fakes inside a real ball. recall: share of reals inside a fake ball. density:
     real balls that hold a fake, over k, on average (may exceed 1). coverage: share of real balls that
-    hold a fake. ValueError for other sizes and for features that are not finite.
+    hold a fake. ValueError for other sizes and for features that are not finite. at_once: distances in
+    memory, 128 MiB by default.
     """
     x, y = as_matrix(real, "real features"), as_matrix(fake, "fake features")
     if x.shape[1] != y.shape[1]:
@@ -37,10 +37,10 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int 
             f"use 1 to {min(len(x), len(y)) - 1}"
         )
     x, y = _on_grid(x, y)
-    radius_x, radius_y = _radii(x, k), _radii(y, k)
+    radius_x, radius_y = _radii(x, k, at_once), _radii(y, k, at_once)
     in_real_ball = torch.zeros(len(y), dtype=torch.bool)
     pairs = covered = recalled = 0
-    for rows, squared in _blocks(x, y):
+    for rows, squared in _squared_distances(x, y, at_once):
         inside = squared <= radius_x[rows, None]
         in_real_ball |= inside.any(0)
         pairs += int(inside.sum())
@@ -64,15 +64,16 @@ def _on_grid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(x * scale), torch.round(y * scale)
 
 
-def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances of blocks of rows of x from all of y, (rows, len(y))."""
+def _squared_distances(x: Tensor, y: Tensor, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+    """Of some rows of x from all of y, (rows, len(y)), until all rows have come."""
     squares = y.square().sum(1)
-    rows = max(1, BLOCK_ENTRIES // len(y))
+    rows = max(1, at_once // len(y))
     for start in range(0, len(x), rows):
         part = x[start : start + rows]
         yield slice(start, start + len(part)), part.square().sum(1)[:, None] + squares - 2 * (part @ y.T)
 
 
-def _radii(x: Tensor, k: int) -> Tensor:
+def _radii(x: Tensor, k: int, at_once: int) -> Tensor:
     """Squared distance of each row's k-th nearest other row, (n,). The nearest of all is the row itself."""
-    return torch.cat([squared.kthvalue(k + 1, dim=1).values for _, squared in _blocks(x, x)])
+    distances = _squared_distances(x, x, at_once)
+    return torch.cat([squared.kthvalue(k + 1, dim=1).values for _, squared in distances])

@@ -20,24 +20,20 @@ from torch import Tensor
 
 from seedsbench.data.pictures import ARRAY, Picture, image_names, pictures
 from seedsbench.files.digests import digest
+from seedsbench.metrics.base import as_matrix
 from seedsbench.metrics.extraction import Extractor
+from seedsbench.metrics.fid import checked_gaussian
 from seedsbench.metrics.moments import Moments, MomentSum
 
-SYMMETRIC = 1e-5
-"""Largest asymmetry, relative to the largest entry: what float32 statistics show of rounding."""
-
-COLOURS = {1: "grey", 3: "colour"}
-"""By number of channels."""
-
-Progress = Callable[[int], object]
+_COLOURS = {1: "grey", 3: "colour"}  # by number of channels
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Moments to compare with. id: 16 hex digits of the contents. name: for readers.
 
-    features: (n, D) float32 of the images, where they were kept. shape: their (channels, height, width), one
-    channel if all are grey. bits: a channel, as they were stored, 8 or 16. Both None where nothing says so.
+    features: (n, D) float32 of the images, where they were kept. shape: (channels, height, width) of each,
+    one channel if all are grey. bits: 8 or 16 a channel, as they were stored. None where nothing says so.
     """
 
     moments: Moments
@@ -70,8 +66,8 @@ def doubts(reference: Reference, dim: int, image_shape: tuple[int, ...] | None =
                 f"{name} is of images of {size[1]} x {size[0]} pixels, the samples have "
                 f"{samples[1]} x {samples[0]}: such scores compare with no others"
             )
-        if channels != wanted and wanted in COLOURS:
-            found.append(f"{name} is of {COLOURS[channels]} images, the samples are {COLOURS[wanted]}")
+        if channels != wanted and wanted in _COLOURS:
+            found.append(f"{name} is of {_COLOURS[channels]} images, the samples are {_COLOURS[wanted]}")
     return tuple(found)
 
 
@@ -80,7 +76,7 @@ def read_reference(
     extractor: Extractor,
     *,
     features: bool = False,
-    progress: Progress = lambda images: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Reference:
     """Statistics from an .npz file, or computed from the images of a folder, .zip or .npz.
 
@@ -96,17 +92,16 @@ def read_reference(
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
         raise ValueError(
-            f"{path} is of type {path.suffix!r}: "
-            "give an .npz with mu and sigma, or a folder or .zip of images"
+            f"{path} is of type {path.suffix!r}: give an .npz with mu and sigma, or a folder or zip of images"
         )
     return read_statistics(path, extractor, features=features)
 
 
 def holds_images(path: str | Path, *, features: bool = False) -> bool:
-    """Whether images are what `read_reference` reads there: of an .npz, if it lacks the wanted statistics."""
+    """Whether `read_reference` reads images there: from an .npz only if it lacks the wanted statistics."""
     path = Path(path).expanduser()
-    if path.is_dir() or path.suffix.lower() != ".npz":
-        return path.is_dir() or path.suffix.lower() == ".zip"
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return True
     wanted = {"mu.npy", "sigma.npy", *(["features.npy"] if features else [])}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -126,10 +121,14 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     that say they are another extractor's.
     """
     path = Path(path).expanduser()
-    optional = ("n", "extractor", "extractor_id", "image_shape", "image_bits")
-    stored = _arrays(path, ("mu", "sigma"), (*optional, *(["features"] if features else [])))
-    mu, sigma = (_numbers(path, name, stored[name]) for name in ("mu", "sigma"))
-    _check_gaussian(path, mu, sigma, extractor)
+    stored = _arrays(path, features=features)
+    mu, sigma, dim = stored["mu"], stored["sigma"], extractor.dim
+    if mu.shape != (dim,) or sigma.shape != (dim, dim):
+        raise ValueError(
+            f"{path}: mu and sigma have shapes {mu.shape} and {sigma.shape}; "
+            f"{extractor.name} has {dim} features, so ({dim},) and ({dim}, {dim}) are expected"
+        )
+    checked_gaussian(mu, sigma, f"{path}: its")
     made_with = str(stored.get("extractor_id", extractor.id))
     if made_with != extractor.id:
         raise ValueError(
@@ -140,27 +139,19 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     if features:
         if "features" not in stored:
             raise ValueError(f"{path} holds no features: make it with seedsbench-reference --features")
-        rows = torch.as_tensor(_numbers(path, "features", stored["features"])).float()
-        if rows.ndim != 2 or rows.shape[1] != extractor.dim:
-            raise ValueError(
-                f"{path}: features have shape {tuple(rows.shape)}; expected (n, {extractor.dim})"
-            )
-    n = int(stored["n"]) if "n" in stored else 0
-    identity = statistics_id(mu, sigma)
-    return Reference(Moments(n, mu, sigma), identity, path.name, rows, *_image_facts(path, stored))
-
-
-def _image_facts(path: Path, stored: dict[str, np.ndarray]) -> tuple[tuple[int, ...] | None, int | None]:
-    """shape and bits, as `write_statistics` left them."""
+        rows = as_matrix(stored["features"], f"{path}: features").float()
+        if rows.shape[1] != dim:
+            raise ValueError(f"{path}: features have shape {tuple(rows.shape)}; expected (n, {dim})")
+    moments, identity = Moments(int(stored.get("n", 0)), mu, sigma), statistics_id(mu, sigma)
     if not {"image_shape", "image_bits"} <= stored.keys():
-        return None, None
+        return Reference(moments, identity, path.name, rows)
     shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
-    if np.shape(shape) != (3,) or shape[0] not in COLOURS or bits not in (8, 16):
+    if np.shape(shape) != (3,) or shape[0] not in _COLOURS or bits not in (8, 16):
         raise ValueError(
             f"{path}: image_shape is {shape} and image_bits {bits}; "
             "expected [1 or 3, height, width] and 8 or 16"
         )
-    return tuple(shape), bits
+    return Reference(moments, identity, path.name, rows, tuple(shape), bits)
 
 
 def statistics_id(mu: np.ndarray, sigma: np.ndarray) -> str:
@@ -182,48 +173,26 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
         "extractor_id": extractor.id,
         "images": reference.id,
     }
-    if reference.shape is not None:
-        arrays.update(image_shape=reference.shape, image_bits=reference.bits)
-    if reference.features is not None:
-        arrays["features"] = reference.features.numpy()
+    optional = {"image_shape": reference.shape, "image_bits": reference.bits, "features": reference.features}
+    arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
     with open(path, "wb") as file:
         np.savez(file, **arrays)
 
 
-def _arrays(path: Path, wanted: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
+    """What `write_statistics` writes, as far as it is there; features, which are large, only if asked for."""
+    known = ("mu", "sigma", "n", "extractor", "extractor_id", "image_shape", "image_bits", "features")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in wanted if name not in file]
-            if missing:
-                found = ", ".join(file.files) or "nothing"
-                raise ValueError(f"it has no {' nor '.join(missing)} (it has {found})")
-            return {name: file[name] for name in (*wanted, *optional) if name in file}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            if missing := [name for name in ("mu", "sigma") if name not in file]:
+                held = ", ".join(file.files) or "nothing"
+                raise ValueError(f"it has no {' nor '.join(missing)} (it has {held})")
+            found = {name: file[name] for name in known[: None if features else -1] if name in file}
+            return found | {
+                name: found[name].astype(np.float64, casting="same_kind") for name in ("mu", "sigma")
+            }
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
-
-
-def _numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name} is of type {array.dtype}; expected numbers")
-    values = np.asarray(array, dtype=np.float64)
-    if not np.isfinite(values).all():
-        place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-        raise ValueError(f"{path}: {name} is not finite at {place}")
-    return values
-
-
-def _check_gaussian(path: Path, mu: np.ndarray, sigma: np.ndarray, extractor: Extractor) -> None:
-    d = extractor.dim
-    if mu.shape != (d,) or sigma.shape != (d, d):
-        raise ValueError(
-            f"{path}: mu and sigma have shapes {mu.shape} and {sigma.shape}; "
-            f"{extractor.name} has {d} features, so ({d},) and ({d}, {d}) are expected"
-        )
-    asymmetry = float(np.abs(sigma - sigma.T).max())
-    if asymmetry > SYMMETRIC * float(np.abs(sigma).max()):
-        raise ValueError(f"{path}: sigma differs from its transpose by {asymmetry:.3g}: it is no covariance")
-    if float(sigma.diagonal().min()) < 0:
-        raise ValueError(f"{path}: sigma has a negative variance at {int(sigma.diagonal().argmin())}")
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -234,7 +203,7 @@ def of_images(
     extractor: Extractor,
     *,
     features: bool = False,
-    progress: Progress = lambda images: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Reference:
     """Moments of the images of a folder (with all below it), .zip or .npz, a block of them at a time.
 
@@ -245,15 +214,17 @@ def of_images(
     names = image_names(path)
     sums = MomentSum(extractor.dim, len(names), extractor.bound)
     kept, hashes, bits, shape = [], [], 8, (1,)
-    blocks = _blocks(path, names, extractor.block)
+    all_pictures = _of_one_size(path, names)
+    blocks = iter(lambda: list(itertools.islice(all_pictures, extractor.block)), [])
     while some := list(itertools.islice(blocks, torch.get_num_threads())):
         stacked = [torch.stack([picture.pixels for picture in block]) for block in some]
         bits = max(bits, *(picture.bits for block in some for picture in block))
         for images, (rows, _) in zip(stacked, extractor.each(stacked), strict=True):
-            hashes += [
-                hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in images
-            ]
-            shape = (max(shape[0], *(1 if _grey(x) else 3 for x in images)), *images.shape[2:])
+            for image in images:
+                header = repr(tuple(image.shape)).encode()
+                hashes.append(hashlib.sha256(header + image.numpy().tobytes()).digest())
+            coloured = bool((images != images[:, :1]).any())
+            shape = (3 if coloured else shape[0], *images.shape[2:])
             sums.update(rows)
             if features:
                 kept.append(rows.float().cpu())
@@ -263,9 +234,8 @@ def of_images(
     return Reference(sums.moments(), identity, path.name, rows, shape, bits)
 
 
-def _blocks(path: Path, names: list[str], size: int) -> Iterator[list[Picture]]:
-    first: tuple[int, ...] | None = None
-    block: list[Picture] = []
+def _of_one_size(path: Path, names: list[str]) -> Iterator[Picture]:
+    first: tuple[int, ...] = ()
     for name, picture in zip(names, pictures(path, names), strict=True):
         shape = tuple(picture.pixels.shape)
         first = first or shape
@@ -274,13 +244,4 @@ def _blocks(path: Path, names: list[str], size: int) -> Iterator[list[Picture]]:
                 f"{path}: {name} has {shape[2]} x {shape[1]} pixels, {names[0]} has "
                 f"{first[2]} x {first[1]}: a reference's images must have one size"
             )
-        block.append(picture)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
-def _grey(image: Tensor) -> bool:
-    return bool((image == image[:1]).all())
+        yield picture

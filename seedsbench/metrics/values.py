@@ -12,8 +12,7 @@ from torch import Tensor
 from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor
 
-MOST = 4096
-"""Values of a sample; their covariance has the square of that."""
+_MAX_VALUES = 4096  # of a sample; their covariance has the square of that
 
 
 def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: float = 64.0) -> Extractor:
@@ -22,8 +21,10 @@ def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: fl
     Grey references may come as RGB with equal channels. ValueError for samples of too many values.
     """
     dim = math.prod(shape)
-    if dim > MOST:
-        raise ValueError(f"metrics=values: {shape} are {dim} values, at most {MOST}: use metrics=inception")
+    if dim > _MAX_VALUES:
+        raise ValueError(
+            f"metrics=values: {shape} are {dim} values, at most {_MAX_VALUES}: use metrics=inception"
+        )
 
     def extract(images: Tensor) -> tuple[Tensor, None]:
         if images.dtype == torch.uint8:
@@ -36,4 +37,5 @@ def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: fl
             )
         return images.double().flatten(1).cpu(), None
 
-    return Extractor("values", digest({"values": list(shape)}), dim, 0, bound, False, extract, block=block)
+    identity = digest({"values": list(shape)})
+    return Extractor("values", identity, dim, 0, bound, quantised=False, extract=extract, block=block)

@@ -2,57 +2,37 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    """What `conf/tracker/*.yaml` builds. `study` is the study's folder, which exists."""
+@dataclass(frozen=True)
+class Tracker:
+    """What `conf/tracker/*.yaml` builds; this one does nothing. `study` is the study's folder."""
 
-    def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
+    def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
         """Called once for each cell that was run or found done, whatever its status.
 
-        row: as it lies in `<study>/rows`. cfg: the cell's resolved configuration, as plain values.
+        row: as it lies in `<study>/rows`. config: the cell's resolved configuration, as plain values.
         """
-        ...
 
     def finish_study(self, study: Path) -> None:
         """Called once after the study's report has been written."""
-        ...
 
 
 @dataclass(frozen=True)
-class NoTracker:
-    """Does nothing."""
-
-    def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
-        return None
-
-    def finish_study(self, study: Path) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class JsonLines:
+class JsonLines(Tracker):
     """Appends each row to `<study>/<filename>`, one JSON object a line, one write a line."""
 
     filename: str = "track.jsonl"
 
-    def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
-        line = (json.dumps(row, sort_keys=True) + "\n").encode()
-        descriptor = os.open(study / self.filename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
-
-    def finish_study(self, study: Path) -> None:
-        return None
+    def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
+        with open(study / self.filename, "ab", buffering=0) as file:
+            file.write((json.dumps(row, sort_keys=True) + "\n").encode())
 
 
 _SAID: set[str] = set()

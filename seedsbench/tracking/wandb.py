@@ -7,27 +7,27 @@ and doubles nothing. wandb is imported when the first row is logged, not before.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from seedsbench.checks import Range, check_fields, nearest
 from seedsbench.files.digests import digest
-from seedsbench.tracking.base import warn_once
+from seedsbench.tracking.base import Tracker, warn_once
 
-MODES = ("online", "offline", "disabled")
-WANDBS = {"run": "online", "dryrun": "offline", "shared": "online"} | {mode: mode for mode in MODES}
+_MODES = {"online": "online", "offline": "offline", "disabled": "disabled"}
+_WANDB_MODES = {"run": "online", "dryrun": "offline", "shared": "online", **_MODES}
 """What WANDB_MODE may say. Runs are written by one process here: there is none to share them with."""
-SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
+_SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
 # fmt: off
-TABLE = (
+_TABLE = (
     "model", "regime", "schedule", "grid", "solver", "solver_params", "nfe_budget", "nfe", "fid", "fid_floor",
     "is_mean", "is_std", "images_per_second", "seconds_sampling", "samples", "labels", "seed", "status",
     "reason", "extractor", "run_key",
 )
-SWEEP_VARIABLES = (
+_SWEEP_VARIABLES = (
     "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_GROUP", "WANDB_NAME",
     "WANDB_RESUME",
 )
@@ -39,7 +39,7 @@ _AGENT_RUNS: set[str] = set()
 
 
 @dataclass(frozen=True)
-class WandB:
+class WandB(Tracker):
     """Tracker of `conf/tracker/wandb.yaml`.
 
     mode: "online", "offline" (send later with `wandb sync`) or "disabled"; None for what the environment
@@ -59,50 +59,50 @@ class WandB:
 
     @property
     def effective_mode(self) -> str:
-        """One of MODES; ValueError for a mode, or a WANDB_MODE, that is unknown."""
-        what, known = ("WANDB_MODE", WANDBS) if self.mode is None else ("tracker.mode", {m: m for m in MODES})
-        mode = os.environ.get("WANDB_MODE", "online") if self.mode is None else str(self.mode)
+        """online, offline or disabled; ValueError for a mode, or a WANDB_MODE, that is unknown."""
+        if self.mode is None:
+            what, mode, known = "WANDB_MODE", os.environ.get("WANDB_MODE", "online"), _WANDB_MODES
+        else:
+            what, mode, known = "tracker.mode", self.mode, _MODES
         if mode not in known:
             raise ValueError(f"{nearest(mode, known, what=what)} (one of {', '.join(known)})")
         return known[mode]
 
-    def log_row(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
-        """One run: `cfg` and `row` as nested configuration, scores as summary, the sample strip as image.
+    def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
+        """One run: `config` and `row` as nested configuration, scores as summary, the sample strip as image.
 
-        Under a W&B agent the run is the agent's own. Exit code 1 for a failed cell.
+        Under a W&B agent the first run of a process is the agent's own. Exit code 1 for a failed cell.
         """
         if self.effective_mode == "disabled":
             return
         agents = os.environ.get("WANDB_RUN_ID", "")
-        if os.environ.get("WANDB_SWEEP_ID") and agents not in _AGENT_RUNS:
+        is_agents = "WANDB_SWEEP_ID" in os.environ and agents not in _AGENT_RUNS
+        if is_agents:
             _AGENT_RUNS.add(agents)
-            self._log_cell(study, row, cfg)
-            return
-        with _outside_sweep():
-            self._log_cell(study, row, cfg)
+        with nullcontext() if is_agents else _outside_sweep():
+            self._log_cell(study, row, config)
 
     def finish_study(self, study: Path) -> None:
         """The study's run: `cells` (table), a `pareto/...` line chart a panel, and the report's figures."""
-        if self.effective_mode == "disabled":
-            return
-        with _outside_sweep():
-            self._log_study(study)
+        if self.effective_mode != "disabled":
+            with _outside_sweep():
+                self._log_study(study)
 
-    def _log_cell(self, study: Path, row: dict[str, Any], cfg: dict[str, Any]) -> None:
+    def _log_cell(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
         import wandb
 
         name = f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
-        run = self._start(study, "cell", name, row["run_key"], {"cfg": cfg})
+        run = self._start(study, "cell", name, row["run_key"], {"cfg": config})
         run.define_metric("nfe")
-        for score in SCORES[1:]:
+        for score in _SCORES[1:]:
             run.define_metric(score, step_metric="nfe")
-        scores = {key: row[key] for key in SCORES if isinstance(row.get(key), Real)}
+        logged: dict[str, Any] = {key: row[key] for key in _SCORES if isinstance(row.get(key), Real)}
         strip = study / "samples" / f"{row['run_key']}.png"
-        images = {"samples": wandb.Image(str(strip), caption=name)} if strip.is_file() else {}
-        if scores or images:
-            run.log({**scores, **images})
-        told = {key: value for key, value in row.items() if isinstance(value, str | bool | Real)}
-        run.summary.update({**told, **scores})
+        if strip.is_file():
+            logged["samples"] = wandb.Image(str(strip), caption=name)
+        if logged:
+            run.log(logged)
+        run.summary.update({key: value for key, value in row.items() if isinstance(value, str | bool | Real)})
         run.finish(exit_code=int(row["status"] == "failed"))
 
     def _log_study(self, study: Path) -> None:
@@ -114,7 +114,7 @@ class WandB:
 
         df, _ = read_rows(study)
         run = self._start(study, "study", f"study {study.name}", "study", {"study": study.name})
-        columns: Any = [name for name in TABLE if name in df]
+        columns: Any = [name for name in _TABLE if name in df]
         told = df[columns].astype(object)
         cells: Any = told.where(told.notna(), None).to_numpy().tolist()
         logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
@@ -140,11 +140,31 @@ class WandB:
         """A started run; offline where online was found not to work."""
         import wandb
 
+        options = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
+        options |= {"x_disable_stats": True, "init_timeout": self.timeout, "finish_timeout": self.timeout}
+        known = getattr(wandb.Settings, "model_fields", options)  # an older wandb has not all of them
+        in_sweep = "WANDB_SWEEP_ID" in os.environ
+
+        def started(mode: Literal["online", "offline"]) -> Any:
+            return wandb.init(
+                project=None if in_sweep else self.project,
+                entity=None if in_sweep else self.entity,
+                id=None if in_sweep else digest(f"{study.name}/{key}".encode()),
+                resume=None if in_sweep or mode == "offline" else "allow",
+                group=study.name,
+                job_type=kind,
+                name=name,
+                config=config,
+                dir=str(study),
+                mode=mode,
+                settings=wandb.Settings(**{name: options[name] for name in options if name in known}),
+            )
+
         if self.effective_mode == "online" and "online" not in _FALLEN_BACK:
             try:
                 if not _logged_in(wandb):
                     raise RuntimeError("no login: run `wandb login`, or set WANDB_API_KEY")
-                return self._init(wandb, "online", study, kind, name, key, config)
+                return started("online")
             except Exception as error:
                 _FALLEN_BACK.add("online")
                 wandb.teardown()  # it still holds the run that did not start
@@ -153,36 +173,7 @@ class WandB:
                     f"W&B cannot be reached ({said}); recorded offline, to be sent with: "
                     f"wandb sync {study / 'wandb'}/offline-run-*"
                 )
-        return self._init(wandb, "offline", study, kind, name, key, config)
-
-    def _init(
-        self, wandb: Any, mode: str, study: Path, kind: str, name: str, key: str, config: dict[str, Any]
-    ) -> Any:
-        options = {
-            "silent": True,
-            "console": "off",
-            "x_disable_stats": True,
-            "disable_git": True,
-            "disable_code": True,
-            "init_timeout": self.timeout,
-            "finish_timeout": self.timeout,
-        }
-        known = getattr(wandb.Settings, "model_fields", options)
-        identity = digest(f"{study.name}/{key}".encode())
-        in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
-        return wandb.init(
-            project=None if in_sweep else self.project,
-            entity=None if in_sweep else self.entity,
-            id=None if in_sweep else identity,
-            resume=None if in_sweep or mode == "offline" else "allow",
-            group=study.name,
-            job_type=kind,
-            name=name,
-            config=config,
-            dir=str(study),
-            mode=mode,
-            settings=wandb.Settings(**{name: value for name, value in options.items() if name in known}),
-        )
+        return started("offline")
 
 
 def _logged_in(wandb: Any) -> bool:
@@ -196,17 +187,16 @@ def _logged_in(wandb: Any) -> bool:
 
 @contextmanager
 def _outside_sweep() -> Iterator[None]:
-    """Runs started here do not belong to the W&B agent that started this process."""
-    taken = {name: os.environ.pop(name) for name in SWEEP_VARIABLES if name in os.environ}
-    if "WANDB_SWEEP_ID" in taken:
-        import wandb
+    """Runs started here do not belong to the W&B agent that started this process, if one did."""
+    import wandb
 
+    in_sweep = "WANDB_SWEEP_ID" in os.environ
+    taken = {name: os.environ.pop(name) for name in _SWEEP_VARIABLES if name in os.environ}
+    if in_sweep:
         wandb.teardown()  # it has read the variables
     try:
         yield
     finally:
-        if "WANDB_SWEEP_ID" in taken:
-            import wandb
-
+        if in_sweep:
             wandb.teardown()
         os.environ.update(taken)

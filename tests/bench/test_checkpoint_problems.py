@@ -19,9 +19,7 @@ from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
-from seedsbench.files.extractor_files import extractor_weights
 from seedsbench.files.model_files import wanted_files
-from seedsbench.metrics import dinov2, inception
 from tests.support.cells import compose, run
 
 
@@ -117,7 +115,7 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     said = dry_run("model=ffhq64", "regime=vp", "metrics=inception")
     assert said.startswith("model=ffhq64 regime=vp metrics=inception:\n")
-    place = tmp_path / "torch" / "hub" / "checkpoints" / inception.WEIGHTS_FILE
+    place = tmp_path / "torch" / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     assert f"to       {place} (not there yet)" in said
     said = dry_run("model=ffhq64", "regime=vp", "metrics=dinov2", "metrics.real=photos")
     assert "by hand (page: https://dl.fbaipublicfiles.com/" in said
@@ -127,14 +125,6 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
     assert "fid-refs" not in said
     said = dry_run("model=glyphs", "metrics=inception", "metrics.weights=w.pth")
     assert said.splitlines()[1:] == [f"  inception weights: {tmp_path / 'w.pth'} (missing)"]
-
-
-def test_the_extractors_files_are_where_the_extractors_look(monkeypatch, tmp_path):
-    for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "neither"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert fetch.cached_path(extractor_weights("inception")) == inception.default_weights()
-        assert fetch.cached_path(extractor_weights("dinov2")) == dinov2._default()
-        monkeypatch.delenv(variable)
 
 
 def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():

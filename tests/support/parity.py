@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import seedsbench
-from seedsbench import metrics, registry
+from seedsbench import registry
 from seedsbench.diffusion.schedule import VP
 from seedsbench.noise import Recorded
 
@@ -150,7 +150,10 @@ def fid_gaussians(data, case):
 
 
 def kernel_of(settings):
+    """The kernel of a recorded distance: exp(-|x - y|^2 / (2 sigma^2)) or (gamma x.y + coef0)^degree."""
     if settings.get("kid_kernel") == "rbf":
-        return metrics.gaussian_kernel(settings["kid_kernel_rbf_sigma"])
-    names = {name: settings.get(f"kid_kernel_poly_{name}") for name in ("degree", "gamma", "coef0")}
-    return metrics.polynomial_kernel(**{name: value for name, value in names.items() if value is not None})
+        sigma = settings["kid_kernel_rbf_sigma"]
+        return lambda x, y: (torch.cdist(x, y).square() / (-2 * sigma**2)).exp()
+    degree, coef0 = settings.get("kid_kernel_poly_degree", 3), settings.get("kid_kernel_poly_coef0", 1)
+    gamma = settings.get("kid_kernel_poly_gamma")
+    return lambda x, y: (x @ y.T * (1 / x.shape[1] if gamma is None else gamma) + coef0).pow(degree)
