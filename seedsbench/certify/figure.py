@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from seedsbench.certify.table import curve
 from seedsbench.report.figures import save, set_axes
-from seedsbench.report.style import GREY, INK, RC, family_of, looks_of, padded, spread, text_inches
+from seedsbench.report.style import GREY, INK, RC, Look, family_of, looks_of, padded, spread, text_inches
 
 _LABEL_PT = 7.5
 _WIDTH, _HEIGHT = 2.5, 2.3  # of one panel's axes, inches
@@ -88,6 +88,8 @@ def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
         ax.set_xlabel("NFE per sample, measured", fontsize=8)
     return figure, axes
 
+
+def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: dict[str, Look]) -> None:
     """Names beside the line ends, moved apart, tied to their curves."""
     (x_low, x_high), (y_low, y_high) = np.log(ax.get_xlim()), np.log(ax.get_ylim())
     x = np.array([(np.log(curves[name][0, -1]) - x_low) / (x_high - x_low) for name in members])
