@@ -19,11 +19,11 @@ CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
 
 def test_the_golden_cases_are_all_there():
     assert len(CASES) == 2
-    assert sorted(DATA.cases) == sorted([*CASES, "to_uint8"])
+    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
 
 
 def test_images_are_quantised_as_published_ones_are():
-    x, y = DATA.tensor("to_uint8", "x"), DATA.tensor("to_uint8", "y")
+    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
     assert torch.equal(to_uint8(x), y)
 
 

@@ -220,7 +220,7 @@ def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
 
 
 def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch):
-    def bug(self, x, sigma):
+    def bug(*_):
         raise KeyError("bug")
 
     monkeypatch.setattr(Process, "predict", bug)
@@ -228,7 +228,7 @@ def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch
 
 
 def test_an_interrupt_is_no_failed_cell(tmp_path, monkeypatch):
-    def interrupt(self, x, sigma):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Process, "predict", interrupt)

@@ -8,12 +8,14 @@ from torch import nn
 
 import seedsbench
 from seedsbench import registry
+from seedsbench.bench.problems.build import model_of
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.embedded import load_glyphs
 from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
 from seedsbench.own import table_of
+from tests.support.cells import compose
 from tests.support.measure import mixture
 
 SHAPE = {"shape": (2, 1, 1)}
@@ -282,7 +284,7 @@ def test_nothing_is_found_in_our_own_models(regime):
         assert seedsbench.check_denoiser(denoiser) == []
         assert seedsbench.check_denoiser(denoiser, labels=0) == []
     for name in ("gaussian", "gaussian_mixture", "glyphs_finite"):
-        denoiser = registry.build({**registry.load("model", name), "regime": regime}).denoiser
+        denoiser = model_of(compose(f"model={name}", f"regime={regime}"), "cpu").denoiser
         assert seedsbench.check_denoiser(denoiser) == []
 
 

@@ -71,7 +71,8 @@ def refusal(group, name, option, value, cell):
             cell = dataclasses.replace(cell, **{group: getattr(cell, group) | {option: value}})
             cell.check()
             check_problem(cell)
-            check_function(cell)
+            if option == "path":
+                check_function(cell)
     except ValueError as error:
         return str(error)
     return None
