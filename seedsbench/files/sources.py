@@ -24,20 +24,22 @@ def source_of(target: Any) -> str | None:
 
 def source_id(file: Path) -> str:
     """16 hex digits of what the file says, and the modules beside it that it imports, and they in turn."""
-    root = _root(file)
+    root = import_root(file)
     files = {path.relative_to(root).as_posix(): path for path in modules_beside(file) if path != file}
     return digest(sha256_of(file), {name: sha256_of(path) for name, path in sorted(files.items())})
 
 
 def modules_beside(file: Path) -> list[Path]:
     """The file, and those of its folder (or package) that it imports, directly or through each other."""
-    root = _root(file)
+    root = import_root(file)
     found, left = [], [file]
     while left:
         path = left.pop()
         if path not in found:
             found.append(path)
-            left += [beside for name in _imported(path, root) for beside in _named(root, name)]
+            places = {root, file.parent}
+            for name in _imported(path, root):
+                left += [beside for place in places for beside in _named(place, name)]
     return found
 
 
@@ -50,7 +52,7 @@ def check_defined(file: Path, function: str) -> None:
         raise ValueError(f"{file}: {nearest(function, names or ['(it defines nothing)'], what='function')}")
 
 
-def _root(file: Path) -> Path:
+def import_root(file: Path) -> Path:
     """The folder that a file's imports start from: its own, or the one that holds its package."""
     folder = file.parent
     while (folder / "__init__.py").is_file():

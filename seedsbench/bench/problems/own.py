@@ -23,7 +23,7 @@ from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.files.digests import digest
 from seedsbench.files.model_files import ModelFiles, place_of, resolve
-from seedsbench.files.sources import check_defined, modules_beside, source_id
+from seedsbench.files.sources import check_defined, import_root, modules_beside, source_id
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -110,9 +110,11 @@ def _named(call: Callable[[], Any], where: str, folder: Path) -> Any:
 
 def _loaded(file: Path, function: str) -> Any:
     """What the file calls by this name. Modules beside it are imported anew: others may be called alike."""
-    for path in modules_beside(file):
-        sys.modules.pop(path.relative_to(file.parent).with_suffix("").as_posix().replace("/", "."), None)
     folder = str(file.parent)
+    for path in modules_beside(file):
+        for root in (file.parent, import_root(file)):
+            if path.is_relative_to(root):
+                sys.modules.pop(".".join(path.relative_to(root).with_suffix("").parts), None)
     sys.path[:] = [folder, *(known for known in sys.path if known != folder)]
     name = f"seedsbench_own_{digest(str(file))}"
     spec = spec_from_file_location(name, file)

@@ -86,6 +86,16 @@ def test_a_source_in_a_package_is_the_whole_package(tmp_path):
         assert source_id(file) != before
 
 
+def test_a_module_beside_a_file_counts_in_a_package_too(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "mynet.py").write_text("import helper\n")
+    ids = set()
+    for text in ("", "# edited\n"):
+        (tmp_path / "helper.py").write_text(text)
+        ids.add(source_id(tmp_path / "mynet.py"))
+    assert len(ids) == 2
+
+
 def test_no_key_is_made_of_a_module_path():
     science = what_changes_numbers(cell := compose("solver=seeds3"), problem_of(cell, "cpu"))
     assert science["solver"]["class"] == "Seeds3"
