@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from seedsbench.files.digests import digest
 from seedsbench.files.download import sha256_of
 
 
+@lru_cache
 def source_of(target: Any) -> str | None:
     """`source_id` of the file that defines a class or function; None for one of this package.
 
-    What has no source file, as a function written in C, is known by its module's name.
+    What has no source file, as a function written in C, is known by its module's name. Asked for once in a
+    process: what was imported stays what it is.
     """
     if target.__module__.split(".")[0] == "seedsbench":
         return None
