@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seedsbench import registry
-from seedsbench.api import foreign_table, noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.cell import Cell
-from seedsbench.bench.labels import classes_of
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
@@ -59,32 +56,6 @@ class CellRun:
         return Scorer(self.problem, self.plan.samples, min(self.cell.metrics["splits"], self.plan.samples))
 
 
-def plan_of(cell: Cell, problem: Problem) -> SamplingPlan:
-    """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
-    solver, schedule, grid = map(registry.build, (cell.solver, cell.schedule, cell.grid))
-    classes_of(torch.arange(1), cell.labels, problem.denoiser.label_dim, cell.seed)
-    n_steps = steps_of(solver, grid, cell.nfe, cell.final, afs=cell.afs)
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
-    other_table = foreign_table(problem.denoiser, fitted)
-    if other_table:
-        log.warning(other_table)
-    return SamplingPlan(
-        solver=solver,
-        schedule=fitted,
-        sigmas=sigmas,
-        final=cell.final,
-        seed=cell.seed,
-        labels=cell.labels,
-        dtype=getattr(torch, cell.dtype),
-        afs=cell.afs,
-        seeding=cell.seeding,
-        samples=cell.samples,
-        precision=cell.precision,
-        compile=cell.compile,
-        warnings=(other_table,) if other_table else (),
-    )
-
-
 def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
     """Rank 0's part of a cell: the sums of earlier runs, of its share of what they left, and of the others'.
 
@@ -94,7 +65,7 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
     if earlier.n_done:
         log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.plan.samples)
     if run.ranks.world_size > 1:
-        broadcast(run.ranks, {"cell": run.cell, "row": run.row, "done": earlier.done})
+        broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
     left, failure = run.plan.samples - earlier.n_done, None
     with CellLine(title_of(run.row), left, left * run.cell.nfe, sweep) as line:
         try:

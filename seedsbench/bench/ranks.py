@@ -44,7 +44,7 @@ def joined() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
 
 
-def broadcast(ranks: Ranks, message: Any = None) -> Any:
+def broadcast(message: Any = None) -> Any:
     """Rank 0's message, on every rank. Raises Stopped if a rank is gone."""
     box = [message]
     with _lost_is_stopped():
@@ -67,13 +67,13 @@ def end(ranks: Ranks) -> None:
     if ranks.world_size == 1:
         return
     with suppress(Stopped):
-        broadcast(ranks)
+        broadcast()
         gathered(ranks, None)
 
 
 def cells(ranks: Ranks) -> Iterator[Any]:
     """Other ranks: the cells that rank 0 broadcasts, until the end."""
-    while (cell := broadcast(ranks)) is not None:
+    while (cell := broadcast()) is not None:
         yield cell
     with suppress(Stopped):
         gathered(ranks, None)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seedsbench.bench.cell import Cell
-from seedsbench.bench.draw_and_score import CellRun, draw, lead, plan_of
+from seedsbench.bench.draw_and_score import CellRun, draw, lead
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
@@ -27,7 +27,7 @@ from seedsbench.bench.rows.columns import (
 )
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore, Row
-from seedsbench.bench.sampling import batch_size_for
+from seedsbench.bench.sampling import batch_size_for, plan_of
 from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
 from seedsbench.bench.scoring import beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested

@@ -1,20 +1,27 @@
 """Sample indices to batches of finished samples. What sample i is depends on (seed, i) alone."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from seedsbench import registry
+from seedsbench.api import foreign_table, noise_levels, steps_of
 from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_size
-from seedsbench.bench.labels import Labels, classes_of, one_hot
+from seedsbench.bench.cell import Cell, Labels
+from seedsbench.bench.labels import classes_of, one_hot
 from seedsbench.bench.precision import release, tensor_cores, variant
+from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,32 @@ class SamplingPlan:
     precision: str = "fp32"
     compile: bool = False
     warnings: tuple[str, ...] = ()
+
+
+def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
+    """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
+    solver, schedule, grid = map(registry.build, (cell.solver, cell.schedule, cell.grid))
+    classes_of(torch.arange(1), cell.labels, problem.denoiser.label_dim, cell.seed)
+    n_steps = steps_of(solver, grid, cell.nfe, cell.final, afs=cell.afs)
+    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
+    other_table = foreign_table(problem.denoiser, fitted)
+    if other_table:
+        log.warning(other_table)
+    return SamplingPlan(
+        solver=solver,
+        schedule=fitted,
+        sigmas=sigmas,
+        final=cell.final,
+        seed=cell.seed,
+        labels=cell.labels,
+        dtype=getattr(torch, cell.dtype),
+        afs=cell.afs,
+        seeding=cell.seeding,
+        samples=cell.samples,
+        precision=cell.precision,
+        compile=cell.compile,
+        warnings=(other_table,) if other_table else (),
+    )
 
 
 @dataclass(frozen=True)

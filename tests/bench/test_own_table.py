@@ -7,9 +7,8 @@ import torch
 
 import seedsbench
 from seedsbench.api import noise_levels
-from seedsbench.bench.draw_and_score import plan_of
 from seedsbench.bench.problems.checkpoint import checkpoint_problem
-from seedsbench.bench.sampling import generate
+from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.embedded import load_glyphs
 from seedsbench.denoisers.preconditioning.denoiser import Preconditioned

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from seedsbench.bench import sanity
-from seedsbench.bench.draw_and_score import plan_of
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.sampling import SampleBatch, generate
+from seedsbench.bench.sampling import SampleBatch, generate, plan_of
 from seedsbench.metrics.extraction import Extractor
 from tests.support.cells import compose, config_dir, run
 

@@ -17,8 +17,8 @@ import torch
 
 import seedsbench
 from seedsbench.api import noise_levels
-from seedsbench.bench.draw_and_score import plan_of
 from seedsbench.bench.problems.build import problem_of
+from seedsbench.bench.sampling import plan_of
 from seedsbench.diffusion.grid import Explicit
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.noise import Recorded
