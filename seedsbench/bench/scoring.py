@@ -209,7 +209,7 @@ def extractor_input(problem: Problem, x: Tensor) -> Tensor:
 def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | None:
     """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
-    What a perfect sampler would score at this n: the sampling error of the yardstick itself. Where no
+    What a perfect sampler would score at this n: the error of so many samples itself. Where no
     other real images can be made, the sets are drawn from the real features, if these are at least twice
     as many (whatever the labels); else None. Made once for all networks with these features, reference and
     real images, and kept by what they are: by the problem, it would keep the network.

@@ -46,7 +46,7 @@ class Problem(Model):
     """Everything about a cell that is neither solver nor grid.
 
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
-    of the whole distribution for None): the yardstick's own sampling error. None where there are no more
+    of the whole distribution for None): the error of so many samples itself. None where there are no more
     real images than the reference's. reference_name: what a reader would call the reference. reference_shape:
     of its images, as 3x64x64, "unknown" if nothing says so, None for the model's own.
     """
