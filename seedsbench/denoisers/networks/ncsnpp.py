@@ -50,12 +50,10 @@ class NCSNppConfig:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The resampling filter."""
         return (1, 3, 3, 1) if self.fir else (1, 1)
 
     @property
     def factor(self) -> float:
-        """What sums are multiplied by."""
         return math.sqrt(0.5) if self.rescale else 1.0
 
 
