@@ -72,14 +72,8 @@ class OwnNetwork(OfNetwork, Predicted):
             )
         _check_call(net, labels)
         self._shape = checked_shape(shape)
-        super().__init__(
-            None,
-            _PREDICTIONS[prediction],
-            trained,
-            img_channels=self._shape[0],
-            img_resolution=self._shape[1],
-            label_dim=labels,
-        )
+        kind, (channels, size, _) = _PREDICTIONS[prediction], self._shape
+        super().__init__(None, kind, trained, img_channels=channels, img_resolution=size, label_dim=labels)
         self.net, self.is_score = net, prediction == "score"
         self.null_class, self.fractional, self.time_scale = null_class, fractional, time_scale
         self._run = _Plain(net)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES, factors, render
 from seedsbench.data.uint8 import to_uint8
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import Preconditioner
+from seedsbench.denoisers.preconditioning.karras import Preconditioned, Preconditioner
 from seedsbench.diffusion.process import expand
 from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
 

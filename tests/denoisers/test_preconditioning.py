@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.karras import (
     PRECONDITIONERS,
     EDMPreconditioner,
     IDDPMPreconditioner,
+    Preconditioned,
     VPPreconditioner,
 )
 from tests.support.golden import GOLDEN

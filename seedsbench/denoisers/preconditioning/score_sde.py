@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.level_table import LevelTable
+from seedsbench.denoisers.preconditioning.discrete import LevelTable
 from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 
