@@ -39,7 +39,14 @@ class Analytic(Denoiser):
         self._image_shape = image_shape
         self.img_channels, self.img_resolution = image_shape[:2]
         self.label_dim, self.sigma_min, self.sigma_max = label_dim, sigma_min, sigma_max
-        self.sigma_table = None if sigma_table is None else _sorted_table(sigma_table)
+        self.sigma_table: Tensor | None = None
+        if sigma_table is not None:
+            levels = _as_float64(sigma_table).flatten()
+            if levels.numel() == 0 or not torch.isfinite(levels).all():
+                raise ValueError(
+                    f"sigma_table {levels.tolist()}: need at least one noise level, all finite"
+                )
+            self.sigma_table = levels.unique(sorted=True)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -256,13 +263,6 @@ def _as_float64(value: ArrayLike | Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", torch.float64)
     return torch.as_tensor(np.array(value, dtype=np.float64))
-
-
-def _sorted_table(table: Tensor) -> Tensor:
-    values = table.detach().to("cpu", torch.float64).flatten()
-    if values.numel() == 0 or not torch.isfinite(values).all():
-        raise ValueError(f"sigma_table {values.tolist()} must hold at least one noise level, all finite")
-    return values.unique(sorted=True)
 
 
 def check_mixture(shape: tuple[int, ...], weights: list[float], std: float) -> None:

@@ -131,15 +131,11 @@ def _findings(probe: _Probe) -> Iterator[Finding]:
         yield Finding("high noise", f"{said}: {_OTHER}, or a network not trained yet?")
     if _rms(images - others) < 0.02 * _rms(images) + 3 * min(low, 0.02):
         yield Finding("variety", f"its images do not depend on the noise that they start from: {_OTHER}?")
-    yield from _of_images(images)
-    yield from _of_answers(probe, images)
-
-
-def _of_images(images: Tensor) -> Iterator[Finding]:
     if (size := _rms(images)) > 1.5:
         yield Finding("size", f"its images have an rms of {size:.3g}: data in [-1, 1] is expected")
     elif float(images.min()) > -0.02 and 0.5 < float(images.max()) < 1.2:
         yield Finding("size", "its images seem to lie in [0, 1]: data in [-1, 1] is expected")
+    yield from _of_answers(probe, images)
 
 
 def _of_answers(probe: _Probe, images: Tensor) -> Iterator[Finding]:

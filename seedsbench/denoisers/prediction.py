@@ -63,8 +63,8 @@ def rescale_guided(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
     All (B, C, H, W); the standard deviations are those of each sample.
     """
     # Sample by sample, so that sums are taken in the same order whatever the batch.
-    target = torch.stack([sample.std(correction=0) for sample in conditional])
-    found = torch.stack([sample.std(correction=0) for sample in guided])
+    images = (conditional, guided)
+    target, found = (torch.stack([sample.std(correction=0) for sample in part]) for part in images)
     ratio = torch.where(found > 0, target / found, 1.0)
     return guided * expand(1 + phi * (ratio - 1), guided)
 
