@@ -43,9 +43,7 @@ class Analytic(Denoiser):
         if sigma_table is not None:
             levels = _as_float64(sigma_table).flatten()
             if levels.numel() == 0 or not torch.isfinite(levels).all():
-                raise ValueError(
-                    f"sigma_table {levels.tolist()}: need at least one noise level, all finite"
-                )
+                raise ValueError(f"sigma_table {levels.tolist()}: need at least one noise level, all finite")
             self.sigma_table = levels.unique(sorted=True)
 
     @property

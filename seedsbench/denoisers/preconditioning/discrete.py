@@ -55,11 +55,6 @@ class LevelTable:
         below = place.floor().long().clamp(max=self.last - 1)
         return (table[below] + (place - below) * (table[below + 1] - table[below])).exp()
 
-    def quantile(self, u: Tensor) -> Tensor:
-        """The level below which a share u, in (0, 1), of the table lies, in the type of u."""
-        index = (u * (self.last + 1)).long().clamp(max=self.last)
-        return self.on(u.device)[index].to(u.dtype)
-
 
 @dataclass(frozen=True)
 class DiscreteNoisePrediction(NoisePreconditioner):
@@ -124,6 +119,3 @@ class DiscreteNoisePrediction(NoisePreconditioner):
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return self.table.at(c_noise / self.label_scale).to(c_noise.dtype)
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.table.quantile(u)

@@ -2,9 +2,8 @@
 
     D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                    (their Eq. 7)
 
-Each class below is one column of that table: the four coefficients, the noise levels the network
-knows, and how its training draws and weighs them (section 5 there). Coefficients are evaluated in
-the dtype of sigma; solvers pass float64.
+Each preconditioner is one column of that table: the four coefficients and the noise levels that the network
+knows. Coefficients are evaluated in the dtype of sigma; solvers pass float64.
 """
 
 import copy
@@ -61,14 +60,6 @@ class Preconditioner(ABC):
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         """Inverse of `c_noise`."""
 
-    @abstractmethod
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        """Training noise levels from uniforms u in (0, 1), any shape: the inverse distribution function."""
-
-    @abstractmethod
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        """lambda(sigma) of the training loss lambda |D(y + n; sigma) - y|^2."""
-
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest noise level the network knows; the identity where all levels are known."""
         return sigma
@@ -85,9 +76,6 @@ class NoisePreconditioner(Preconditioner):
 
     def c_in(self, sigma: Tensor) -> Tensor:
         return 1 / (sigma**2 + 1).sqrt()
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
 
 
 @dataclass(frozen=True)
@@ -135,9 +123,6 @@ class VPPreconditioner(NoisePreconditioner):
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return self.sigma(c_noise / (self.M - 1))
 
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.sigma(self.epsilon_t + (1 - self.epsilon_t) * u)
-
 
 @dataclass(frozen=True)
 class VEPreconditioner(NoisePreconditioner):
@@ -157,9 +142,6 @@ class VEPreconditioner(NoisePreconditioner):
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return 2 * c_noise.exp()
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
 
 
 @lru_cache(maxsize=16)
@@ -222,9 +204,6 @@ class IDDPMPreconditioner(NoisePreconditioner):
         # take, not []: a single index would be read back from the device
         return self.table(c_noise.device).take(index).to(c_noise.dtype)
 
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.table(u.device)[(u * self.M).long().clamp(max=self.M - 1)].to(u.dtype)
-
 
 @dataclass(frozen=True)
 class EDMPreconditioner(Preconditioner):
@@ -253,12 +232,6 @@ class EDMPreconditioner(Preconditioner):
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return (4 * c_noise).exp()
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return (self.P_mean + self.P_std * torch.special.ndtri(u)).exp()
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 PRECONDITIONERS: dict[str, Preconditioner] = {

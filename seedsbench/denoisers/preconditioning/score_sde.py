@@ -53,9 +53,7 @@ class ScoreVE(VEPreconditioner):
         return sigma if self.divided else sigma**2 / self._unit
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self.fractional or not self.levels:
-            return sigma
-        return self.table.rounded(sigma)
+        return self.table.rounded(sigma) if self.levels and not self.fractional else sigma
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         if not self.levels:
@@ -66,9 +64,6 @@ class ScoreVE(VEPreconditioner):
         if not self.levels:
             return self._unit * c_noise.exp()
         return self.table.at(self.levels - 1 - c_noise).to(c_noise.dtype)
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.table.quantile(u) if self.levels else super().sample_sigma(u)
 
 
 @dataclass(frozen=True)

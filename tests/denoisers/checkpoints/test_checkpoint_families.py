@@ -307,8 +307,8 @@ def test_other_contents_are_refused_and_code_in_them_is_not_run(tmp_path, name, 
     ],
 )
 def test_noise_labels_are_inverted(preconditioner):
-    u = torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
-    sigma = preconditioner.sample_sigma(u)
+    u, low = torch.linspace(0.01, 0.99, 20, dtype=torch.float64), preconditioner.sigma_min
+    sigma = preconditioner.round_sigma(low * (preconditioner.sigma_max / low) ** u)
     assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
     torch.testing.assert_close(preconditioner.sigma_of_noise(preconditioner.c_noise(sigma)), sigma)
     torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)
