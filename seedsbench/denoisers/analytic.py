@@ -277,11 +277,9 @@ def check_mixture(shape: tuple[int, ...], weights: list[float], std: float) -> N
 
 def _checked_classes(labels: ArrayLike | Tensor, n: int) -> Tensor:
     classes = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels.detach().cpu())
-    if tuple(classes.shape) != (n,) or classes.is_floating_point():
-        raise ValueError(
-            f"labels have shape {tuple(classes.shape)} and dtype {classes.dtype}; expected {n} integers"
-        )
-    counts = torch.bincount(classes.long()) if bool((classes >= 0).all()) else torch.zeros(1)
-    if not (counts > 0).all():
+    shape, dtype = tuple(classes.shape), classes.dtype
+    if shape != (n,) or dtype.is_floating_point:
+        raise ValueError(f"labels have shape {shape} and dtype {dtype}; expected {n} integers")
+    if bool((classes < 0).any()) or not bool(torch.bincount(classes.long()).all()):
         raise ValueError("labels must be classes 0..K-1, each with at least one image")
     return classes.long()

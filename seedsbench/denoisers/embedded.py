@@ -68,13 +68,8 @@ def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoi
 
 def preconditioned(network: nn.Module, config: GlyphUNetConfig, outer: Preconditioner) -> Preconditioned:
     """A GlyphUNet of this configuration behind a preconditioner."""
-    return Preconditioned(
-        network,
-        outer,
-        img_channels=config.img_channels,
-        img_resolution=config.img_resolution,
-        label_dim=config.label_dim,
-    )
+    channels, size, classes = config.img_channels, config.img_resolution, config.label_dim
+    return Preconditioned(network, outer, img_channels=channels, img_resolution=size, label_dim=classes)
 
 
 def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
@@ -87,9 +82,8 @@ def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: run `python scripts/train_embedded.py target={path.stem}` to make it"
-        )
+        command = f"python scripts/train_embedded.py target={path.stem}"
+        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
     return path
 
 

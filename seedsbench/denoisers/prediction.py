@@ -23,9 +23,8 @@ _ON_THE_TABLE = 1e-4
 def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
     """Raise ValueError unless it names what a network predicts, and can predict on the schedule."""
     if prediction not in get_args(PredictionType):
-        raise ValueError(
-            f"prediction_type={prediction!r} must be one of {', '.join(get_args(PredictionType))}"
-        )
+        known = ", ".join(get_args(PredictionType))
+        raise ValueError(f"prediction_type={prediction!r} must be one of {known}")
     if prediction == "epsilon" and isinstance(schedule, Discrete) and schedule.no_signal:
         raise ValueError(
             "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): there the "

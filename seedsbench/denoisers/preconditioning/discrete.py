@@ -1,7 +1,6 @@
 """Tables of noise levels, and the preconditioner of networks that know a level by its index in one.
 
-Coefficients as in `karras`; tables of DDPM (Ho et al. 2020, Eq. 4) and improved DDPM (Nichol and
-Dhariwal 2021, Eq. 17).
+Tables of DDPM (Ho et al. 2020, Eq. 4) and improved DDPM (Nichol and Dhariwal 2021, Eq. 17).
 """
 
 from dataclasses import dataclass
@@ -75,13 +74,11 @@ class DiscreteNoisePrediction(NoisePreconditioner):
     kept: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        last = self.schedule.num_train_timesteps - 1
-        kept = self.kept
+        kept, last = self.kept, self.schedule.num_train_timesteps - 1
         if not kept or kept[-1] == last:
             check_prediction(self.predicts, self.schedule)
-        if kept and not (
-            len(kept) > 1 and kept[0] >= 0 and kept[-1] <= last and list(kept) == sorted({*kept})
-        ):
+        inside = len(kept) > 1 and kept[0] >= 0 and kept[-1] <= last
+        if kept and not (inside and list(kept) == sorted({*kept})):
             raise ValueError(f"kept={kept} must be at least two increasing indices of 0 .. {last}")
 
     @property

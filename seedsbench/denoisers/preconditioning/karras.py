@@ -284,9 +284,8 @@ class Preconditioned(Denoiser):
         check_labels(labels, self.label_dim, x.shape[0])
         sigma = sigma.to(x.dtype)
         output = self.output(x, sigma, labels).to(x.dtype)
-        return expand(self.preconditioner.c_skip(sigma), x) * x + (
-            expand(self.preconditioner.c_out(sigma), x) * output
-        )
+        c_skip, c_out = self.preconditioner.c_skip(sigma), self.preconditioner.c_out(sigma)
+        return expand(c_skip, x) * x + expand(c_out, x) * output
 
     def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
