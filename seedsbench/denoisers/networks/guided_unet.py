@@ -118,8 +118,7 @@ class _Attention(nn.Module):
         width = channels // self.heads
         split = (batch, 3, self.heads, width, -1) if self.new_order else (batch, self.heads, 3, width, -1)
         parts = qkv.reshape(split).transpose(3, 4).unbind(1 if self.new_order else 2)
-        mixed = nnf.scaled_dot_product_attention(*parts)
-        mixed = mixed.transpose(2, 3).reshape(tokens.shape)
+        mixed = nnf.scaled_dot_product_attention(*parts).transpose(2, 3).reshape(tokens.shape)
         return (tokens + self.proj_out(mixed)).reshape(x.shape)
 
 

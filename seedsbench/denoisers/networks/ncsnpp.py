@@ -95,12 +95,11 @@ class _Block(nn.ModuleDict):
             "GroupNorm_1": group_norm(outputs, 1e-6),
             "Conv_1": nn.Conv2d(outputs, outputs, 3, padding=1),
         }
-        if projects and config.biggan:
-            layers["Conv_2"] = nn.Conv2d(inputs, outputs, 1)
-        elif projects:
-            layers["NIN_0"] = _Matrix(inputs, outputs)
+        shortcut = "Conv_2" if config.biggan else "NIN_0"
+        if projects:
+            layers[shortcut] = nn.Conv2d(inputs, outputs, 1) if config.biggan else _Matrix(inputs, outputs)
         super().__init__(layers)
-        self.shortcut = ("Conv_2" if config.biggan else "NIN_0") if projects else None
+        self.shortcut = shortcut if projects else None
         self.factor = config.factor
         self.resampler = Resampler(config.taps, direction) if direction else nn.Identity()
 

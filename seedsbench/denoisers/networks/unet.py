@@ -224,8 +224,7 @@ class SongUNet(UNet):
             features = positional_features(c_noise, width, endpoint=True)
         features = features.roll(width // 2, dims=1)  # this family of networks has the sines first
         if self.map_label is not None:
-            if labels is None:
-                labels = torch.zeros(1, self.config.label_dim, dtype=c_noise.dtype, device=c_noise.device)
+            labels = c_noise.new_zeros(1, self.config.label_dim) if labels is None else labels
             # One-hot rows get unit mean square, as the other inputs of the embedding have.
             features = features + self.map_label(labels * math.sqrt(self.config.label_dim))
         if self.map_augment is not None and augment is not None:

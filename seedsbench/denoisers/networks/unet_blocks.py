@@ -42,9 +42,9 @@ class BlockStyle:
 def check_size(img_resolution: Any, levels: int) -> None:
     """Raise ValueError unless images of that many pixels can be halved levels - 1 times."""
     finest = 2 ** (levels - 1)
-    whole = isinstance(img_resolution, int) and not isinstance(img_resolution, bool)
-    if not whole or img_resolution < 1 or img_resolution % finest:
-        near = img_resolution // finest * finest if whole and img_resolution > 0 else 0
+    whole = type(img_resolution) is int and img_resolution > 0
+    if not whole or img_resolution % finest:
+        near = img_resolution // finest * finest if whole else 0
         sizes = " or ".join(str(size) for size in (near, near + finest) if size > 0)
         raise ValueError(
             f"img_resolution={img_resolution!r} cannot be halved {levels - 1} times, as a network of "
@@ -281,11 +281,8 @@ class TimestepFeatures(nn.Module):
         half = width // 2
         # float32, multiplied in this order: at t = 999 the last bit of a frequency shows in the output.
         index = torch.arange(half, dtype=torch.float32)
-        if endpoint:
-            frequencies = torch.exp(index * -(math.log(10000) / (half - 1)))
-        else:
-            frequencies = torch.exp(-math.log(10000) * index / half)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        exponents = index * -(math.log(10000) / (half - 1)) if endpoint else -math.log(10000) * index / half
+        self.register_buffer("frequencies", exponents.exp(), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """t: () or (B,). (1 or B, width): one row if it is the same for all samples."""

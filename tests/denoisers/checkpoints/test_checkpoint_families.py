@@ -11,9 +11,8 @@ from seedsbench.denoisers.checkpoints.guided import guided_config, respaced
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
-from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
+from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 from tests.support.edm_files import Runs
 from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
