@@ -31,11 +31,6 @@ def model_id(regime: str) -> str:
     return file_sha256(_weights_path(regime))[:16]
 
 
-def provenance(path: Path) -> dict[str, object]:
-    """How a weights file came about (regime, iterations, seed, device, ...), from its metadata."""
-    return json.loads(metadata_of(path)["provenance"])
-
-
 def load_network(path: Path) -> GlyphUNet:
     """Rebuild a network from a weights file and the configuration stored in it; float32, on the CPU.
 

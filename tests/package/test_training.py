@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from scripts.training.loop import TrainingOptions, learning_rate, train
 from scripts.training.losses import loss_weight
-from scripts.training.targets import WEIGHTINGS, run
-from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id, provenance
+from scripts.training.targets import WEIGHTINGS, provenance, run
+from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 

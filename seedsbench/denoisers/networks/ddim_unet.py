@@ -75,24 +75,17 @@ class _Level(nn.Module):
         # ModuleDict keeps attn.0 for the only attention of a level that has it after its last block.
         self.attn = nn.ModuleDict({str(m): _Attention(outputs) for m in attended})
 
-    def down(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """Appends to `skips` what the way up takes from here."""
-        for m in range(len(self.block)):
-            x = self._run(m, x, embedding)
-            skips.append(x)
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor], *, up: bool) -> Tensor:
+        """On the way up it takes from `skips` what it appended on the way down."""
+        for m, block in enumerate(self.block):
+            x = block(torch.cat([x, skips.pop()], dim=1) if up else x, embedding)
+            x = self.attn[str(m)](x) if str(m) in self.attn else x
+            if not up:
+                skips.append(x)
         if self.downsample is not None:
             x = self.downsample(x)
             skips.append(x)
-        return x
-
-    def up(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for m in range(len(self.block)):
-            x = self._run(m, torch.cat([x, skips.pop()], dim=1), embedding)
         return x if self.upsample is None else self.upsample(x)
-
-    def _run(self, m: int, x: Tensor, embedding: Tensor) -> Tensor:
-        x = self.block[m](x, embedding)
-        return self.attn[str(m)](x) if str(m) in self.attn else x
 
 
 class DDIMUNet(nn.Module):
@@ -147,10 +140,10 @@ class DDIMUNet(nn.Module):
         x = self.conv_in(x)
         skips = [x]
         for level in self.down:
-            x = level.down(x, embedding, skips)
+            x = level(x, embedding, skips, up=False)
         x = self.mid["block_2"](self.mid["attn_1"](self.mid["block_1"](x, embedding)), embedding)
         for level in reversed(self.up):
-            x = level.up(x, embedding, skips)
+            x = level(x, embedding, skips, up=True)
         return self.conv_out(nnf.silu(self.norm_out(x)))
 
 

@@ -93,13 +93,13 @@ class VPPreconditioner(NoisePreconditioner):
 
     @property
     def sigma_min(self) -> float:
-        return self._float32_sigma(self.epsilon_t)
+        return self._end(self.epsilon_t)
 
     @property
     def sigma_max(self) -> float:
-        return self._float32_sigma(1.0)
+        return self._end(1.0)
 
-    def _float32_sigma(self, t: float) -> float:
+    def _end(self, t: float) -> float:
         # Deliberately exp(.) - 1 in float32: published VP checkpoints computed their range this way and
         # grids start and end on it. (The exact value at t = 1e-5 is 1.0488e-3, not 2^-10.)
         exponent = torch.tensor(0.5 * self.beta_d * t**2 + self.beta_min * t, dtype=torch.float32)

@@ -184,13 +184,8 @@ class SubVPPreconditioner(VPPreconditioner):
 
     epsilon_t: float = 1e-3
 
-    @property
-    def sigma_min(self) -> float:
-        return float(self.sigma(torch.tensor(self.epsilon_t, dtype=torch.float64)))
-
-    @property
-    def sigma_max(self) -> float:
-        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+    def _end(self, t: float) -> float:
+        return float(self.sigma(torch.tensor(t, dtype=torch.float64)))
 
     def sigma(self, t: Tensor) -> Tensor:
         return 2 * torch.sinh((0.25 * self.beta_d * t + 0.5 * self.beta_min) * t)
