@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from scripts.training.targets import provenance
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench.problems.glyphs import glyphs_problem
@@ -10,7 +11,6 @@ from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.data.uint8 import to_uint8
-from seedsbench.denoisers.embedded import provenance
 
 REGIMES = ("edm", "iddpm", "ve", "vp")
 SCHEDULES = {"vp": "vp", "ve": "ve", "iddpm": "linear", "edm": "linear"}

@@ -63,7 +63,7 @@ def test_the_network_body_sees_unit_variance_at_every_level(regime):
 
 
 def test_an_unknown_regime_is_named_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"no regime 'edn': use one of vp, iddpm, ve, edm \(nearest: edm\)"):
+    with pytest.raises(ValueError, match=r"unknown regime of glyphs 'edn'\. Did you mean 'edm'"):
         embedded.load_glyphs("edn")
 
 

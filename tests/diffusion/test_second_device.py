@@ -5,7 +5,7 @@ import torch
 
 import seedsbench
 from seedsbench import registry
-from seedsbench.denoisers.finite_data import FiniteData
+from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.integrate import NonFiniteError, integrate
 from seedsbench.diffusion.noise import Philox, latents
