@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Range, check_fields, filled
+from seedsbench.checks import Level, Range, check_fields, filled
 
 Scaling = Literal["none", "vp", "subvp"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "const", "jsd"]
@@ -157,6 +157,65 @@ class VP(Schedule):
         if beta_d <= 0:
             return self
         return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """The sub-VP process of Song et al. 2021 (eq. 29): VP's signal scale, variance (1 - s^2)^2.
+
+    With B the integral of beta, s = exp(-B/2) and sigma = (1 - s^2)/s = 2 sinh(B/2). Constants as VP's.
+    """
+
+    scaling: Scaling = "subvp"
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 2 * torch.sinh(0.25 * self.beta_d * t**2 + 0.5 * self.beta_min * t)
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return 0.5 * (self.beta_min + self.beta_d * t) * (self.sigma(t) ** 2 + 4).sqrt()
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return self.when(2 * torch.asinh(sigma / 2))
+
+    def integral(self, sigma: float) -> float:
+        return 2 * math.asinh(sigma / 2)
+
+
+@dataclass(frozen=True)
+class Geometric(Schedule):
+    """sigma(t) = sigma_0 (sigma_1 / sigma_0)^t: the variance-exploding SDE in the time of Song et al. 2021.
+
+    fit_range: sigma_0 and sigma_1 are the ends of the sampled range (t = 0 and 1), as Song et al. choose
+    them; without it they are used as given. `VE` is the same process in the time of Karras et al.
+    """
+
+    sigma_0: Level = 0.01
+    sigma_1: Level = 50.0
+    fit_range: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma_0 < self.sigma_1:
+            raise ValueError(
+                f"Geometric: sigma_0={self.sigma_0}, sigma_1={self.sigma_1}; need 0 < sigma_0 < sigma_1"
+            )
+
+    def _rate(self) -> float:
+        return math.log(self.sigma_1 / self.sigma_0)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_0 * (self._rate() * t).exp()
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return self._rate() * self.sigma(t)
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return (sigma / self.sigma_0).log() / self._rate()
+
+    def through(self, sigma_min: float, sigma_max: float) -> "Geometric":
+        if not self.fit_range:
+            return self
+        return replace(self, sigma_0=sigma_min, sigma_1=sigma_max, fit_range=False)
 
 
 NOT_GIVEN: Any = None

@@ -4,7 +4,7 @@ Singlestep: one step of the grid is one whole step of the method, with 1, 2 or 3
 inside it, and nothing is kept for the next. The order is the number of evaluations.
 """
 
-from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,18 +19,16 @@ from seedsbench.solvers.parts import dpm_rules as rules
 
 @dataclass(frozen=True)
 class Singlestep(Unscaled):
-    """A subclass writes `rule`."""
+    """A subclass names its `rule`, to which its `nodes` are given."""
 
     family: ClassVar[str] = "dpm_solver"
-
-    @abstractmethod
-    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
-        """One step of unscaled x."""
+    rule: ClassVar[Callable[..., rules.Taken]]
+    nodes: ClassVar[tuple[float, ...]] = ()
 
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
-        return StepResult(self.rule(process.predict, x, sigma, sigma_next)[0])
+        return StepResult(self.rule(process.predict, x, sigma, sigma_next, *self.nodes)[0])
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,7 @@ class DPMSolver1(Singlestep):
     """DDIM without noise."""
 
     order: ClassVar[int] = 1
-
-    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
-        return rules.dpm1(predict, x, sigma, sigma_next)
+    rule = staticmethod(rules.dpm1)
 
 
 @dataclass(frozen=True)
@@ -49,18 +45,19 @@ class DPMSolver2(Singlestep):
 
     order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
+    rule = staticmethod(rules.dpm2)
     r1: Node = 0.5
 
-    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
-        return rules.dpm2(predict, x, sigma, sigma_next, self.r1)
+    @property
+    def nodes(self) -> tuple[float, ...]:
+        return (self.r1,)
 
 
 @dataclass(frozen=True)
 class DPMpp2S(DPMSolver2):
     """The same with data prediction."""
 
-    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
-        return rules.dpmpp2(predict, x, sigma, sigma_next, self.r1)
+    rule = staticmethod(rules.dpmpp2)
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ class DPMSolver3(DPMSolver2):
     """r1, r2: the nodes, 0 < r1 < r2 <= 1; of order 3 for r2 = 2/3 alone, of order 2 elsewhere."""
 
     evaluations: ClassVar[int] = 3
+    rule = staticmethod(rules.dpm3)
     r1: Node = 1 / 3
     r2: Node = 2 / 3
 
@@ -80,5 +78,6 @@ class DPMSolver3(DPMSolver2):
     def order(self) -> int:
         return 3 if abs(self.r2 - 2 / 3) < 1e-9 else 2
 
-    def rule(self, predict: rules.Predict, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> rules.Taken:
-        return rules.dpm3(predict, x, sigma, sigma_next, self.r1, self.r2)
+    @property
+    def nodes(self) -> tuple[float, ...]:
+        return self.r1, self.r2

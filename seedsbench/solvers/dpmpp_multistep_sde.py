@@ -20,8 +20,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import add_weighted, expand
+from seedsbench.solvers.ancestral import AddedNoise
 from seedsbench.solvers.base import OneStage, StepResult
-from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
 from seedsbench.solvers.parts.quadrature import newton
 from seedsbench.solvers.parts.tableau import phi
 
@@ -57,10 +57,8 @@ class MultistepSDE(AddedNoise, OneStage):
             change = newton(self.moments(h, z, len(values)), gaps)
             row = [row[0] + change[0], *change[1:]]
         x = add_weighted(expand((-z).exp(), x) * x, row, values, owned=True)
-        if self.stochastic:
-            std = sigma_next * (-torch.expm1(-2 * self.eta * h)).sqrt() * self.s_noise
-            x = add_weighted(x, [std], [unit_increment(noise, sigma, sigma_next)], owned=True)
-        return StepResult(x, history)
+        std = sigma_next * (-torch.expm1(-2 * self.eta * h)).sqrt()
+        return StepResult(self.noisy(x, std, sigma, sigma_next, noise), history)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,8 @@ def _heun(
         arrival = schedule.sigma(schedule.sigma_inv(sigma) - stride)
         start = schedule.sigma(schedule.sigma_inv(sigma_next) + stride)
     ahead = x + expand(arrival - sigma, x) * first
-    slope = (
-        first + noise_estimate(process.predict, _taken(schedule, ahead, arrival, sigma_next), sigma_next)
-    ) / 2
+    ahead = _taken(schedule, ahead, arrival, sigma_next)
+    slope = (first + noise_estimate(process.predict, ahead, sigma_next)) / 2
     return _taken(schedule, x, sigma, start) + expand(sigma_next - start, x) * slope
 
 

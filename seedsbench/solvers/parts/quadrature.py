@@ -1,5 +1,6 @@
 """Integrals over one step of a solver, by fixed rules, and the polynomials through its history."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,14 +25,9 @@ def step_nodes(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     """(k, n) values at n points of the k polynomials that are 1 at one of the k nodes and 0 at the others."""
-    k = len(nodes)
-    rows = []
-    for j in range(k):
-        value = torch.ones_like(at)
-        for m in range(k):
-            if m != j:
-                value = value * (at - nodes[m]) / (nodes[j] - nodes[m])
-        rows.append(value)
+    rows = [torch.ones_like(at) for _ in nodes]
+    for j, m in itertools.permutations(range(len(nodes)), 2):
+        rows[j] = rows[j] * (at - nodes[m]) / (nodes[j] - nodes[m])
     return torch.stack(rows)
 
 
