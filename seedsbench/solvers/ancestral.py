@@ -50,10 +50,11 @@ class AddedNoise(Solver):
 
 
 def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """(down, up) with down^2 + up^2 = sigma_next^2."""
+    """(down, up) with down^2 + up^2 = sigma_next^2; up is capped at sigma_next for eta > 1."""
     u = (sigma_next / sigma) ** 2
     # As a sum of positive terms: sigma_next^2 - up^2 cancels in a long step at eta = 1.
-    return sigma_next * ((1 - eta**2) + eta**2 * u).sqrt(), sigma_next * (eta * (1 - u).sqrt())
+    down = sigma_next * ((1 - eta**2) + eta**2 * u).clamp(min=0).sqrt()
+    return down, sigma_next * (eta * (1 - u).sqrt()).clamp(max=1)
 
 
 @dataclass(frozen=True)
