@@ -34,8 +34,8 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
 def newton(moments: Sequence[Tensor], gaps: Sequence[Tensor], *, corrected: bool = True) -> list[Tensor]:
     """Weights of the newest value and the ones before it in a linear functional of their interpolant.
 
-    moments: what the functional makes of s and s^2 / 2, s counted from the newest value; it is 0 on
-    constants. gaps: from each value to the one before, at most two; without any the weight is 0.
+    moments: what the functional makes of s and, for two gaps, of s^2 / 2, s counted from the newest value; it
+    is 0 on constants. gaps: from each value to the one before, at most two; without any the weight is 0.
     corrected: false leaves the first difference as the slope, which the parabola has half a gap before.
     """
     if not gaps:
