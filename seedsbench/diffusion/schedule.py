@@ -295,7 +295,8 @@ class Discrete(Schedule):
         super().__post_init__()
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
-            alphas_cumprod = zero_terminal_snr(alphas_cumprod)
+            roots = alphas_cumprod.sqrt()  # shifted to end at 0 and stretched to begin where they did
+            alphas_cumprod = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
         *_, before, last = alphas_cumprod.tolist()
         if last < min(LEAST_SIGNAL, before / 2):
             object.__setattr__(self, "no_signal", True)
@@ -365,12 +366,3 @@ class Discrete(Schedule):
         log_sigma, table = sigma.log(), self.log_sigmas.to(sigma.device)
         i = (torch.searchsorted(table, log_sigma.contiguous()) - 1).clamp(0, len(table) - 2)
         return i + (log_sigma - table[i]) / (table[i + 1] - table[i])
-
-
-def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """alphas_cumprod of betas rescaled to zero terminal SNR (Lin et al. 2024, Algorithm 1).
-
-    Their square roots are shifted to end at 0 and stretched to begin where they did.
-    """
-    roots = alphas_cumprod.sqrt()
-    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2

@@ -15,7 +15,7 @@ from seedsbench.checks import Node, Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import Solver, StepResult, Unscaled
-from seedsbench.solvers.parts.dpm_rules import RULES, Rule, decay, dpm1, dpm2, dpmpp2, node
+from seedsbench.solvers.dpm_solver import RULES, Rule, decay, dpm1, dpm2, dpmpp2, node
 from seedsbench.solvers.parts.exponential import brownian_path
 
 NoiseFactor = Annotated[float, Range(0, 10)]

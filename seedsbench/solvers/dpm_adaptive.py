@@ -21,8 +21,8 @@ from torch import Tensor
 from seedsbench.checks import PositiveShare, Range, Share
 from seedsbench.diffusion.process import Process, each, expand
 from seedsbench.solvers.ancestral import NoiseFactor
+from seedsbench.solvers.dpm_solver import dpm2, dpm3, end1, end2, noise_estimate
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
-from seedsbench.solvers.parts.dpm_rules import dpm2, dpm3, end1, end2, noise_estimate
 
 LEAST_ERROR = 1e-8
 

@@ -1,7 +1,4 @@
-"""The fixed-step loop: steps, the end of the path, the finiteness check and the evaluation count.
-
-Everything that every sampler would otherwise repeat lives here once; solvers hold only the method.
-"""
+"""The loop that every sampler shares: steps, the end of the path, checks, the evaluation count."""
 
 from collections.abc import Iterator
 

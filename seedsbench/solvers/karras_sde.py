@@ -16,7 +16,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import NoiseFactor
 from seedsbench.solvers.base import Solver, StepResult, Unscaled
-from seedsbench.solvers.parts.dpm_rules import dpm2
+from seedsbench.solvers.dpm_solver import dpm2
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
 
 UpperLevel = Annotated[float, Range(0, infinite=True)]
