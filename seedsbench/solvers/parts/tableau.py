@@ -19,6 +19,7 @@ from torch import Tensor
 
 Term = tuple[float, int, float]  # coef * phi_k(node * z)
 Weight = tuple[Term, ...]
+Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 SERIES_TERMS = 22
 Number = TypeVar("Number", float, Tensor)
 
@@ -57,7 +58,7 @@ def _recursion(k: int, z: Tensor) -> Tensor:
     return value
 
 
-def evaluate(weight: Weight, z: Tensor, known: dict[tuple[int, float], Tensor] | None = None) -> Tensor:
+def evaluate(weight: Weight, z: Tensor, known: Phis | None = None) -> Tensor:
     """Value of one weight at z (a 0-dim or (B,) float64 tensor).
 
     known: values at this z by (k, node), read and added to: the weights of a tableau share theirs.
@@ -102,7 +103,7 @@ class ExponentialTableau:
     def __post_init__(self) -> None:
         _check_shapes(self.c, self.a, self.b)
         for z in torch.tensor([-3.0, -0.3, 0.0, 0.7], dtype=torch.float64):
-            known: dict[tuple[int, float], Tensor] = {}
+            known: Phis = {}
             for node, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
                 total = sum(float(evaluate(weight, z, known)) for weight in row)
                 wanted = float(evaluate(((node, 1, node),), z, known))
