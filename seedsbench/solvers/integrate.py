@@ -1,43 +1,14 @@
-"""The fixed-step loop: steps, the end of the path, the finiteness check and the evaluation count.
-
-Everything that every sampler would otherwise repeat lives here once; solvers hold only the method.
-"""
+"""The loop that every sampler shares: steps, the end of the path, checks, the evaluation count."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, check_like, expand
-
-
-class Method(Protocol):
-    """What the loop needs of a solver (seedsbench.solvers.base.Solver says what each part means)."""
-
-    def init(self, process: Process, x: Tensor, times: Tensor) -> Any: ...
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Any, noise: Noise
-    ) -> Any: ...
-
-    def before_final(
-        self, process: Process, x: Tensor, t: Tensor, state: Any, noise: Noise
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def final_sample(
-        self, process: Process, x: Tensor, t: Tensor, denoised: Tensor, state: Any, noise: Noise
-    ) -> Tensor: ...
-
-    def total_nfe(self, n_steps: int, final: Any = ..., *, afs: bool = ...) -> int: ...
-
-
-@runtime_checkable
-class Adaptive(Protocol):
-    """A solver that chooses its own steps (seedsbench.solvers.parts.adaptive.AdaptiveSolver)."""
-
-    def solve(self, process: Process, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]: ...
+from seedsbench.solvers.base import Final, Solver
+from seedsbench.solvers.parts.adaptive import AdaptiveSolver
 
 
 class NonFiniteError(ArithmeticError):
@@ -45,7 +16,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def integrate(
-    process: Process, solver: Method, latents: Tensor, times: Tensor, noise: Noise, final: str
+    process: Process, solver: Solver, latents: Tensor, times: Tensor, noise: Noise, final: Final
 ) -> Iterator[Tensor]:
     """Yield the state at each of the (n_steps + 1) times, then the finished sample.
 
@@ -63,7 +34,7 @@ def integrate(
     sigma = process.schedule.sigma(times[0])
     x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
     state = solver.init(process, x, times)
-    if isinstance(solver, Adaptive):
+    if isinstance(solver, AdaptiveSolver):
         process.place = "adaptive step 1"
         for i, result in enumerate(solver.solve(process, x, times, noise), 1):
             yield x
@@ -100,11 +71,11 @@ class _Checks:
     The latter at once on the CPU, elsewhere at `settle`: to ask a GPU is to wait until it has nothing to do.
     """
 
-    def __init__(self, process: Process, solver: Method) -> None:
+    def __init__(self, process: Process, solver: Solver) -> None:
         self._process, self._who = process, type(solver).__name__
         self._asked: list[tuple[Tensor, str, Tensor]] = []
 
-    def add(self, found: Any, before: Tensor, t: Tensor) -> Tensor:
+    def add(self, found: Tensor, before: Tensor, t: Tensor) -> Tensor:
         """The state `found` after the step that process.place names, which led from `before` at time t."""
         where = self._process.place
         x = check_like(found, before, f"in {where}, {self._who}", dtype=before.dtype)
@@ -129,16 +100,11 @@ class _Checks:
         )
 
 
-def _check_promise(solver: Method, n_steps: int, process: Process, final: str) -> None:
+def _check_promise(solver: Solver, n_steps: int, process: Process, final: Final) -> None:
     promised = solver.total_nfe(n_steps, final, afs=process.afs) * process.cost
-    kept = process.nfe <= promised if isinstance(solver, Adaptive) else process.nfe == promised
+    kept = process.nfe <= promised if isinstance(solver, AdaptiveSolver) else process.nfe == promised
     if not bool(kept.all()):
         raise RuntimeError(
             f"{type(solver).__name__} promises {promised} network evaluations for {n_steps} steps and "
             f"final={final}, but {process.nfe.min()}..{process.nfe.max()} were counted: correct its nfe()"
         )
-
-
-def snapped_levels(process: Process, sigmas: Tensor) -> Tensor:
-    """Levels rounded to those the denoiser knows, repeats merged: a fine grid on a coarse table."""
-    return torch.unique_consecutive(process.round_sigma(sigmas))
