@@ -7,16 +7,15 @@ weak order.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from seedsbench.checks import Node, Range, Share
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.base import Solver, StepResult, Unscaled
-from seedsbench.solvers.dpm_solver import RULES, Rule, decay, dpm1, dpm2, dpmpp2, node
-from seedsbench.solvers.parts.exponential import brownian_path
+from seedsbench.solvers.dpm_solver import Rule, dpm1, dpm2, dpmpp2
 
 NoiseFactor = Annotated[float, Range(0, 10)]
 
@@ -106,98 +105,3 @@ class DPMpp2SAncestral(DPM2Ancestral):
     """DPM-Solver++(2S) to `down`, its node halfway in log sigma: two evaluations a step."""
 
     rule = staticmethod(dpmpp2)
-
-
-@dataclass(frozen=True)
-class DPMppSDE(AncestralOptions):
-    """r: where the second estimate is taken, in (0, 1]. noise_law: how the two noises of a step are related.
-
-    path: both are read off one Brownian path, in the clock of the reverse SDE of strength eta; weak
-    order 2. independent: two normals, k-diffusion's sampler with a plain source of normals; weak order 1.
-    tree: one path in the clock sigma, k-diffusion's default source; weak order 2, though the correlation
-    of the two is right in the limit of small steps only.
-    """
-
-    order: ClassVar[int] = 2
-    evaluations: ClassVar[int] = 2
-    r: Node = 0.5
-    noise_law: Literal["path", "independent", "tree"] = "path"
-
-    @property
-    def weak_order(self) -> int | None:
-        exact = super().weak_order
-        return 1 if exact and self.noise_law == "independent" else exact
-
-    def advance(
-        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
-    ) -> StepResult:
-        levels = node(sigma, sigma_next, self.r), sigma_next
-        normals = self._normals(sigma, levels, noise)
-        first = process.predict(x, sigma)
-        inner = process.predict(self._to(x, sigma, levels[0], first, normals[:1]), levels[0])
-        mean = first + (inner - first) / (2 * self.r)
-        return StepResult(self._to(x, sigma, levels[1], mean, normals[1:]))
-
-    def _to(
-        self, x: Tensor, sigma: Tensor, sigma_next: Tensor, denoised: Tensor, normal: list[Tensor]
-    ) -> Tensor:
-        """The ancestral step to sigma_next with a given data prediction; no normal, no noise."""
-        down, up = split(sigma, sigma_next, self.eta)
-        x = decay(x, sigma, down, denoised)
-        return x + expand(up * self.s_noise, x) * normal[0] if normal else x
-
-    def _normals(self, sigma: Tensor, levels: tuple[Tensor, Tensor], noise: Noise) -> list[Tensor]:
-        """A standard normal for the node and one for the end; none for the ODE."""
-        if not self.stochastic:
-            return []
-        if self.noise_law == "independent":
-            return [noise.normal() for _ in levels]
-        clocks = [self._clock(level) for level in (sigma, *levels)]
-        path = brownian_path(clocks, noise)
-        return [w / (q - clocks[0]).sqrt() for w, q in zip(path[1:], clocks[1:], strict=True)]
-
-    def _clock(self, sigma: Tensor) -> Tensor:
-        if self.noise_law == "tree":
-            return -sigma
-        return sigma ** (-2 * max(self.eta**2, 1e-3))  # the floor keeps it moving for tiny eta
-
-
-_Left = tuple[tuple[int, ...], Tensor]  # orders of the steps to come, the last level
-
-
-@dataclass(frozen=True)
-class DPMFast(AncestralOptions):
-    """remainder: evaluations of the end, [3, ..., 3, 2, 1] for 0, [3, ..., 3, 1] for 1, [3, ..., 3, 2] for 2.
-
-    One step alone is of order 1 for remainder 0 and 1, and of order 2 for 2.
-    """
-
-    family: ClassVar[str] = "dpm_solver"
-    eta: Share = 0.0
-    remainder: Literal[0, 1, 2] = 1
-
-    @property
-    def order(self) -> int:
-        # One step of order p < 3 at the end costs O(h^(p + 1)).
-        return 3 if self.remainder == 2 else 2
-
-    def orders(self, n_steps: int) -> tuple[int, ...]:
-        """The order of each step, which is its number of evaluations."""
-        end = ((2, 1), (1,), (2,))[self.remainder][-n_steps:]
-        return (3,) * (n_steps - len(end)) + end
-
-    def nfe(self, n_steps: int) -> int:
-        return sum(self.orders(n_steps))
-
-    def init(self, process: Process, x: Tensor, times: Tensor) -> _Left:
-        return self.orders(len(times) - 1), process.schedule.sigma(times[-1])
-
-    def advance(
-        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: _Left, noise: Noise
-    ) -> StepResult:
-        (order, *later), end = state
-        # Never to below the last level, where the network may know nothing: then less noise is added.
-        down = split(sigma, sigma_next, self.eta)[0].clamp(min=end)
-        x, _ = RULES[order](process.predict, x, sigma, down)
-        up = (sigma_next**2 - down**2).clamp(min=0).sqrt()
-        return StepResult(self.noisy(x, up, sigma, sigma_next, noise), (tuple(later), end))

@@ -1,4 +1,4 @@
-"""EDM's stochastic sampler (Karras et al. 2022, Algorithm 2): churn, then a Runge-Kutta step; and DPM2.
+"""EDM's stochastic sampler (Karras et al. 2022, Algorithm 2): churn, then a Runge-Kutta step.
 
 Churn is fresh noise that raises the level of x before each step, from sigma to (1 + gamma) sigma, with gamma
 = min(S_churn / N, sqrt(2) - 1) while sigma is in [S_min, S_max] and 0 otherwise. N is the number of noise
@@ -15,8 +15,7 @@ from seedsbench.checks import Node, NotNegative, Range
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import NoiseFactor
-from seedsbench.solvers.base import Solver, StepResult, Unscaled
-from seedsbench.solvers.dpm_solver import dpm2
+from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.runge_kutta import EULER, rk_step, second_order
 
 UpperLevel = Annotated[float, Range(0, infinite=True)]
@@ -117,26 +116,3 @@ class KarrasVE(KarrasSDE):
         if self.compat == "diffusers" and t == state[0]:
             x = x / expand(process.schedule.sigma(t).sqrt(), x)
         return super().step(process, x, t, t_next, state, noise)
-
-
-@dataclass(frozen=True)
-class DPM2(Churn, Unscaled):
-    """DPM2 (k-diffusion): DPM-Solver-2 (Lu et al. 2022, Algorithm 1), its node halfway in log sigma.
-
-    Order 2, two evaluations a step; deterministic unless S_churn > 0.
-    """
-
-    family: ClassVar[str] = "k_diffusion"
-    order: ClassVar[int] = 2
-    evaluations: ClassVar[int] = 2
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: Tensor, noise: Noise
-    ) -> StepResult:
-        x, t = self.churn(process, x, t, state, noise)
-        return super().step(process, x, t, t_next, state, noise)
-
-    def advance(
-        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
-    ) -> StepResult:
-        return StepResult(dpm2(process.predict, x, sigma, sigma_next)[0], state)

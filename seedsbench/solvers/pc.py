@@ -1,4 +1,4 @@
-"""Sampling of score SDEs (Song et al. 2021): predictor-corrector (Algorithms 2 to 5) and Euler-Maruyama.
+"""Predictor-corrector sampling of score SDEs (Song et al. 2021, Algorithms 2 to 5).
 
 A step corrects x at its noise level by Langevin dynamics, x + e score + sqrt(2 e) z, then predicts it at the
 next one (parts/pc_predictors.py); the corrector at the last level is `before_final`. The process is VE, VP or
@@ -201,26 +201,3 @@ class PCSubVP(LangevinPC):
 
     scaling: ClassVar[Scaling] = "subvp"
     predictor: Predictor = "euler_maruyama"
-
-
-@dataclass(frozen=True)
-class EulerMaruyama(Solver):
-    """Euler-Maruyama on the reverse SDE (eq. 6): one evaluation a step, drift and weak order 1.
-
-    The diffusion coefficient depends on time alone, so its variance over a step is integrated exactly:
-    s^2 (sigma_s^2 - sigma_t^2), the increment of a Brownian path in the clock -sigma^2. With sigma(t) = t
-    it is noise-prediction SEEDS-1.
-    """
-
-    family: ClassVar[str] = "score_sde"
-    order: ClassVar[int] = 1
-    weak_order: ClassVar[int | None] = 1
-    stochastic: ClassVar[bool] = True
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
-    ) -> StepResult:
-        schedule = process.schedule
-        x = x + expand(t_next - t, x) * process.drift(x, t, reverse_sde=True)
-        change = noise.increment(-(schedule.sigma(t) ** 2), -(schedule.sigma(t_next) ** 2))
-        return StepResult(x + expand(schedule.scale(t), x) * change)
