@@ -18,7 +18,7 @@ from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.noise import Noise, OfType, Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Schedule
-from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
+from seedsbench.solvers.base import Final, Solver, check_final
 from seedsbench.solvers.integrate import integrate
 
 log = logging.getLogger(__name__)
@@ -107,23 +107,6 @@ def noise_levels(
         sigmas = torch.unique_consecutive(Process(denoiser, fitted, 0).round_sigma(sigmas))
     check_decreasing(sigmas)
     return sigmas, fitted
-
-
-def steps_of(solver: Solver, grid: Grid, budget: int, final: Final, *, afs: bool = False) -> int:
-    """Steps that a budget of evaluations buys; an explicit grid has its own number, if the budget fits it.
-
-    Raises BudgetError naming the smallest budget that works.
-    """
-    if not isinstance(grid, Explicit):
-        return solver.steps_for(budget, final, afs=afs)
-    n_steps = len(grid.sigmas) - 1
-    cost = solver.total_nfe(n_steps, final, afs=afs)
-    if cost > budget:
-        raise BudgetError(
-            f"nfe={budget} does not fit the {n_steps} steps of the explicit grid "
-            f"({type(solver).__name__}, final={final}): the smallest budget that works is {cost}"
-        )
-    return n_steps
 
 
 def sample(
@@ -276,7 +259,7 @@ def _count(
     check_final(final)
     if nfe is not None:
         _check_whole("nfe", nfe)
-        return steps_of(solver, grid, nfe, final, afs=afs)
+        return solver.steps_for(nfe, final, afs=afs, own_steps=grid.own_steps)
     if sigmas is not None:
         return len(sigmas) - 1
     assert steps is not None

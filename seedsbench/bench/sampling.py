@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedsbench import registry
-from seedsbench.api import foreign_table, noise_levels, steps_of
+from seedsbench.api import foreign_table, noise_levels
 from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_size
 from seedsbench.bench.cell import Cell, Labels
 from seedsbench.bench.labels import classes_of, one_hot
@@ -57,7 +57,7 @@ def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
     """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
     solver, schedule, grid = map(registry.build, (cell.solver, cell.schedule, cell.grid))
     classes_of(torch.arange(1), cell.labels, problem.denoiser.label_dim, cell.seed)
-    n_steps = steps_of(solver, grid, cell.nfe, cell.final, afs=cell.afs)
+    n_steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=grid.own_steps)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
     other_table = foreign_table(problem.denoiser, fitted)
     if other_table:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from seedsbench import registry
-from seedsbench.api import steps_of
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.machine import device_of, duration, machine
 from seedsbench.bench.problems.base import Problem
@@ -64,7 +63,8 @@ def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
     title = f"  {title_of(asked(cell))}"
     solver, store = registry.build(cell.solver), ResultStore(cell.study_folder)
     try:
-        steps = steps_of(solver, registry.build(cell.grid), cell.nfe, cell.final, afs=cell.afs)
+        own_steps = registry.build(cell.grid).own_steps
+        steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=own_steps)
     except BudgetError as error:
         return f"{title}: will be skipped, {error}", 0
     nfe = solver.total_nfe(steps, cell.final, afs=cell.afs)

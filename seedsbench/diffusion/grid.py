@@ -36,6 +36,11 @@ class Grid(ABC):
                 "need 0 < sigma_min < sigma_max"
             )
 
+    @property
+    def own_steps(self) -> int | None:
+        """The number of steps of a grid that has levels of its own; None for a rule that makes any number."""
+        return None
+
     def range(self, low: float, high: float) -> tuple[float, float]:
         """The grid's own range clipped to [low, high], what the denoiser is good for."""
         clipped = max(self.sigma_min, low), min(self.sigma_max, high)
@@ -216,6 +221,10 @@ class Explicit(Grid):
         super().__post_init__()
         object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
         check_decreasing(self.sigmas)
+
+    @property
+    def own_steps(self) -> int:
+        return len(self.sigmas) - 1
 
     def range(self, low: float, high: float) -> tuple[float, float]:
         return self.sigmas[-1], self.sigmas[0]

@@ -123,18 +123,26 @@ class Solver(ABC):
         end = 0 if final == "stop" else 1 + self.before_final_nfe
         return self.nfe(n_steps) + end - afs
 
-    def steps_for(self, budget: int, final: Final = "denoise", *, afs: bool = False) -> int:
+    def steps_for(
+        self, budget: int, final: Final = "denoise", *, afs: bool = False, own_steps: int | None = None
+    ) -> int:
         """The most steps that cost at most `budget` evaluations, the final one included.
 
-        afs: the first evaluation is replaced by its analytic limit and costs nothing.
-        Raises BudgetError if not even one step fits.
+        afs: the first evaluation is replaced by its analytic limit and costs nothing. own_steps: of a grid
+        that leaves no choice (`Grid.own_steps`). Raises BudgetError, with the smallest budget that works, if
+        they do not fit, or not even one step does.
         """
-        smallest = self.total_nfe(1, final, afs=afs)
+        smallest = self.total_nfe(own_steps or 1, final, afs=afs)
         if smallest > budget:
+            wanted = (
+                f"does not fit the {own_steps} steps of the explicit grid" if own_steps else "fits no step"
+            )
             raise BudgetError(
-                f"nfe={budget} fits no step of {type(self).__name__} (final={final}): "
+                f"nfe={budget} {wanted} of {type(self).__name__} (final={final}): "
                 f"the smallest budget that works is {smallest}"
             )
+        if own_steps is not None:
+            return own_steps
         available, most = budget - smallest + self.nfe(1), 2
         while self.nfe(most) <= available:
             most *= 2
