@@ -53,6 +53,7 @@ FORMATS = {
 }
 _ALL_KINDS = ", ".join(one.what for one in FORMATS.values())
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+_BY_SUFFIX = {".safetensors": "seedsbench", ".pkl": "edm"}
 _FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
 """A key that every network of a family has. Those of score SDE have a prefix of their own."""
 WITHOUT_CONFIGURATION = {
@@ -90,12 +91,10 @@ def _checked(format_name: str, hints: Mapping[str, Any], path: Path) -> dict[str
     check_options(f"format {format_name}", kinds, values)
     missing = [p.name for p in parameters if p.default is p.empty and p.name not in hints]
     if missing:
+        options, entries = (", ".join(f"{one}{dots}" for one in missing) for dots in ("=...", ": ..."))
         raise ValueError(
-            f"{path} is a {reader.what}, which does not say {', '.join(missing)}: give "
-            + ", ".join(f"{one}=..." for one in missing)
-            + " (on the command line '+model.hints={"
-            + ", ".join(f"{one}: ..." for one in missing)
-            + "}')"
+            f"{path} is a {reader.what}, which does not say {', '.join(missing)}: give {options} "
+            f"(on the command line '+model.hints={{{entries}}}')"
         )
     return values
 
@@ -115,15 +114,13 @@ def format_of(path: Path) -> str:
     if path.is_dir():
         return "diffusers"
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return "seedsbench"
-    if suffix == ".pkl":
-        return "edm"
-    if suffix not in TORCH_SUFFIXES:
+    if suffix in TORCH_SUFFIXES:
+        return _sniffed(path)
+    if suffix not in _BY_SUFFIX:
         raise CheckpointError(
             f"{path} is none of {_ALL_KINDS}: name its kind with format={'|'.join(FORMATS)}"
         )
-    return _sniffed(path)
+    return _BY_SUFFIX[suffix]
 
 
 def _sniffed(path: Path) -> str:

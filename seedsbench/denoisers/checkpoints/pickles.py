@@ -75,28 +75,14 @@ class Inert:
         raise Refused(f"it sets the state (BUILD) of {described(self)} to {described(state)}")
 
 
-class Allowance:
-    """How many more bytes may be handed to functions: else a small file has one text copied on and on."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def spend(self, args: tuple[Any, ...]) -> None:
-        """Pay for arguments that may be copied; raises Refused."""
-        self.left -= sum(len(arg) for arg in args if isinstance(arg, str | bytes))
-        self.left -= sum(64 * len(arg) for arg in args if isinstance(arg, list))
-        if self.left < 0:
-            raise Refused("it makes more text, bytes and lists than its length allows")
-
-
 class AllowedFunction(Inert):
     """What stands for a function: calls one of ours, and says so in the errors."""
 
-    def __init__(self, name: str, run: Callable[..., Any], allowance: Allowance) -> None:
-        self.kind, self.run, self.allowance = name, run, allowance
+    def __init__(self, name: str, run: Callable[..., Any], spend: Callable[[Any], None]) -> None:
+        self.kind, self.run, self.spend = name, run, spend
 
     def __call__(self, *args: Any) -> Any:
-        self.allowance.spend(args)
+        self.spend(args)
         try:
             return self.run(*args)
         except MemoryError:
@@ -111,7 +97,7 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, stream: BinaryIO, names: Mapping[str, Any], allowance: int) -> None:
         super().__init__(stream)
-        self.names, self.allowance = names, Allowance(allowance)
+        self.names, self.allowance = names, allowance
 
     def find_class(self, module: str, name: str, /) -> Any:
         # The two parts are looked up as written: "os", "path.join" is no other spelling of anything.
@@ -119,7 +105,14 @@ class Unpickler(pickle.Unpickler):
         if "." in name or full not in self.names:
             raise Refused(f"it names the global {shown(full)}, which is not on the list of harmless ones")
         found = self.names[full]
-        return found if isinstance(found, type | str) else AllowedFunction(full, found, self.allowance)
+        return found if isinstance(found, type | str) else AllowedFunction(full, found, self.spend)
+
+    def spend(self, args: tuple[Any, ...]) -> None:
+        """Pay for arguments that may be copied; Refused where a small file has one text copied on and on."""
+        self.allowance -= sum(len(arg) for arg in args if isinstance(arg, str | bytes))
+        self.allowance -= sum(64 * len(arg) for arg in args if isinstance(arg, list))
+        if self.allowance < 0:
+            raise Refused("it makes more text, bytes and lists than its length allows")
 
     def persistent_load(self, pid: Any) -> Any:
         return pid  # plain data like all else

@@ -23,7 +23,7 @@ from seedsbench.denoisers.preconditioning.karras import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
 
-ENTRY, _FORMAT, _VERSION = "seedsbench", "weights", 1
+ENTRY = "seedsbench"
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
 
 
@@ -68,17 +68,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise CheckpointError(
                 f"{path} is not in our format of weights: its metadata has no `{ENTRY}` entry"
             )
-        header = json.loads(text)
-        if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (
-            _FORMAT,
-            _VERSION,
-        ):
-            raise CheckpointError(
-                f"{path} is in another format of weights than {_FORMAT} {_VERSION}: {shown(text)}"
-            )
-        if not isinstance(config := header.get("config"), dict):
-            raise CheckpointError(f"{path} has a config that is no JSON object: {shown(text)}")
-        return config, load_file(path)
+        match json.loads(text):
+            case {"format": "weights", "version": 1, "config": dict(config)}:
+                return config, load_file(path)
+            case {"format": "weights", "version": 1}:
+                raise CheckpointError(f"{path} has a config that is no JSON object: {shown(text)}")
+        raise CheckpointError(f"{path} is in another format of weights than weights 1: {shown(text)}")
     except CheckpointError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
@@ -114,15 +109,13 @@ def _denoised(denoiser: Preconditioned) -> Tensor:
 def read_converted(path: str | Path) -> EDMRecord:
     """The network in a file of `convert_edm`, as `read_edm` gave it (tuples in arguments are lists now)."""
     config, state_dict = read_weights(path)
-    name, args, kwargs = config.get("class_name"), config.get("init_args"), config.get("init_kwargs")
-    if config.keys() != EDM_KEYS or not (
-        isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)
-    ):
-        there = ", ".join(sorted(config)) or "nothing"
-        raise CheckpointError(
-            f"{path} describes no EDM network: it has {shown(there)}, not {', '.join(sorted(EDM_KEYS))}"
-        )
-    return EDMRecord(name, tuple(args), kwargs, state_dict)
+    match config:
+        case {"class_name": str(name), "init_args": list(args), "init_kwargs": dict(kwargs), **rest} if (
+            not rest
+        ):
+            return EDMRecord(name, tuple(args), kwargs, state_dict)
+    there, wanted = ", ".join(sorted(config)) or "nothing", ", ".join(sorted(EDM_KEYS))
+    raise CheckpointError(f"{path} describes no EDM network: it has {shown(there)}, not {wanted}")
 
 
 def _json(config: Any) -> str:
@@ -130,7 +123,7 @@ def _json(config: Any) -> str:
     if not isinstance(config, dict):
         raise CheckpointError(f"config is a {type(config).__name__}: give a dict")
     try:
-        return json.dumps({"format": _FORMAT, "version": _VERSION, "config": config}, sort_keys=True)
+        return json.dumps({"format": "weights", "version": 1, "config": config}, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"config cannot be written as JSON: {one_line(error)}") from error
 

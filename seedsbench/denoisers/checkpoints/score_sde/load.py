@@ -127,10 +127,9 @@ def _preserving(
         raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: 0 < beta_min < beta_max")
     if sde == "subvpsde" and not continuous:
         raise ValueError("sde=subvpsde is only trained with continuous=true")
-    if sde == "subvpsde":
-        return SubVPPreconditioner(beta_d=beta_max - beta_min, beta_min=beta_min)
     if continuous:
-        return VPPreconditioner(beta_d=beta_max - beta_min, beta_min=beta_min)
+        process = SubVPPreconditioner if sde == "subvpsde" else VPPreconditioner
+        return process(beta_d=beta_max - beta_min, beta_min=beta_min)
     low, high = beta_min / num_scales, beta_max / num_scales
     schedule = Discrete(num_train_timesteps=num_scales, beta_start=low, beta_end=high)
     return DiscreteNoisePrediction(schedule, fractional=fractional)

@@ -20,6 +20,7 @@ _Kind = Literal["fourier", "linear", "convolution", "norm", "block", "attention"
 class ModuleEntry:
     """One module: its place in the list, what it is, its tensors by the rest of their keys.
 
+    outputs, inputs: channels, of a convolution or block.
     kind "resample": an up- or downsampling convolution of its own. "pyramid": what takes the input image
     into a coarser level.
     """
@@ -30,12 +31,10 @@ class ModuleEntry:
 
     @property
     def outputs(self) -> int:
-        """Channels it puts out; of a convolution or block."""
         return self.tensors["Conv_0.weight" if self.kind == "block" else "weight"].shape[0]
 
     @property
     def inputs(self) -> int:
-        """Channels it takes in; of a convolution or block."""
         return self.tensors["Conv_0.weight" if self.kind == "block" else "weight"].shape[1]
 
     @property
