@@ -45,11 +45,10 @@ class SecondDevice(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
         there = [value for value in tensors if isinstance(value, There)]
+        goes = bool(there)
         if kwargs.get("device") is not None:
             goes = torch.device(kwargs["device"]) == ELSEWHERE
             kwargs["device"] = torch.device("cpu")
-        else:
-            goes = bool(there)
         if there:
             self._check(func, args, tensors)
             # Moving to the host waits, and so does an index of truth values, whose length is not known.
@@ -60,9 +59,7 @@ class SecondDevice(TorchDispatchMode):
         names = {id(value.held): value for value in there}
 
         def back(value):
-            if not isinstance(value, torch.Tensor):
-                return value
-            if not goes:
+            if not goes or not isinstance(value, torch.Tensor):
                 return value
             return names[id(value)] if id(value) in names else There(value)  # in place: the very same
 

@@ -44,17 +44,8 @@ def make_row(solver, budget, *, seed=0, model="glyphs", regime="edm", params=Non
         "time_utc": "2025-01-01T00:00:00Z", "versions_torch": "2.9", **changes,
     }  # fmt: skip
     if row["status"] != "done":
-        unknown = (
-            "nfe",
-            "nfe_max",
-            "fid",
-            "fid_floor",
-            "is_mean",
-            "is_std",
-            "images_per_second",
-            "extractor",
-        )
-        unknown += ("extractor_id", "reference_id", "n_steps", "solver_family", "order")
+        unknown = ("nfe", "nfe_max", "fid", "fid_floor", "is_mean", "is_std", "images_per_second")
+        unknown += ("extractor", "extractor_id", "reference_id", "n_steps", "solver_family", "order")
         row |= dict.fromkeys(unknown)
     return {"run_key": f"{hash_:08x}{zlib.crc32(repr(sorted(changes.items())).encode()):08x}", **row}
 
