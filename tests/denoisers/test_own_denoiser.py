@@ -146,18 +146,6 @@ def test_a_network_of_any_prediction_is_the_denoiser_it_was_trained_to_be(kind, 
     assert seedsbench.check_denoiser(denoiser) == []
 
 
-def test_times_are_the_tables_own_and_never_beyond_it():
-    net = Trained("epsilon")
-    denoiser = seedsbench.denoiser(net, "epsilon", alphas_cumprod=ALPHAS, **SHAPE)
-    for solver in ("heun", "seeds3", "rk45"):
-        seedsbench.sample(denoiser, START, solver=solver, nfe=20, grid={"name": "edm", "sigma_min": 1e-4})
-    times = torch.cat([t for _, t in net.told])
-    assert 0 <= int(times.min()) <= int(times.max()) <= 999
-    snapped = denoiser.round_sigma(torch.logspace(-3, 2, 50, dtype=torch.float64))
-    table = TABLE.log_sigmas.exp()
-    assert bool(((snapped[:, None] / table - 1).abs().min(dim=1).values < 1e-9).all())
-
-
 def test_fractional_times_are_told_between_entries_and_no_level_is_rounded():
     net = Trained("epsilon")
     denoiser = seedsbench.denoiser(net, "epsilon", alphas_cumprod=ALPHAS, **SHAPE, fractional=True)
