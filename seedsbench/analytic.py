@@ -1,6 +1,5 @@
 """Public name of the exact denoisers: `seedsbench.analytic.GaussianMixture(means, weights, std)`."""
 
-from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
-from seedsbench.denoisers.finite_data import FiniteData
+from seedsbench.denoisers.analytic import FiniteData, Gaussian, GaussianMixture
 
 __all__ = ["FiniteData", "Gaussian", "GaussianMixture"]

@@ -15,11 +15,11 @@ from seedsbench import registry
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
-from seedsbench.diffusion.integrate import integrate, snapped_levels
 from seedsbench.diffusion.noise import Noise, OfType, Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Schedule
 from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
+from seedsbench.solvers.integrate import integrate
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def noise_levels(
     fitted = (schedule if in_limit else schedule.short_of_limit()).through(low, high)
     sigmas = grid.levels(n_steps + 1, low, high, fitted)
     if not isinstance(grid, Explicit):
-        sigmas = snapped_levels(Process(denoiser, fitted, 0), sigmas)
+        sigmas = torch.unique_consecutive(Process(denoiser, fitted, 0).round_sigma(sigmas))
     check_decreasing(sigmas)
     return sigmas, fitted
 

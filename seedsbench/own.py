@@ -67,19 +67,12 @@ class OwnNetwork(OfNetwork, Predicted):
         if prediction not in _PREDICTIONS:
             raise ValueError(f"prediction={prediction!r} must be one of {', '.join(_PREDICTIONS)}")
         if prediction.startswith("v") and trained.scaling != "vp":
-            raise ValueError(
-                f"prediction={prediction!r} is of unit-variance states: use a schedule of scaling vp"
-            )
+            said = f"prediction={prediction!r} is of unit-variance states"
+            raise ValueError(f"{said}: use a schedule of scaling vp")
         _check_call(net, labels)
         self._shape = checked_shape(shape)
-        super().__init__(
-            None,
-            _PREDICTIONS[prediction],
-            trained,
-            img_channels=self._shape[0],
-            img_resolution=self._shape[1],
-            label_dim=labels,
-        )
+        kind, (channels, size, _) = _PREDICTIONS[prediction], self._shape
+        super().__init__(None, kind, trained, img_channels=channels, img_resolution=size, label_dim=labels)
         self.net, self.is_score = net, prediction == "score"
         self.null_class, self.fractional, self.time_scale = null_class, fractional, time_scale
         self._run = _Plain(net)
@@ -115,14 +108,11 @@ class OwnNetwork(OfNetwork, Predicted):
     def _classes(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
         if self.label_dim == 0:
             return None
-        if labels is None:
-            labels = x.new_zeros(len(x), self.label_dim)
+        labels = x.new_zeros(len(x), self.label_dim) if labels is None else labels
         chosen = labels.any(dim=1)
         if self.null_class is None and not bool(chosen.all()):
-            raise ValueError(
-                f"the network has {self.label_dim} classes and no unconditional mode: use labels=balanced "
-                "(or say its null_class)"
-            )
+            said = f"the network has {self.label_dim} classes and no unconditional mode"
+            raise ValueError(f"{said}: use labels=balanced (or say its null_class)")
         return torch.where(chosen, labels.argmax(dim=1), self.null_class or 0)
 
 
@@ -184,13 +174,14 @@ def _check_call(net: Any, labels: int) -> None:
     """ValueError unless net can be called as OwnNetwork does."""
     called = net.forward if isinstance(net, nn.Module) else net
     arguments = ("x_t", "t", "classes")[: 3 if labels else 2]
+    wanted = f"net({', '.join(arguments)})"
     if type(labels) is not int or labels < 0:
         raise ValueError(f"labels={labels!r} must be the number of classes, 0 for none")
     if not callable(called):
-        raise ValueError(f"net is no network but {type(net).__name__}: expected net({', '.join(arguments)})")
+        raise ValueError(f"net is no network but {type(net).__name__}: expected {wanted}")
     try:
         inspect.signature(called).bind(*arguments)
     except TypeError as error:
-        raise ValueError(f"net must be callable as net({', '.join(arguments)}): {error}") from None
+        raise ValueError(f"net must be callable as {wanted}: {error}") from None
     except ValueError:  # written in C
         return

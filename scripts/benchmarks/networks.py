@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from scripts.benchmarks.interleave import between, seconds, spread
 from scripts.benchmarks.publish import command, machine, options, publish
-from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import (
     ResampledConv,
     Resampler,

@@ -39,9 +39,8 @@ from seedsbench.bench.batching import fastest
 from seedsbench.bench.precision import tensor_cores, variant
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from seedsbench.denoisers.networks.unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.report.table import markdown_table

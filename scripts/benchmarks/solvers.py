@@ -30,12 +30,12 @@ import seedsbench
 from scripts.benchmarks.interleave import between, seconds
 from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.certify.problems import fixed_steps, log_levels
-from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.report.style import solver_rank
 from seedsbench.report.table import markdown_table
+from seedsbench.solvers.integrate import integrate
 
 SHAPE = (64, 3, 32, 32)
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}

@@ -9,8 +9,13 @@ from torch import Tensor
 
 from seedsbench.data.glyphs import CLASSES, factors, render
 from seedsbench.data.uint8 import to_uint8
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import Preconditioner
+from seedsbench.denoisers.preconditioning.karras import (
+    EDMPreconditioner,
+    IDDPMPreconditioner,
+    Preconditioned,
+    Preconditioner,
+    VPPreconditioner,
+)
 from seedsbench.diffusion.process import expand
 from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
 
@@ -40,6 +45,24 @@ def make_pool(n: int, *, seed: int, stream: int, device: torch.device) -> Pool:
     return Pool(*(part.to(device) for part in parts))
 
 
+def training_sigma(outer: Preconditioner, u: Tensor) -> Tensor:
+    """Training noise levels of Karras et al. 2022, Table 1, from uniforms u in (0, 1), any shape."""
+    if isinstance(outer, EDMPreconditioner):
+        return (outer.P_mean + outer.P_std * torch.special.ndtri(u)).exp()
+    if isinstance(outer, IDDPMPreconditioner):
+        return outer.table(u.device)[(u * outer.M).long().clamp(max=outer.M - 1)].to(u.dtype)
+    if isinstance(outer, VPPreconditioner):
+        return outer.sigma(outer.epsilon_t + (1 - outer.epsilon_t) * u)
+    return outer.sigma_min * (u * math.log(outer.sigma_max / outer.sigma_min)).exp()
+
+
+def loss_weight(outer: Preconditioner, sigma: Tensor) -> Tensor:
+    """lambda(sigma) of the training loss lambda |D(y + n; sigma) - y|^2: 1 / c_out^2."""
+    if isinstance(outer, EDMPreconditioner):
+        return (sigma**2 + outer.sigma_data**2) / (sigma * outer.sigma_data) ** 2
+    return 1 / sigma**2
+
+
 def denoising_loss(
     denoiser: Preconditioned,
     pool: Pool,
@@ -62,7 +85,7 @@ def denoising_loss(
     u = (shift + torch.arange(batch, device=device, dtype=torch.float64) / batch) % 1
     # (0, 1): the inverse normal distribution of the EDM preconditioning is infinite at the ends.
     outer = denoiser.preconditioner
-    sigma = outer.sample_sigma(u.clamp(1e-9, 1 - 1e-9))
+    sigma = training_sigma(outer, u.clamp(1e-9, 1 - 1e-9))
     noise = torch.randn(clean.shape, generator=generator, device=device)
     keep = torch.rand(batch, 1, generator=generator, device=device) >= label_dropout
     one_hot = nnf.one_hot(labels, len(CLASSES)).float() * keep
@@ -70,7 +93,7 @@ def denoising_loss(
     c_out = outer.c_out(sigma)
     target = ((clean - expand(outer.c_skip(sigma), x) * x) / expand(c_out, x)).float()
     error = (denoiser.output(x, sigma, one_hot) - target).square().mean(dim=(1, 2, 3))
-    return ((weighting.loss_weight(sigma) * c_out**2).float() * error).mean()
+    return ((loss_weight(weighting, sigma) * c_out**2).float() * error).mean()
 
 
 def feature_loss(network: GlyphFeatures, pool: Pool, generator: torch.Generator, *, batch: int) -> Tensor:

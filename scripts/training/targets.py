@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scripts.training.loop import TrainingOptions, train
 from scripts.training.losses import denoising_loss, feature_loss, make_pool
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
-from seedsbench.denoisers.embedded import load_network, preconditioned, provenance
+from seedsbench.denoisers.embedded import load_network, metadata_of, preconditioned
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner, Preconditioner
 from seedsbench.files.atomic import replacing
@@ -137,6 +137,11 @@ def _initialised(build: Callable[[], _Network], seed: int) -> _Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def provenance(path: Path) -> dict[str, object]:
+    """How a weights file came about (regime, iterations, seed, device, ...), from its metadata."""
+    return json.loads(metadata_of(path)["provenance"])
 
 
 def _provenance(options: TrainingOptions, seconds: float) -> str:

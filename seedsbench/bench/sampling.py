@@ -15,11 +15,11 @@ from seedsbench.bench.labels import classes_of, one_hot
 from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser
-from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import Solver
+from seedsbench.solvers.base import Final, Solver
+from seedsbench.solvers.integrate import integrate
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class SamplingPlan:
     solver: Solver
     schedule: Schedule
     sigmas: Tensor
-    final: str = "denoise"
+    final: Final = "denoise"
     seed: int = 0
     labels: Labels = "balanced"
     dtype: torch.dtype = torch.float64

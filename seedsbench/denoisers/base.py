@@ -86,21 +86,8 @@ def check_labels(labels: Tensor | None, label_dim: int, batch: int) -> None:
     if label_dim == 0:
         raise ValueError("labels were given to an unconditional model: use labels=none")
     if labels.shape != (batch, label_dim):
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}; expected one-hot rows of shape ({batch}, {label_dim})"
-        )
-
-
-_SAID = (
-    "label_dim",
-    "evaluations",
-    "sigma_min",
-    "sigma_max",
-    "sigma_data",
-    "class_weights",
-    "table",
-    "spacing",
-)
+        wanted = f"expected one-hot rows of shape ({batch}, {label_dim})"
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; {wanted}")
 
 
 class Wrapper(Denoiser):
@@ -109,7 +96,8 @@ class Wrapper(Denoiser):
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
-        for name in _SAID:
+        facts = "label_dim evaluations sigma_min sigma_max sigma_data class_weights table spacing"
+        for name in facts.split():
             setattr(self, name, getattr(denoiser, name, getattr(Denoiser, name)))
 
     @property
@@ -130,7 +118,8 @@ class FixedBatch(Wrapper):
 
     Matrix and convolution kernels may sum in another order for another batch size or number of threads, so
     that a sample's last bits depend on its batch. In one fixed shape on one thread they do not: samples are
-    the same for any batch size of the caller, on any number of cores.
+    the same for any batch size of the caller, on any number of cores. 64 is large enough for full kernel
+    efficiency, small enough that padding the last batch costs little.
     """
 
     def __init__(self, denoiser: Denoiser, size: int = 64) -> None:

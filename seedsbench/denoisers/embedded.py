@@ -4,7 +4,6 @@ Their files, and those that scripts/train_embedded.py writes, are the seedsbench
 the network's state, with its configuration and provenance as JSON in the metadata.
 """
 
-import difflib
 import json
 from pathlib import Path
 
@@ -13,23 +12,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from seedsbench.checks import nearest
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioner
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned, Preconditioner
 from seedsbench.files.digests import file_sha256
-
-# Large enough for full kernel efficiency, small enough that padding the last batch costs little.
-_CPU_BATCH = 64
 
 
 def _weights_path(regime: str) -> Path:
     if regime not in GLYPH_UNETS:
-        near = difflib.get_close_matches(regime.lower(), GLYPH_UNETS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"glyphs has no regime {regime!r}: use one of {', '.join(GLYPH_UNETS)} (nearest: {near})"
-        )
+        raise ValueError(nearest(regime, GLYPH_UNETS, what="regime of glyphs"))
     return _existing(ASSETS / f"{regime}.safetensors")
 
 
@@ -38,21 +31,16 @@ def model_id(regime: str) -> str:
     return file_sha256(_weights_path(regime))[:16]
 
 
-def provenance(path: Path) -> dict[str, object]:
-    """How a weights file came about (regime, iterations, seed, device, ...), from its metadata."""
-    return json.loads(metadata_of(path)["provenance"])
-
-
 def load_network(path: Path) -> GlyphUNet:
     """Rebuild a network from a weights file and the configuration stored in it; float32, on the CPU.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or not one of ours.
     """
-    text = metadata_of(path).get("network")
-    if text is None:
+    metadata = metadata_of(path)
+    if "network" not in metadata:
         raise ValueError(f"{path} is not a seedsbench weights file: its metadata has no `network` entry")
     try:
-        stored = json.loads(text)
+        stored = json.loads(metadata["network"])
         if stored["regime"] not in PRECONDITIONERS:
             raise ValueError(f"regime {stored['regime']!r} is none of {', '.join(PRECONDITIONERS)}")
         network = GlyphUNet(GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])}))
@@ -70,20 +58,13 @@ def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoi
     """
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     denoiser = preconditioned(network, network.config, PRECONDITIONERS[network.config.regime])
-    if torch.device(device).type != "cpu":
-        return denoiser.to(device)
-    return FixedBatch(denoiser, _CPU_BATCH)
+    return FixedBatch(denoiser) if torch.device(device).type == "cpu" else denoiser.to(device)
 
 
 def preconditioned(network: nn.Module, config: GlyphUNetConfig, outer: Preconditioner) -> Preconditioned:
     """A GlyphUNet of this configuration behind a preconditioner."""
-    return Preconditioned(
-        network,
-        outer,
-        img_channels=config.img_channels,
-        img_resolution=config.img_resolution,
-        label_dim=config.label_dim,
-    )
+    channels, size, classes = config.img_channels, config.img_resolution, config.label_dim
+    return Preconditioned(network, outer, img_channels=channels, img_resolution=size, label_dim=classes)
 
 
 def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
@@ -96,9 +77,8 @@ def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: run `python scripts/train_embedded.py target={path.stem}` to make it"
-        )
+        command = f"python scripts/train_embedded.py target={path.stem}"
+        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
     return path
 
 
@@ -106,7 +86,6 @@ def metadata_of(path: Path) -> dict[str, str]:
     """The text stored beside the weights; ValueError for a file that is no safetensors."""
     try:
         with safe_open(_existing(path), framework="pt") as stored:
-            metadata = stored.metadata() or {}
+            return stored.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
-    return metadata

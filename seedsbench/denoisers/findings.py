@@ -64,9 +64,7 @@ def check_denoiser(
     """
     found: list[Finding] = []
     model = adapted(denoiser, shape, labels)
-    probe = _Probe(
-        model, model.image_shape, model.label_dim if labels is None else labels, torch.device(device)
-    )
+    probe = _Probe(model, model.label_dim if labels is None else labels, device)
     try:
         with torch.no_grad():
             found.extend(_findings(probe))  # what came before _Unusable is kept
@@ -78,21 +76,16 @@ def check_denoiser(
 class _Probe:
     """A denoiser that is asked for a few images of one class each."""
 
-    def __init__(
-        self, model: Denoiser, shape: tuple[int, int, int], n_classes: int, device: torch.device
-    ) -> None:
+    def __init__(self, model: Denoiser, n_classes: int, device: torch.device | str) -> None:
         self.model, self.n_classes = model, n_classes
-        values = math.prod(shape)
-        size = max(4, math.ceil(64 / values))
+        shape = model.image_shape
+        size = max(4, math.ceil(64 / math.prod(shape)))
         while size in shape or size == 1:  # or one number a sample could pass for a row of pixels
             size += 1
-        self.noise = latents(torch.arange(size), shape, seed=0, device=device)
-        self.classes = None
-        if n_classes:
-            numbers = torch.arange(size, device=device) % n_classes
-            self.classes = torch.nn.functional.one_hot(numbers, n_classes).float()
-        self.low = max(model.sigma_min, _LOW)
-        self.high = min(model.sigma_max, _HIGH)
+        self.noise = latents(torch.arange(size), shape, seed=0, device=torch.device(device))
+        numbers = torch.arange(size, device=device) % max(n_classes, 1)
+        self.classes = torch.nn.functional.one_hot(numbers, n_classes).float() if n_classes else None
+        self.low, self.high = max(model.sigma_min, _LOW), min(model.sigma_max, _HIGH)
 
     def ask(self, x: Tensor, sigma: float, classes: Tensor | None = None, *, each: bool = False) -> Tensor:
         """D(x, sigma), float64; each: with one noise level a sample. Raises _Unusable."""
@@ -138,15 +131,11 @@ def _findings(probe: _Probe) -> Iterator[Finding]:
         yield Finding("high noise", f"{said}: {_OTHER}, or a network not trained yet?")
     if _rms(images - others) < 0.02 * _rms(images) + 3 * min(low, 0.02):
         yield Finding("variety", f"its images do not depend on the noise that they start from: {_OTHER}?")
-    yield from _of_images(images)
-    yield from _of_answers(probe, images)
-
-
-def _of_images(images: Tensor) -> Iterator[Finding]:
     if (size := _rms(images)) > 1.5:
         yield Finding("size", f"its images have an rms of {size:.3g}: data in [-1, 1] is expected")
     elif float(images.min()) > -0.02 and 0.5 < float(images.max()) < 1.2:
         yield Finding("size", "its images seem to lie in [0, 1]: data in [-1, 1] is expected")
+    yield from _of_answers(probe, images)
 
 
 def _of_answers(probe: _Probe, images: Tensor) -> Iterator[Finding]:
@@ -167,14 +156,13 @@ def _of_answers(probe: _Probe, images: Tensor) -> Iterator[Finding]:
         yield Finding("sigma", f"adaptive solvers call it with sigma of shape ({len(x)},): {said}")
     if probe.classes is not None and probe.n_classes > 1:
         others = probe.classes.roll(1, 1)
-        levels = (sigma, probe.high)
-        if not any(_differ(probe.ask(x, s, others), probe.ask(x, s), exactly=True) for s in levels):
+        if not any(_rms(probe.ask(x, s, others) - probe.ask(x, s)) > 0 for s in (sigma, probe.high)):
             yield Finding("labels", f"its answer is the same for all of {probe.n_classes} classes")
 
 
-def _differ(one: Tensor, other: Tensor, *, exactly: bool = False) -> bool:
+def _differ(one: Tensor, other: Tensor) -> bool:
     """Beyond rounding, which is another for another batch."""
-    return _rms(one - other) > (0.0 if exactly else 1e-3 * _rms(other) + 1e-6)
+    return _rms(one - other) > 1e-3 * _rms(other) + 1e-6
 
 
 def _rms(x: Tensor) -> float:

@@ -43,9 +43,8 @@ class OfNetwork(Denoiser):
         """Type of the floating-point weights, else of x; ValueError if the weights are on another device."""
         first = next(_float_weights(self.net), x)
         if first.device != x.device:
-            raise ValueError(
-                f"the network is on {first.device}, x on {x.device}: move one to the other's device"
-            )
+            said = f"the network is on {first.device}, x on {x.device}"
+            raise ValueError(f"{said}: move one to the other's device")
         return first.dtype
 
 

@@ -23,9 +23,8 @@ _ON_THE_TABLE = 1e-4
 def check_prediction(prediction: str, schedule: Schedule | None = None) -> None:
     """Raise ValueError unless it names what a network predicts, and can predict on the schedule."""
     if prediction not in get_args(PredictionType):
-        raise ValueError(
-            f"prediction_type={prediction!r} must be one of {', '.join(get_args(PredictionType))}"
-        )
+        known = ", ".join(get_args(PredictionType))
+        raise ValueError(f"prediction_type={prediction!r} must be one of {known}")
     if prediction == "epsilon" and isinstance(schedule, Discrete) and schedule.no_signal:
         raise ValueError(
             "prediction_type='epsilon' on a table that ends without signal (alphas_cumprod 0): there the "
@@ -63,8 +62,8 @@ def rescale_guided(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
     All (B, C, H, W); the standard deviations are those of each sample.
     """
     # Sample by sample, so that sums are taken in the same order whatever the batch.
-    target = torch.stack([sample.std(correction=0) for sample in conditional])
-    found = torch.stack([sample.std(correction=0) for sample in guided])
+    images = (conditional, guided)
+    target, found = (torch.stack([sample.std(correction=0) for sample in part]) for part in images)
     ratio = torch.where(found > 0, target / found, 1.0)
     return guided * expand(1 + phi * (ratio - 1), guided)
 

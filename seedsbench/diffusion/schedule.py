@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import Range, check_fields, filled
+from seedsbench.checks import Level, Range, check_fields, filled
 
 Scaling = Literal["none", "vp", "subvp"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "const", "jsd"]
@@ -159,6 +159,65 @@ class VP(Schedule):
         return replace(self, beta_d=beta_d, beta_min=high - 0.5 * beta_d, fit_range=False)
 
 
+@dataclass(frozen=True)
+class SubVP(VP):
+    """The sub-VP process of Song et al. 2021 (eq. 29): VP's signal scale, variance (1 - s^2)^2.
+
+    With B the integral of beta, s = exp(-B/2) and sigma = (1 - s^2)/s = 2 sinh(B/2). Constants as VP's.
+    """
+
+    scaling: Scaling = "subvp"
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 2 * torch.sinh(0.25 * self.beta_d * t**2 + 0.5 * self.beta_min * t)
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return 0.5 * (self.beta_min + self.beta_d * t) * (self.sigma(t) ** 2 + 4).sqrt()
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return self.when(2 * torch.asinh(sigma / 2))
+
+    def integral(self, sigma: float) -> float:
+        return 2 * math.asinh(sigma / 2)
+
+
+@dataclass(frozen=True)
+class Geometric(Schedule):
+    """sigma(t) = sigma_0 (sigma_1 / sigma_0)^t: the variance-exploding SDE in the time of Song et al. 2021.
+
+    fit_range: sigma_0 and sigma_1 are the ends of the sampled range (t = 0 and 1), as Song et al. choose
+    them; without it they are used as given. `VE` is the same process in the time of Karras et al.
+    """
+
+    sigma_0: Level = 0.01
+    sigma_1: Level = 50.0
+    fit_range: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma_0 < self.sigma_1:
+            raise ValueError(
+                f"Geometric: sigma_0={self.sigma_0}, sigma_1={self.sigma_1}; need 0 < sigma_0 < sigma_1"
+            )
+
+    def _rate(self) -> float:
+        return math.log(self.sigma_1 / self.sigma_0)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_0 * (self._rate() * t).exp()
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return self._rate() * self.sigma(t)
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return (sigma / self.sigma_0).log() / self._rate()
+
+    def through(self, sigma_min: float, sigma_max: float) -> "Geometric":
+        if not self.fit_range:
+            return self
+        return replace(self, sigma_0=sigma_min, sigma_1=sigma_max, fit_range=False)
+
+
 NOT_GIVEN: Any = None
 DDPM_TABLE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -236,7 +295,8 @@ class Discrete(Schedule):
         super().__post_init__()
         alphas_cumprod = torch.cumprod(1 - self._betas(), 0)
         if self.rescale_betas_zero_snr:
-            alphas_cumprod = zero_terminal_snr(alphas_cumprod)
+            roots = alphas_cumprod.sqrt()  # shifted to end at 0 and stretched to begin where they did
+            alphas_cumprod = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
         *_, before, last = alphas_cumprod.tolist()
         if last < min(LEAST_SIGNAL, before / 2):
             object.__setattr__(self, "no_signal", True)
@@ -306,12 +366,3 @@ class Discrete(Schedule):
         log_sigma, table = sigma.log(), self.log_sigmas.to(sigma.device)
         i = (torch.searchsorted(table, log_sigma.contiguous()) - 1).clamp(0, len(table) - 2)
         return i + (log_sigma - table[i]) / (table[i + 1] - table[i])
-
-
-def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """alphas_cumprod of betas rescaled to zero terminal SNR (Lin et al. 2024, Algorithm 1).
-
-    Their square roots are shifted to end at 0 and stretched to begin where they did.
-    """
-    roots = alphas_cumprod.sqrt()
-    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2

@@ -38,7 +38,6 @@ class AdaptiveSDE(AdaptiveSolver):
     evaluations: ClassVar[int] = 2
     rtol: RelativeTolerance = 0.02
     atol: PositiveShare = 0.0078
-    norms: Literal["per_sample", "batch"] = "per_sample"
     error_norm: Literal["l2", "linf"] = "l2"
     safety: PositiveShare = 0.9
     exponent: Annotated[float, Range(0.5, 1)] = 0.9

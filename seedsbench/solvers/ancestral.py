@@ -7,15 +7,45 @@ weak order.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
+from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.base import StepResult, Unscaled
-from seedsbench.solvers.parts.added_noise import AddedNoise, unit_increment
-from seedsbench.solvers.parts.dpm_rules import Rule, dpm1, dpm2, dpmpp2
+from seedsbench.solvers.base import Solver, StepResult, Unscaled
+from seedsbench.solvers.dpm_solver import Rule, dpm1, dpm2, dpmpp2
+
+NoiseFactor = Annotated[float, Range(0, 10)]
+
+
+@dataclass(frozen=True)
+class AddedNoise(Solver):
+    """eta in [0, 1]: 0 the ODE, 1 the reverse SDE; s_noise: factor on the noise added."""
+
+    eta: Share = 1.0
+    s_noise: NoiseFactor = 1.0
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0 and self.s_noise > 0
+
+    @property
+    def right_law(self) -> bool:
+        """Whether the marginal laws are those of the data, so that a weak order makes sense."""
+        return self.stochastic and self.s_noise == 1
+
+    def noisy(self, x: Tensor, std: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Noise) -> Tensor:
+        """x with noise of this std, times s_noise, in a step from sigma to sigma_next.
+
+        Its normal is the increment, made unit, of one path in the clock sigma^-2, that of the reverse SDE at
+        eta = 1: a fine and a coarse run can share the path.
+        """
+        if not self.stochastic:
+            return x
+        start, end = sigma**-2, sigma_next**-2
+        return x + expand(std * self.s_noise, x) * (noise.increment(start, end) / (end - start).sqrt())
 
 
 def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
@@ -23,8 +53,7 @@ def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor
     u = (sigma_next / sigma) ** 2
     # As a sum of positive terms: sigma_next^2 - up^2 cancels in a long step at eta = 1.
     down = sigma_next * ((1 - eta**2) + eta**2 * u).clamp(min=0).sqrt()
-    up = sigma_next * (eta * (1 - u).sqrt()).clamp(max=1)
-    return down, up
+    return down, sigma_next * (eta * (1 - u).sqrt()).clamp(max=1)
 
 
 @dataclass(frozen=True)
@@ -51,9 +80,7 @@ class Ancestral(AncestralOptions):
     ) -> StepResult:
         down, up = split(sigma, sigma_next, self.eta)
         x, _ = self.rule(process.predict, x, sigma, down)
-        if self.stochastic:
-            x = x + expand(up * self.s_noise, x) * unit_increment(noise, sigma, sigma_next)
-        return StepResult(x)
+        return StepResult(self.noisy(x, up, sigma, sigma_next, noise))
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,10 @@ class BudgetError(ValueError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """x at the next time; `state` for the next step (history); `error`: embedded estimate, shape of x."""
+    """x at the next time; `state` for the next step (history)."""
 
     x: Tensor
     state: Any = None
-    error: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.base import StepResult, Unscaled
-from seedsbench.solvers.parts.churn import Churn
-from seedsbench.solvers.parts.dpm_rules import dpm2
+from seedsbench.solvers.dpm_solver import dpm2
+from seedsbench.solvers.karras_sde import Churn
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ accepted, both rules being wrong alike. So steps have a longest length, which k-
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -19,9 +20,9 @@ from torch import Tensor
 
 from seedsbench.checks import PositiveShare, Range, Share
 from seedsbench.diffusion.process import Process, each, expand
+from seedsbench.solvers.ancestral import NoiseFactor
+from seedsbench.solvers.dpm_solver import dpm2, dpm3, end1, end2, noise_estimate
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver, Leg, Memory, RelativeTolerance, Trial
-from seedsbench.solvers.parts.added_noise import NoiseFactor
-from seedsbench.solvers.parts.dpm_rules import dpm2, dpm3, end1, end2, noise_estimate
 
 LEAST_ERROR = 1e-8
 
@@ -45,7 +46,6 @@ class DPMAdaptive(AdaptiveSolver):
     without_noise: ClassVar[dict[str, Any]] = AdaptiveSolver.without_noise | {"eta": 0.0}
     rtol: RelativeTolerance = 0.05
     atol: PositiveShare = 0.0078
-    norms: Literal["per_sample", "batch"] = "per_sample"
     h_init: PositiveShare = 0.05
     h_max: Annotated[float, Range(0, 10, open_low=True)] = 2.0
     pcoeff: Gain = 0.0
@@ -78,14 +78,14 @@ class DPMAdaptive(AdaptiveSolver):
         return torch.full_like(start, min(self.h_init, self.h_max)), memory
 
     def trial(self, process: Process, x: Tensor, leg: Leg, memory: Memory) -> Trial:
-        schedule, predict = process.schedule, leg.predict(process)
+        schedule, predict = process.schedule, partial(process.predict, rows=leg.rows)
         sigma, arrival = each(torch.exp, -leg.now), each(torch.exp, -leg.then)
         target, added = self._split(sigma, arrival, memory["floor"])
         x = x / expand(each(schedule.scale_at, sigma), x)
         eps, new = memory["eps"].clone(), ~memory["known"]
         if bool(new.any()):  # a rejected trial has evaluated it for the others
-            only = Leg(leg.rows[new], leg.now[new], leg.then[new], None)
-            eps[new] = noise_estimate(only.predict(process), x[new], sigma[new])
+            predict_new = partial(process.predict, rows=leg.rows[new])
+            eps[new] = noise_estimate(predict_new, x[new], sigma[new])
         if self.order == 2:
             high, (eps, _) = dpm2(predict, x, sigma, target, eps=eps)
             low = end1(x, sigma, target, eps)

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from seedsbench.checks import Share
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process
 from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.added_noise import unit_increment
-from seedsbench.solvers.parts.dpm_rules import RULES
+from seedsbench.solvers.dpm_solver import RULES
 
 _Left = tuple[tuple[int, ...], Tensor]  # orders of the steps to come, the last level
 
@@ -55,7 +54,5 @@ class DPMFast(AncestralOptions):
         # Never to below the last level, where the network may know nothing: then less noise is added.
         down = split(sigma, sigma_next, self.eta)[0].clamp(min=end)
         x, _ = RULES[order](process.predict, x, sigma, down)
-        if self.stochastic:
-            up = (sigma_next**2 - down**2).clamp(min=0).sqrt()
-            x = x + expand(up * self.s_noise, x) * unit_increment(noise, sigma, sigma_next)
-        return StepResult(x, (tuple(later), end))
+        up = (sigma_next**2 - down**2).clamp(min=0).sqrt()
+        return StepResult(self.noisy(x, up, sigma, sigma_next, noise), (tuple(later), end))

@@ -1,23 +1,40 @@
-"""DPM-Solver++(2M) and (3M) (Lu et al. 2022b, Algorithm 2, and its third-order relative), multistep.
+"""DPM-Solver++ multistep: 2M and 3M on the ODE, and 2M SDE and 3M SDE on the reverse SDE.
 
-With h the step and h_prev the previous one in lambda = -log sigma, the data prediction is extrapolated to the
-middle of the step: D + h / (2 h_prev) (D - D_prev). The first step, without history, is DDIM. 3M puts a
-parabola through the three newest predictions; its second step is 2M. Its first step is of order 2, which
-shows only where runs start at a level as low as the data's own spread. One evaluation a step. In noise
-prediction the same methods are the multistep DPM-Solver.
+Lu et al. 2022b, Algorithm 2 and section 5, and their third-order relatives (3M SDE is k-diffusion's). One
+evaluation a step; the first steps use the history there is.
+
+ODE: with h the step and h_prev the previous one in lambda = -log sigma, the data prediction is extrapolated
+to the middle of the step: D + h / (2 h_prev) (D - D_prev). The first step, without history, is DDIM. 3M puts
+a parabola through the three newest predictions; its second step is 2M. Its first step is of order 2, which
+shows only where runs start at a level as low as the data's own spread. In noise prediction the same methods
+are the multistep DPM-Solver.
+
+SDE: the one of rate eta, dx = (1 + eta)(D - x) dlambda + sqrt(2 eta) sigma dW, is solved exactly but for D: a
+polynomial in lambda through the last two or three estimates. With z = (1 + eta) h, d1 its slope and d2 half
+its second derivative at the start, in units of h:
+
+    x_next = exp(-z) x + (1 - exp(-z)) D + z phi_2(-z) d1 + 2 z phi_3(-z) d2 + noise
+
+eta is k-diffusion's: a rate. The SEEDS solvers' eta is its square root; they agree at 0 and 1. One normal a
+step.
 """
 
+import itertools
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, expand
+from seedsbench.diffusion.process import Process, add_weighted, expand
+from seedsbench.solvers.ancestral import AddedNoise
 from seedsbench.solvers.base import OneStage, StepResult
 from seedsbench.solvers.parts.exponential_adams import DataOrNoise, History, phi_table
+from seedsbench.solvers.parts.quadrature import newton
 from seedsbench.solvers.parts.splitting import SPLITTINGS
+from seedsbench.solvers.parts.tableau import phi
 
 
 @dataclass(frozen=True)
@@ -94,3 +111,64 @@ class DPMpp3M(DPMpp2M):
         d0 = slope + (slope * r0 + curvature) / (r0 + r1)
         d1 = -(slope * r0 + curvature) / (r0 + r1)
         return first + expand(d0 / r0, first) * (first - second) + expand(d1 / r1, first) * (second - third)
+
+
+@dataclass(frozen=True)
+class MultistepSDE(AddedNoise, OneStage):
+    """A subclass writes `moments` and says how many `values` of D it interpolates."""
+
+    family: ClassVar[str] = "k_diffusion"
+    values: ClassVar[int]
+
+    @property
+    def weak_order(self) -> int | None:
+        # 2 as measured, not 1. D is a martingale of the reverse SDE, so extrapolating it errs by O(h^2) in
+        # a step; what a single stage leaves out, that D follows the noise within the step, is as large and
+        # of the other sign. A third point does not better this.
+        return 2 if self.right_law else None
+
+    @abstractmethod
+    def moments(self, h: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        """What the step makes of a D that grows as s and, with three values, as s^2 / 2 in lambda."""
+
+    def update(
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
+    ) -> StepResult:
+        history = ((denoised, sigma.log()), *(state or ()))[: self.values]  # newest first
+        h = (sigma / sigma_next).log()
+        z = (1 + self.eta) * h
+        values, logs = zip(*history, strict=True)
+        gaps = [earlier - later for later, earlier in itertools.pairwise(logs)]
+        first, *others = newton(self.moments(h, z), gaps)
+        row = [first - torch.expm1(-z), *others]
+        x = add_weighted(expand((-z).exp(), x) * x, row, values, owned=True)
+        std = sigma_next * (-torch.expm1(-2 * self.eta * h)).sqrt()
+        return StepResult(self.noisy(x, std, sigma, sigma_next, noise), history)
+
+
+@dataclass(frozen=True)
+class DPMpp2MSDE(MultistepSDE):
+    """Order 2. solver_type: d1 has its exact weight ("heun") or that of D at the middle ("midpoint")."""
+
+    order: ClassVar[int] = 2
+    values: ClassVar[int] = 2
+    solver_type: Literal["midpoint", "heun"] = "midpoint"
+
+    def moments(self, h: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        return (h * (-torch.expm1(-z) / 2 if self.solver_type == "midpoint" else z * phi(2, -z)),)
+
+
+@dataclass(frozen=True)
+class DPMpp3MSDE(MultistepSDE):
+    """Order 3. compat: "k_diffusion" gives d2 half its weight, z phi_3(-z), as public code does: order 2."""
+
+    values: ClassVar[int] = 3
+    compat: Literal["exact", "k_diffusion"] = "exact"
+
+    @property
+    def order(self) -> int:
+        return 3 if self.compat == "exact" else 2
+
+    def moments(self, h: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        second = h**2 * z * phi(3, -z)
+        return h * z * phi(2, -z), second if self.compat == "exact" else second / 2

@@ -15,7 +15,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.parts.dpm_rules import decay, node
+from seedsbench.solvers.dpm_solver import decay, node
 from seedsbench.solvers.parts.exponential import brownian_path
 
 

@@ -24,8 +24,9 @@ from seedsbench.solvers.parts.quadrature import newton, step_nodes
 
 Past = tuple[tuple[Tensor, Tensor], ...]  # (sigma, D) of the levels before, newest first
 
+NoiseScale = Literal["ode", "sde", "er_sde_1", "er_sde_2", "er_sde_3", "er_sde_4", "er_sde_5"]
 # Any phi with phi/sigma growing (Cui et al. 2023, eq. 10 and appendix A.8); er_sde_5 is the authors' choice.
-NOISE_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+NOISE_SCALES: dict[NoiseScale, Callable[[Tensor], Tensor]] = {
     "ode": lambda s: s,
     "sde": lambda s: s**2,
     "er_sde_1": lambda s: s * ((-1 / s).exp() + 10),
@@ -46,9 +47,7 @@ class ERSDE(OneStage):
 
     family: ClassVar[str] = "er_sde"
     max_order: Literal[1, 2, 3] = 3
-    noise_scale: Literal["ode", "sde", "er_sde_1", "er_sde_2", "er_sde_3", "er_sde_4", "er_sde_5"] = (
-        "er_sde_5"
-    )
+    noise_scale: NoiseScale = "er_sde_5"
     compat: Literal["none", "paper"] = "none"
 
     @property

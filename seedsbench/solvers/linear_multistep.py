@@ -157,8 +157,9 @@ class DEIS(LinearMultistep):
         return lagrange(clock(levels), clock(points)) @ measure
 
 
-def _summed_weights(levels: Tensor, sigma_next: Tensor, points: int = 10000) -> Tensor:
+def _summed_weights(levels: Tensor, sigma_next: Tensor) -> Tensor:
     """tAB weights as diff-sampler computes them."""
+    points = 10000
     if len(levels) == 1:
         return (sigma_next - levels[0])[None]
     vp = VP().through(0.002, 80.0)

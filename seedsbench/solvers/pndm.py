@@ -16,8 +16,8 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.dpm_solver import noise_estimate
 from seedsbench.solvers.linear_multistep import adams_bashforth
-from seedsbench.solvers.parts.dpm_rules import noise_estimate
 from seedsbench.solvers.parts.table_steps import TableState, TableSteps
 
 WARM_UP = 3  # Runge-Kutta steps before four noise estimates are at hand
@@ -76,9 +76,8 @@ def _heun(
         arrival = schedule.sigma(schedule.sigma_inv(sigma) - stride)
         start = schedule.sigma(schedule.sigma_inv(sigma_next) + stride)
     ahead = x + expand(arrival - sigma, x) * first
-    slope = (
-        first + noise_estimate(process.predict, _taken(schedule, ahead, arrival, sigma_next), sigma_next)
-    ) / 2
+    ahead = _taken(schedule, ahead, arrival, sigma_next)
+    slope = (first + noise_estimate(process.predict, ahead, sigma_next)) / 2
     return _taken(schedule, x, sigma, start) + expand(sigma_next - start, x) * slope
 
 

@@ -7,7 +7,7 @@ costs 6 evaluations (the last slope is the first of the next step), the start 2.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,7 +46,6 @@ class RK45(AdaptiveSolver):
     order: ClassVar[int] = 5
     rtol: RelativeTolerance = 1e-5
     atol: PositiveShare = 1e-5
-    norms: Literal["per_sample", "batch"] = "per_sample"
     first_step: Annotated[float, Range(0, 1e8)] = 0.0
 
     def nfe(self, n_steps: int) -> int:

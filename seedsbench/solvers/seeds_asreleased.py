@@ -19,9 +19,8 @@ from torch import Tensor
 
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
-from seedsbench.solvers.parts.exponential import Phis
 from seedsbench.solvers.parts.splitting import Splitting
-from seedsbench.solvers.parts.tableau import Weight, phi
+from seedsbench.solvers.parts.tableau import Phis, Weight, phi
 from seedsbench.solvers.seeds import Seeds3
 
 

@@ -18,8 +18,8 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.uint8 import QUANTISER, to_uint8
+from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.files.digests import file_sha256
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary

@@ -23,11 +23,9 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
-from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned
 from seedsbench.denoisers.prediction import Guided
 from seedsbench.diffusion.noise import Philox
 from tests.support.cells import compose, key_of, run, same

@@ -14,8 +14,8 @@ import pytest
 from seedsbench.cli import main as cli
 from seedsbench.cli.check import check
 from seedsbench.cli.command import parse
-from seedsbench.diffusion.integrate import NonFiniteError
 from seedsbench.diffusion.process import Process
+from seedsbench.solvers.integrate import NonFiniteError
 from tests.support.cells import rows_of, same, write_broken_model
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedsbench.denoisers.analytic import Gaussian, GaussianMixture
-from seedsbench.denoisers.finite_data import FiniteData
+from seedsbench.denoisers.analytic import FiniteData, Gaussian, GaussianMixture
 from seedsbench.exact import same_bits
 from tests.support.golden import golden, mixture_parameters
 

@@ -14,8 +14,7 @@ from scripts.benchmarks import networks as bench
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
-from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.preconditioning.karras import IDDPMPreconditioner
 from tests.support.golden import golden
 from tests.support.parity import Augmented, relative_error, sampled

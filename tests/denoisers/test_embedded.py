@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from scripts.training.targets import provenance
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench.problems.glyphs import glyphs_problem
@@ -11,7 +12,6 @@ from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers import embedded
-from seedsbench.denoisers.embedded import provenance
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
@@ -144,7 +144,7 @@ def test_the_network_body_sees_unit_variance_at_every_level(regime):
 
 
 def test_an_unknown_regime_is_named_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"no regime 'edn': use one of vp, iddpm, ve, edm \(nearest: edm\)"):
+    with pytest.raises(ValueError, match=r"unknown regime of glyphs 'edn'\. Did you mean 'edm'"):
         embedded.load_glyphs("edn")
 
 

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from scripts.training.losses import loss_weight, training_sigma
 from seedsbench.denoisers.preconditioning.karras import (
     PRECONDITIONERS,
     EDMPreconditioner,
     IDDPMPreconditioner,
+    Preconditioned,
     VPPreconditioner,
 )
 from tests.support.golden import golden
@@ -63,14 +64,14 @@ def test_the_noise_level_can_be_recovered_from_c_noise(name):
 def test_coefficients_keep_shape_and_dtype(name):
     preconditioner = PRECONDITIONERS[name]
     for sigma in (torch.tensor(0.5, dtype=torch.float64), torch.rand(3) + 0.1):
-        for method in ("c_skip", "c_out", "c_in", "c_noise", "round_sigma", "loss_weight", "sigma_of_noise"):
+        for method in ("c_skip", "c_out", "c_in", "c_noise", "round_sigma", "sigma_of_noise"):
             value = getattr(preconditioner, method)(sigma)
             assert (value.shape, value.dtype) == (sigma.shape, sigma.dtype), method
 
 
 @pytest.mark.parametrize("outer", [*PRECONDITIONERS.values(), EDMPreconditioner(sigma_data=0.7)])
 def test_the_effective_loss_weight_is_one(outer):
-    torch.testing.assert_close(outer.loss_weight(LEVELS) * outer.c_out(LEVELS) ** 2, torch.ones_like(LEVELS))
+    torch.testing.assert_close(loss_weight(outer, LEVELS) * outer.c_out(LEVELS) ** 2, torch.ones_like(LEVELS))
 
 
 def test_edms_target_has_unit_variance():
@@ -82,7 +83,7 @@ def test_edms_target_has_unit_variance():
 @pytest.mark.parametrize("name", list(PRECONDITIONERS))
 def test_training_levels_stay_in_range_and_grow_with_u(name):
     u = torch.linspace(1e-6, 1 - 1e-6, 1001, dtype=torch.float64)
-    sigma = PRECONDITIONERS[name].sample_sigma(u)
+    sigma = training_sigma(PRECONDITIONERS[name], u)
     steps = sigma.diff() if name != "iddpm" else -sigma.diff()
     assert (steps >= 0).all()
     if name != "edm":

@@ -7,8 +7,7 @@ from torch import nn
 import seedsbench
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.embedded import load_glyphs
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
-from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned
 from tests.support.measure import mixture
 
 START = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2, 1, 1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.diffusion.integrate import NonFiniteError
 from seedsbench.diffusion.noise import Philox, Silent
 from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.solvers.integrate import NonFiniteError
 from tests.support.golden import mixture_parameters
 from tests.support.measure import START, mixture, run
 

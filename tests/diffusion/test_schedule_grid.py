@@ -11,8 +11,7 @@ from seedsbench import registry
 from seedsbench.api import noise_levels
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, IDDPMGrid, iddpm_table
-from seedsbench.diffusion.schedule import VE, VP, Discrete, Linear
-from seedsbench.diffusion.schedule_score_sde import Geometric, SubVP
+from seedsbench.diffusion.schedule import VE, VP, Discrete, Geometric, Linear, SubVP
 from tests.support.golden import golden
 from tests.support.parity import built
 

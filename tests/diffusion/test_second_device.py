@@ -5,12 +5,12 @@ import torch
 
 import seedsbench
 from seedsbench import registry
-from seedsbench.denoisers.finite_data import FiniteData
+from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.diffusion.grid import EDM
-from seedsbench.diffusion.integrate import NonFiniteError, integrate
 from seedsbench.diffusion.noise import Philox, latents
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.noise import Silent
+from seedsbench.solvers.integrate import NonFiniteError, integrate
 from tests.support.elsewhere import ELSEWHERE, SecondDevice
 from tests.support.measure import mixture
 from tests.support.parity import built

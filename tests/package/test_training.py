@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from scripts.training.loop import TrainingOptions, learning_rate, train
-from scripts.training.targets import WEIGHTINGS, run
-from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id, provenance
+from scripts.training.losses import loss_weight
+from scripts.training.targets import WEIGHTINGS, provenance, run
+from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 
@@ -112,6 +113,6 @@ def test_an_unknown_training_target_is_refused(tmp_path):
 def test_unit_weighting_counts_every_level_of_the_standardised_target_the_same(regime):
     outer, ideal = PRECONDITIONERS[regime], PRECONDITIONERS["edm"]
     sigma = torch.tensor([0.03, 0.5, 4.0, 60.0], dtype=torch.float64)
-    weight = WEIGHTINGS["unit"](outer).loss_weight(sigma)
+    weight = loss_weight(WEIGHTINGS["unit"](outer), sigma)
     assert torch.allclose(weight * ideal.c_out(sigma) ** 2, torch.ones(4, dtype=torch.float64))
     assert WEIGHTINGS["regime"](outer) is outer

@@ -17,9 +17,7 @@ from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Linear
 from seedsbench.noise import Recorded, Silent
-from seedsbench.solvers.ddim import DDIM
-from seedsbench.solvers.ddpm import DDPM
-from seedsbench.solvers.parts.clipping import dynamic_threshold
+from seedsbench.solvers.ddim import DDIM, DDPM, dynamic_threshold
 from seedsbench.solvers.pndm import PNDM
 from tests.support.golden import cases
 from tests.support.measure import mixture

@@ -11,8 +11,7 @@ import torch
 
 import seedsbench
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import VP
-from seedsbench.diffusion.schedule_score_sde import Geometric, SubVP
+from seedsbench.diffusion.schedule import VP, Geometric, SubVP
 from seedsbench.noise import Recorded
 from seedsbench.solvers.parts.pc_predictors import UniformTable, euler, reverse, tabulated
 from tests.support.golden import cases

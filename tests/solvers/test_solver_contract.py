@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.diffusion.integrate import integrate
 from seedsbench.diffusion.noise import Philox, latents
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import VP, Linear
 from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.base import BudgetError, Solver
+from seedsbench.solvers.integrate import integrate
 from tests.support.measure import limit_drift_order, log_levels, mixture, run
 from tests.support.parity import built
 

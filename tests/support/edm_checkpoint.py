@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.preconditioning.karras import IDDPMPreconditioner
 from tests.support.edm_files import dumped, persistent, snapshot
 

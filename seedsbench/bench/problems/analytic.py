@@ -11,9 +11,8 @@ from seedsbench.bench.labels import one_hot
 from seedsbench.bench.problems.base import Problem
 from seedsbench.checks import Range, nearest
 from seedsbench.data.glyphs import FLOOR, glyphs
-from seedsbench.denoisers.analytic import GaussianMixture, check_mixture
+from seedsbench.denoisers.analytic import FiniteData, GaussianMixture, check_mixture
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.finite_data import FiniteData
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import Extractor

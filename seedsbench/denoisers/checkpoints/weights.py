@@ -19,7 +19,7 @@ from torch import Tensor
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord, read_edm
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
+from seedsbench.denoisers.preconditioning.karras import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
 

@@ -67,36 +67,24 @@ class _Attention(nn.Module):
 class _Level(nn.Module):
     """The blocks of one resolution and their attentions: attn.M follows block.M."""
 
-    def __init__(self, widths: list[tuple[int, int]], embedding: int, attended: list[int]) -> None:
+    def __init__(self, inputs: list[int], outputs: int, embedding: int, attended: list[int]) -> None:
         super().__init__()
         self.downsample: nn.Module | None = None
         self.upsample: nn.Module | None = None
-        self.block = nn.ModuleList(_ResidualBlock(i, o, embedding) for i, o in widths)
+        self.block = nn.ModuleList(_ResidualBlock(n, outputs, embedding) for n in inputs)
         # ModuleDict keeps attn.0 for the only attention of a level that has it after its last block.
-        self.attn = nn.ModuleDict({str(m): _Attention(widths[m][1]) for m in attended})
+        self.attn = nn.ModuleDict({str(m): _Attention(outputs) for m in attended})
 
-    def run(self, m: int, x: Tensor, embedding: Tensor) -> Tensor:
-        x = self.block[m](x, embedding)
-        return self.attn[str(m)](x) if str(m) in self.attn else x
-
-
-class _LevelDown(_Level):
-    """A level that appends to `skips` what the way up takes from there."""
-
-    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for m in range(len(self.block)):
-            x = self.run(m, x, embedding)
-            skips.append(x)
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor], *, up: bool) -> Tensor:
+        """On the way up it takes from `skips` what it appended on the way down."""
+        for m, block in enumerate(self.block):
+            x = block(torch.cat([x, skips.pop()], dim=1) if up else x, embedding)
+            x = self.attn[str(m)](x) if str(m) in self.attn else x
+            if not up:
+                skips.append(x)
         if self.downsample is not None:
             x = self.downsample(x)
             skips.append(x)
-        return x
-
-
-class _LevelUp(_Level):
-    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for m in range(len(self.block)):
-            x = self.run(m, torch.cat([x, skips.pop()], dim=1), embedding)
         return x if self.upsample is None else self.upsample(x)
 
 
@@ -107,58 +95,40 @@ class DDIMUNet(nn.Module):
         super().__init__()
         self.config = config
         width, embedding = config.width, 4 * config.width
-        widths = [width * multiple for multiple in config.multiples]
         features = TimestepFeatures(width, endpoint=True, cosine_first=False)
         dense = nn.ModuleList([nn.Linear(width, embedding), nn.Linear(embedding, embedding)])
         self.temb = nn.ModuleDict({"features": features, "dense": dense})
         self.conv_in = nn.Conv2d(config.img_channels, width, 3, padding=1)
-        self.down, skips = self._down_path(widths, embedding)
-        middle = widths[-1]
-        self.mid = nn.ModuleDict(
-            {
-                "block_1": _ResidualBlock(middle, middle, embedding),
-                "attn_1": _Attention(middle),
-                "block_2": _ResidualBlock(middle, middle, embedding),
-            }
-        )
-        self.up = self._up_path(widths, skips, embedding)
+        widths, blocks = [width * multiple for multiple in config.multiples], list(range(config.blocks + 1))
+        # Both finest level first. skips: channels of what levels leave for the way up, in order.
+        self.down, skips = nn.ModuleList(), [width]
+        for n, channels in enumerate(widths):
+            inputs = [skips[-1], *[channels] * (config.blocks - 1)]
+            attended = blocks[:-1] if n in config.attention_levels else []
+            level = _Level(inputs, channels, embedding, attended)
+            skips += [channels] * config.blocks
+            if n < len(widths) - 1:
+                level.downsample = nn.AvgPool2d(2)
+                if config.resample_with_convolution:
+                    level.downsample = nn.Sequential(OrderedDict(conv=HalvingConv(channels, channels)))
+                skips.append(channels)
+            self.down.append(level)
+        channels = widths[-1]
+        middle = {"block_1": _ResidualBlock(channels, channels, embedding), "attn_1": _Attention(channels)}
+        self.mid = nn.ModuleDict({**middle, "block_2": _ResidualBlock(channels, channels, embedding)})
+        self.up = nn.ModuleList()
+        for n in reversed(range(len(widths))):
+            inputs = [before + skips.pop() for before in (channels, *[widths[n]] * config.blocks)]
+            channels = widths[n]
+            attended = blocks if config.attention_after_every_up_block else blocks[-1:]
+            level = _Level(inputs, channels, embedding, attended if n in config.attention_levels else [])
+            if n > 0:
+                level.upsample = Upsample(channels, config.resample_with_convolution)
+            self.up.insert(0, level)
         self.norm_out = _norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.img_channels, 3, padding=1)
         if config.noise_parameters:
             self.logvar = nn.Parameter(torch.zeros(config.noise_parameters))
-
-    def _down_path(self, widths: list[int], embedding: int) -> tuple[nn.ModuleList, list[int]]:
-        """The levels, finest first, and the channels of what they leave for the way up, in order."""
-        config, levels = self.config, nn.ModuleList()
-        skips = [config.width]
-        for n, outputs in enumerate(widths):
-            pairs = [(skips[-1] if m == 0 else outputs, outputs) for m in range(config.blocks)]
-            level = _LevelDown(pairs, embedding, self._attended(n, list(range(config.blocks))))
-            skips += [outputs] * config.blocks
-            if n < len(widths) - 1:
-                level.downsample = nn.AvgPool2d(2)
-                if config.resample_with_convolution:
-                    level.downsample = nn.Sequential(OrderedDict(conv=HalvingConv(outputs, outputs)))
-                skips.append(outputs)
-            levels.append(level)
-        return levels, skips
-
-    def _up_path(self, widths: list[int], skips: list[int], embedding: int) -> nn.ModuleList:
-        """The levels, finest first; they run from the last."""
-        config, levels = self.config, nn.ModuleList()
-        channels, blocks = widths[-1], list(range(self.config.blocks + 1))
-        followed = blocks if config.attention_after_every_up_block else blocks[-1:]
-        for n in reversed(range(len(widths))):
-            pairs = [((channels if m == 0 else widths[n]) + skips.pop(), widths[n]) for m in blocks]
-            level = _LevelUp(pairs, embedding, self._attended(n, followed))
-            channels = widths[n]
-            if n > 0:
-                level.upsample = Upsample(channels, config.resample_with_convolution)
-            levels.insert(0, level)
-        return levels
-
-    def _attended(self, level: int, blocks: list[int]) -> list[int]:
-        return blocks if level in self.config.attention_levels else []
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (B, C, H, W), of unit variance with the noise. c_noise: () or (B,), index of the level.
@@ -170,10 +140,10 @@ class DDIMUNet(nn.Module):
         x = self.conv_in(x)
         skips = [x]
         for level in self.down:
-            x = level(x, embedding, skips)
+            x = level(x, embedding, skips, up=False)
         x = self.mid["block_2"](self.mid["attn_1"](self.mid["block_1"](x, embedding)), embedding)
         for level in reversed(self.up):
-            x = level(x, embedding, skips)
+            x = level(x, embedding, skips, up=True)
         return self.conv_out(nnf.silu(self.norm_out(x)))
 
 

@@ -3,18 +3,14 @@
 Pixel-unshuffle to 8x8, two levels with one FiLM-modulated residual block each way, one attention at
 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and Dhariwal 2021).
 
-One addition makes it trainable under every preconditioning. VP, VE and iDDPM ask the network for the
-noise (D = x -+ sigma F), so at sigma = 50 an error of 1 % in F is an error of half the data range in
-D, and nearly all of F is a copy of the input: a small convolutional network copies that badly, and
-under VE even its input has standard deviation sigma. But the network is told sigma, through c_noise.
-It therefore standardises its own input and output in closed form:
+VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F): at sigma = 50 an error of 1 % in F is an
+error of half the data range in D, and nearly all of F is a copy of the input, which a small network copies
+badly. But c_noise tells it sigma, so it standardises its own input and output in closed form:
 
     F = s(sigma) x_in + g(sigma) h(x_in / std(x_in), c_noise, labels),
 
-with s and g such that h has the unit-variance target of Karras et al. 2022 (App. B.6) at every sigma.
-This is part of F: the preconditioning outside, the training distribution of sigma and c_noise remain
-those of each regime (its loss weights do not: see training/losses.py). For the EDM preconditioning
-s = 0 and g = 1.
+with s and g such that h has the unit-variance target of Karras et al. 2022 (App. B.6) at every sigma. The
+preconditioning outside is that of each regime; for EDM's s = 0 and g = 1.
 """
 
 import math
@@ -84,9 +80,9 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Pre-normalised self-attention over all pixels; starts as the identity."""
 
-    def __init__(self, channels: int, heads: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = 2
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = _zero(nn.Linear(channels, channels))
@@ -106,20 +102,19 @@ class NoiseEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, config: GlyphUNetConfig, features: int = 64) -> None:
+    def __init__(self, config: GlyphUNetConfig) -> None:
         super().__init__()
         self.scale, self.offset = config.noise_scale, config.noise_offset
-        frequencies = torch.exp(-math.log(1e4) * torch.arange(features // 2) / (features // 2))
+        frequencies = torch.exp(-math.log(1e4) * torch.arange(32) / 32)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.linear0 = nn.Linear(features, config.embedding)
+        self.linear0 = nn.Linear(64, config.embedding)
         self.linear1 = nn.Linear(config.embedding, config.embedding)
         self.label = nn.Linear(config.label_dim, config.embedding, bias=False)
 
     def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """c_noise: () or (B,). labels: (B, K) or None. (1 or B, embedding): one row if all samples agree."""
         angle = (c_noise.reshape(-1, 1) * self.scale + self.offset) * self.frequencies
-        h = nnf.silu(self.linear0(torch.cat([angle.sin(), angle.cos()], dim=1)))
-        h = self.linear1(h)
+        h = self.linear1(nnf.silu(self.linear0(torch.cat([angle.sin(), angle.cos()], dim=1))))
         return nnf.silu(h if labels is None else h + self.label(labels))
 
 
@@ -149,17 +144,14 @@ class GlyphUNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (B, 3, 16, 16), already times c_in. c_noise: () or (B,). labels: (B, 10) or None."""
         inverse_std, skip, gain = (expand(v.to(x.dtype), x) for v in self.standardisation(c_noise))
-        film = self.film(self.embedding(c_noise.to(x.dtype), labels))
-        return skip * x + gain * self._body(inverse_std * x, film)
-
-    def _body(self, x: Tensor, film: Tensor) -> Tensor:
-        films = film.split(self.film_widths, dim=1)
-        fine = self.down_fine(self.conv_in(nnf.pixel_unshuffle(x, 2)), films[0])
+        films = self.film(self.embedding(c_noise.to(x.dtype), labels)).split(self.film_widths, dim=1)
+        fine = self.down_fine(self.conv_in(nnf.pixel_unshuffle(inverse_std * x, 2)), films[0])
         coarse = self.down_coarse(self.down(fine), films[1])
         coarse = self.up_coarse(self.attention(coarse), films[2])
         up = nnf.pixel_shuffle(self.up(coarse), 2)
         fine = self.up_fine(torch.cat([up, fine], dim=1), films[3])
-        return nnf.pixel_shuffle(self.conv_out(nnf.silu(self.norm_out(fine))), 2)
+        h = nnf.pixel_shuffle(self.conv_out(nnf.silu(self.norm_out(fine))), 2)
+        return skip * x + gain * h
 
     def standardisation(self, c_noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """1/std(x_in), s and g of the module's docstring, each shaped like c_noise, float64."""

@@ -118,8 +118,7 @@ class _Attention(nn.Module):
         width = channels // self.heads
         split = (batch, 3, self.heads, width, -1) if self.new_order else (batch, self.heads, 3, width, -1)
         parts = qkv.reshape(split).transpose(3, 4).unbind(1 if self.new_order else 2)
-        mixed = nnf.scaled_dot_product_attention(*parts)
-        mixed = mixed.transpose(2, 3).reshape(tokens.shape)
+        mixed = nnf.scaled_dot_product_attention(*parts).transpose(2, 3).reshape(tokens.shape)
         return (tokens + self.proj_out(mixed)).reshape(x.shape)
 
 
@@ -145,16 +144,30 @@ class GuidedUNet(nn.Module):
         )
         if config.classes:
             self.label_emb = nn.Embedding(config.classes, self.embedding)
-        self.input_blocks, skips = self._down_path()
-        widest = config.channels[-1]
-        self.middle_block = _Stage(
-            self._block(widest, widest), self._attention(widest, up=False), self._block(widest, widest)
-        )
-        self.output_blocks = self._up_path(skips)
-        finest = config.channels[0]
-        self.out = nn.Sequential(
-            _Norm(finest), nn.SiLU(), nn.Conv2d(finest, config.out_channels, 3, padding=1)
-        )
+        # Input stages, and the channels each leaves for the way up.
+        skips = [config.channels[0]]
+        self.input_blocks = nn.ModuleList([_Stage(nn.Conv2d(config.in_channels, skips[0], 3, padding=1))])
+        for n, channels in enumerate(config.channels):
+            for _ in range(config.blocks):
+                self.input_blocks.append(_Stage(*self._layers(n, skips[-1], up=False)))
+                skips.append(channels)
+            if n < len(config.channels) - 1:
+                self.input_blocks.append(_Stage(self._resampler(channels, 0.5)))
+                skips.append(channels)
+        inputs = config.channels[-1]
+        middle = self._block(inputs, inputs), self._attention(inputs, up=False)
+        self.middle_block = _Stage(*middle, self._block(inputs, inputs))
+        # Coarsest first; a level's last stage also brings the next finer resolution.
+        self.output_blocks = nn.ModuleList()
+        for n, channels in reversed(list(enumerate(config.channels))):
+            for m in range(config.blocks + 1):
+                layers = self._layers(n, inputs + skips.pop(), up=True)
+                if n > 0 and m == config.blocks:
+                    layers.append(self._resampler(channels, 2.0))
+                self.output_blocks.append(_Stage(*layers))
+                inputs = channels
+        last = nn.Conv2d(inputs, config.out_channels, 3, padding=1)
+        self.out = nn.Sequential(_Norm(inputs), nn.SiLU(), last)
 
     def to_half_torso(self) -> "GuidedUNet":
         """Convolutions but the last in float16, in place; norms, embedding and output stay float32."""
@@ -191,37 +204,11 @@ class GuidedUNet(nn.Module):
             heads = channels // self.config.head_channels
         return _Attention(channels, heads, self.config.new_attention_order)
 
-    def _down_path(self) -> tuple[nn.ModuleList, list[int]]:
-        """Input stages, and the channels each leaves for the way up."""
-        config = self.config
-        skips = [config.channels[0]]
-        stages = nn.ModuleList([_Stage(nn.Conv2d(config.in_channels, skips[0], 3, padding=1))])
-        for n, channels in enumerate(config.channels):
-            for _ in range(config.blocks):
-                layers: list[nn.Module] = [self._block(skips[-1], channels)]
-                if n in config.attention_levels:
-                    layers.append(self._attention(channels, up=False))
-                stages.append(_Stage(*layers))
-                skips.append(channels)
-            if n < len(config.channels) - 1:
-                stages.append(_Stage(self._resampler(channels, 0.5)))
-                skips.append(channels)
-        return stages, skips
-
-    def _up_path(self, skips: list[int]) -> nn.ModuleList:
-        """Output stages, coarsest first; a level's last one also brings the next finer resolution."""
-        config, stages = self.config, nn.ModuleList()
-        inputs = config.channels[-1]
-        for n, channels in reversed(list(enumerate(config.channels))):
-            for m in range(config.blocks + 1):
-                layers: list[nn.Module] = [self._block(inputs + skips.pop(), channels)]
-                if n in config.attention_levels:
-                    layers.append(self._attention(channels, up=True))
-                if n > 0 and m == config.blocks:
-                    layers.append(self._resampler(channels, 2.0))
-                stages.append(_Stage(*layers))
-                inputs = channels
-        return stages
+    def _layers(self, level: int, inputs: int, *, up: bool) -> list[nn.Module]:
+        """A residual block of a level, and its attention where it has one."""
+        channels = self.config.channels[level]
+        attended = level in self.config.attention_levels
+        return [self._block(inputs, channels), *([self._attention(channels, up=up)] if attended else [])]
 
     def _resampler(self, channels: int, factor: float) -> nn.Module:
         if self.config.resample_in_blocks:

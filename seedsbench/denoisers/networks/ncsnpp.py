@@ -1,8 +1,6 @@
-"""NCSN++ with the options of Song et al. 2021 (App. H) that SongUNet leaves out.
+"""NCSN++ with the options of Song et al. 2021 (App. H) that SongUNet leaves out and only ablations use.
 
-Blocks of DDPM instead of BigGAN's, sums without 1/sqrt 2, an input pyramid that is concatenated or made
-without FIR, no noise level told. None of the published models uses them; ablations do. State-dict keys
-are those of the authors' list of modules, all_modules.N, besides the filters.
+State-dict keys are those of the authors' list of modules, all_modules.N, besides the filters.
 """
 
 import math
@@ -50,12 +48,10 @@ class NCSNppConfig:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The resampling filter."""
         return (1, 3, 3, 1) if self.fir else (1, 1)
 
     @property
     def factor(self) -> float:
-        """What sums are multiplied by."""
         return math.sqrt(0.5) if self.rescale else 1.0
 
 
@@ -99,12 +95,11 @@ class _Block(nn.ModuleDict):
             "GroupNorm_1": group_norm(outputs, 1e-6),
             "Conv_1": nn.Conv2d(outputs, outputs, 3, padding=1),
         }
-        if projects and config.biggan:
-            layers["Conv_2"] = nn.Conv2d(inputs, outputs, 1)
-        elif projects:
-            layers["NIN_0"] = _Matrix(inputs, outputs)
+        shortcut = "Conv_2" if config.biggan else "NIN_0"
+        if projects:
+            layers[shortcut] = nn.Conv2d(inputs, outputs, 1) if config.biggan else _Matrix(inputs, outputs)
         super().__init__(layers)
-        self.shortcut = ("Conv_2" if config.biggan else "NIN_0") if projects else None
+        self.shortcut = shortcut if projects else None
         self.factor = config.factor
         self.resampler = Resampler(config.taps, direction) if direction else nn.Identity()
 
@@ -160,18 +155,8 @@ class NCSNpp(nn.Module):
             inputs, embedding = config.width * (1 + fourier), 4 * config.width
             self.all_modules.extend([nn.Linear(inputs, embedding), nn.Linear(embedding, embedding)])
         self._add("plain", nn.Conv2d(config.img_channels, config.width, 3, padding=1))
-        self._up_path(*self._down_path())
-
-    def _add(self, role: _Role, module: nn.Module | None = None) -> None:
-        self.roles.append((role, len(self.all_modules)))
-        if module is not None:
-            self.all_modules.append(module)
-
-    def _down_path(self) -> tuple[int, list[int]]:
-        """Add modules to the coarsest level; its channels, and those of what is pushed."""
-        config, width, pyramid = self.config, self.config.width, self.config.img_channels
-        pushed = [width]
         self._add("push")
+        width, pyramid, pushed = config.width, config.img_channels, [config.width]
         for level, channels in enumerate(config.channels):
             for _ in range(config.blocks):
                 self._add("block", _Block(width, channels, config))
@@ -183,16 +168,12 @@ class NCSNpp(nn.Module):
             if level < len(config.channels) - 1:
                 self._resampling(width, "down")
                 if config.pyramid != "none":
-                    role: _Role = "residual" if config.pyramid == "residual" else "skip"
-                    self._add(role, _pyramid_step(pyramid, width, config))
-                    pyramid = width if role == "residual" else pyramid
+                    residual = config.pyramid == "residual"
+                    self._add("residual" if residual else "skip", _pyramid_step(pyramid, width, config))
+                    pyramid = width if residual else pyramid
                 width *= 2 if config.pyramid == "cat" else 1
                 self._add("push")
                 pushed.append(width)
-        return width, pushed
-
-    def _up_path(self, width: int, pushed: list[int]) -> None:
-        config = self.config
         self._add("block", _Block(width, width, config))
         self._add("plain", _Attention(width, config.factor))
         self._add("block", _Block(width, width, config))
@@ -208,6 +189,11 @@ class NCSNpp(nn.Module):
                 self._add("image", nn.Conv2d(width, config.img_channels, 3, padding=1))
             if level > 0:
                 self._resampling(width, "up")
+
+    def _add(self, role: _Role, module: nn.Module | None = None) -> None:
+        self.roles.append((role, len(self.all_modules)))
+        if module is not None:
+            self.all_modules.append(module)
 
     def _resampling(self, width: int, direction: Direction) -> None:
         if self.config.biggan:

@@ -1,19 +1,28 @@
-"""The encoder and the decoder that `song_unet` and `dhariwal_unet` have in common.
+"""The U-Nets of Karras et al. 2022: `SongUNet` (DDPM++ and NCSN++) and `DhariwalUNet` (ADM).
 
-Levels of blocks, each level half the size of the one before. Every layer of the encoder leaves its state for
-the decoder; layers named `_aux_` are of SongUNet's pyramids of the input and of the output image. State-dict
-keys are those of EDM's published files.
+Levels of blocks, each level half the size of the one before; every layer of the encoder leaves its state for
+the decoder. State-dict keys are those of EDM's published files.
 """
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from seedsbench.checks import check_fields
-from seedsbench.denoisers.networks.unet_blocks import BlockStyle, UNetBlock, check_size
+from seedsbench.denoisers.networks.unet_blocks import (
+    BlockStyle,
+    FourierFeatures,
+    Resampler,
+    StridedConv,
+    UNetBlock,
+    check_size,
+    group_norm,
+    positional_features,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class UNet(nn.Module):
         raise NotImplementedError
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
-        """The state after every layer that a block of the decoder takes up again, the last one last."""
+        """The states of all layers, in order. Layers named `_aux_` are of SongUNet's pyramids."""
         states: list[Tensor] = []
         pyramid = x
         for name, layer in self.enc.items():
@@ -160,3 +169,144 @@ class UNet(nn.Module):
     def _output_layers(self, level: int, at: str) -> dict[str, nn.Module]:
         """How a level of the decoder adds to the output image."""
         return {}
+
+
+@dataclass(frozen=True)
+class SongUNetConfig(UNetConfig):
+    """See `UNetConfig`. channel_mult_noise: width of the noise features in multiples of model_channels."""
+
+    embedding_type: Literal["positional", "fourier"] = "positional"
+    channel_mult_noise: int = 1
+    encoder_type: Literal["standard", "skip", "residual"] = "standard"
+    decoder_type: Literal["standard", "skip"] = "standard"
+    resample_filter: tuple[int, ...] = (1, 1)
+
+    @property
+    def style(self) -> BlockStyle:
+        return BlockStyle(
+            embedding=self.model_channels * self.channel_mult_emb,
+            eps=1e-6,
+            scale_shift=False,
+            rescale=math.sqrt(0.5),
+            head_channels=None,
+            project_resampled=True,
+            taps=self.resample_filter,
+        )
+
+
+class SongUNet(UNet):
+    """The network of Song et al. 2021 (App. H).
+
+    DDPM++: positional embedding, plain encoder and decoder, 2x2 mean. NCSN++: Fourier embedding, FIR filter
+    [1, 3, 3, 1], and an encoder that feeds a learnt pyramid of the input into every level ("residual") or
+    ("skip") the low-passed input itself, and a decoder that adds up an image level by level.
+    """
+
+    config: SongUNetConfig
+    attends_once_going_up = True
+
+    def __init__(self, config: SongUNetConfig) -> None:
+        super().__init__(config)
+        noise, embedding = config.model_channels * config.channel_mult_noise, config.style.embedding
+        self.map_noise = FourierFeatures(noise) if config.embedding_type == "fourier" else None
+        self.map_label = nn.Linear(config.label_dim, noise) if config.label_dim else None
+        self.map_augment = nn.Linear(config.augment_dim, noise, bias=False) if config.augment_dim else None
+        self.map_layer0 = nn.Linear(noise, embedding)
+        self.map_layer1 = nn.Linear(embedding, embedding)
+        self.enc, widths = self._make_encoder(config.model_channels)
+        self.dec = self._make_decoder(widths)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        width = self.map_layer0.in_features
+        if self.map_noise is not None:
+            features = self.map_noise(c_noise)
+        else:
+            features = positional_features(c_noise, width, endpoint=True)
+        features = features.roll(width // 2, dims=1)  # this family of networks has the sines first
+        if self.map_label is not None:
+            labels = c_noise.new_zeros(1, self.config.label_dim) if labels is None else labels
+            # One-hot rows get unit mean square, as the other inputs of the embedding have.
+            features = features + self.map_label(labels * math.sqrt(self.config.label_dim))
+        if self.map_augment is not None and augment is not None:
+            features = features + self.map_augment(augment)
+        return nnf.silu(self.map_layer1(nnf.silu(self.map_layer0(features))))
+
+    def _input_layers(self, level: int, at: str) -> dict[str, nn.Module]:
+        config = self.config
+        coming = [config.in_channels, *(config.model_channels * n for n in config.channel_mult)]
+        if config.encoder_type == "skip":
+            down = Resampler(config.resample_filter, "down")
+            return {f"{at}_aux_down": down, f"{at}_aux_skip": nn.Conv2d(coming[0], coming[level], 1)}
+        if config.encoder_type == "residual":
+            step = StridedConv(coming[level - 1], coming[level], config.resample_filter)
+            return {f"{at}_aux_residual": step}
+        return {}
+
+    def _output_layers(self, level: int, at: str) -> dict[str, nn.Module]:
+        config, width = self.config, self.config.model_channels * self.config.channel_mult[level]
+        skip, layers = config.decoder_type == "skip", dict[str, nn.Module]()
+        if skip and level < len(config.channel_mult) - 1:
+            layers[f"{at}_aux_up"] = Resampler(config.resample_filter, "up")
+        if skip or level == 0:
+            layers[f"{at}_aux_norm"] = group_norm(width, config.style.eps)
+            layers[f"{at}_aux_conv"] = nn.Conv2d(width, config.out_channels, 3, padding=1)
+        return layers
+
+
+@dataclass(frozen=True)
+class DhariwalUNetConfig(UNetConfig):
+    """See `UNetConfig`."""
+
+    model_channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    num_blocks: int = 3
+    attn_resolutions: tuple[int, ...] = (32, 16, 8)
+
+    @property
+    def style(self) -> BlockStyle:
+        return BlockStyle(
+            embedding=self.model_channels * self.channel_mult_emb,
+            eps=1e-5,
+            scale_shift=True,
+            rescale=1.0,
+            head_channels=64,
+            project_resampled=False,
+            taps=(1, 1),
+        )
+
+
+class DhariwalUNet(UNet):
+    """The network of Dhariwal and Nichol 2021.
+
+    The embedding scales and shifts, heads are 64 channels wide, every block of a listed resolution attends on
+    the way up too, and labels enter after the embedding's two layers.
+    """
+
+    config: DhariwalUNetConfig
+    attends_once_going_up = False
+
+    def __init__(self, config: DhariwalUNetConfig) -> None:
+        super().__init__(config)
+        noise, embedding = config.model_channels, config.style.embedding
+        self.map_augment = nn.Linear(config.augment_dim, noise, bias=False) if config.augment_dim else None
+        self.map_layer0 = nn.Linear(noise, embedding)
+        self.map_layer1 = nn.Linear(embedding, embedding)
+        self.map_label = nn.Linear(config.label_dim, embedding, bias=False) if config.label_dim else None
+        finest = config.model_channels * config.channel_mult[0]
+        self.enc, widths = self._make_encoder(finest)
+        self.dec = self._make_decoder(widths)
+        self.out_norm = group_norm(finest, config.style.eps)
+        self.out_conv = nn.Conv2d(finest, config.out_channels, 3, padding=1)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        features = positional_features(c_noise, self.config.model_channels, endpoint=False)
+        if self.map_augment is not None and augment is not None:
+            features = features + self.map_augment(augment)
+        h = self.map_layer1(nnf.silu(self.map_layer0(features)))
+        if self.map_label is not None and labels is not None:
+            h = h + self.map_label(labels)
+        return nnf.silu(h)
+
+    def _decode(self, states: list[Tensor], embedding: Tensor) -> Tensor:
+        h = super()._decode(states, embedding)
+        return self.out_conv(nnf.silu(self.out_norm(h), inplace=True))

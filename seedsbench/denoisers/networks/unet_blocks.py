@@ -1,8 +1,7 @@
 """Parts of the U-Nets of Song et al. 2021 (DDPM++, NCSN++) and Dhariwal and Nichol 2021 (ADM).
 
-Both are residual blocks of two 3x3 convolutions, told the noise level by an embedding, with
-self-attention at some resolutions; Karras et al. 2022 (App. F.4) train them under one set of names.
-Names of submodules are those of EDM's published files. Inference only: no dropout.
+Residual blocks of two 3x3 convolutions, told the noise level by an embedding, with self-attention at some
+resolutions. Names of submodules are those of EDM's published files. Inference only: no dropout.
 
 Nothing here asks for a memory format: a network moved to channels_last runs in it as far as torch keeps it
 (on CUDA most group norms do not), and attention then reads the image as a row of tokens without a copy.
@@ -43,9 +42,9 @@ class BlockStyle:
 def check_size(img_resolution: Any, levels: int) -> None:
     """Raise ValueError unless images of that many pixels can be halved levels - 1 times."""
     finest = 2 ** (levels - 1)
-    whole = isinstance(img_resolution, int) and not isinstance(img_resolution, bool)
-    if not whole or img_resolution < 1 or img_resolution % finest:
-        near = img_resolution // finest * finest if whole and img_resolution > 0 else 0
+    whole = type(img_resolution) is int and img_resolution > 0
+    if not whole or img_resolution % finest:
+        near = img_resolution // finest * finest if whole else 0
         sizes = " or ".join(str(size) for size in (near, near + finest) if size > 0)
         raise ValueError(
             f"img_resolution={img_resolution!r} cannot be halved {levels - 1} times, as a network of "
@@ -75,7 +74,7 @@ class Resampler(nn.Module):
         square = torch.outer(row, row)
         self.register_buffer("resample_filter", (square / square.sum())[None, None])
 
-    def resample(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
         plain = self.taps == (1, 1)
         if self.direction == "down":
@@ -89,9 +88,6 @@ class Resampler(nn.Module):
         weight = (4 * self.resample_filter).to(x.dtype).expand(x.shape[1], -1, -1, -1)
         padding = (len(self.taps) - 1) // 2
         return nnf.conv_transpose2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resample(x)
 
     def _filtered(self, x: Tensor, stride: int, padding: int) -> Tensor:
         weight = self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
@@ -113,9 +109,9 @@ class ResampledConv(Resampler):
         if self.direction == "up" and self.padding == 0:
             # A 1x1 convolution commutes with the filter (its bias does not, at the border) and costs a
             # quarter on the small image.
-            h = self.resample(nnf.conv2d(x, self.weight))
+            h = super().forward(nnf.conv2d(x, self.weight))
             return h if self.bias is None else h + self.bias[:, None, None]
-        return nnf.conv2d(self.resample(x), self.weight, self.bias, padding=self.padding)
+        return nnf.conv2d(super().forward(x), self.weight, self.bias, padding=self.padding)
 
 
 class StridedConv(Resampler):
@@ -231,8 +227,7 @@ def self_attention(x: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, heads: int) -> Te
     q, k, v = (
         nnf.linear(tokens, w, b).view(shape).transpose(1, 2) for w, b in zip(weights, biases, strict=True)
     )
-    mixed = nnf.scaled_dot_product_attention(q, k, v)
-    mixed = mixed.transpose(1, 2).reshape(batch, height * width, channels)
+    mixed = nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
     mixed = nnf.linear(mixed, proj.weight.reshape(channels, channels), proj.bias)
     return mixed.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
@@ -286,11 +281,8 @@ class TimestepFeatures(nn.Module):
         half = width // 2
         # float32, multiplied in this order: at t = 999 the last bit of a frequency shows in the output.
         index = torch.arange(half, dtype=torch.float32)
-        if endpoint:
-            frequencies = torch.exp(index * -(math.log(10000) / (half - 1)))
-        else:
-            frequencies = torch.exp(-math.log(10000) * index / half)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        exponents = index * -(math.log(10000) / (half - 1)) if endpoint else -math.log(10000) * index / half
+        self.register_buffer("frequencies", exponents.exp(), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """t: () or (B,). (1 or B, width): one row if it is the same for all samples."""

@@ -2,20 +2,23 @@
 
     D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                    (their Eq. 7)
 
-Each class below is one column of that table: the four coefficients, the noise levels the network
-knows, and how its training draws and weighs them (section 5 there). Coefficients are evaluated in
-the dtype of sigma; solvers pass float64.
+Each preconditioner is one column of that table: the four coefficients and the noise levels that the network
+knows. Coefficients are evaluated in the dtype of sigma; solvers pass float64.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from seedsbench.denoisers.base import Denoiser, check_labels, move
 from seedsbench.diffusion.grid import iddpm_table
+from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
 
 
@@ -57,14 +60,6 @@ class Preconditioner(ABC):
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         """Inverse of `c_noise`."""
 
-    @abstractmethod
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        """Training noise levels from uniforms u in (0, 1), any shape: the inverse distribution function."""
-
-    @abstractmethod
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        """lambda(sigma) of the training loss lambda |D(y + n; sigma) - y|^2."""
-
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest noise level the network knows; the identity where all levels are known."""
         return sigma
@@ -82,9 +77,6 @@ class NoisePreconditioner(Preconditioner):
     def c_in(self, sigma: Tensor) -> Tensor:
         return 1 / (sigma**2 + 1).sqrt()
 
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma**2
-
 
 @dataclass(frozen=True)
 class VPPreconditioner(NoisePreconditioner):
@@ -101,13 +93,13 @@ class VPPreconditioner(NoisePreconditioner):
 
     @property
     def sigma_min(self) -> float:
-        return self._float32_sigma(self.epsilon_t)
+        return self._end(self.epsilon_t)
 
     @property
     def sigma_max(self) -> float:
-        return self._float32_sigma(1.0)
+        return self._end(1.0)
 
-    def _float32_sigma(self, t: float) -> float:
+    def _end(self, t: float) -> float:
         # Deliberately exp(.) - 1 in float32: published VP checkpoints computed their range this way and
         # grids start and end on it. (The exact value at t = 1e-5 is 1.0488e-3, not 2^-10.)
         exponent = torch.tensor(0.5 * self.beta_d * t**2 + self.beta_min * t, dtype=torch.float32)
@@ -131,9 +123,6 @@ class VPPreconditioner(NoisePreconditioner):
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return self.sigma(c_noise / (self.M - 1))
 
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.sigma(self.epsilon_t + (1 - self.epsilon_t) * u)
-
 
 @dataclass(frozen=True)
 class VEPreconditioner(NoisePreconditioner):
@@ -153,9 +142,6 @@ class VEPreconditioner(NoisePreconditioner):
 
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return 2 * c_noise.exp()
-
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.sigma_min * (u * math.log(self.sigma_max / self.sigma_min)).exp()
 
 
 @lru_cache(maxsize=16)
@@ -218,9 +204,6 @@ class IDDPMPreconditioner(NoisePreconditioner):
         # take, not []: a single index would be read back from the device
         return self.table(c_noise.device).take(index).to(c_noise.dtype)
 
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return self.table(u.device)[(u * self.M).long().clamp(max=self.M - 1)].to(u.dtype)
-
 
 @dataclass(frozen=True)
 class EDMPreconditioner(Preconditioner):
@@ -250,12 +233,6 @@ class EDMPreconditioner(Preconditioner):
     def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
         return (4 * c_noise).exp()
 
-    def sample_sigma(self, u: Tensor) -> Tensor:
-        return (self.P_mean + self.P_std * torch.special.ndtri(u)).exp()
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
-
 
 PRECONDITIONERS: dict[str, Preconditioner] = {
     "vp": VPPreconditioner(),
@@ -263,3 +240,61 @@ PRECONDITIONERS: dict[str, Preconditioner] = {
     "iddpm": IDDPMPreconditioner(),
     "edm": EDMPreconditioner(),
 }
+
+
+class Preconditioned(Denoiser):
+    """A network F(x_in, c_noise, labels) seen through a preconditioner, together a denoiser (Eq. 7).
+
+    The network is handed its weights' floating-point type; everything around it is computed in that of x.
+    Networks that also predict a variance (twice the channels) are cut to their first half. Gradients are the
+    caller's affair.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preconditioner: Preconditioner,
+        *,
+        img_channels: int,
+        img_resolution: int,
+        label_dim: int = 0,
+    ) -> None:
+        self.network, self.preconditioner = network, preconditioner
+        self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
+        self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
+        self.table = preconditioner.trained_at
+        if isinstance(preconditioner, EDMPreconditioner):
+            self.sigma_data = preconditioner.sigma_data
+        self._dtype: torch.dtype | None = None
+
+    def to(self, device: torch.device | str) -> "Preconditioned":
+        """Move the network's weights, in place, as `move` does; returns self."""
+        move(self.network, device)
+        return self
+
+    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Preconditioned":
+        changed = copy.copy(self)
+        changed.network, changed._dtype = change(self.network), self._network_dtype()
+        return changed
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.preconditioner.round_sigma(sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, x.shape[0])
+        sigma = sigma.to(x.dtype)
+        output = self.output(x, sigma, labels).to(x.dtype)
+        c_skip, c_out = self.preconditioner.c_skip(sigma), self.preconditioner.c_out(sigma)
+        return expand(c_skip, x) * x + expand(c_out, x) * output
+
+    def output(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """F(c_in x, c_noise, labels), (B, C, H, W) in the network's dtype."""
+        dtype = self._network_dtype()
+        x_in = (expand(self.preconditioner.c_in(sigma), x) * x).to(dtype)
+        # Noise levels that all samples share are numbers of the host; no need to wait until a GPU has them.
+        c_noise = self.preconditioner.c_noise(sigma).to(x.device, dtype, non_blocking=x.is_cuda)
+        labels = None if labels is None else labels.to(dtype)
+        return self.network(x_in, c_noise, labels)[:, : self.img_channels]
+
+    def _network_dtype(self) -> torch.dtype:
+        return self._dtype or next(self.network.parameters()).dtype

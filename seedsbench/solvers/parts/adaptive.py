@@ -9,7 +9,7 @@ length is accepted whatever its error. With enough budget this never acts.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,10 +38,6 @@ class Leg:
     now: Tensor
     then: Tensor
     z: Tensor | None
-
-    def predict(self, process: Process) -> Callable[[Tensor, Tensor], Tensor]:
-        """D(x, sigma) of these samples, unscaled, counted for them alone."""
-        return lambda x, sigma: process.predict(x, sigma, self.rows)
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class AdaptiveSolver(Solver):
     without_noise: ClassVar[dict[str, Any]] = {"rtol": NO_TOLERANCE, "atol": NO_TOLERANCE}
     rtol: RelativeTolerance
     atol: PositiveShare
-    norms: Literal["per_sample", "batch"]
+    norms: Literal["per_sample", "batch"] = "per_sample"
 
     @property
     def shortens_proposal(self) -> bool:

@@ -19,9 +19,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
-from seedsbench.solvers.parts.tableau import ExponentialTableau, Weight, evaluate
-
-Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
+from seedsbench.solvers.parts.tableau import ExponentialTableau, Phis, Weight, evaluate
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def phi_table(z: Tensor) -> Tensor:
     return torch.stack([phi(k, z) for k in range(1, 5)], dim=1)
 
 
-def adams_weights(phis: Tensor, nodes: Sequence[Tensor], two_point: TwoPoint = "exact") -> list[Tensor]:
+def adams_weights(phis: Tensor, nodes: Sequence[Tensor], two_point: TwoPoint) -> list[Tensor]:
     """w_j for values at `nodes` (in steps from the start of the step). phis: (4,), each node 0-dim.
 
     two_point: with two nodes the slope's weight phi_2(z) may be replaced by its limit 1/2 ("bh1") or by

@@ -1,5 +1,6 @@
 """Integrals over one step of a solver, by fixed rules, and the polynomials through its history."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,22 +25,17 @@ def step_nodes(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     """(k, n) values at n points of the k polynomials that are 1 at one of the k nodes and 0 at the others."""
-    k = len(nodes)
-    rows = []
-    for j in range(k):
-        value = torch.ones_like(at)
-        for m in range(k):
-            if m != j:
-                value = value * (at - nodes[m]) / (nodes[j] - nodes[m])
-        rows.append(value)
+    rows = [torch.ones_like(at) for _ in nodes]
+    for j, m in itertools.permutations(range(len(nodes)), 2):
+        rows[j] = rows[j] * (at - nodes[m]) / (nodes[j] - nodes[m])
     return torch.stack(rows)
 
 
 def newton(moments: Sequence[Tensor], gaps: Sequence[Tensor], *, corrected: bool = True) -> list[Tensor]:
     """Weights of the newest value and the ones before it in a linear functional of their interpolant.
 
-    moments: what the functional makes of s and s^2 / 2, s counted from the newest value; it is 0 on
-    constants. gaps: from each value to the one before, at most two; without any the weight is 0.
+    moments: what the functional makes of s and, for two gaps, of s^2 / 2, s counted from the newest value; it
+    is 0 on constants. gaps: from each value to the one before, at most two; without any the weight is 0.
     corrected: false leaves the first difference as the slope, which the parabola has half a gap before.
     """
     if not gaps:

@@ -137,8 +137,4 @@ class EDMSplitting(Splitting):
         return -self.k * s * (denoised - expand(c_skip, x) * x) / expand(c_out, x)
 
 
-SPLITTINGS: dict[str, type[Splitting]] = {
-    "data": DataSplitting,
-    "noise": NoiseSplitting,
-    "edm": EDMSplitting,
-}
+SPLITTINGS: dict[str, type[Splitting]] = {"data": DataSplitting, "noise": NoiseSplitting, "edm": EDMSplitting}

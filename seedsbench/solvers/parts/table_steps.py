@@ -85,6 +85,5 @@ class TableSteps(OneStage):
             return None
         else:
             target = schedule.sigma(torch.zeros_like(t))
-        return torch.minimum(
-            target, schedule.sigma(t)
-        )  # a level below the table's first one stays where it is
+        # A level below the table's first one stays where it is.
+        return torch.minimum(target, schedule.sigma(t))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Term = tuple[float, int, float]  # coef * phi_k(node * z)
 Weight = tuple[Term, ...]
+Phis = dict[tuple[int, float], Tensor]  # phi_k(node z) by (k, node)
 SERIES_TERMS = 22
 Number = TypeVar("Number", float, Tensor)
 
@@ -51,17 +52,13 @@ def _series_terms(k: int) -> tuple[float, ...]:
 
 
 def _recursion(k: int, z: Tensor) -> Tensor:
-    return _raised(k, z.exp() if k == 0 else torch.expm1(z) / z, z)
-
-
-def _raised(k: int, value: Number, z: Number) -> Number:
-    """phi_k(z) from phi_1(z), or phi_0(z) for k = 0."""
+    value = z.exp() if k == 0 else torch.expm1(z) / z
     for j in range(1, k):
         value = (value - 1 / math.factorial(j)) / z
     return value
 
 
-def evaluate(weight: Weight, z: Tensor, known: dict[tuple[int, float], Tensor] | None = None) -> Tensor:
+def evaluate(weight: Weight, z: Tensor, known: Phis | None = None) -> Tensor:
     """Value of one weight at z (a 0-dim or (B,) float64 tensor).
 
     known: values at this z by (k, node), read and added to: the weights of a tableau share theirs.
@@ -75,18 +72,6 @@ def evaluate(weight: Weight, z: Tensor, known: dict[tuple[int, float], Tensor] |
     return total
 
 
-def evaluate_number(weight: Weight, z: float) -> float:
-    """Value of one weight at a number, without torch."""
-    total = 0.0
-    for coef, k, node in weight:
-        x = node * z
-        if abs(x) < 1:
-            total += coef * _series(k, x)
-        else:
-            total += coef * _raised(k, math.exp(x) if k == 0 else math.expm1(x) / x, x)
-    return total
-
-
 @dataclass(frozen=True)
 class ButcherTableau:
     """Explicit Runge-Kutta: nodes c (first 0), rows a (row i has i entries), weights b."""
@@ -96,11 +81,7 @@ class ButcherTableau:
     b: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        stages = len(self.b)
-        if len(self.c) != stages or [len(row) for row in self.a] != list(range(stages)):
-            raise ValueError(
-                f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {stages}"
-            )
+        _check_shapes(self.c, self.a, self.b)
         for i, row in enumerate(self.a):
             _close(sum(row), self.c[i], f"row {i} of a must sum to c[{i}]")
         _close(sum(self.b), 1.0, "b must sum to 1")
@@ -120,20 +101,15 @@ class ExponentialTableau:
     order: int
 
     def __post_init__(self) -> None:
-        if len(self.c) != len(self.b) or [len(row) for row in self.a] != list(range(len(self.b))):
-            raise ValueError(
-                f"tableau shapes disagree: c {len(self.c)}, a {[len(r) for r in self.a]}, b {len(self.b)}"
-            )
-        for z in (-3.0, -0.3, 0.0, 0.7):
+        _check_shapes(self.c, self.a, self.b)
+        for z in torch.tensor([-3.0, -0.3, 0.0, 0.7], dtype=torch.float64):
+            known: Phis = {}
             for node, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
-                total = sum(evaluate_number(w, z) for w in row)
-                wanted = evaluate_number(((node, 1, node),), z)
+                total = sum(float(evaluate(weight, z, known)) for weight in row)
+                wanted = float(evaluate(((node, 1, node),), z, known))
                 _close(total, wanted, f"weights at node {node} do not sum to c phi_1(c z)")
-        self._check_classical()
-
-    def _check_classical(self) -> None:
-        b = [evaluate_number(w, 0.0) for w in self.b]
-        a = [[evaluate_number(w, 0.0) for w in row] for row in self.a]
+        zero = torch.zeros((), dtype=torch.float64)
+        *a, b = [[float(evaluate(weight, zero)) for weight in row] for row in (*self.a, self.b)]
         for order, name, value, wanted in _classical_conditions(self.c, a, b):
             if order <= self.order:
                 _close(value, wanted, f"{name} must be {wanted:.6g}")
@@ -160,6 +136,12 @@ def _classical_conditions(
         (4, "sum b a c^2", end(through([ci**2 for ci in c])), 1 / 12),
         (4, "sum b a a c", end(through(ac)), 1 / 24),
     ]
+
+
+def _check_shapes(c: Sequence[float], a: Sequence[Sequence[object]], b: Sequence[object]) -> None:
+    rows, stages = [len(row) for row in a], len(b)
+    if len(c) != stages or rows != list(range(stages)):
+        raise ValueError(f"tableau shapes disagree: c {len(c)}, a {rows}, b {stages}")
 
 
 def _close(value: float, wanted: float, message: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
+from seedsbench.cli.command import parse
+from seedsbench.cli.compose import compositions
 from seedsbench.files.sources import source_id
 from tests.support.cells import compose
 
@@ -108,3 +111,10 @@ def test_no_key_is_made_of_a_module_path():
 def test_what_cannot_change_the_numbers_is_in_no_key(change):
     cell = compose()
     assert run_key(replace(cell, **change), problem_of(cell, "cpu")) == run_key(cell, problem_of(cell, "cpu"))
+
+
+def test_the_rows_of_the_committed_example_have_the_keys_of_their_commands():
+    for path in sorted((ROOT / "results" / "example" / "rows").glob("*.json"))[::9]:
+        row = json.loads(path.read_text())
+        (found,) = compositions(parse(shlex.split(row["command"])[1:]), "study")
+        assert run_key(found.cell, problem_of(found.cell, "cpu")) == row["run_key"] == path.stem

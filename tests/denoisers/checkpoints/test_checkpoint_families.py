@@ -11,9 +11,8 @@ from seedsbench.denoisers.checkpoints.guided import guided_config, respaced
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
-from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
+from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 from tests.support.edm_files import Runs
 from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
@@ -272,8 +271,8 @@ def test_other_contents_are_refused_and_code_in_them_is_not_run(tmp_path, name, 
     ],
 )
 def test_noise_labels_are_inverted(preconditioner):
-    u = torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
-    sigma = preconditioner.sample_sigma(u)
+    u, low = torch.linspace(0.01, 0.99, 20, dtype=torch.float64), preconditioner.sigma_min
+    sigma = preconditioner.round_sigma(low * (preconditioner.sigma_max / low) ** u)
     assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
     torch.testing.assert_close(preconditioner.sigma_of_noise(preconditioner.c_noise(sigma)), sigma)
     torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)

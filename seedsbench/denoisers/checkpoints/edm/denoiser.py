@@ -15,13 +15,12 @@ from seedsbench.checks import nearest
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
 from seedsbench.denoisers.checkpoints.states import check_state
-from seedsbench.denoisers.networks.dhariwal_unet import DhariwalUNet, DhariwalUNetConfig
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import Resampler
-from seedsbench.denoisers.preconditioning.denoiser import Preconditioned
 from seedsbench.denoisers.preconditioning.karras import (
     EDMPreconditioner,
     IDDPMPreconditioner,
+    Preconditioned,
     Preconditioner,
     VEPreconditioner,
     VPPreconditioner,

@@ -20,7 +20,7 @@ from seedsbench.denoisers.checkpoints.score_sde.modules import (
     shape_of,
 )
 from seedsbench.denoisers.networks.ncsnpp import NCSNpp, NCSNppConfig
-from seedsbench.denoisers.networks.song_unet import SongUNet, SongUNetConfig
+from seedsbench.denoisers.networks.unet import SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import StridedConv, UNetBlock
 
 _Pyramid = Literal["none", "residual", "sum", "cat"]

@@ -1,0 +1,110 @@
+"""The loop that every sampler shares: steps, the end of the path, checks, the evaluation count."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.process import Process, check_like, expand
+from seedsbench.solvers.base import Final, Solver
+from seedsbench.solvers.parts.adaptive import AdaptiveSolver
+
+
+class NonFiniteError(ArithmeticError):
+    """A state became NaN or infinite; the message names the step and the noise level."""
+
+
+def integrate(
+    process: Process, solver: Solver, latents: Tensor, times: Tensor, noise: Noise, final: Final
+) -> Iterator[Tensor]:
+    """Yield the state at each of the (n_steps + 1) times, then the finished sample.
+
+    An adaptive solver takes steps of its own between the first and the last time, at most n_steps
+    trials for each sample; its states are yielded after each trial.
+
+    latents: (B, C, H, W) standard normal. times: decreasing, of positive noise level. final says how the last
+    level is left: "denoise" returns D; "euler" takes one Euler step of the probability-flow ODE to t = 0 in
+    the schedule's coordinates; "stop" returns the (scaled) state as it is. States are in the schedule's
+    scaled coordinates. Raises ValueError, naming solver and step, for a result that has not the shape, type
+    and device of the state; NonFiniteError, naming step and sigma, at once on the CPU and in place of the
+    finished sample on a GPU; RuntimeError if the evaluations counted are not those that the solver promised.
+    """
+    n_steps, checks = len(times) - 1, _Checks(process, solver)
+    sigma = process.schedule.sigma(times[0])
+    x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
+    state = solver.init(process, x, times)
+    if isinstance(solver, AdaptiveSolver):
+        process.place = "adaptive step 1"
+        for i, result in enumerate(solver.solve(process, x, times, noise), 1):
+            yield x
+            x = checks.add(result, x, times[0])
+            checks.settle()  # its solver waits for the device in each trial anyway
+            process.place = f"adaptive step {i + 1}"
+        yield x
+    else:
+        for i in range(n_steps):
+            yield x
+            process.place = f"step {i + 1} of {n_steps}"
+            result = solver.step(process, x, times[i], times[i + 1], state, noise)
+            if not hasattr(result, "x"):
+                found = f"in {process.place}, {type(solver).__name__} returned {type(result).__name__}"
+                raise ValueError(f"{found}, expected a StepResult")
+            x, state = checks.add(result.x, x, times[i]), result.state
+        yield x
+    if final != "stop":
+        process.place = f"the final step ({final})"
+        before, (x, t) = x, solver.before_final(process, x, times[-1], state, noise)
+        if final == "euler":
+            x = x - expand(t, x) * process.drift(x, t)
+        else:
+            x = solver.final_sample(process, x, t, process.denoise(x, t), state, noise)
+        checks.add(x, before, times[-1])
+    checks.settle()
+    _check_promise(solver, n_steps, process, final)
+    yield x
+
+
+class _Checks:
+    """Checks that a solver's states keep their shape and type and are finite.
+
+    The latter at once on the CPU, elsewhere at `settle`: to ask a GPU is to wait until it has nothing to do.
+    """
+
+    def __init__(self, process: Process, solver: Solver) -> None:
+        self._process, self._who = process, type(solver).__name__
+        self._asked: list[tuple[Tensor, str, Tensor]] = []
+
+    def add(self, found: Tensor, before: Tensor, t: Tensor) -> Tensor:
+        """The state `found` after the step that process.place names, which led from `before` at time t."""
+        where = self._process.place
+        x = check_like(found, before, f"in {where}, {self._who}", dtype=before.dtype)
+        self._asked.append((x.isfinite().flatten(1).all(1), where, t))
+        if x.device.type == "cpu":
+            self.settle()
+        return x
+
+    def settle(self) -> None:
+        """Raise NonFiniteError for the first of the states added since the last call that is not finite."""
+        asked, self._asked = self._asked, []
+        if not asked:
+            return
+        finite = torch.stack([samples for samples, _, _ in asked]).cpu()
+        if bool(finite.all()):
+            return
+        samples, (_, where, t) = next(pair for pair in zip(finite, asked, strict=True) if not pair[0].all())
+        sigma = float(self._process.schedule.sigma(t).max())
+        raise NonFiniteError(
+            f"{int((~samples).sum())} of {len(samples)} samples became non-finite in {where}, leaving "
+            f"sigma={sigma:.6g}: the network or the solver returned NaN or infinity there"
+        )
+
+
+def _check_promise(solver: Solver, n_steps: int, process: Process, final: Final) -> None:
+    promised = solver.total_nfe(n_steps, final, afs=process.afs) * process.cost
+    kept = process.nfe <= promised if isinstance(solver, AdaptiveSolver) else process.nfe == promised
+    if not bool(kept.all()):
+        raise RuntimeError(
+            f"{type(solver).__name__} promises {promised} network evaluations for {n_steps} steps and "
+            f"final={final}, but {process.nfe.min()}..{process.nfe.max()} were counted: correct its nfe()"
+        )
