@@ -63,11 +63,6 @@ def test_factors_are_scaled_to_unit_range():
     assert factors.mean(dim=0).abs().max() < 0.05
 
 
-def test_red_green_and_blue_come_from_hue():
-    hue = torch.tensor([0.0, 1 / 3, 2 / 3], dtype=torch.float64)
-    torch.testing.assert_close(g._rgb(hue), (torch.eye(3) * 0.7 + 0.3).double())
-
-
 def test_an_unknown_class_is_refused():
     with pytest.raises(ValueError, match=r"class 10\.\.10 is out of range: use 0\.\.9"):
         pictures([0], [10])

@@ -5,7 +5,6 @@ Weights are kept as whole multiples of 1/128 in a byte each, those of norms as w
 
 import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from scripts.benchmarks import networks as bench
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
+from seedsbench.denoisers.checkpoints.edm.read import EDMRecord
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.preconditioning.karras import IDDPMPreconditioner
@@ -21,14 +21,6 @@ from tests.support.parity import Augmented, relative_error, sampled
 
 NETWORKS, E2E = golden("edm_networks"), golden("edm_e2e")
 CASES = list(NETWORKS.cases)
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    class_name: str
-    init_args: tuple[Any, ...]
-    init_kwargs: dict[str, Any]
-    state_dict: dict[str, torch.Tensor]
 
 
 def stored(case):
@@ -53,7 +45,7 @@ def record(case, **changes):
     state = stored(f"{case.split('/')[0]}/VPPrecond") | stored(case)
     if settings["precond"] == "iDDPMPrecond":
         state["u"] = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u"))
-    found = Record(settings["precond"], (), dict(settings["init_kwargs"]), state)
+    found = EDMRecord(settings["precond"], (), dict(settings["init_kwargs"]), state)
     return dataclasses.replace(found, **changes)
 
 
@@ -125,20 +117,19 @@ def test_positional_and_keyword_arguments_are_the_same():
     assert torch.equal(denoiser(x, torch.tensor(0.7)), denoiser_of(by_name)(x, torch.tensor(0.7)))
 
 
-def test_half_precision_weights_load_as_float32():
-    halves = {name: value.half() for name, value in record(SMALL).state_dict.items()}
-    network = denoiser_of(record(SMALL, state_dict=halves)).network
-    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
-    assert not network.training
-    assert not any(value.requires_grad for value in network.parameters())
-    iddpm = record(IDDPM)
-    denoiser_of(dataclasses.replace(iddpm, state_dict={k: v.half() for k, v in iddpm.state_dict.items()}))
-
-
 def changed(case=SMALL, kwargs=(), drop=(), add=()):
     found = record(case)
     state = {name: value for name, value in found.state_dict.items() if name not in drop} | dict(add)
     return dataclasses.replace(found, init_kwargs=found.init_kwargs | dict(kwargs), state_dict=state)
+
+
+@pytest.mark.parametrize("case", [SMALL, IDDPM])
+def test_half_precision_weights_load_as_float32(case):
+    halves = {name: value.half() for name, value in record(case).state_dict.items()}
+    network = denoiser_of(record(case, state_dict=halves)).network
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
+    assert not network.training
+    assert not any(value.requires_grad for value in network.parameters())
 
 
 REFUSED = {
@@ -185,16 +176,15 @@ def test_what_does_not_fit_is_refused_in_one_line(what):
     assert len(str(caught.value)) < 500
 
 
+ANOTHER_FILTER = {"encoder_type": "skip", "resample_filter": (1, 2, 2, 1)}
+
+
 @pytest.mark.parametrize(
     "network",
     [
         DhariwalUNet(DhariwalUNetConfig(8, 3, 6, 5, model_channels=64, channel_mult=(2, 3), num_blocks=1)),
         SongUNet(SongUNetConfig(16, 3, 3, 5, model_channels=16, channel_mult=(1, 2), num_blocks=1)),
-        SongUNet(
-            SongUNetConfig(
-                16, 1, 1, model_channels=16, num_blocks=1, encoder_type="skip", resample_filter=(1, 2, 2, 1)
-            )
-        ),
+        SongUNet(SongUNetConfig(16, 1, 1, model_channels=16, num_blocks=1, **ANOTHER_FILTER)),
     ],
     ids=["two and three heads", "labels, 2x2 mean", "another filter"],
 )
@@ -211,14 +201,12 @@ def test_the_plain_implementation_computes_the_same(network):
 
 
 def test_sizes_of_the_published_networks():
-    def parameters(make):
-        with torch.device("meta"):
-            return sum(value.numel() for value in make().parameters())
-
-    assert round(parameters(bench.NETWORKS["ddpmpp"]) / 1e6, 1) == 55.7
-    assert round(parameters(bench.NETWORKS["adm"]) / 1e6, 1) == 295.9
-    score_sde = parameters(lambda: SongUNet(SongUNetConfig(32, 3, 3)))  # its ddpmpp_continuous
-    assert score_sde == 61_804_419
+    score_sde = SongUNetConfig(32, 3, 3)  # its ddpmpp_continuous
+    with torch.device("meta"):
+        made = bench.NETWORKS["ddpmpp"](), bench.NETWORKS["adm"](), SongUNet(score_sde)
+    sizes = [sum(value.numel() for value in network.parameters()) for network in made]
+    assert [round(size / 1e6, 1) for size in sizes[:2]] == [55.7, 295.9]
+    assert sizes[2] == 61_804_419
 
 
 def test_a_level_between_two_of_iddpm_goes_to_the_nearer():

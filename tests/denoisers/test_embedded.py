@@ -11,6 +11,10 @@ from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.data.uint8 import to_uint8
+from seedsbench.denoisers import embedded
+from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
+from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
+from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
 
 REGIMES = ("edm", "iddpm", "ve", "vp")
 SCHEDULES = {"vp": "vp", "ve": "ve", "iddpm": "linear", "edm": "linear"}
@@ -29,10 +33,12 @@ def draw(problem, chosen, indices, batch_size=64):
     return torch.cat([b.x for b in batches])
 
 
-@pytest.mark.parametrize("name", ["seeds3", "heun", "dpmpp_2m", "karras_sde"])
-def test_samples_are_bitwise_the_same_for_any_batch_and_order(name):
-    problem = glyphs_problem("edm")
-    chosen = plan(problem, "edm", name, nfe=8, seed=4)
+@pytest.mark.parametrize(
+    ("name", "regime"), [("seeds3", "edm"), ("heun", "vp"), ("dpmpp_2m", "iddpm"), ("karras_sde", "ve")]
+)
+def test_samples_are_bitwise_the_same_for_any_batch_and_order(name, regime):
+    problem = glyphs_problem(regime)
+    chosen = plan(problem, regime, name, nfe=8, seed=4)
     indices = torch.arange(70)
     whole = draw(problem, chosen, indices, 64)
     assert torch.equal(draw(problem, chosen, indices[:9], 1), whole[:9])
@@ -56,21 +62,6 @@ def test_unconditional_sampling_works_with_the_same_network():
     _, logits = problem.features.extract(images)
     assert float(logits.softmax(1).max(1).values.mean()) > 0.8  # recognisable shapes
     assert len(logits.argmax(1).unique()) >= 7  # of many classes
-
-
-def test_scores_do_not_depend_on_the_order_of_arrival():
-    problem = glyphs_problem("edm")
-    indices = torch.arange(300)
-    images = to_uint8(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
-    scores = []
-    shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    for order in (indices, indices.flip(0), shuffled):
-        for size in (300, 37):
-            scorer = Scorer(problem, 300, splits=10)
-            for part in order.split(size):
-                scorer.update(part, images[part])
-            scores.append(scorer.compute())
-    assert all(score == scores[0] for score in scores)
 
 
 def test_features_know_real_from_damaged():
@@ -106,3 +97,76 @@ def test_networks_reach_the_floor(regime, times):
         scorer.update(indices, to_uint8(draw(problem, plan(problem, regime, name, nfe=50), indices, 256)))
         found.append(scorer.compute()["fid"])
     assert min(found) <= times * real, (found, real)
+
+
+# The networks before training, and what was shipped
+
+EYE = torch.eye(10)
+LEVELS = torch.tensor([0.03, 0.5, 4.0, 80.0], dtype=torch.float64)
+each_regime = pytest.mark.parametrize("regime", GLYPH_UNETS)
+
+
+def scrambled(regime):
+    """A denoiser whose network's zero-initialised parts are random too."""
+    torch.manual_seed(0)
+    network = GlyphUNet(GLYPH_UNETS[regime]).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    assert sum(p.numel() for p in network.parameters()) < 450_000
+    return embedded.as_denoiser(network)
+
+
+@each_regime
+def test_a_zero_label_row_is_the_unconditional_model_and_noise_levels_may_be_shared(regime):
+    denoiser, x, sigma = scrambled(regime), torch.randn(4, 3, 16, 16), torch.tensor(0.7)
+    torch.testing.assert_close(denoiser(x, sigma, torch.zeros(4, 10)), denoiser(x, sigma))
+    assert not torch.allclose(denoiser(x, sigma, EYE[:4]), denoiser(x, sigma))
+    torch.testing.assert_close(denoiser(x, sigma), denoiser(x, torch.full((4,), 0.7)))
+
+
+@each_regime
+def test_before_training_every_regime_is_the_best_linear_denoiser(regime):
+    denoiser = embedded.as_denoiser(GlyphUNet(GLYPH_UNETS[regime]).eval())
+    for sigma in LEVELS:
+        level = PRECONDITIONERS[regime].round_sigma(sigma)
+        x = torch.randn(2, 3, 16, 16, dtype=torch.float64) * (sigma**2 + 0.25) ** 0.5
+        expected = EDMPreconditioner().c_skip(level) * x
+        torch.testing.assert_close(denoiser(x, level), expected, rtol=1e-3, atol=2e-6 * max(float(sigma), 10))
+
+
+@each_regime
+def test_the_network_body_sees_unit_variance_at_every_level(regime):
+    network, outer = GlyphUNet(GLYPH_UNETS[regime]), PRECONDITIONERS[regime]
+    sigma = outer.round_sigma(LEVELS)
+    inverse_std, _, _ = network.standardisation(outer.c_noise(sigma))
+    std = outer.c_in(sigma) * (sigma**2 + 0.25).sqrt()
+    torch.testing.assert_close(inverse_std * std, torch.ones_like(sigma))
+
+
+def test_an_unknown_regime_is_named_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"unknown regime of glyphs 'edn'\. Did you mean 'edm'"):
+        embedded.load_glyphs("edn")
+
+
+def test_features_are_standardised_and_demand_uint8():
+    network = GlyphFeatures().eval()
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    features, logits = network(images)
+    assert (features.shape, logits.shape) == ((5, 64), (5, 10))
+    real = torch.randn(1000, 64) * torch.linspace(0.1, 3, 64) + 1  # its spread differs by feature
+    network.standardise(real)
+    scale = real.var(dim=0).mean().sqrt()  # one scale for all
+    torch.testing.assert_close(network(images)[0], (features - real.mean(dim=0)) / scale)
+    with pytest.raises(ValueError, match="need uint8"):
+        network(images.float())
+
+
+def test_shipped_features_know_every_class_and_match_the_reference():
+    indices = torch.arange(2000)
+    images = to_uint8(glyphs(indices, indices % 10, seed=1, stream=FLOOR))
+    features, logits = load_glyph_features()(images)
+    reference = load_glyph_reference()
+    assert (logits.argmax(dim=1) == indices % 10).double().mean() > 0.998
+    assert reference.n == 50_000
+    assert abs(features.mean(dim=0).double() - torch.from_numpy(reference.mu)).max() < 0.15
+    assert reference.sigma.diagonal().mean() == pytest.approx(1.0, rel=1e-3)

@@ -8,8 +8,6 @@ from safetensors.torch import save_file
 import seedsbench
 from seedsbench.api import noise_levels
 from seedsbench.cli.convert import main
-from seedsbench.data.glyphs import ASSETS
-from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
@@ -33,27 +31,18 @@ def weights(tmp_path):
     return write(tmp_path / "mine.safetensors")
 
 
-def test_own_weights_become_a_denoiser(weights):
-    denoiser = seedsbench.load_denoiser(str(weights))
-    assert denoiser.image_shape == (3, 16, 16)
-    assert denoiser.label_dim == 10
-    assert denoiser.sigma_data == 0.5
+@pytest.mark.parametrize(
+    ("regime", "sigma_data"), [("edm", 0.5), ("vp", None), ("ve", None), ("iddpm", None)]
+)
+def test_own_weights_become_a_denoiser(tmp_path, regime, sigma_data):
+    denoiser = seedsbench.load_denoiser(str(write(tmp_path / "w.safetensors", regime)))
+    assert (denoiser.image_shape, denoiser.label_dim) == ((3, 16, 16), 10)
+    assert denoiser.sigma_data == sigma_data
     x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     denoised = denoiser(x, torch.tensor(1.0, dtype=torch.float64), torch.eye(10)[:3])
     assert denoised.shape == x.shape
     assert denoised.dtype == torch.float64
     assert bool(denoised.isfinite().all())
-
-
-@pytest.mark.parametrize("regime", ["vp", "ve", "iddpm"])
-def test_only_the_edm_regime_has_a_sigma_data(tmp_path, regime):
-    assert seedsbench.load_denoiser(write(tmp_path / "w.safetensors", regime)).sigma_data is None
-
-
-def test_the_shipped_weights_are_such_files_and_can_be_sampled():
-    denoiser = seedsbench.load_denoiser(ASSETS / "edm.safetensors")
-    out = seedsbench.sample(denoiser, torch.randn(2, 3, 16, 16), solver="euler", nfe=3)
-    assert out.nfe.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("name", ["net.bin", "net.onnx", "net"])
@@ -62,15 +51,6 @@ def test_other_formats_are_named_and_refused(tmp_path, name):
     path.write_bytes(b"anything")
     with pytest.raises(ValueError, match=rf"{name} is none of seedsbench .safetensors, EDM .pkl, .*format="):
         seedsbench.load_denoiser(path)
-
-
-@pytest.mark.parametrize("name", ["net.pkl", "net.pth", "net.pt", "net.ckpt"])
-def test_damaged_files_are_one_line_of_our_own(tmp_path, name):
-    path = tmp_path / name
-    path.write_bytes(b"anything")
-    with pytest.raises(CheckpointError, match=name) as caught:
-        seedsbench.load_denoiser(path)
-    assert "\n" not in str(caught.value)
 
 
 EMPTY = torch.zeros(2)
@@ -94,11 +74,6 @@ def test_families_are_told_by_their_keys_and_ask_for_what_is_missing(tmp_path, c
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(ValueError, match=told):
         seedsbench.load_denoiser(tmp_path / "net.pth")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone.safetensors is not there"):
-        seedsbench.load_denoiser(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -10])

@@ -8,7 +8,7 @@ import seedsbench
 from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction
 from seedsbench.denoisers.prediction import Guided, Predicted, denoised_of, raw_output_of, rescale_guided
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import VP, Discrete, Linear
+from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import mixture_parameters
 
 KINDS = ("epsilon", "sample", "v_prediction")
@@ -29,24 +29,6 @@ def test_outputs_and_images_are_inverse(kind, sigma):
     output = {"epsilon": noise, "sample": image, "v_prediction": a * noise - s * image}[kind]
     assert torch.allclose(denoised_of(kind, output, x_t, sigma), image, atol=1e-11)
     assert torch.allclose(raw_output_of(kind, image, x_t, sigma), output, atol=1e-11)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_network_of_any_prediction_samples_alike(kind):
-    mixture, schedule = seedsbench.analytic.GaussianMixture(*mixture_parameters()), Discrete()
-
-    def network(x_t, t, labels):
-        sigma = schedule.sigma(t)
-        return raw_output_of(kind, mixture(x_t * (1 + sigma**2).sqrt(), sigma), x_t, sigma)
-
-    predicted = Predicted(network, kind, schedule, img_channels=2, img_resolution=1)
-    run = {"solver": "ddim", "steps": 8, "schedule": schedule, "grid": "discrete"}
-    got, expected = (seedsbench.sample(d, draw(3, 2, 1, 1), **run).x for d in (predicted, mixture))
-    assert torch.allclose(got, expected, atol=1e-10)
-    with pytest.raises(
-        ValueError, match=r"prediction_type='eps' must be one of epsilon, sample, v_prediction"
-    ):
-        Predicted(network, "eps", schedule, img_channels=2, img_resolution=1)
 
 
 def seen_by(schedule, sigmas, dtype=torch.float64):
@@ -82,13 +64,6 @@ def test_a_network_is_told_no_time_off_its_table(betas, rescaled):
     assert float(rounded[3]) == (1e15 if rescaled else float(own[999]))
 
 
-def test_a_continuous_time_is_left_alone():
-    sigmas = torch.tensor([1e-4, 1e5], dtype=torch.float64)
-    predicted, times = seen_by(VP(), sigmas.tolist())
-    assert times == VP().sigma_inv(sigmas).tolist()
-    assert float(predicted.round_sigma(torch.tensor(0.3))) == pytest.approx(0.3)
-
-
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "heun", "dpm2", "seeds3", "unipc"])
 def test_from_zero_snr_every_solver_tells_the_network_its_last_timestep(name):
     schedule = Discrete(rescale_betas_zero_snr=True)
@@ -113,12 +88,13 @@ ONE = tuple(torch.linspace(1e-3, 0.2, 99).double().tolist())
 )
 def test_epsilon_says_nothing_where_no_signal_is(table):
     shape = {"img_channels": 2, "img_resolution": 1}
-    with pytest.raises(
-        ValueError, match=r"'epsilon' on a table that ends without signal .*use .*'v_prediction'"
-    ):
+    said = r"'epsilon' on a table that ends without signal .*use .*'v_prediction'"
+    with pytest.raises(ValueError, match=said):
         Predicted(None, "epsilon", table, **shape)
     with pytest.raises(ValueError, match="ends without signal"):
         DiscreteNoisePrediction(table)
+    with pytest.raises(ValueError, match=r"'eps' must be one of epsilon, sample, v_prediction"):
+        Predicted(None, "eps", table, **shape)
     for kind in ("sample", "v_prediction"):
         Predicted(None, kind, table, **shape)
     assert DiscreteNoisePrediction(table, predicts="sample").sigma_max < 1e5

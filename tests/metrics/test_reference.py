@@ -68,6 +68,8 @@ def test_statistics_are_read_and_known_by_their_numbers(tmp_path):
     assert first.id == statistics_id(arrays["mu"], arrays["sigma"])
     assert (first.name, first.features) == ("a.npz", None)
     np.testing.assert_array_equal(first.moments.sigma, arrays["sigma"])
+    assert (first.shape, first.bits, first.facts) == (None, None, "unknown"), "nothing is said of its images"
+    assert doubts(first, DIM, (3, 32, 32)) == ()
     other = npz(tmp_path / "c.npz", **gaussian(mu=arrays["mu"] + 1e-12))
     assert read_statistics(other, FAKE).id != first.id
 
@@ -82,10 +84,7 @@ SHAPE = r"a.npz: image_shape is .* expected \[1 or 3, height, width\]"
     [
         (gaussian(mu=None), r"it has no mu \(it has sigma\)"),
         ({"x": np.zeros(2)}, r"no mu nor sigma \(it has x\)"),
-        (
-            gaussian(mu=np.zeros(DIM + 1)),
-            r"mu and sigma have shapes \(7,\) and \(6, 6\); fake has 6 features",
-        ),
+        (gaussian(mu=np.zeros(DIM + 1)), r"have shapes \(7,\) and \(6, 6\); fake has 6 features"),
         (gaussian(sigma=np.zeros((2048, DIM))), r"\(2048, 6\)"),
         (gaussian(mu=np.array([0, 1, np.nan, 0, 0, 0])), r"its mean is not finite at \[2\]"),
         (gaussian(sigma=np.full((DIM, DIM), np.inf)), r"its covariance is not finite at \[0, 0\]"),
@@ -103,30 +102,16 @@ def test_what_cannot_be_the_extractors_statistics_is_refused(tmp_path, arrays, m
     refused(npz(tmp_path / "a.npz", **arrays), message)
 
 
-def test_features_of_another_width_are_refused(tmp_path):
-    path = npz(tmp_path / "a.npz", **gaussian(features=np.zeros((4, 5), dtype=np.float32)))
-    refused(path, r"features have shape \(4, 5\); expected \(n, 6\)", features=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
-def test_a_damaged_file_is_refused(tmp_path, content):
-    (tmp_path / "bad.npz").write_bytes(content)
-    refused(tmp_path / "bad.npz", r"bad.npz is no statistics file")
-
-
-def test_a_path_of_another_kind_says_what_would_work(tmp_path):
+def test_damaged_files_and_paths_of_another_kind_say_what_would_work(tmp_path):
+    wide = npz(tmp_path / "wide.npz", **gaussian(features=np.zeros((4, 5), dtype=np.float32)))
+    refused(wide, r"features have shape \(4, 5\); expected \(n, 6\)", features=True)
+    for content in (b"", b"PK\x03\x04 no zip", b"\x93NUMPY"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        refused(tmp_path / "bad.npz", r"bad.npz is no statistics file")
     advice = "give an .npz with mu and sigma, or a folder or zip of images"
     refused(tmp_path / "none.npz", f"is not there: {advice}", FileNotFoundError)
     (tmp_path / "refs.pkl").write_bytes(b"")
     refused(tmp_path / "refs.pkl", f"of type '.pkl': {advice}")
-
-
-def test_written_statistics_are_plain_arrays(tmp_path, folder):
-    write_statistics(tmp_path / "out.npz", of_images(folder, FAKE), FAKE)
-    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
-        who, what = {"mu", "sigma", "n"}, {"images", "image_shape", "image_bits"}
-        assert set(file.files) == who | {"extractor", "extractor_id"} | what
-        assert file["mu"].dtype == file["sigma"].dtype == np.float64
 
 
 # Images
@@ -149,7 +134,7 @@ def test_the_extractor_always_sees_whole_blocks(folder):
     assert seen == [4, 4, 3]
 
 
-def test_order_names_packing_and_blocks_change_neither_numbers_nor_identity(tmp_path, folder):
+def test_order_names_packing_and_blocks_change_neither_numbers_nor_identity_and_images_do(tmp_path, folder):
     first = of_images(folder, FAKE)
     names = [f"{i % 3}/x{i}.{'png' if i % 2 else 'bmp'}" for i in range(11)]
     nested = write_images(tmp_path / "nested", IMAGES.flip(0), names)
@@ -161,14 +146,11 @@ def test_order_names_packing_and_blocks_change_neither_numbers_nor_identity(tmp_
             archive.write(file, file.relative_to(folder))
     for path, block in ((tmp_path / "z.zip", 4), (nested, 4), (folder, 3)):
         assert same_numbers(of_images(path, fake_extractor(block=block)), first)
-
-
-def test_other_images_or_another_extractor_are_another_reference(tmp_path, folder):
     changed = IMAGES.clone()
     changed[3, 0, 0, 0] ^= 1
-    folders = [folder, write_images(tmp_path / "b", changed), write_images(tmp_path / "c", IMAGES[:-1])]
-    ids = {of_images(path, FAKE).id for path in folders}
-    assert len(ids | {of_images(folder, fake_extractor("other")).id}) == 4
+    others = [write_images(tmp_path / "b", changed), write_images(tmp_path / "c", IMAGES[:-1])]
+    ids = {of_images(path, FAKE).id for path in others} | {of_images(folder, fake_extractor("other")).id}
+    assert len(ids | {first.id}) == 4, "other images or another extractor are another reference"
 
 
 def test_ordinary_images_keep_the_id_they_always_had(tmp_path):
@@ -211,6 +193,10 @@ def test_facts_of_images_are_kept_with_their_statistics(tmp_path, images, shape)
     made = of_images(write_images(tmp_path / "images", images), FAKE)
     assert (made.shape, made.bits, made.facts) == (shape, 8, "x".join(map(str, shape)))
     write_statistics(tmp_path / "out.npz", made, FAKE)
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        kept = "mu sigma n extractor extractor_id images image_shape image_bits"
+        assert set(file.files) == set(kept.split())
+        assert file["mu"].dtype == file["sigma"].dtype == np.float64
     read = read_statistics(tmp_path / "out.npz", FAKE)
     assert (read.shape, read.bits, read.moments.n) == (made.shape, made.bits, len(images))
 
@@ -224,12 +210,6 @@ def test_sixteen_bits_are_a_fact(tmp_path):
     assert (eight.bits, sixteen.bits) == (8, 16)
     assert sixteen.id == eight.id
     assert doubts(sixteen, DIM) == ("deep is of 16-bit images, of which the upper 8 bits were used",)
-
-
-def test_statistics_from_elsewhere_say_nothing_of_their_images(tmp_path):
-    found = read_statistics(npz(tmp_path / "a.npz", **gaussian()), FAKE)
-    assert (found.shape, found.bits, found.facts) == (None, None, "unknown")
-    assert doubts(found, DIM, (3, 32, 32)) == ()
 
 
 @pytest.mark.parametrize(
@@ -258,21 +238,14 @@ ARRAY = IMAGES.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_npz_of_samples_is_the_folder_of_the_same_images(tmp_path, folder, save):
-    save(tmp_path / "s.npz", ARRAY, np.arange(11))
+@pytest.mark.parametrize(("array", "images"), [(ARRAY, IMAGES), (ARRAY[..., :1], GREY)])
+def test_an_npz_of_samples_is_the_folder_of_the_same_images(tmp_path, array, images, save):
+    save(tmp_path / "s.npz", array, np.arange(11))
     found = read_reference(tmp_path / "s.npz", FAKE, features=True)
-    wanted = read_reference(folder, FAKE, features=True)
+    wanted = read_reference(write_images(tmp_path / "f", images), FAKE, features=True)
     assert same_numbers(found, wanted)
-    assert (found.shape, found.bits) == ((3, 8, 8), 8)
+    assert (found.shape, found.bits) == ((array.shape[3], 8, 8), 8)
     assert torch.equal(found.features, wanted.features)
-
-
-def test_an_npz_of_grey_samples_is_the_folder_of_grey_images(tmp_path):
-    npz(tmp_path / "s.npz", arr_0=ARRAY[..., :1])
-    folder = write_images(tmp_path / "f", GREY)
-    found, wanted = (read_reference(path, FAKE) for path in (tmp_path / "s.npz", folder))
-    assert same_numbers(found, wanted)
-    assert found.facts == "1x8x8"
 
 
 def test_of_an_npz_with_both_the_wanted_statistics_win(tmp_path):

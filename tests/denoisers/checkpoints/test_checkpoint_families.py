@@ -52,14 +52,6 @@ def test_noise_levels_round_to_those_of_training(tmp_path):
     assert load(SCORE, tmp_path / "file").round_sigma(torch.tensor(1.2345)) == torch.tensor(1.2345)
 
 
-def test_a_loaded_file_samples(tmp_path):
-    denoiser = load(DDIM, tmp_path / "file")
-    latents = seedsbench.noise.Philox(torch.arange(2), (3, 8, 8)).normal()
-    drawn = seedsbench.sample(denoiser, latents, solver="seeds1", nfe=4)
-    assert bool(torch.isfinite(drawn.x).all())
-    assert not any(p.requires_grad for p in denoiser.network.parameters())
-
-
 def channels_last(network):
     images = [value for value in network.parameters() if value.ndim == 4]
     return all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
@@ -99,29 +91,18 @@ def test_ddim_architecture_is_read_off_the_file(config, parameters, tensors):
 
 
 IMAGENET64 = GuidedUNetConfig(classes=1000, head_channels=64, new_attention_order=True)
-ADM128 = GuidedUNetConfig(
-    width=256,
-    channels=(256, 256, 512, 768, 1024),
-    blocks=2,
-    attention_levels=(2, 3, 4),
-    heads=4,
-    classes=1000,
-)
-ADM512 = GuidedUNetConfig(
-    width=256,
-    channels=(128, 256, 256, 512, 512, 1024, 1024),
-    blocks=2,
-    attention_levels=(4, 5, 6),
-    head_channels=64,
-)
-IDDPM = GuidedUNetConfig(
-    width=128,
-    channels=(128, 256, 256, 256),
-    attention_levels=(1, 2),
-    heads=4,
-    heads_up=4,
-    resample_in_blocks=False,
-)
+FOUR_HEADS = {"width": 256, "channels": (256, 256, 512, 768, 1024), "attention_levels": (2, 3, 4), "heads": 4}
+ADM128 = GuidedUNetConfig(**FOUR_HEADS, blocks=2, classes=1000)
+DEEP = {"width": 256, "channels": (128, 256, 256, 512, 512, 1024, 1024), "attention_levels": (4, 5, 6)}
+ADM512 = GuidedUNetConfig(**DEEP, blocks=2, head_channels=64)
+WITHOUT = {
+    "width": 128,
+    "channels": (128, 256, 256, 256),
+    "attention_levels": (1, 2),
+    "heads": 4,
+    "heads_up": 4,
+}
+IDDPM = GuidedUNetConfig(**WITHOUT, resample_in_blocks=False)
 MEANS = replace(IDDPM, blocks=2, scale_shift=False, resample_with_convolution=False)
 SIZES = [(IMAGENET64, 295_904_454, 541), (ADM128, 421_529_606, 493), (ADM512, 557_973_638, 644)]
 SIZES += [(IDDPM, 52_546_438, 446), (MEANS, 33_970_182, 322)]
@@ -161,7 +142,7 @@ def test_ddim_list_bare_and_raw(tmp_path, zipped):
 def test_half_precision_files_are_read(tmp_path):
     half = {key: value.half() for key, value in weights(ADM).items()}
     network = load(ADM, tmp_path / "file", half).network
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert {(p.dtype, p.requires_grad) for p in network.parameters()} == {(torch.float32, False)}
     assert torch.equal(network.out[2].weight, weights(ADM)["out.2.weight"])  # these weights are exact in half
 
 
@@ -227,10 +208,8 @@ def test_a_respaced_process_keeps_fewer_levels(tmp_path):
         (ADM, {"attention_resolutions": "8"}, "attention_resolutions"),
         (ADM, {"learn_sigma": False}, "learn_sigma"),
         (ADM, {"class_cond": False}, "class_cond"),
-        (ADM, {"num_heads": -1, "num_head_channels": -1}, "give one of them"),
         (ADM, {"num_head_channels": 5}, "must divide"),
         (ADM, {"noise_schedule": "cubic"}, "must be one of linear, cosine"),
-        (ADM, {"diffusion_steps": 4000, "rescale_timesteps": None}, "rescale_timesteps"),
         (ADM, {"image_size": 9}, "multiple of 2"),
         (ADM, {"use_new_attention_order": "no"}, "true or false"),
         (SCORE, {"sde": "vp"}, "must be one of vpsde"),
@@ -253,33 +232,19 @@ def test_hints_that_do_not_fit_are_named(tmp_path, name, hints, said):
 # --- refusals -------------------------------------------------------------------------------------
 
 
-def lacking(state):
-    return {key: value for key, value in state.items() if key != next(iter(state))}
-
-
-def misshapen(state):
-    key = next(iter(state))
-    return state | {key: state[key][..., :-1]}
-
-
-def not_finite(state):
-    key = next(iter(state))
-    return state | {key: torch.full_like(state[key], torch.nan)}
-
-
 @pytest.mark.parametrize("name", [DDIM, ADM, RAW])
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lacking, "lacks|is no module"),
-        (lambda state: state | {"extra.weight": torch.zeros(1)}, "no use for 1 .* extra|its model has extra"),
-        (misshapen, "has shape"),
-        (not_finite, "finite"),
-        (lambda state: {"one": torch.zeros(2)}, "it lacks|its model has one"),
+        (lambda key, value: {key: None}, "lacks|is no module"),
+        (lambda *_: {"extra.weight": torch.zeros(1)}, "no use for 1 .* extra|its model has extra"),
+        (lambda key, value: {key: value[..., :-1]}, "has shape"),
+        (lambda key, value: {key: torch.full_like(value, torch.nan)}, "finite"),
     ],
 )
 def test_states_that_do_not_fit_are_refused(tmp_path, name, damage, said):
-    state = damage(weights(name))
+    changed = weights(name) | damage(*next(iter(weights(name).items())))
+    state = {key: value for key, value in changed.items() if value is not None}
     with pytest.raises(CheckpointError, match=said):
         load(name, tmp_path / "file", {"model": state} if name == RAW else state)
 

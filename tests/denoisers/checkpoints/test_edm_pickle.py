@@ -99,9 +99,10 @@ def test_a_snapshot_of_the_standard_pickler_comes_back_and_its_source_does_not_r
 
 @pytest.mark.parametrize("home", ["numpy.core.multiarray", "numpy._core.multiarray"])
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_both_homes_of_numpy_scalars_and_other_keys_are_read(tmp_path, home, protocol):
+def test_both_homes_of_numpy_scalars_and_an_easydict_are_read(tmp_path, home, protocol):
     net = network()
-    record = read_bytes(tmp_path / "net.pkl", dumped(snapshot(net), protocol, numpy_home=home))
+    whole = snapshot(net) | {"dataset_kwargs": New("dnnlib.util", "EasyDict")}
+    record = read_bytes(tmp_path / "net.pkl", dumped(whole, protocol, numpy_home=home))
     assert record.init_kwargs == PLAIN_KWARGS
     same_state(record, net)
 
@@ -133,24 +134,12 @@ def test_views_odd_strides_bools_integers_and_empty_tensors_are_read(tmp_path):
     }
     data = dumped({"ema": persistent("VPPrecond", net_state(_buffers=buffers))})
     state = read_bytes(tmp_path / "net.pkl", data).state_dict
+    (tmp_path / "net.pkl").write_bytes(b"")  # they outlive the file
     assert state.keys() == buffers.keys()
     for name, value in buffers.items():
         assert torch.equal(state[name], value)
         assert state[name].dtype == value.dtype
-
-
-def test_an_easydict_is_a_dict(tmp_path):
-    net = network()
-    with_easy = snapshot(net) | {"dataset_kwargs": New("dnnlib.util", "EasyDict")}
-    same_state(read_bytes(tmp_path / "net.pkl", dumped(with_easy)), net)
-
-
-def test_tensors_of_a_record_can_be_changed_and_outlive_the_file(tmp_path):
-    path = tmp_path / "net.pkl"
-    record = read_bytes(path, dumped(snapshot(network())))
-    path.write_bytes(b"")
-    for value in record.state_dict.values():
-        value.zero_()
+        state[name].zero_()
 
 
 # --- hostile files --------------------------------------------------------------------------------
@@ -219,37 +208,16 @@ def hostile(command):
     system = Name("os", "system")
     foreign = [
         ("os", "system", command),
-        ("posix", "system", command),
-        ("nt", "system", command),
         ("subprocess", "Popen", ["sh", "-c", command]),
         ("builtins", "eval", f"__import__('os').system({command!r})"),
-        ("__builtin__", "exec", f"import os; os.system({command!r})"),
-        ("builtins", "__import__", "os"),
         ("builtins", "getattr", Name("torch", "hub"), "load"),
-        ("builtins", "bytearray", 10**12),
-        ("operator", "attrgetter", "system"),
         ("torch.hub", "load", "a/b", "c"),
-        ("torch", "load", "/etc/passwd"),
-        ("torch.jit._script", "unpackage_script_module"),
-        ("torch.serialization", "_load_from_bytes", b""),
-        ("numpy", "load", "x.npy", None, True),
-        ("numpy.testing._private.utils", "runstring", command, {}),
         ("pickle", "loads", pickle.dumps(Runs(os.system, command))),
-        ("functools", "partial", system),
         ("copyreg", "_reconstructor", system, system, None),
-        ("copy_reg", "_reconstructor", system),
         ("copyreg", "__newobj__", Name(*MODULES)),
-        ("copyreg", "__newobj_ex__", Name(*MODULES), (), {}),
-        ("copyreg", "add_extension", "os", "system", 1),
-        ("copyreg", "pickle", system),
     ]
     calls = {f"{at[0]}.{at[1]}": (Call(*at), f"{at[0]}.{at[1]}") for at in foreign}
     calls |= {
-        "getattr chain": (
-            Call("builtins", "getattr", Call("builtins", "__import__", "os"), "system"),
-            "builtins.",
-        ),
-        "module as object": (New("types", "ModuleType", "os"), "types.ModuleType"),
         "unknown class, unused": (Name("mystery.module", "Thing"), "mystery.module.Thing"),
         "dotted name": (Name("torch._utils", "_rebuild_tensor_v2.__globals__"), "__globals__"),
         "split name": (Name("torch_utils", "persistence._reconstruct_persistent_obj"), "torch_utils"),
@@ -277,7 +245,6 @@ def hostile(command):
             f"{os.system.__module__}.system",
         ),
         "storage of a foreign type": (Call(*LOAD, storage_blob(kind=("os", "system"))), "os.system"),
-        "storage of a meta type": (Call(*LOAD, storage_blob(kind=("torch", "hub"))), "torch.hub"),
         "storage declares too much": (Call(*LOAD, storage_blob(10**15, b"x" * 64)), "1000000000000000"),
         "storage counts otherwise": (Call(*LOAD, storage_blob(counted=10**15)), "1000000000000000"),
         "storage of negative size": (Call(*LOAD, storage_blob(-4, b"")), "declares -4"),
@@ -299,16 +266,6 @@ def hostile(command):
         "no tensor": ({"weight": 1}, "_parameters"),
     }
     raws = {
-        "EXT1": (raw(b"\x82\x01"), "EXT1"),
-        "EXT2": (raw(b"\x83\x01\x00"), "EXT2"),
-        "EXT4": (raw(b"\x84\x01\x00\x00\x00"), "EXT4"),
-        "PERSID": (raw(b"Pos.system\n"), "PERSID"),
-        "BINPERSID": (raw(text("os.system") + b"Q"), "BINPERSID"),
-        "INST": (raw(b"(S'true'\nios\nsystem\n"), "STRING"),
-        "INST itself": (raw(b"(ios\nsystem\n"), "INST"),
-        "OBJ": (raw(b"(" + text("x") + b"o"), "OBJ"),
-        "out-of-band buffer": (raw(b"\x97", 5), "NEXT_BUFFER"),
-        "NEWOBJ_EX": (raw(b"N)}\x92"), "NEWOBJ_EX"),
         "STACK_GLOBAL of numbers": (raw(b"K\x01K\x02\x93"), "STACK_GLOBAL requires str"),
         "BUILD on a global": (raw(stack_global(*MODULES) + b"}b"), "__setstate__() missing 1"),
         "BUILD on a list": (raw(b"]}b"), "'list' object has no attribute"),
@@ -350,7 +307,7 @@ def hostile(command):
         "modules in a circle": (dumped({"ema": persistent("EDMPrecond", looped)}), "nest"),
         "billion laughs": (ema(_modules=nested_modules(45)), "modules"),
         "arguments nest": (ema(_init_kwargs={"a": nest(200)}), "_init_kwargs"),
-        "arguments laugh": (ema(_init_args=(laugh(40),)), "_init_args"),
+        "arguments laugh": (ema(_init_args=(nest(40, 2),)), "_init_args"),
         "argument is a tensor": (ema(_init_args=(tensor(),)), "a tensor"),
         "buffers to skip": (
             ema(_non_persistent_buffers_set=5, _buffers={"b": None}),
@@ -359,7 +316,10 @@ def hostile(command):
         "dotted member": (ema(_modules={"a.b": None}), "a.b"),
         "class name": (dumped({"ema": persistent("os.system('x')", net_state())}), "os.system"),
         "no state": (dumped({"ema": persistent("X", None)}), "_reconstruct_persistent_obj"),
-        "shared storage": (ema(_buffers=many_views()), "more than the file has"),
+        "shared storage": (
+            ema(_buffers=dict.fromkeys(map(str, range(100)), tensor((1000,), (1,), 0, storage_blob(1000)))),
+            "more than the file has",
+        ),
         "zip": (b"PK\x03\x04" + bytes(100), "zip"),
         "html": (b"<!DOCTYPE html><html>404", "no pickle"),
         "nothing": (b"\x80", "no"),
@@ -373,23 +333,11 @@ def hostile(command):
     return made | raws
 
 
-def nest(depth):
-    value = []
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-def laugh(depth):
+def nest(depth, times=1):
     value = ["ha"]
     for _ in range(depth):
-        value = [value, value]
+        value = [value] * times
     return value
-
-
-def many_views():
-    shared = tensor((1000,), (1,), 0, storage_blob(1000))
-    return {f"b{i}": shared for i in range(100)}
 
 
 HOSTILE = sorted(hostile(""))
@@ -427,13 +375,6 @@ def test_the_number_of_opcodes_is_bounded():
     assert pickles.loaded(io.BytesIO(raw(b"N" * 98)), {}, most=100) is None
     with pytest.raises(Refused, match="more than 100 opcodes"):
         pickles.loaded(io.BytesIO(raw(b"N" * 99)), {}, most=100)
-
-
-def test_the_controls_would_have_run(tmp_path):
-    """The commands of the hostile files do leave their mark when a plain unpickler reads them."""
-    marker = tmp_path / "it ran"
-    pickle.loads(dumped(Call("os", "system", f"touch '{marker}'")))
-    assert marker.exists()
 
 
 # --- each layer, with the others away --------------------------------------------------------------
@@ -527,29 +468,11 @@ def test_no_state_can_be_set_on_what_stands_for_a_name_or_was_made_by_a_call(tar
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_nothing_else_can_be_done_to_them_either(target):
-    for body in (b"Na", b"(NNe", text("kind") + b"Ns", b"(" + text("kind") + b"Nu", b"(N\x90"):
-        with pytest.raises((AttributeError, TypeError)):
+def test_nothing_else_can_be_done_to_them_nor_what_was_made_by_a_call_be_called(target):
+    called = (b")R", b"N\x85R", b")\x81", b")}\x92") if target in made_by_calls() else ()
+    for body in (b"Na", b"(NNe", text("kind") + b"Ns", b"(" + text("kind") + b"Nu", b"(N\x90", *called):
+        with pytest.raises((AttributeError, TypeError, pickle.UnpicklingError)):
             unscanned(raw(TARGETS[target] + body))
-
-
-@pytest.mark.parametrize("target", made_by_calls())
-def test_what_was_made_by_a_call_cannot_be_called_or_be_a_class(target):
-    for body in (b")R", b"N\x85R", b")\x81", b")}\x92"):
-        with pytest.raises((TypeError, pickle.UnpicklingError)):
-            unscanned(raw(TARGETS[target] + body))
-
-
-def test_what_stands_for_a_function_is_made_for_one_file():
-    name = raw(stack_global("_codecs", "encode"))
-    first, second = unscanned(name), unscanned(name)
-    assert type(first) is pickles.AllowedFunction
-    assert first is not second
-    assert all(type(value) is str for value in edm_allowed.STORAGES.values())
-
-
-def test_a_persistent_id_stands_for_itself():
-    assert unscanned(raw(text("os.system") + b"Q")) == "os.system"
 
 
 # --- damaged files --------------------------------------------------------------------------------
