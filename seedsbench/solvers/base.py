@@ -134,11 +134,9 @@ class Solver(ABC):
         """
         smallest = self.total_nfe(own_steps or 1, final, afs=afs)
         if smallest > budget:
-            wanted = (
-                f"does not fit the {own_steps} steps of the explicit grid" if own_steps else "fits no step"
-            )
+            what = f"not the {own_steps} steps of the explicit grid" if own_steps else "no step"
             raise BudgetError(
-                f"nfe={budget} {wanted} of {type(self).__name__} (final={final}): "
+                f"nfe={budget} fits {what} of {type(self).__name__} (final={final}): "
                 f"the smallest budget that works is {smallest}"
             )
         if own_steps is not None:
