@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seedsbench.report.compare import Comparison, Pair, points_of
+from seedsbench.report.compare import Comparison, Pair, rows_of
 from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
-from seedsbench.report.pareto import PANEL, Panel
+from seedsbench.report.pareto import Panel
+from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import GREY, INK, RC
@@ -32,17 +33,12 @@ def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = _write_figure(found, folder)
-    tables = [table for table in (_both(found), _alone(found), _unread(faults)) if table.lines]
+    problems = TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
+    tables = [table for table in (_both(found), _alone(found), problems) if table.lines]
     page, markdown, csv = (folder / f"compare.{kind}" for kind in ("html", "md", "csv"))
     _lines_of(found).to_csv(csv, index=False, lineterminator="\n", encoding="utf-8")
-    lines = [
-        f"# {_title(found)}",
-        "",
-        outcome_sentence(found),
-        "",
-        *(f"- {note}" for note in _notes(found)),
-        "",
-    ]
+    notes = [f"- {note}" for note in _notes(found)]
+    lines = [f"# {_title(found)}", "", outcome_sentence(found), "", *notes, ""]
     for table in tables:
         lines += [f"## {table.title}", "", *([table.note, ""] if table.note else [])]
         lines += [*markdown_table(table.header, table.lines), ""]
@@ -75,6 +71,11 @@ def _notes(found: Comparison) -> list[str]:
     return [*common, *found.notes, *dict.fromkeys(filter(None, map(bias, found.panels)))]
 
 
+def _percent(pair: Pair) -> str:
+    base = pair.first["fid"] if pair.first else 0
+    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
+
+
 def _both(found: Comparison) -> TitledTable:
     first, second = found.names
     header = ["panel", "solver", "NFE budget", f"FID {first}", f"FID {second}", "difference", "in %"]
@@ -91,12 +92,8 @@ def _both(found: Comparison) -> TitledTable:
         "over seeds (±), and unknown for one seed. Rows with one run key are one experiment, and ought to "
         "have one FID."
     )
-    return _table(found, "Cells in both", [*header, "its error", "beyond 2 errors", "run keys"], lines, note)
-
-
-def _percent(pair: Pair) -> str:
-    base = pair.first["fid"] if pair.first else 0
-    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
+    header += ["its error", "beyond 2 errors", "run keys"]
+    return _table(found, TitledTable("Cells in both", header, lines, note))
 
 
 def _alone(found: Comparison) -> TitledTable:
@@ -106,19 +103,14 @@ def _alone(found: Comparison) -> TitledTable:
         for name, point in zip(found.names, (pair.first, pair.second), strict=True)
         if point and not (pair.first and pair.second)
     ]
-    return _table(found, "Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
+    header = ["panel", "study", "solver", "NFE budget", "FID"]
+    return _table(found, TitledTable("Cells in one only", header, lines))
 
 
-def _table(
-    found: Comparison, title: str, header: list[str], lines: list[list[str]], note: str = ""
-) -> TitledTable:
+def _table(found: Comparison, table: TitledTable) -> TitledTable:
     """A table, less its first column (the panel) where there is one panel."""
     start = int(len(found.panels) == 1)
-    return TitledTable(title, header[start:], [line[start:] for line in lines], note)
-
-
-def _unread(faults: list[RowFault]) -> TitledTable:
-    return TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
+    return table._replace(header=table.header[start:], lines=[line[start:] for line in table.lines])
 
 
 def _score(point: Point | None) -> str:
@@ -132,8 +124,7 @@ def _lines_of(found: Comparison) -> pd.DataFrame:
     columns = ("nfe", "n", "fid", "fid_std", "fid_min", "is_mean", "done", "skipped", "failed")
     made = []
     for pair in found.pairs:
-        line: dict[str, Any] = {**{name: pair.panel.key[name] for name in PANEL}, "solver": pair.curve}
-        line["nfe_budget"] = pair.budget
+        line: dict[str, Any] = {**pair.panel.key, "solver": pair.curve, "nfe_budget": pair.budget}
         for name, point in (("first", pair.first), ("second", pair.second)):
             line |= {f"{column}_{name}": point[column] if point else None for column in columns}
         difference, error, clear = pair.change
@@ -153,7 +144,7 @@ def _write_figure(found: Comparison, folder: Path) -> list[Path]:
 
 def _curves(panel: Panel) -> Curves:
     """Both studies' points: the second's lines dotted, its markers larger and hollow, so that equals show."""
-    parts = [points_of(panel, study).assign(second=study == 1) for study in (0, 1)]
+    parts = [points(rows_of(panel, study)).assign(second=study == 1) for study in (0, 1)]
     curves = prepare(panel, found=pd.concat(parts, ignore_index=True))
     second = curves.points["second"]
     looks = {
@@ -170,11 +161,9 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
     figure = panels_figure(drawn, foot=0.52)
     width, height = figure.get_size_inches()
     line: dict[str, Any] = {"color": INK, "marker": "o", "linewidth": 1.3}
+    second = Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w")
     figure.legend(
-        [
-            Line2D([], [], **line, markersize=4.5),
-            Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w"),
-        ],
+        [Line2D([], [], **line, markersize=4.5), second],
         list(found.names),
         loc="lower left",
         bbox_to_anchor=(LEFT_MARGIN / width, 0.24 / height),
@@ -185,8 +174,8 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
         borderpad=0,
         handlelength=3.2,
     )
-    notes = f"Bars: ±1 s.d. over seeds.  {outcome_sentence(found)}"
-    notes = notes if len(notes) < 110 else f"Bars: ±1 s.d. over seeds.  {len(found.both)} cells in both."
+    told = outcome_sentence(found)
+    notes = f"Bars: ±1 s.d. over seeds.  {told if len(told) < 82 else f'{len(found.both)} cells in both.'}"
     figure.text(LEFT_MARGIN / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 

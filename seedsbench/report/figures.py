@@ -31,9 +31,8 @@ _HEAD, _FOOT = 0.36, 0.26  # the figure's title and notes, inches
 _METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None},
-    "pdf": {"CreationDate": None, "Producer": None},
+    "pdf": dict.fromkeys(("CreationDate", "Producer")),
 }
-
 
 _LABEL_PT, NOTE_PT = 8.0, 7.0
 _LABEL_GAP = (_LABEL_PT + 2.5) / 72  # from one label to the next, inches
@@ -54,16 +53,12 @@ class Plot:
         """Whether it shows the FID, of which less is better and the floor is known; else the IS."""
         return self.y == "fid"
 
-    @property
-    def y_name(self) -> str:
-        """As people write it."""
-        return "FID" if self.is_fid else "IS"
-
 
 PARETO = Plot("pareto", "nfe", "fid", ("png", "svg", "pdf"))
 SECONDS = Plot("seconds", "seconds", "fid")
 PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"))
-_X_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+_LABELS |= {"fid": "FID", "is_mean": "IS"}
 
 
 @dataclass(frozen=True)
@@ -94,10 +89,8 @@ def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None
 
 def labelled(curves: Curves) -> list[str]:
     """The curves that get a label: all, or the best where there are too many to read."""
-    best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable").drop_duplicates(
-        "curve"
-    )
-    return list(best["curve"])[:_MOST_LABELS]
+    best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable")
+    return list(best["curve"].unique())[:_MOST_LABELS]
 
 
 @mpl.rc_context(RC)
@@ -155,8 +148,8 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _
     limits = _limits(drawn)
     for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
         set_axes(ax, x_limits, y_limits)
-        ax.set_xlabel(_X_LABELS[plot.x])
-        ax.set_ylabel(f"{plot.y_name}, {curves.panel.features}")
+        ax.set_xlabel(_LABELS[plot.x])
+        ax.set_ylabel(f"{_LABELS[plot.y]}, {curves.panel.features}")
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
         if plot.is_fid and curves.panel.floor is not None:
             draw_floor(ax, curves.panel.floor)
@@ -212,7 +205,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
     if repeats:
-        count = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
+        count = " to ".join(map(str, sorted({min(repeats), max(repeats)})))
         notes.append(f"Bars: ±1 s.d. over {count} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
@@ -224,7 +217,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
     absent = {
         "skipped": counts["skipped"],
         "failed": counts["failed"],
-        f"without a positive {drawn[0].plot.y_name}": sum(curves.hidden for curves in drawn),
+        f"without a positive {_LABELS[drawn[0].plot.y]}": sum(curves.hidden for curves in drawn),
         "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
     }
     if any(absent.values()):
@@ -317,9 +310,8 @@ def draw_published(ax: Axes, found: pd.DataFrame) -> None:
 
 def draw_labels(ax: Axes, curves: Curves) -> None:
     """Names in the gutter beside the line ends, moved apart, tied to their curve by a thin line."""
-    ends = (
-        take(curves.points, curves.points["curve"].isin(labelled(curves))).groupby("curve", sort=False).last()
-    )
+    named = take(curves.points, curves.points["curve"].isin(labelled(curves)))
+    ends = named.groupby("curve", sort=False).last()
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(ends[["x", "y"]].to_numpy(float))).T
     inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
     for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, _LABEL_GAP / inches, 0.0, 1.0), strict=True):
