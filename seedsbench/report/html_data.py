@@ -56,17 +56,10 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
 
 
 def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
-    """One panel's points by curve, in the order of all curves."""
-    by_curve = panel.points.sort_values("nfe", kind="stable").groupby("curve")
-    lines = [
-        {
-            "curve": order[str(curve)],
-            "points": [
-                list(map(json_value, point)) for point in group[list(POINT)].to_numpy(object).tolist()
-            ],
-        }
-        for curve, group in by_curve
-    ]
+    lines = []
+    for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
+        told = group[list(POINT)].to_numpy(object).tolist()
+        lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
     return {
         "title": title,
         "name": panel.full_title,
@@ -106,8 +99,7 @@ def columns(df: pd.DataFrame) -> list[list[Any]]:
         places: dict[tuple[type, Any], int] = {}  # by type too: in Python 1, 1.0 and True are one
         values = [json_value(value, whole=True) for value in df[name].tolist()]
         index = [places.setdefault((type(value), value), len(places)) for value in values]
-        distinct = [value for _, value in places]
-        made.append([str(name), distinct] if len(distinct) == 1 else [str(name), distinct, index])
+        made.append([str(name), [value for _, value in places], *([index] if len(places) != 1 else [])])
     return made
 
 
@@ -146,7 +138,6 @@ def asset(name: str) -> str:
 
 
 def _data_uri(data: bytes, kind: str) -> str:
-    """`data:image/<kind>;base64,...`."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -160,7 +151,6 @@ def figure_uri(versions: list[Path], most: int) -> str | None:
 
 
 def _smaller(path: Path, most: int) -> str | None:
-    """A JPEG copy of at most `most` bytes, reduced as far as that needs."""
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > _LARGEST_SOURCE:

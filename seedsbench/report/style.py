@@ -60,7 +60,6 @@ SOLVER_FAMILIES = {
     "adaptive": Family("Adaptive steps", "#51687f", "<"),
     "other": Family("Others", "#777777", "p"),
 }
-LIGHTEST, DARKEST = 0.36, -0.36  # shades of orders 1 and 4
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)), (0, (7, 2)))
 
 
@@ -96,7 +95,7 @@ def looks_of(curves: pd.DataFrame) -> dict[str, Look]:
     drawn: Counter[str] = Counter()
     for curve, name, order in curves[["solver_family", "order"]].itertuples():
         family = family_of(name)
-        colour = shade(family.hue, float(np.interp(order, (1, 4), (LIGHTEST, DARKEST))))
+        colour = shade(family.hue, float(np.interp(order, (1, 4), (0.36, -0.36))))
         # A light shade's label has the family's hue: darkened itself it would turn brown.
         text = legible(max(colour, family.hue, key=contrast))
         looks[str(curve)] = Look(family, colour, text, DASHES[drawn[colour] % len(DASHES)])

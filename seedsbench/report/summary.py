@@ -44,12 +44,9 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     def joined(title: str, note: str, make: Callable[[pd.DataFrame], Lines]) -> TitledTable:
         made = [make(panel.points) for panel in shown]
         header = max((header for header, _ in made), key=len, default=[])
-        lines = [
-            [*([panel] if several else []), *line]
-            for panel, (_, lines) in zip(titles, made, strict=True)
-            for line in lines
-        ]
-        return TitledTable(title, [*(["panel"] if several else []), *header], lines, note)
+        told = [[panel, *line] for panel, (_, lines) in zip(titles, made, strict=True) for line in lines]
+        start = int(not several)
+        return TitledTable(title, ["panel", *header][start:], [line[start:] for line in told], note)
 
     spread = "± is one standard deviation over repeats; lowest is the best of them."
     biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
@@ -126,11 +123,9 @@ def other_scores(found: pd.DataFrame) -> Lines:
         return [], []
 
     def text_of(point: Point, name: str) -> str:
-        return (
-            plus_minus(point[name], point.get("kid_std"))
-            if name == "kid_mean"
-            else number(point[name], ".3f")
-        )
+        if name == "kid_mean":
+            return plus_minus(point[name], point.get("kid_std"))
+        return number(point[name], ".3f")
 
     scored = found.dropna(subset=known, how="all").to_dict("records")
     return ["solver", "NFE budget", *("KID" if name == "kid_mean" else name for name in known)], [

@@ -61,8 +61,8 @@ def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault],
         [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
         for r in without_fid(df).to_dict("records")
     ]
-    title = "Finished without a positive FID (in no figure)"
-    lines += _titled(f"## {title}", ["solver", "NFE budget", "FID", "run_key"], without)
+    header = ["solver", "NFE budget", "FID", "run_key"]
+    lines += _titled("## Finished without a positive FID (in no figure)", header, without)
     lines += _titled("## Problems", ["file", "what"], [list(fault) for fault in faults])
     path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
 
@@ -101,7 +101,6 @@ def _section(panel: Panel) -> list[str]:
 
 
 def _titled(title: str, header: list[str], lines: list[list[str]]) -> list[str]:
-    """A table under its title; nothing where it has no lines."""
     return [title, "", *markdown_table(header, lines), ""] if lines else []
 
 
@@ -114,7 +113,6 @@ def _status(point: Point) -> str:
 
 
 def _listed(shown: list[Panel], column: str, mask: pd.Series, title: str) -> list[str]:
-    """Some cells and what a column says of them."""
     lines = [
         [
             *(f"{row['model']} {row['regime']}", row["curve"]),
@@ -132,9 +130,7 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up as plain text too."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in [header, *lines]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    drawn = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
-    ]
+    drawn = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
 
 
