@@ -50,15 +50,8 @@ def _error_figure(df: pd.DataFrame, exact: float) -> Figure:
                 ax.plot(*line, color="#dddddd", linewidth=0.6, zorder=0.8)
         for name in members:
             style = looks[name]
-            ax.plot(
-                *curves[name],
-                color=style.colour,
-                linestyle=style.line,
-                marker=style.family.marker,
-                markersize=3.5,
-                linewidth=1.2,
-                zorder=3,
-            )
+            look = {"color": style.colour, "linestyle": style.line, "marker": style.family.marker}
+            ax.plot(*curves[name], **look, markersize=3.5, linewidth=1.2, zorder=3)
         _label(ax, members, curves, looks)
     return figure
 
@@ -100,12 +93,5 @@ def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: d
         tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
         tie.set(color=style.colour, alpha=0.55, linewidth=0.6)
         ax.add_artist(tie)
-        ax.text(
-            1.085,
-            y1,
-            name,
-            transform=ax.transAxes,
-            fontsize=_LABEL_PT,
-            color=style.text,
-            va="center_baseline",
-        )
+        label = ax.text(1.085, y1, name, transform=ax.transAxes, fontsize=_LABEL_PT, color=style.text)
+        label.set_verticalalignment("center_baseline")

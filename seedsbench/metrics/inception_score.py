@@ -70,9 +70,8 @@ class InceptionScore:
 
     def add(self, state: Mapping[str, np.ndarray]) -> None:
         """Add the state() of a score with the same n_total, n_classes and splits."""
-        self.counts += state["counts"]
-        self.probabilities += state["probabilities"]
-        self.negentropy += state["negentropy"]
+        for name, sums in self.state().items():
+            sums += state[name]
 
     def compute(self) -> dict[str, float]:
         """{"is_mean", "is_std"}; ValueError unless every sample was seen once."""

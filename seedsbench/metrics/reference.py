@@ -83,17 +83,13 @@ def read_reference(
     features: also return the features of each image. progress: called with the number of images done.
     Raises FileNotFoundError, and ValueError for statistics that cannot be the extractor's.
     """
-    path = Path(path).expanduser()
+    path, advice = Path(path).expanduser(), "give an .npz with mu and sigma, or a folder or zip of images"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is not there: give an .npz with mu and sigma, or a folder or zip of images"
-        )
+        raise FileNotFoundError(f"{path} is not there: {advice}")
     if holds_images(path, features=features):
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
-        raise ValueError(
-            f"{path} is of type {path.suffix!r}: give an .npz with mu and sigma, or a folder or zip of images"
-        )
+        raise ValueError(f"{path} is of type {path.suffix!r}: {advice}")
     return read_statistics(path, extractor, features=features)
 
 
@@ -109,9 +105,6 @@ def holds_images(path: str | Path, *, features: bool = False) -> bool:
     except (OSError, zipfile.BadZipFile):
         return False  # read_statistics says what is wrong with it
     return f"{ARRAY}.npy" in found and not wanted <= found
-
-
-# --- statistics files ---------------------------------------------------------------------------
 
 
 def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = False) -> Reference:
@@ -165,14 +158,8 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
     `images` is their identity, `image_shape` their channels, height and width, `image_bits` their depth.
     """
     moments = reference.moments
-    arrays: dict[str, Any] = {
-        "mu": moments.mu,
-        "sigma": moments.sigma,
-        "n": moments.n,
-        "extractor": extractor.name,
-        "extractor_id": extractor.id,
-        "images": reference.id,
-    }
+    arrays: dict[str, Any] = {"mu": moments.mu, "sigma": moments.sigma, "n": moments.n}
+    arrays |= {"extractor": extractor.name, "extractor_id": extractor.id, "images": reference.id}
     optional = {"image_shape": reference.shape, "image_bits": reference.bits, "features": reference.features}
     arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
     with open(path, "wb") as file:
@@ -193,9 +180,6 @@ def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
             }
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
-
-
-# --- images -------------------------------------------------------------------------------------
 
 
 def of_images(
