@@ -59,10 +59,8 @@ def _error_figure(df: pd.DataFrame, exact: float) -> Figure:
 def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
     rows = math.ceil(len(families) / _COLUMNS)
     groups = list(families.values())
-    gutters = [
-        max(text_inches(name, _LABEL_PT) for group in groups[c::_COLUMNS] for name in group)
-        for c in range(min(_COLUMNS, len(groups)))
-    ]
+    lengths = [max(text_inches(name, _LABEL_PT) for name in group) for group in groups]
+    gutters = [max(lengths[column::_COLUMNS]) for column in range(min(_COLUMNS, len(groups)))]
     widths = [_LEFT + _WIDTH + 0.3 + gutter + 0.1 for gutter in gutters]
     cell = _TOP + _HEIGHT + _BOTTOM
     w, h = sum(widths), rows * cell + _HEAD + _FOOT

@@ -47,12 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="seedsbench-certify",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("seedsbench-certify", formatter_class=raw)
+    parser.description, parser.epilog = _DESCRIPTION, _EXAMPLE
     parser.add_argument("solvers", nargs="*", metavar="solver", help="config names; all if none is given")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--samples", type=_positive, default=50_000, help="for the errors (default: 50000)")

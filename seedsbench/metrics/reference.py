@@ -140,10 +140,8 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
         return Reference(moments, identity, path.name, rows)
     shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
     if np.shape(shape) != (3,) or shape[0] not in _COLOURS or bits not in (8, 16):
-        raise ValueError(
-            f"{path}: image_shape is {shape} and image_bits {bits}; "
-            "expected [1 or 3, height, width] and 8 or 16"
-        )
+        found = f"image_shape is {shape} and image_bits {bits}"
+        raise ValueError(f"{path}: {found}; expected [1 or 3, height, width] and 8 or 16")
     return Reference(moments, identity, path.name, rows, tuple(shape), bits)
 
 
@@ -224,8 +222,6 @@ def _of_one_size(path: Path, names: list[str]) -> Iterator[Picture]:
         shape = tuple(picture.pixels.shape)
         first = first or shape
         if shape != first:
-            raise ValueError(
-                f"{path}: {name} has {shape[2]} x {shape[1]} pixels, {names[0]} has "
-                f"{first[2]} x {first[1]}: a reference's images must have one size"
-            )
+            sizes = f"{name} has {shape[2]} x {shape[1]} pixels, {names[0]} has {first[2]} x {first[1]}"
+            raise ValueError(f"{path}: {sizes}: a reference's images must have one size")
         yield picture

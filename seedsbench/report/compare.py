@@ -8,7 +8,7 @@ study is what the studies differ in: it is said, and cells are matched across it
 
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -96,8 +96,10 @@ def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]
     """By curve and budget: the FID of each finished row, by its run key."""
     rows = newest(rows)
     rows = take(rows, rows["status"] == "done")
-    cells = rows.groupby(["curve", rows["nfe_budget"].fillna(rows["nfe"])])
-    return defaultdict(dict, {cell: dict(zip(of["run_key"], of["fid"], strict=True)) for cell, of in cells})
+    made: dict[Any, dict[str, float]] = defaultdict(dict)
+    for cell, part in rows.groupby(["curve", rows["nfe_budget"].fillna(rows["nfe"])]):
+        made[cell] = dict(zip(part["run_key"], part["fid"], strict=True))
+    return made
 
 
 def _keys_told(first: dict[str, float], second: dict[str, float]) -> str:

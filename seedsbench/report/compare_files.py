@@ -1,6 +1,5 @@
 """What a comparison of two studies leaves: compare.md, compare.csv, compare.html and a figure."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ def _curves(panel: Panel) -> Curves:
         "strand": curves.points["curve"] + second.map({True: " second", False: " first"}),
         "dash": pd.Series([_DOTTED if late else None for late in second], dtype="object"),
     }
-    return replace(curves, points=curves.points.assign(**looks))
+    return curves._replace(points=curves.points.assign(**looks))
 
 
 def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
@@ -162,18 +161,9 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
     width, height = figure.get_size_inches()
     line: dict[str, Any] = {"color": INK, "marker": "o", "linewidth": 1.3}
     second = Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w")
-    figure.legend(
-        [Line2D([], [], **line, markersize=4.5), second],
-        list(found.names),
-        loc="lower left",
-        bbox_to_anchor=(LEFT_MARGIN / width, 0.24 / height),
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0,
-        borderpad=0,
-        handlelength=3.2,
-    )
+    bare: Any = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "handlelength": 3.2, "fontsize": 8}
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (LEFT_MARGIN / width, 0.24 / height)}
+    figure.legend([Line2D([], [], **line, markersize=4.5), second], [*found.names], ncols=2, **place, **bare)
     told = outcome_sentence(found)
     notes = f"Bars: ±1 s.d. over seeds.  {told if len(told) < 82 else f'{len(found.both)} cells in both.'}"
     figure.text(LEFT_MARGIN / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
@@ -181,7 +171,6 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
 
 
 def _page(found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
-    """One static page that needs no network and runs no script."""
     style = asset("report.css")
     uri = figure_uri(figures, FIGURE_BYTES) if figures else None
     alt = text(f"FID against measured NFE of both studies. {outcome_sentence(found)}")

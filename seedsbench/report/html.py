@@ -57,9 +57,10 @@ def write_html(
     strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
     script = "".join(map(asset, ("page.js", "plot.js", "cells.js")))
     style = asset("report.css")
+    counts = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
     parts = {
         "study": text(study.resolve().name),
-        "counts": _counts(df),
+        "counts": f"{len(df)} cell{'s' * (len(df) != 1)}: {' '.join(counts)}",
         "script": script,
         "style": style,
         "script_hash": policy_hash(script),
@@ -90,11 +91,6 @@ def text(value: object) -> str:
 def policy_hash(content: str) -> str:
     """The hash by which a content security policy admits an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-
-
-def _counts(df: pd.DataFrame) -> str:
-    told = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
-    return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
 
 
 def table_html(table: TitledTable) -> str:
@@ -214,8 +210,6 @@ def _environment(df: pd.DataFrame) -> str:
     seconds = df["seconds_sampling"].sum()
     told = f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
     lines.append(("sampling, all cells", told if seconds > 0 else ""))
-    told = [
-        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in lines if value
-    ]
-    body = "".join(told)
+    lines = [(text(name), text(value)) for name, value in lines if value]
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in lines)
     return f"<table><tbody>{body}</tbody></table>" if body else "<p>The rows record none.</p>"

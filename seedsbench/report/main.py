@@ -154,11 +154,9 @@ def _check_folder(study: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when a report was written, 2 when there was nothing to report on."""
     parser = argparse.ArgumentParser(
-        prog="seedsbench-report",
-        description=_HELP,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "seedsbench-report", formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.description, parser.epilog = _HELP, _EXAMPLE
     parser.add_argument("study", type=Path, nargs="+", help="folder, <results_dir>/<study>; two: compare")
     parser.add_argument("--out", type=Path, help="folder for the comparison of two studies")
     parser.add_argument("--published", action="store_true", help="overlay published FIDs on the figure")
@@ -170,13 +168,12 @@ def main(argv: list[str] | None = None) -> int:
         if n == 2 and given.published:
             raise StudyError("--published is for the report of one study, not for two compared")
         if n == 1 and given.out is not None:
-            raise StudyError(
-                "--out is for the comparison of two studies; a report lies in its study's folder"
-            )
+            raise StudyError("--out is for two studies compared; a report lies in its study's folder")
         if n == 1:
             _show(build_report(given.study[0], published=given.published))
         else:
-            told, written = compare_studies(*given.study, given.out)
+            first, second = given.study
+            told, written = compare_studies(first, second, given.out)
             print("\n".join([told, *map(str, written)]))
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)

@@ -77,16 +77,11 @@ def panels(df: pd.DataFrame) -> list[Panel]:
     told = [name for name in PANEL if name in ("model", "regime") or _tells_apart(name, groups)]
     labelled = [rows.assign(curve=curve_labels(rows)) for _, rows in groups]
     looks = looks_of(curves_of(pd.concat(labelled))) if labelled else {}
-    return [
-        Panel(
-            key=key,
-            title=" · ".join([title_part(name, key[name]) for name in told] + _departures(rows)),
-            slug="_".join(_slug(name, key[name]) for name in told),
-            rows=rows,
-            looks=looks,
-        )
-        for (key, _), rows in zip(groups, labelled, strict=True)
-    ]
+    made = []
+    for (key, _), rows in zip(groups, labelled, strict=True):
+        title = " · ".join([title_part(name, key[name]) for name in told] + _departures(rows))
+        made.append(Panel(key, title, "_".join(_slug(name, key[name]) for name in told), rows, looks))
+    return made
 
 
 def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
@@ -143,11 +138,8 @@ def _departures(rows: pd.DataFrame) -> list[str]:
     """Schedule and grid where a whole panel departs from its regime: ['grid edm']."""
     usual = _REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
     found = {name: set(as_text(rows, name)) - {MISSING} for name in usual}
-    return [
-        f"{name} {min(values)}"
-        for name, values in found.items()
-        if len(values) == 1 and usual[name] not in values
-    ]
+    apart = {name: values for name, values in found.items() if usual[name] not in values}
+    return [f"{name} {min(values)}" for name, values in apart.items() if len(values) == 1]
 
 
 def doubled(shown: list[Panel]) -> list[RowFault]:

@@ -51,14 +51,11 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     spread = "± is one standard deviation over repeats; lowest is the best of them."
     biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
+    marks = " ".join(["* is best at its budget, ! carries a warning.", spread, *biased])
     tables = [
         joined("Best solver at each budget", f"{common}. {spread}" if common else spread, best_at_each),
         joined("Rank by area under the curve", _RANK, rank_by_area),
-        joined(
-            "FID, solver by NFE budget",
-            " ".join(["* is best at its budget, ! carries a warning.", spread, *biased]),
-            lambda found: _fid_matrix(found, budgets),
-        ),
+        joined("FID, solver by NFE budget", marks, lambda found: _fid_matrix(found, budgets)),
         joined("Other scores", "Means over repeats; ± of KID is over its subsets.", other_scores),
     ]
     return [table for table in tables if table.lines]
@@ -139,12 +136,9 @@ def bias(panel: Panel) -> str:
     samples = panel.key["samples"]
     if samples == MISSING or float(samples) >= ENOUGH_SAMPLES:
         return ""
-    standard = panel.key["extractor"].startswith(("inception", "dinov2"))
-    usual = " (papers use 50,000)" if standard else ""
-    return (
-        f"FID is biased upwards by few samples: at {int(float(samples)):,} compare it with FIDs of as many "
-        f"samples only{usual}."
-    )
+    usual = " (papers use 50,000)" if panel.key["extractor"].startswith(("inception", "dinov2")) else ""
+    told = f"at {int(float(samples)):,} compare it with FIDs of as many samples only{usual}."
+    return f"FID is biased upwards by few samples: {told}"
 
 
 def features_note(panel: Panel) -> str:

@@ -78,15 +78,10 @@ def _section(panel: Panel) -> list[str]:
     best = best_points(found)
     lines = [
         [
-            str(point["curve"]),
-            number(point["nfe_budget"], ".0f"),
-            number(point["nfe"], ".4g"),
-            f"**{fid(point)}**" if i in best else fid(point),
-            minimum(point),
-            number(point["fid_floor"], ".3g"),
-            plus_minus(point["is_mean"], point["is_std"]),
-            number(point["images_per_second"], ".3g"),
-            _status(point),
+            *(str(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
+            *(f"**{fid(point)}**" if i in best else fid(point), minimum(point)),
+            *(number(point["fid_floor"], ".3g"), plus_minus(point["is_mean"], point["is_std"])),
+            *(number(point["images_per_second"], ".3g"), _status(point)),
         ]
         for i, point in enumerate(found.to_dict("records"))
     ]
@@ -139,15 +134,12 @@ def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     common, titles = split_titles([panel.parts for panel in shown])
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
-        name = panel.features
-        blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_aligned(panel.points)]))
+        blocks.append("\n".join([f"{title} ({panel.features})".strip(), *_aligned(panel.points)]))
     n = int(df["warning"].notna().sum())
     return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
 
 
 def _aligned(found: pd.DataFrame) -> list[str]:
-    """Lines of the matrix; skipped and failed cells by name, cells never asked for as '.'."""
-
     def text_of(point: Point, best: bool) -> str:
         text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
         return text + ("*" if best else "") + ("!" if point["warnings"] else "" if best else " ")
@@ -156,10 +148,8 @@ def _aligned(found: pd.DataFrame) -> list[str]:
     head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
     lines = [head, *matrix(found, budgets, text_of, absent=". ")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(["", first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
-        for first, *others in lines
-    ]
+    told = ([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in lines)
+    return ["  ".join(["", *line]).rstrip() for line in told]
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:
@@ -194,10 +184,8 @@ def _latex_table(panel: Panel, score: str) -> str:
 
     found = panel.points.dropna(subset="nfe_budget")
     budgets = sorted(found["nfe_budget"].unique())
-    lines = [
-        " & ".join([latex_escaped(curve), *cells]) + r" \\"
-        for curve, *cells in matrix(found, budgets, cell, score=score, absent="--")
-    ]
+    told = matrix(found, budgets, cell, score=score, absent="--")
+    lines = [" & ".join([latex_escaped(curve), *cells]) + r" \\" for curve, *cells in told]
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
     told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
     warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
