@@ -7,7 +7,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -65,7 +64,6 @@ def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
     cell = _TOP + _HEIGHT + _BOTTOM
     w, h = sum(widths), rows * cell + _HEAD + _FOOT
     figure = Figure(figsize=(w, h))
-    FigureCanvasAgg(figure)
     title = "Error against NFE on the mixture, exact denoiser"
     figure.text(_LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
     note = "Sliced Wasserstein-2 distance to the exact distribution, up to 5. Dashed: as many exact samples."

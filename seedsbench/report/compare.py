@@ -53,13 +53,10 @@ class Comparison(NamedTuple):
 
 
 def names_of(first: Path, second: Path) -> tuple[str, str]:
-    """The studies' folder names; with as many folders above them as it takes to tell them apart."""
-    paths = [first.resolve().parts, second.resolve().parts]
-    for depth in range(1, max(map(len, paths)) + 1):
-        one, two = ("/".join(parts[-depth:]) for parts in paths)
-        if one != two:
-            return one, two
-    return f"{one} (1)", f"{two} (2)"
+    """The names of two folders; with as many folders above them as it takes to tell them apart."""
+    a, b = first.resolve().parts, second.resolve().parts
+    depth = next(depth for depth in range(1, max(len(a), len(b)) + 1) if a[-depth:] != b[-depth:])
+    return "/".join(a[-depth:]), "/".join(b[-depth:])
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Comparison:

@@ -33,16 +33,20 @@ def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     figures = _write_figure(found, folder)
     problems = TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
-    tables = [table for table in (_both(found), _alone(found), problems) if table.lines]
+    cells = [_both(found), _alone(found)]
+    if len(found.panels) == 1:  # their first column names the panel
+        cells = [t._replace(header=t.header[1:], lines=[line[1:] for line in t.lines]) for t in cells]
+    tables = [table for table in (*cells, problems) if table.lines]
     page, markdown, csv = (folder / f"compare.{kind}" for kind in ("html", "md", "csv"))
     _lines_of(found).to_csv(csv, index=False, lineterminator="\n", encoding="utf-8")
     notes = [f"- {note}" for note in _notes(found)]
-    lines = [f"# {_title(found)}", "", outcome_sentence(found), "", *notes, ""]
+    title = f"{found.names[1]} compared with {found.names[0]}"
+    lines = [f"# {title}", "", outcome_sentence(found), "", *notes, ""]
     for table in tables:
         lines += [f"## {table.title}", "", *([table.note, ""] if table.note else [])]
         lines += [*markdown_table(table.header, table.lines), ""]
     markdown.write_text("\n".join(lines), encoding="utf-8", newline="\n")
-    page.write_text(_page(found, tables, figures), encoding="utf-8", newline="\n")
+    page.write_text(_page(title, found, tables, figures), encoding="utf-8", newline="\n")
     return [page, markdown, csv, *figures]
 
 
@@ -59,10 +63,6 @@ def outcome_sentence(found: Comparison) -> str:
         f"only in {second}": sum(pair.first is None for pair in found.pairs),
     }
     return "; ".join(f"{n} {what}" for what, n in counts.items() if n or what.endswith("in both")) + "."
-
-
-def _title(found: Comparison) -> str:
-    return f"{found.names[1]} compared with {found.names[0]}"
 
 
 def _notes(found: Comparison) -> list[str]:
@@ -92,7 +92,7 @@ def _both(found: Comparison) -> TitledTable:
         "have one FID."
     )
     header += ["its error", "beyond 2 errors", "run keys"]
-    return _table(found, TitledTable("Cells in both", header, lines, note))
+    return TitledTable("Cells in both", header, lines, note)
 
 
 def _alone(found: Comparison) -> TitledTable:
@@ -102,14 +102,7 @@ def _alone(found: Comparison) -> TitledTable:
         for name, point in zip(found.names, (pair.first, pair.second), strict=True)
         if point and not (pair.first and pair.second)
     ]
-    header = ["panel", "study", "solver", "NFE budget", "FID"]
-    return _table(found, TitledTable("Cells in one only", header, lines))
-
-
-def _table(found: Comparison, table: TitledTable) -> TitledTable:
-    """A table, less its first column (the panel) where there is one panel."""
-    start = int(len(found.panels) == 1)
-    return table._replace(header=table.header[start:], lines=[line[start:] for line in table.lines])
+    return TitledTable("Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
 
 
 def _score(point: Point | None) -> str:
@@ -119,7 +112,6 @@ def _score(point: Point | None) -> str:
 
 
 def _lines_of(found: Comparison) -> pd.DataFrame:
-    """One line a cell, with all that is known of it in each study."""
     columns = ("nfe", "n", "fid", "fid_std", "fid_min", "is_mean", "done", "skipped", "failed")
     made = []
     for pair in found.pairs:
@@ -136,7 +128,6 @@ def _lines_of(found: Comparison) -> pd.DataFrame:
 
 @mpl.rc_context(RC)
 def _write_figure(found: Comparison, folder: Path) -> list[Path]:
-    """pareto.png, .svg and .pdf of both; nothing where neither has a point to show."""
     drawn = [curves for panel in found.panels if len((curves := _curves(panel)).points)]
     return save(_figure(found, drawn), folder / "pareto", ("png", "svg", "pdf")) if drawn else []
 
@@ -170,12 +161,12 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
     return figure
 
 
-def _page(found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
+def _page(title: str, found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
     style = asset("report.css")
     uri = figure_uri(figures, FIGURE_BYTES) if figures else None
     alt = text(f"FID against measured NFE of both studies. {outcome_sentence(found)}")
     parts = {
-        "title": text(_title(found)),
+        "title": text(title),
         "told": text(outcome_sentence(found)),
         "style": style,
         "style_hash": policy_hash(style),

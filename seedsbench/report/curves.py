@@ -29,10 +29,8 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
     settings = settings_of(rows)
     settings = settings[[name for name in settings if _makes_curves(rows, settings, str(name))]]
     params = {text: json.loads(text) for text in rows["solver_params"].unique()}
-    varying = {
-        solver: _varying([params[text] for text in group.unique()])
-        for solver, group in rows.groupby("solver", sort=False)["solver_params"]
-    }
+    by_solver = rows.groupby("solver", sort=False)["solver_params"].unique()
+    varying = {solver: _varying([params[text] for text in texts]) for solver, texts in by_solver.items()}
     labels, owner = [], {}
     lines = zip(rows["solver"], rows["solver_params"], settings.to_numpy(object).tolist(), strict=True)
     for solver, text, values in lines:

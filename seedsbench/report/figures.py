@@ -13,7 +13,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -165,7 +164,6 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
     cell = (_TOP if headed else 0.06) + height + _BOTTOM
     w, h = sum(widths), rows * cell + _HEAD + foot
     figure = Figure(figsize=(w, h))
-    FigureCanvasAgg(figure)
     figure.text(LEFT_MARGIN / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
     axes = []
     for i in range(len(drawn)):
@@ -217,7 +215,6 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
 
 def _empty_figure(df: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5, 2))
-    FigureCanvasAgg(figure)
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(df).items())
     figure.text(0.5, 0.56, "no finished cells", ha="center", fontsize=12, color=INK)
     figure.text(0.5, 0.36, f"{counts}; reasons are in table.md", ha="center", fontsize=8, color=GREY)

@@ -60,25 +60,15 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
-    return {
-        "title": title,
-        "name": panel.full_title,
-        "features": panel.features,
-        "floor": panel.floor,
-        "lines": sorted(lines, key=lambda line: line["curve"]),
-    }
+    facts = {"title": title, "name": panel.full_title, "features": panel.features, "floor": panel.floor}
+    return facts | {"lines": sorted(lines, key=lambda line: line["curve"])}
 
 
 def _curve(name: str, look: Look) -> dict[str, Any]:
     dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
-    return {
-        "name": name,
-        "family": look.family.title,
-        "light": look.colour,
-        "dark": legible(look.colour, ground=_DARK_GROUND),
-        "marker": look.family.marker,
-        "dash": dash,
-    }
+    dark = legible(look.colour, ground=_DARK_GROUND)
+    told = {"name": name, "family": look.family.title, "light": look.colour, "dark": dark}
+    return told | {"marker": look.family.marker, "dash": dash}
 
 
 def marker_path(marker: str) -> str:

@@ -68,13 +68,15 @@ class Panel:
 
 def panels(df: pd.DataFrame) -> list[Panel]:
     """Split rows into panels, in a fixed order, with titles that tell them apart."""
+    keys = _panel_keys(df)
     groups = [
         (dict(zip(PANEL, map(str, values), strict=True)), df.loc[index])  # type: ignore[call-overload]
-        for values, index in _panel_keys(df).groupby(list(PANEL)).groups.items()
+        for values, index in keys.groupby(list(PANEL)).groups.items()
     ]
     places = {regime: i for i, regime in enumerate(REGIME_NAMES)}
     groups.sort(key=lambda of: (of[0]["model"], places.get(of[0]["regime"], len(places)), of[0]["regime"]))
-    told = [name for name in PANEL if name in ("model", "regime") or _tells_apart(name, groups)]
+    same = list(PANEL[:2])  # model and regime; what tells panels of one of both apart is in their titles
+    told = [*same, *(name for name in PANEL[2:] if (keys.groupby(same)[name].nunique() > 1).any())]
     labelled = [rows.assign(curve=curve_labels(rows)) for _, rows in groups]
     looks = looks_of(curves_of(pd.concat(labelled))) if labelled else {}
     made = []
@@ -96,12 +98,6 @@ def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
                 keys.loc[group.index, list(PANEL)] = [key] * len(group)
                 break
     return keys
-
-
-def _tells_apart(name: str, groups: list[tuple[dict[str, str], pd.DataFrame]]) -> bool:
-    """Whether two panels of one model and regime differ in this key."""
-    seen: dict[tuple[str, str], str] = {}
-    return any(seen.setdefault((key["model"], key["regime"]), key[name]) != key[name] for key, _ in groups)
 
 
 def title_part(name: str, value: str) -> str:

@@ -19,8 +19,7 @@ def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
     facts = rows.assign(order=pd.to_numeric(rows["order"], errors="coerce"))
     curves = curves.join(facts.groupby("solver")[["solver_family", "order"]].first(), on="solver")
     curves = curves.assign(order=curves["order"].fillna(0.0))
-    facts = curves[["solver", "solver_family", "order"]]
-    ranks = [solver_rank(*line) for line in facts.itertuples(index=False)]
+    ranks = [solver_rank(*line) for line in curves.itertuples(index=False)]
     return curves.iloc[sorted(range(len(curves)), key=ranks.__getitem__)]
 
 

@@ -5,9 +5,9 @@ what one sees is what was sampled.
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -27,8 +27,7 @@ _BLANK, _RULE = "#f3f3f3", "#dddddd"  # a cell without images, and its edge
 _TITLE, _BODY, _SMALL = 17, 14, 12  # text, pixels
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(NamedTuple):
     """What one sheet shows: a row for each (curve, budget), and how large an image is drawn."""
 
     panel: Panel
@@ -127,22 +126,18 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
         pen.text((x, y + height + 5), caption, GREY, _font(_SMALL))
         strip = sheet.strips.get(row["run_key"])
         if strip is not None:
-            for k, image in enumerate(_images(strip, sheet)):
-                across, down = k % _PER_ROW, k // _PER_ROW
-                canvas.paste(image, (x + across * (sheet.edge + _GAP), y + down * (sheet.edge + _GAP)))
+            size, step = strip.height, sheet.edge + _GAP
+            how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
+            for k in range(sheet.images):
+                image = strip.crop((k * size, 0, (k + 1) * size, size)).resize((sheet.edge, sheet.edge), how)
+                down, across = divmod(k, _PER_ROW)
+                canvas.paste(image, (x + across * step, y + down * step))
             return
         why = "samples not readable"
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BLANK, outline=_RULE)
     lines = _wrap(why, width - 20, _SMALL)[: max(1, (height - 12) // (_SMALL + 4))]
     for k, line in enumerate(lines):
         pen.text((x + 10, y + 8 + k * (_SMALL + 4)), line, GREY, _font(_SMALL))
-
-
-def _images(strip: Image.Image, sheet: Sheet) -> list[Image.Image]:
-    size = strip.height
-    how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
-    parts = [strip.crop((k * size, 0, (k + 1) * size, size)) for k in range(strip.width // size)]
-    return [part.resize((sheet.edge, sheet.edge), how) for part in parts[: sheet.images]]
 
 
 @cache

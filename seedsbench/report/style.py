@@ -156,8 +156,8 @@ def spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarra
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers within [low, high] for a log axis: the finest ladder that has at most `most`."""
-    ladders = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5, 7))
-    ladders = (*ladders, (1, 2, 5), (1, 3), (1,))
+    finest = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    ladders = (finest, (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for ladder in ladders:
         ticks = [float(f"{step}e{decade}") for decade in decades for step in ladder]

@@ -114,8 +114,7 @@ def _fid_matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
 
 def other_scores(found: pd.DataFrame) -> Lines:
     """KID, precision, recall, density and coverage, means over repeats, where any finished cell has them."""
-    known = [name for name in OTHER_SCORES if name in found and found[name].notna().any()]
-    known = [name for name in known if name != "kid_std"]
+    known = [n for n in OTHER_SCORES if n != "kid_std" and n in found and found[n].notna().any()]
     if not known:
         return [], []
 
