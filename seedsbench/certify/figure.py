@@ -7,7 +7,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -50,15 +49,8 @@ def _error_figure(df: pd.DataFrame, exact: float) -> Figure:
                 ax.plot(*line, color="#dddddd", linewidth=0.6, zorder=0.8)
         for name in members:
             style = looks[name]
-            ax.plot(
-                *curves[name],
-                color=style.colour,
-                linestyle=style.line,
-                marker=style.family.marker,
-                markersize=3.5,
-                linewidth=1.2,
-                zorder=3,
-            )
+            look = {"color": style.colour, "linestyle": style.line, "marker": style.family.marker}
+            ax.plot(*curves[name], **look, markersize=3.5, linewidth=1.2, zorder=3)
         _label(ax, members, curves, looks)
     return figure
 
@@ -66,15 +58,12 @@ def _error_figure(df: pd.DataFrame, exact: float) -> Figure:
 def _panels(families: dict[str, list[str]]) -> tuple[Figure, list[Axes]]:
     rows = math.ceil(len(families) / _COLUMNS)
     groups = list(families.values())
-    gutters = [
-        max(text_inches(name, _LABEL_PT) for group in groups[c::_COLUMNS] for name in group)
-        for c in range(min(_COLUMNS, len(groups)))
-    ]
+    lengths = [max(text_inches(name, _LABEL_PT) for name in group) for group in groups]
+    gutters = [max(lengths[column::_COLUMNS]) for column in range(min(_COLUMNS, len(groups)))]
     widths = [_LEFT + _WIDTH + 0.3 + gutter + 0.1 for gutter in gutters]
     cell = _TOP + _HEIGHT + _BOTTOM
     w, h = sum(widths), rows * cell + _HEAD + _FOOT
     figure = Figure(figsize=(w, h))
-    FigureCanvasAgg(figure)
     title = "Error against NFE on the mixture, exact denoiser"
     figure.text(_LEFT / w, 1 - 0.1 / h, title, fontsize=10.5, va="top", weight="bold", color=INK)
     note = "Sliced Wasserstein-2 distance to the exact distribution, up to 5. Dashed: as many exact samples."
@@ -100,12 +89,5 @@ def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: d
         tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
         tie.set(color=style.colour, alpha=0.55, linewidth=0.6)
         ax.add_artist(tie)
-        ax.text(
-            1.085,
-            y1,
-            name,
-            transform=ax.transAxes,
-            fontsize=_LABEL_PT,
-            color=style.text,
-            va="center_baseline",
-        )
+        label = ax.text(1.085, y1, name, transform=ax.transAxes, fontsize=_LABEL_PT, color=style.text)
+        label.set_verticalalignment("center_baseline")

@@ -32,10 +32,9 @@ def main(argv: list[str] | None = None) -> int:
 
     known = configured_solvers()
     names = {one.name for one in known}
-    for name in arguments.solvers:
-        if name not in names:
-            print(f"seedsbench-certify: {nearest(name, names, what='solver')}", file=sys.stderr)
-            return 2
+    if unknown := [name for name in arguments.solvers if name not in names]:
+        print(f"seedsbench-certify: {nearest(unknown[0], names, what='solver')}", file=sys.stderr)
+        return 2
     chosen = [one for one in known if not arguments.solvers or one.name in arguments.solvers]
     rows, wrong = _measure(chosen, arguments)
     if rows:
@@ -48,18 +47,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="seedsbench-certify",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("seedsbench-certify", formatter_class=raw)
+    parser.description, parser.epilog = _DESCRIPTION, _EXAMPLE
     parser.add_argument("solvers", nargs="*", metavar="solver", help="config names; all if none is given")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--samples", type=_positive, default=50_000, help="for the errors (default: 50000)")
-    parser.add_argument(
-        "--jobs", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=_positive, default=cores, help="processes (default: all cores)")
     parser.add_argument("--config-dir", type=Path, help="folder with solver/*.yaml and modules of your own")
     return parser
 
@@ -74,8 +69,7 @@ def _positive(text: str) -> int:
 def _add_config_dir(folder: Path) -> None:
     """Make a user's solvers known here and in the worker processes, as seedsbench --config-dir does."""
     place = str(folder.expanduser().resolve())
-    known = os.environ.get("SEEDSBENCH_CONF")
-    os.environ["SEEDSBENCH_CONF"] = place if not known else f"{known}{os.pathsep}{place}"
+    os.environ["SEEDSBENCH_CONF"] = os.pathsep.join(filter(None, [os.environ.get("SEEDSBENCH_CONF"), place]))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
     sys.path.insert(0, place)
 
@@ -100,13 +94,14 @@ def _write(rows: list[dict[str, Any]], known: set[str], arguments: argparse.Name
 
 def _measure(chosen: list, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows, what went wrong) of the chosen solvers, each in a process; one that fails stops no other."""
+    import torch
     from tqdm import tqdm
 
     from seedsbench.certify.row import certify
 
     rows, failures = [], []
     context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(arguments.jobs, context, torch.set_num_threads, (1,)) as pool:
         futures = {pool.submit(certify, one, samples=arguments.samples): one.title for one in chosen}
         with tqdm(as_completed(futures), total=len(chosen), unit="solver", disable=None) as bar:
             for future in bar:
@@ -117,12 +112,6 @@ def _measure(chosen: list, arguments: argparse.Namespace) -> tuple[list[dict[str
                     failures.append(f"{title}: failed: {type(error).__name__}: {error}")
                 bar.set_postfix_str(title)
     return rows, failures
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

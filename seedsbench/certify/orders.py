@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,18 +34,8 @@ def drift_order(
     counts: numbers of steps, each twice the one before, uniform in log sigma.
     """
     x = torch.linspace(-1.5, 1.5, 16, dtype=torch.float64).reshape(8, 2, 1, 1)
-    ends = [
-        api.sample(
-            mixture(),
-            x,
-            solver=solver,
-            sigmas=log_levels(n, high, low),
-            schedule=schedule,
-            final="stop",
-            noise=Silent(x.shape),
-        ).x
-        for n in counts
-    ]
+    options: Any = {"solver": solver, "schedule": schedule, "final": "stop", "noise": Silent(x.shape)}
+    ends = [api.sample(mixture(), x, sigmas=log_levels(n, high, low), **options).x for n in counts]
     first, second = ((b - a).norm() for a, b in itertools.pairwise(ends))
     return float(torch.log2(first / second))
 
@@ -70,11 +62,9 @@ def limit_drift_order(
     return measured
 
 
-def strong_order(
-    solver: AnySolver, counts: tuple[int, int, int] = (32, 64, 128), *, paths: int = 2000, seed: int = 0
-) -> Measured:
+def strong_order(solver: AnySolver, counts: Sequence[int] = (32, 64, 128), *, paths: int = 2000) -> Measured:
     """Order of the mean distance between runs along the same Brownian path (see `ends_along_one_path`)."""
-    ends = ends_along_one_path(solver, counts, paths=paths, seed=seed)
+    ends = ends_along_one_path(solver, counts, paths=paths)
     fine, coarse = ((b - a).norm(dim=1) for a, b in itertools.pairwise(ends))
     order = math.log2(float(coarse.mean() / fine.mean()))
     # The standard error of the logarithm of a ratio of paired means, by the delta method.

@@ -44,10 +44,9 @@ class BrownianPath:
         for near in range(max(place - 1, 0), min(place + 1, len(self._readings))):
             if math.isclose(self._readings[near], q, rel_tol=1e-11):
                 return self._values[near]
-        value = self._draw(q, place)
+        self._values.insert(place, self._draw(q, place))
         self._readings.insert(place, q)
-        self._values.insert(place, value)
-        return value
+        return self._values[place]
 
     def _draw(self, q: float, place: int) -> Tensor:
         z = self._normals.normal()
@@ -63,16 +62,16 @@ class BrownianPath:
         return mean + ((q - low) * (1 - share)) ** 0.5 * z
 
 
-def ends_along_one_path(solver: AnySolver, counts: Sequence[int], *, paths: int, seed: int) -> list[Tensor]:
+def ends_along_one_path(solver: AnySolver, counts: Sequence[int], *, paths: int) -> list[Tensor]:
     """Final states (paths, 2) of runs on the mixture from START to END, one a step count, longest first.
 
     All runs follow the same Brownian paths, which live in the solver's own clock and are refined by exact
     bridges. NoPathError for a solver without noise or with fresh normals, which are increments of no path.
     """
-    method, path = fixed_steps(as_solver(solver)), BrownianPath((paths, 2, 1, 1), seed=seed)
+    method, path = fixed_steps(as_solver(solver)), BrownianPath((paths, 2, 1, 1))
     if not method.stochastic:
         raise NoPathError("this solver has no noise: it follows no path")
-    start = latents(torch.arange(paths), (2, 1, 1), seed=seed)
+    start = latents(torch.arange(paths), (2, 1, 1), seed=0)
     ends = []
     for n in sorted(counts, reverse=True):  # the finest first: coarser ones find its readings
         levels = log_levels(n, START, END)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seedsbench import api
-from seedsbench.certify.distances import SAMPLES, distance
+from seedsbench.certify.distances import SAMPLES, Distance, distance
 from seedsbench.certify.orders import Measured, limit_drift_order, strong_order
 from seedsbench.certify.weak import common_noise_order, is_affine, is_markov, kolmogorov_order, weak_orders
 from seedsbench.solvers.base import Solver
 
 BUDGETS = (5, 7, 10, 14, 20, 28, 50, 100)
-WITHIN = 0.3
-"""How near a measured order has to come to the declared one."""
+WITHIN = 0.3  # how near a measured order has to come to the declared one
 _NOTHING = Measured(math.nan, math.nan)
 
 
@@ -58,10 +57,9 @@ def certify(configured: ConfiguredSolver, *, samples: int = SAMPLES) -> dict[str
         "samples": samples,
     }
     for budget in BUDGETS:
-        found = distance(solver, budget, samples=samples)
-        row[f"nfe@{budget}"] = found.nfe if found else math.nan
-        row[f"frechet@{budget}"] = found.frechet if found else math.nan
-        row[f"sliced_wasserstein@{budget}"] = found.wasserstein if found else math.nan
+        found = distance(solver, budget, samples=samples) or Distance(math.nan, math.nan, math.nan)
+        row[f"nfe@{budget}"], row[f"frechet@{budget}"] = found.nfe, found.frechet
+        row[f"sliced_wasserstein@{budget}"] = found.wasserstein
     row["verdict"] = verdict(row)
     return row
 

@@ -39,8 +39,6 @@ _Function = Callable[[np.ndarray], np.ndarray]
 _MEAN = 0.3  # of Gaussian data
 _WIDTH = 7.5  # of the interval in standard deviations: what lies outside weighs 1e-13
 
-# --- Gaussian data: exact moments ------------------------------------------------------------------
-
 
 def gaussian_moments(
     solver: AnySolver,
@@ -60,10 +58,10 @@ def gaussian_moments(
     levels = log_levels(n_steps, high, low)
     method = fixed_steps(as_solver(solver))
 
+    options: Any = {"solver": method, "sigmas": levels, "schedule": schedule, "final": "stop"}
+
     def run(start: Tensor, z: Noise) -> Tensor:
-        return api.sample(
-            denoiser, start, solver=method, sigmas=levels, schedule=schedule, final="stop", noise=z
-        ).x.flatten()
+        return api.sample(denoiser, start, noise=z, **options).x.flatten()
 
     counter = _Counted()
     run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), counter)
@@ -85,26 +83,21 @@ def weak_orders(
 ) -> tuple[float, float]:
     """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact."""
     exact = np.array([_MEAN, std**2 + low**2])
-    coarse, fine = (
-        abs(gaussian_moments(solver, n, std=std, high=high, low=low) - exact) for n in (n_steps, 2 * n_steps)
-    )
-    orders = [math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True)]
-    return orders[0], orders[1]
+    counts = n_steps, 2 * n_steps
+    coarse, fine = (abs(gaussian_moments(solver, n, std=std, high=high, low=low) - exact) for n in counts)
+    mean, variance = (math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True))
+    return mean, variance
 
 
 def is_affine(solver: AnySolver) -> bool:
     """Whether the map on Gaussian data is affine in latent and normals: f(2z) - f(z) = f(z) - f(0)."""
     z = latents(torch.arange(64), (1, 1, 1), seed=5).reshape(64, 1, 1, 1, 1)
+    method, levels = fixed_steps(as_solver(solver)), log_levels(4, 20.0, 0.2)
+    denoiser = Gaussian(_MEAN, 0.5, image_shape=(1, 1, 1))
+    start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     none, once, twice = (
-        api.sample(
-            Gaussian(_MEAN, 0.5, image_shape=(1, 1, 1)),
-            torch.full((1, 1, 1, 1), factor, dtype=torch.float64),
-            solver=fixed_steps(as_solver(solver)),
-            sigmas=log_levels(4, 20.0, 0.2),
-            final="stop",
-            noise=Recorded(factor * z),
-        ).x
-        for factor in (0.0, 1.0, 2.0)
+        api.sample(denoiser, f * start, solver=method, sigmas=levels, final="stop", noise=Recorded(f * z)).x
+        for f in (0.0, 1.0, 2.0)
     )
     return bool(torch.allclose(twice - once, once - none, rtol=1e-9, atol=1e-12))
 
@@ -123,9 +116,6 @@ class _Counted(Silent):
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         self.draws += 1
         return super().increment(q0, q1)
-
-
-# --- the mixture on the line: backward propagation --------------------------------------------------
 
 
 def _test_functions(x: np.ndarray) -> np.ndarray:
@@ -231,18 +221,13 @@ def _expectation(function: _Function, sigma: float) -> np.ndarray:
     return denoiser.weights.numpy() @ np.stack(parts) / weights.sum()
 
 
-# --- the mixture, by common noise ---------------------------------------------------------------
-
-
-def common_noise_order(
-    solver: AnySolver, n_steps: int = 8, *, paths: int = 100_000, seed: int = 0
-) -> Measured:
+def common_noise_order(solver: AnySolver, n_steps: int = 8, *, paths: int = 100_000) -> Measured:
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
     The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]|, of both coordinates; its standard error is the
     delta method's. NoPathError as `ends_along_one_path`.
     """
-    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, seed=seed)
+    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths)
     scores = [_test_functions(x.numpy()).reshape(paths, -1) for x in ends]
     fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]

@@ -51,10 +51,8 @@ class FeatureTable:
         """All rows (n_total, D); ValueError that names the first missing sample index."""
         missing = (~self.seen).nonzero()
         if len(missing):
-            raise ValueError(
-                f"{len(missing)} of {len(self.seen)} samples were not scored, the first has index "
-                f"{int(missing[0])}: update or add them first"
-            )
+            what = f"{len(missing)} of {len(self.seen)} samples were not scored"
+            raise ValueError(f"{what}, the first has index {int(missing[0])}: update or add them first")
         return self.rows
 
 
@@ -72,9 +70,8 @@ def check_finite(values: Tensor, name: str = "features") -> None:
     bad = ~torch.isfinite(values)
     if bad.any():
         row, column = (int(i) for i in bad.nonzero()[0])
-        raise ValueError(
-            f"{name}: row {row}, column {column} is {float(values[row, column])}; every value must be finite"
-        )
+        value = float(values[row, column])
+        raise ValueError(f"{name}: row {row}, column {column} is {value}; every value must be finite")
 
 
 def check_indices(indices: Tensor, n_total: int) -> None:

@@ -32,18 +32,9 @@ def dinov2_extractor(
     network, weights_id = load_weights("dinov2", weights, VisionTransformer.from_state)
     network = network.to(device)
     size = {384: "s", 768: "b", 1024: "l"}.get(network.dim, network.dim)
-    return Extractor(
-        name=f"dinov2-vit-{size}-14",
-        id=digest({"extractor": "dinov2", "weights": weights_id}),
-        dim=network.dim,
-        n_classes=0,
-        bound=bound,
-        quantised=True,
-        extract=on_colour(lambda images: (network(_normalised(images)), None), device),
-        weights_id=weights_id,
-        block=block,
-        device=str(device),
-    )
+    name, identity = f"dinov2-vit-{size}-14", digest({"extractor": "dinov2", "weights": weights_id})
+    extract = on_colour(lambda images: (network(_normalised(images)), None), device)
+    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))
 
 
 def _normalised(images: Tensor) -> Tensor:
@@ -61,9 +52,8 @@ def resized(x: Tensor, size: int) -> Tensor:
         low = place.floor().long()
         high = (low + 1).clamp(max=length - 1)
         part = (place - low).view((-1, 1) if axis == 2 else (1, -1))
-        x = torch.lerp(
-            x.index_select(axis, low), x.index_select(axis, high), part.expand_as(x.index_select(axis, low))
-        )
+        before, after = x.index_select(axis, low), x.index_select(axis, high)
+        x = torch.lerp(before, after, part.expand_as(before))
     return x
 
 
@@ -75,8 +65,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
         self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)})
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
-        self.ls1 = nn.ParameterDict({"gamma": nn.Parameter(torch.ones(dim))})
-        self.ls2 = nn.ParameterDict({"gamma": nn.Parameter(torch.ones(dim))})
+        self.ls1, self.ls2 = (nn.ParameterDict({"gamma": torch.ones(dim)}) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, dim = x.shape

@@ -75,10 +75,9 @@ def load_weights(
     """
     published = extractor_weights(extractor)
     place = cached_path(published)
-    fetched = f"get it by seedsbench-fetch metrics={extractor}, or " if published.url else ""
-    advice = (
-        f"{fetched}download {published.source}, put it at {place} or give its place as metrics.weights=..."
-    )
+    advice = f"download {published.source}, put it at {place} or give its place as metrics.weights=..."
+    if published.url:
+        advice = f"get it by seedsbench-fetch metrics={extractor}, or {advice}"
     path = place if weights is None else Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{extractor} weights: {path} is not there: {advice}")
@@ -102,9 +101,8 @@ def on_colour(network: Extraction, device: torch.device | str) -> Extraction:
 
     def extract(images: Tensor) -> Extracted:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(
-                f"images are {images.dtype} {tuple(images.shape)}; expected uint8 (n, 3 or 1, H, W)"
-            )
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"images are {found}; expected uint8 (n, 3 or 1, H, W)")
         with torch.inference_mode(), full_precision(device):
             return network(images.expand(-1, 3, -1, -1).to(device))
 

@@ -124,10 +124,8 @@ def checked_gaussian(mu: ArrayLike | Tensor, cov: ArrayLike | Tensor, whose: str
     """Mean (D,) and covariance (D, D), float64 on the CPU; ValueError for what no data can have."""
     mean, matrix = torch.atleast_1d(_float64(mu)), torch.atleast_2d(_float64(cov))
     if mean.ndim != 1 or matrix.shape != (len(mean), len(mean)):
-        raise ValueError(
-            f"{whose} mean and covariance have shapes {tuple(mean.shape)} and {tuple(matrix.shape)}; "
-            "expected (D,) and (D, D)"
-        )
+        shapes = f"{tuple(mean.shape)} and {tuple(matrix.shape)}"
+        raise ValueError(f"{whose} mean and covariance have shapes {shapes}; expected (D,) and (D, D)")
     for name, value in (("mean", mean), ("covariance", matrix)):
         if not _largest(value).isfinite():
             place = (~value.isfinite()).nonzero()[0].tolist()
@@ -156,8 +154,6 @@ def _clip(eigenvalues: Tensor, which: str) -> Tensor:
         return eigenvalues
     lowest, highest = float(eigenvalues.min()), float(eigenvalues.abs().max())
     if lowest < -_NEGATIVE * highest:
-        raise ValueError(
-            f"the {which} covariance has the eigenvalue {lowest:.3g} (largest {highest:.3g}): "
-            "a covariance has none below zero"
-        )
+        found = f"the eigenvalue {lowest:.3g} (largest {highest:.3g})"
+        raise ValueError(f"the {which} covariance has {found}: a covariance has none below zero")
     return eigenvalues.clamp(min=0.0)

@@ -60,9 +60,8 @@ class GlyphFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, 16, 16):
-            raise ValueError(
-                f"images are {images.dtype} {tuple(images.shape)}; glyph features need uint8 (n, 3, 16, 16)"
-            )
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"images are {found}; glyph features need uint8 (n, 3, 16, 16)")
         raw = self.raw(images)
         return (raw - self.mean) / self.scale, self.to_class(raw)
 
@@ -93,9 +92,8 @@ def load_glyph_features(
 ) -> GlyphFeatures:
     """The shipped feature network, or that of another weights file, float32, in evaluation mode."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: run `python scripts/train_embedded.py target=features` to make it"
-        )
+        command = "python scripts/train_embedded.py target=features"
+        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
     network = GlyphFeatures()
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return network.to(device).eval().requires_grad_(False)

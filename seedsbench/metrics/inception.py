@@ -29,18 +29,9 @@ def inception_extractor(
 ) -> Extractor:
     """The extractor that "FID" and "Inception score" mean in papers. weights: see `load_weights`."""
     network, weights_id = load_weights("inception", weights, _network)
-    return Extractor(
-        name="inception-v3",
-        id=digest({"extractor": "inception-v3", "weights": weights_id}),
-        dim=INCEPTION_FEATURES,
-        n_classes=1008,
-        bound=bound,
-        quantised=True,
-        extract=on_colour(network.to(device), device),
-        weights_id=weights_id,
-        block=block,
-        device=str(device),
-    )
+    name, dim, extract = "inception-v3", INCEPTION_FEATURES, on_colour(network.to(device), device)
+    identity = digest({"extractor": name, "weights": weights_id})
+    return Extractor(name, identity, dim, 1008, bound, True, extract, weights_id, block, str(device))
 
 
 def _network(state: dict[str, Tensor]) -> nn.Module:
@@ -55,9 +46,8 @@ def _network(state: dict[str, Tensor]) -> nn.Module:
 def torch_fidelity_class() -> Any:
     """FeatureExtractorInceptionV3, imported only now, with torchvision; ValueError says what to install."""
     try:
-        return importlib.import_module(
-            "torch_fidelity.feature_extractor_inceptionv3"
-        ).FeatureExtractorInceptionV3
+        module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+        return module.FeatureExtractorInceptionV3
     except ImportError as error:
         raise ValueError(
             f"metrics=inception needs torch-fidelity and torchvision ({error}): pip install torch-fidelity"

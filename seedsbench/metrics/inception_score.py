@@ -38,9 +38,8 @@ class InceptionScore:
 
     def __init__(self, n_total: int, n_classes: int, splits: int = 10) -> None:
         if splits < 1 or n_total < splits:
-            raise ValueError(
-                f"{n_total} samples cannot fill {splits} splits: use 1 to {n_total} splits or more samples"
-            )
+            advice = f"use 1 to {n_total} splits or more samples"
+            raise ValueError(f"{n_total} samples cannot fill {splits} splits: {advice}")
         self.n_total, self.n_classes, self.splits = n_total, n_classes, splits
         # Sums stay below n_total * log(n_classes) * 2^bits < 2^63.
         self.bits = min(_BITS, 58 - math.ceil(math.log2(n_total)))
@@ -70,18 +69,15 @@ class InceptionScore:
 
     def add(self, state: Mapping[str, np.ndarray]) -> None:
         """Add the state() of a score with the same n_total, n_classes and splits."""
-        self.counts += state["counts"]
-        self.probabilities += state["probabilities"]
-        self.negentropy += state["negentropy"]
+        for name, sums in self.state().items():
+            sums += state[name]
 
     def compute(self) -> dict[str, float]:
         """{"is_mean", "is_std"}; ValueError unless every sample was seen once."""
         sizes = np.diff(self.ends, prepend=0)
         if not np.array_equal(self.counts, sizes):
-            raise ValueError(
-                f"splits hold {self.counts.tolist()} samples instead of {sizes.tolist()}: "
-                "every sample must be scored once"
-            )
+            found = f"{self.counts.tolist()} samples instead of {sizes.tolist()}"
+            raise ValueError(f"splits hold {found}: every sample must be scored once")
         unit = self.counts * 2.0**self.bits
         marginal = self.probabilities / unit[:, None]
         scores = np.exp(self.negentropy / unit - xlogy(marginal, marginal).sum(axis=1))

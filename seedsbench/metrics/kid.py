@@ -45,9 +45,9 @@ def kernel_distance(
     if indices is None:
         most = min(len(x), len(y))
         if subsets < 1 or not 2 <= subset_size <= most:
+            advice = f"use at least 1 subset of 2 to {most}"
             raise ValueError(
-                f"{subsets} subsets of {subset_size} cannot be drawn from {most} samples: "
-                f"use at least 1 subset of 2 to {most}"
+                f"{subsets} subsets of {subset_size} cannot be drawn from {most} samples: {advice}"
             )
         pairs = [
             (random_subset(len(x), subset_size, seed, i, 0), random_subset(len(y), subset_size, seed, i, 1))
@@ -64,12 +64,8 @@ def kernel_distance(
 def _mmd2(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]) -> float:
     """Unbiased squared MMD of x (m, D) and y (n, D) (Gretton et al. 2012, eq. 3)."""
     xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-    return float(_off_diagonal_mean(xx) + _off_diagonal_mean(yy) - 2 * xy.mean())
-
-
-def _off_diagonal_mean(kernel: Tensor) -> Tensor:
-    n = len(kernel)
-    return (kernel.sum() - kernel.trace()) / (n * (n - 1))
+    within = [(square.sum() - square.trace()) / (len(square) * (len(square) - 1)) for square in (xx, yy)]
+    return float(within[0] + within[1] - 2 * xy.mean())
 
 
 def random_subset(n: int, size: int, seed: int, subset: int, side: int) -> Tensor:

@@ -28,14 +28,12 @@ def precision_recall(
     """
     x, y = as_matrix(real, "real features"), as_matrix(fake, "fake features")
     if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"real and fake features have {x.shape[1]} and {y.shape[1]} columns; they must have equally many"
-        )
-    if not 1 <= k < min(len(x), len(y)):
-        raise ValueError(
-            f"k = {k} neighbours do not exist among {len(x)} real and {len(y)} fake samples: "
-            f"use 1 to {min(len(x), len(y)) - 1}"
-        )
+        dims = f"{x.shape[1]} and {y.shape[1]}"
+        raise ValueError(f"real and fake features have {dims} columns; they must have equally many")
+    most = min(len(x), len(y)) - 1
+    if not 1 <= k <= most:
+        among = f"{len(x)} real and {len(y)} fake samples"
+        raise ValueError(f"k = {k} neighbours do not exist among {among}: use 1 to {most}")
     x, y = _on_grid(x, y)
     radius_x, radius_y = _radii(x, k, at_once), _radii(y, k, at_once)
     in_real_ball = torch.zeros(len(y), dtype=torch.bool)

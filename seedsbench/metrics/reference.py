@@ -83,17 +83,13 @@ def read_reference(
     features: also return the features of each image. progress: called with the number of images done.
     Raises FileNotFoundError, and ValueError for statistics that cannot be the extractor's.
     """
-    path = Path(path).expanduser()
+    path, advice = Path(path).expanduser(), "give an .npz with mu and sigma, or a folder or zip of images"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is not there: give an .npz with mu and sigma, or a folder or zip of images"
-        )
+        raise FileNotFoundError(f"{path} is not there: {advice}")
     if holds_images(path, features=features):
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
-        raise ValueError(
-            f"{path} is of type {path.suffix!r}: give an .npz with mu and sigma, or a folder or zip of images"
-        )
+        raise ValueError(f"{path} is of type {path.suffix!r}: {advice}")
     return read_statistics(path, extractor, features=features)
 
 
@@ -109,9 +105,6 @@ def holds_images(path: str | Path, *, features: bool = False) -> bool:
     except (OSError, zipfile.BadZipFile):
         return False  # read_statistics says what is wrong with it
     return f"{ARRAY}.npy" in found and not wanted <= found
-
-
-# --- statistics files ---------------------------------------------------------------------------
 
 
 def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = False) -> Reference:
@@ -147,10 +140,8 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
         return Reference(moments, identity, path.name, rows)
     shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
     if np.shape(shape) != (3,) or shape[0] not in _COLOURS or bits not in (8, 16):
-        raise ValueError(
-            f"{path}: image_shape is {shape} and image_bits {bits}; "
-            "expected [1 or 3, height, width] and 8 or 16"
-        )
+        found = f"image_shape is {shape} and image_bits {bits}"
+        raise ValueError(f"{path}: {found}; expected [1 or 3, height, width] and 8 or 16")
     return Reference(moments, identity, path.name, rows, tuple(shape), bits)
 
 
@@ -165,14 +156,8 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
     `images` is their identity, `image_shape` their channels, height and width, `image_bits` their depth.
     """
     moments = reference.moments
-    arrays: dict[str, Any] = {
-        "mu": moments.mu,
-        "sigma": moments.sigma,
-        "n": moments.n,
-        "extractor": extractor.name,
-        "extractor_id": extractor.id,
-        "images": reference.id,
-    }
+    arrays: dict[str, Any] = {"mu": moments.mu, "sigma": moments.sigma, "n": moments.n}
+    arrays |= {"extractor": extractor.name, "extractor_id": extractor.id, "images": reference.id}
     optional = {"image_shape": reference.shape, "image_bits": reference.bits, "features": reference.features}
     arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
     with open(path, "wb") as file:
@@ -193,9 +178,6 @@ def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
             }
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
-
-
-# --- images -------------------------------------------------------------------------------------
 
 
 def of_images(
@@ -240,8 +222,6 @@ def _of_one_size(path: Path, names: list[str]) -> Iterator[Picture]:
         shape = tuple(picture.pixels.shape)
         first = first or shape
         if shape != first:
-            raise ValueError(
-                f"{path}: {name} has {shape[2]} x {shape[1]} pixels, {names[0]} has "
-                f"{first[2]} x {first[1]}: a reference's images must have one size"
-            )
+            sizes = f"{name} has {shape[2]} x {shape[1]} pixels, {names[0]} has {first[2]} x {first[1]}"
+            raise ValueError(f"{path}: {sizes}: a reference's images must have one size")
         yield picture

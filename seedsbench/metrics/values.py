@@ -22,9 +22,8 @@ def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: fl
     """
     dim = math.prod(shape)
     if dim > _MAX_VALUES:
-        raise ValueError(
-            f"metrics=values: {shape} are {dim} values, at most {_MAX_VALUES}: use metrics=inception"
-        )
+        most = f"at most {_MAX_VALUES}"
+        raise ValueError(f"metrics=values: {shape} are {dim} values, {most}: use metrics=inception")
 
     def extract(images: Tensor) -> tuple[Tensor, None]:
         if images.dtype == torch.uint8:
@@ -32,9 +31,8 @@ def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: fl
         if shape[0] == 1 and images.shape[1] == 3 and bool((images == images[:, :1]).all()):
             images = images[:, :1]
         if images.shape[1:] != shape:
-            raise ValueError(
-                f"reference images are {tuple(images.shape[1:])}, samples {shape}: use the same size"
-            )
+            found = tuple(images.shape[1:])
+            raise ValueError(f"reference images are {found}, samples {shape}: use the same size")
         return images.double().flatten(1).cpu(), None
 
     identity = digest({"values": list(shape)})

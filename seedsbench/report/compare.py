@@ -8,7 +8,7 @@ study is what the studies differ in: it is said, and cells are matched across it
 
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -53,13 +53,10 @@ class Comparison(NamedTuple):
 
 
 def names_of(first: Path, second: Path) -> tuple[str, str]:
-    """The studies' folder names; with as many folders above them as it takes to tell them apart."""
-    paths = [first.resolve().parts, second.resolve().parts]
-    for depth in range(1, max(map(len, paths)) + 1):
-        one, two = ("/".join(parts[-depth:]) for parts in paths)
-        if one != two:
-            return one, two
-    return f"{one} (1)", f"{two} (2)"
+    """The names of two folders; with as many folders above them as it takes to tell them apart."""
+    a, b = first.resolve().parts, second.resolve().parts
+    depth = next(depth for depth in range(1, max(len(a), len(b)) + 1) if a[-depth:] != b[-depth:])
+    return "/".join(a[-depth:]), "/".join(b[-depth:])
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Comparison:
@@ -71,23 +68,20 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -
     return Comparison(names, shown, common, pairs, [*_settings_apart(shown, names), *_alone(shown, names)])
 
 
-def points_of(panel: Panel, study: int) -> pd.DataFrame:
-    """The points of one study's rows in a panel of both."""
-    return points(_rows_of(panel, study))
-
-
-def _rows_of(panel: Panel, study: int) -> pd.DataFrame:
+def rows_of(panel: Panel, study: int) -> pd.DataFrame:
+    """The rows of one study in a panel of both."""
     return take(panel.rows, panel.rows[COMPARED_STUDY] == study)
 
 
 def _pairs(panel: Panel, title: str) -> list[Pair]:
     found: dict[tuple[str, float], list[Point | None]] = defaultdict(lambda: [None, None])
-    for study in (0, 1):
-        for point in points_of(panel, study).to_dict("records"):
+    studies = [rows_of(panel, study) for study in (0, 1)]
+    for study, rows in enumerate(studies):
+        for point in points(rows).to_dict("records"):
             # Rows without a budget are at the number of steps that they took.
             budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
             found[point["curve"], float(budget)][study] = point
-    fids = [_fids_by_key(_rows_of(panel, study)) for study in (0, 1)]
+    fids = [_fids_by_key(rows) for rows in studies]
     pairs = []
     for cell, (one, two) in found.items():
         keys = _keys_told(fids[0][cell], fids[1][cell]) if one and two else ""
@@ -99,10 +93,9 @@ def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]
     """By curve and budget: the FID of each finished row, by its run key."""
     rows = newest(rows)
     rows = take(rows, rows["status"] == "done")
-    budgets = rows["nfe_budget"].fillna(rows["nfe"])
-    made: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
-    for curve, budget, key, fid in zip(rows["curve"], budgets, rows["run_key"], rows["fid"], strict=True):
-        made[curve, float(budget)][key] = fid
+    made: dict[Any, dict[str, float]] = defaultdict(dict)
+    for cell, part in rows.groupby(["curve", rows["nfe_budget"].fillna(rows["nfe"])]):
+        made[cell] = dict(zip(part["run_key"], part["fid"], strict=True))
     return made
 
 
@@ -124,22 +117,19 @@ def _settings_apart(shown: list[Panel], names: tuple[str, str]) -> list[str]:
     told: dict[str, list[str]] = {}
     for panel in shown:
         settings = settings_of(panel.rows)
+        studies = panel.rows[COMPARED_STUDY]
         for name in settings:
             if "." in name and whose(panel.rows, name).nunique() > 1:
                 continue  # the options of another schedule or grid are others anyway
-            values = [
-                set(settings.loc[(panel.rows[COMPARED_STUDY] == study).to_numpy(), name]) - {MISSING, NONE}
-                for study in (0, 1)
-            ]
-            if all(len(one) == 1 for one in values) and values[0] != values[1]:
-                (a,), (b,) = values
+            one, two = (set(settings.loc[studies == study, name]) - {MISSING, NONE} for study in (0, 1))
+            if len(one) == len(two) == 1 and one != two:
+                (a,), (b,) = one, two
                 text = f"The studies differ in {NAMES.get(name, name)}: {a} in {names[0]}, {b} in {names[1]}"
                 told.setdefault(text, []).append(panel.title)
     return [f"{text} ({'; '.join(where)})." if len(shown) > 1 else f"{text}." for text, where in told.items()]
 
 
 def _alone(shown: list[Panel], names: tuple[str, str]) -> list[str]:
-    """Panels of one study alone, and in what they differ from the other's of the same model and regime."""
     held = [(panel, set(panel.rows[COMPARED_STUDY])) for panel in shown]
     told = []
     for panel, studies in held:
@@ -148,13 +138,10 @@ def _alone(shown: list[Panel], names: tuple[str, str]) -> list[str]:
         (study,) = studies
         why = f"{names[1 - study]} holds no cell of it"
         others = [other for other, theirs in held if 1 - study in theirs]
-        near = [o for o in others if all(o.key[k] == panel.key[k] for k in ("model", "regime"))]
+        near = [o.key for o in others if all(o.key[k] == panel.key[k] for k in ("model", "regime"))]
         if near:
-            parts = [
-                " against ".join(_key_part(name, one.key[name]) for one in (panel, near[0]))
-                for name in PANEL
-                if panel.key[name] != near[0].key[name]
-            ]
+            apart = [(name, panel.key[name], near[0][name]) for name in PANEL]
+            parts = [f"{_key_part(n, a)} against {_key_part(n, b)}" for n, a, b in apart if a != b]
             why = f"not comparable with {names[1 - study]}: {', '.join(parts)}"
         told.append(f"Only in {names[study]}: {panel.title} ({why}).")
     return told

@@ -1,6 +1,5 @@
 """What a comparison of two studies leaves: compare.md, compare.csv, compare.html and a figure."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seedsbench.report.compare import Comparison, Pair, points_of
+from seedsbench.report.compare import Comparison, Pair, rows_of
 from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
-from seedsbench.report.pareto import PANEL, Panel
+from seedsbench.report.pareto import Panel
+from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import GREY, INK, RC
@@ -32,22 +32,21 @@ def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = _write_figure(found, folder)
-    tables = [table for table in (_both(found), _alone(found), _unread(faults)) if table.lines]
+    problems = TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
+    cells = [_both(found), _alone(found)]
+    if len(found.panels) == 1:  # their first column names the panel
+        cells = [t._replace(header=t.header[1:], lines=[line[1:] for line in t.lines]) for t in cells]
+    tables = [table for table in (*cells, problems) if table.lines]
     page, markdown, csv = (folder / f"compare.{kind}" for kind in ("html", "md", "csv"))
     _lines_of(found).to_csv(csv, index=False, lineterminator="\n", encoding="utf-8")
-    lines = [
-        f"# {_title(found)}",
-        "",
-        outcome_sentence(found),
-        "",
-        *(f"- {note}" for note in _notes(found)),
-        "",
-    ]
+    notes = [f"- {note}" for note in _notes(found)]
+    title = f"{found.names[1]} compared with {found.names[0]}"
+    lines = [f"# {title}", "", outcome_sentence(found), "", *notes, ""]
     for table in tables:
         lines += [f"## {table.title}", "", *([table.note, ""] if table.note else [])]
         lines += [*markdown_table(table.header, table.lines), ""]
     markdown.write_text("\n".join(lines), encoding="utf-8", newline="\n")
-    page.write_text(_page(found, tables, figures), encoding="utf-8", newline="\n")
+    page.write_text(_page(title, found, tables, figures), encoding="utf-8", newline="\n")
     return [page, markdown, csv, *figures]
 
 
@@ -66,13 +65,14 @@ def outcome_sentence(found: Comparison) -> str:
     return "; ".join(f"{n} {what}" for what, n in counts.items() if n or what.endswith("in both")) + "."
 
 
-def _title(found: Comparison) -> str:
-    return f"{found.names[1]} compared with {found.names[0]}"
-
-
 def _notes(found: Comparison) -> list[str]:
     common = [f"All of {found.common}."] if found.common else []
     return [*common, *found.notes, *dict.fromkeys(filter(None, map(bias, found.panels)))]
+
+
+def _percent(pair: Pair) -> str:
+    base = pair.first["fid"] if pair.first else 0
+    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
 
 
 def _both(found: Comparison) -> TitledTable:
@@ -91,12 +91,8 @@ def _both(found: Comparison) -> TitledTable:
         "over seeds (±), and unknown for one seed. Rows with one run key are one experiment, and ought to "
         "have one FID."
     )
-    return _table(found, "Cells in both", [*header, "its error", "beyond 2 errors", "run keys"], lines, note)
-
-
-def _percent(pair: Pair) -> str:
-    base = pair.first["fid"] if pair.first else 0
-    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
+    header += ["its error", "beyond 2 errors", "run keys"]
+    return TitledTable("Cells in both", header, lines, note)
 
 
 def _alone(found: Comparison) -> TitledTable:
@@ -106,19 +102,7 @@ def _alone(found: Comparison) -> TitledTable:
         for name, point in zip(found.names, (pair.first, pair.second), strict=True)
         if point and not (pair.first and pair.second)
     ]
-    return _table(found, "Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
-
-
-def _table(
-    found: Comparison, title: str, header: list[str], lines: list[list[str]], note: str = ""
-) -> TitledTable:
-    """A table, less its first column (the panel) where there is one panel."""
-    start = int(len(found.panels) == 1)
-    return TitledTable(title, header[start:], [line[start:] for line in lines], note)
-
-
-def _unread(faults: list[RowFault]) -> TitledTable:
-    return TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
+    return TitledTable("Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
 
 
 def _score(point: Point | None) -> str:
@@ -128,12 +112,10 @@ def _score(point: Point | None) -> str:
 
 
 def _lines_of(found: Comparison) -> pd.DataFrame:
-    """One line a cell, with all that is known of it in each study."""
     columns = ("nfe", "n", "fid", "fid_std", "fid_min", "is_mean", "done", "skipped", "failed")
     made = []
     for pair in found.pairs:
-        line: dict[str, Any] = {**{name: pair.panel.key[name] for name in PANEL}, "solver": pair.curve}
-        line["nfe_budget"] = pair.budget
+        line: dict[str, Any] = {**pair.panel.key, "solver": pair.curve, "nfe_budget": pair.budget}
         for name, point in (("first", pair.first), ("second", pair.second)):
             line |= {f"{column}_{name}": point[column] if point else None for column in columns}
         difference, error, clear = pair.change
@@ -146,14 +128,13 @@ def _lines_of(found: Comparison) -> pd.DataFrame:
 
 @mpl.rc_context(RC)
 def _write_figure(found: Comparison, folder: Path) -> list[Path]:
-    """pareto.png, .svg and .pdf of both; nothing where neither has a point to show."""
     drawn = [curves for panel in found.panels if len((curves := _curves(panel)).points)]
     return save(_figure(found, drawn), folder / "pareto", ("png", "svg", "pdf")) if drawn else []
 
 
 def _curves(panel: Panel) -> Curves:
     """Both studies' points: the second's lines dotted, its markers larger and hollow, so that equals show."""
-    parts = [points_of(panel, study).assign(second=study == 1) for study in (0, 1)]
+    parts = [points(rows_of(panel, study)).assign(second=study == 1) for study in (0, 1)]
     curves = prepare(panel, found=pd.concat(parts, ignore_index=True))
     second = curves.points["second"]
     looks = {
@@ -163,41 +144,29 @@ def _curves(panel: Panel) -> Curves:
         "strand": curves.points["curve"] + second.map({True: " second", False: " first"}),
         "dash": pd.Series([_DOTTED if late else None for late in second], dtype="object"),
     }
-    return replace(curves, points=curves.points.assign(**looks))
+    return curves._replace(points=curves.points.assign(**looks))
 
 
 def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
     figure = panels_figure(drawn, foot=0.52)
     width, height = figure.get_size_inches()
     line: dict[str, Any] = {"color": INK, "marker": "o", "linewidth": 1.3}
-    figure.legend(
-        [
-            Line2D([], [], **line, markersize=4.5),
-            Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w"),
-        ],
-        list(found.names),
-        loc="lower left",
-        bbox_to_anchor=(LEFT_MARGIN / width, 0.24 / height),
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0,
-        borderpad=0,
-        handlelength=3.2,
-    )
-    notes = f"Bars: ±1 s.d. over seeds.  {outcome_sentence(found)}"
-    notes = notes if len(notes) < 110 else f"Bars: ±1 s.d. over seeds.  {len(found.both)} cells in both."
+    second = Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w")
+    bare: Any = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "handlelength": 3.2, "fontsize": 8}
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (LEFT_MARGIN / width, 0.24 / height)}
+    figure.legend([Line2D([], [], **line, markersize=4.5), second], [*found.names], ncols=2, **place, **bare)
+    told = outcome_sentence(found)
+    notes = f"Bars: ±1 s.d. over seeds.  {told if len(told) < 82 else f'{len(found.both)} cells in both.'}"
     figure.text(LEFT_MARGIN / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 
-def _page(found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
-    """One static page that needs no network and runs no script."""
+def _page(title: str, found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
     style = asset("report.css")
     uri = figure_uri(figures, FIGURE_BYTES) if figures else None
     alt = text(f"FID against measured NFE of both studies. {outcome_sentence(found)}")
     parts = {
-        "title": text(_title(found)),
+        "title": text(title),
         "told": text(outcome_sentence(found)),
         "style": style,
         "style_hash": policy_hash(style),

@@ -28,11 +28,9 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
     """A label for each row: the solver, and only those parameters and settings in which curves differ."""
     settings = settings_of(rows)
     settings = settings[[name for name in settings if _makes_curves(rows, settings, str(name))]]
-    params = {text: _params(text) for text in rows["solver_params"].unique()}
-    varying = {
-        solver: _varying([params[text] for text in group.unique()])
-        for solver, group in rows.groupby("solver", sort=False)["solver_params"]
-    }
+    params = {text: json.loads(text) for text in rows["solver_params"].unique()}
+    by_solver = rows.groupby("solver", sort=False)["solver_params"].unique()
+    varying = {solver: _varying([params[text] for text in texts]) for solver, texts in by_solver.items()}
     labels, owner = [], {}
     lines = zip(rows["solver"], rows["solver_params"], settings.to_numpy(object).tolist(), strict=True)
     for solver, text, values in lines:
@@ -55,7 +53,7 @@ def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
         settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
     for column in OPTIONS:
         texts = as_text(rows, column)
-        params = {text: _params(text) for text in texts.unique() if text != MISSING}
+        params = {text: json.loads(text) for text in texts.unique() if text != MISSING}
         for option in sorted({name for one in params.values() for name in one}):
             told = {text: _json(one[option]) if option in one else NONE for text, one in params.items()}
             settings[f"{column.removesuffix('_params')}.{option}"] = texts.map({**told, MISSING: MISSING})
@@ -101,11 +99,6 @@ def as_text(df: pd.DataFrame, name: str) -> pd.Series:
         return MISSING if pd.isna(value) else str(value)  # type: ignore[call-overload]
 
     return df[name].map(told).astype("object") if name in df else pd.Series(MISSING, index=df.index)
-
-
-def _params(text: str) -> dict:
-    value = json.loads(text)
-    return value if isinstance(value, dict) else {"params": value}
 
 
 def _varying(params: list[dict]) -> list[str]:

@@ -6,15 +6,13 @@ their places are solved for before anything is drawn.
 
 import io
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -31,17 +29,15 @@ _HEAD, _FOOT = 0.36, 0.26  # the figure's title and notes, inches
 _METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None},
-    "pdf": {"CreationDate": None, "Producer": None},
+    "pdf": dict.fromkeys(("CreationDate", "Producer")),
 }
-
 
 _LABEL_PT, NOTE_PT = 8.0, 7.0
 _LABEL_GAP = (_LABEL_PT + 2.5) / 72  # from one label to the next, inches
 _MOST_LABELS = 60
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """What a figure shows, as columns of `points.points`, under which name and in which kinds of file."""
 
     name: str
@@ -49,25 +45,15 @@ class Plot:
     y: str
     kinds: tuple[str, ...] = ("png", "svg")
 
-    @property
-    def is_fid(self) -> bool:
-        """Whether it shows the FID, of which less is better and the floor is known; else the IS."""
-        return self.y == "fid"
-
-    @property
-    def y_name(self) -> str:
-        """As people write it."""
-        return "FID" if self.is_fid else "IS"
-
 
 PARETO = Plot("pareto", "nfe", "fid", ("png", "svg", "pdf"))
 SECONDS = Plot("seconds", "seconds", "fid")
 PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"))
-_X_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+_LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
+_LABELS |= {"fid": "FID", "is_mean": "IS"}
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(NamedTuple):
     """One panel ready to draw: its points, and how many finished ones no log axis can show.
 
     points: those of `points.points` with the plot's columns as x, y and spread; front; filled, whether the
@@ -86,7 +72,7 @@ def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None
     found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[f"{plot.y}_std"])
     shown = np.isfinite(found[["x", "y"]]).all(axis=1) & (found[["x", "y"]] > 0).all(axis=1)
     kept = take(found, shown).sort_values("x", kind="stable", ignore_index=True)
-    sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.is_fid else -1)
+    sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.y == "fid" else -1)
     kept["front"] = front(kept["x"].to_numpy(), sure)
     kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
     return Curves(panel, plot, kept, hidden=int(((found["done"] > 0) & ~shown).sum()))
@@ -94,10 +80,8 @@ def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None
 
 def labelled(curves: Curves) -> list[str]:
     """The curves that get a label: all, or the best where there are too many to read."""
-    best = curves.points.sort_values("y", ascending=curves.plot.is_fid, kind="stable").drop_duplicates(
-        "curve"
-    )
-    return list(best["curve"])[:_MOST_LABELS]
+    best = curves.points.sort_values("y", ascending=curves.plot.y == "fid", kind="stable")
+    return list(best["curve"].unique())[:_MOST_LABELS]
 
 
 @mpl.rc_context(RC)
@@ -155,13 +139,14 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _
     limits = _limits(drawn)
     for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
         set_axes(ax, x_limits, y_limits)
-        ax.set_xlabel(_X_LABELS[plot.x])
-        ax.set_ylabel(f"{plot.y_name}, {curves.panel.features}")
+        ax.set_xlabel(_LABELS[plot.x])
+        ax.set_ylabel(f"{_LABELS[plot.y]}, {curves.panel.features}")
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
-        if plot.is_fid and curves.panel.floor is not None:
+        if plot.y == "fid" and curves.panel.floor is not None:
             draw_floor(ax, curves.panel.floor)
         if overlay:
-            draw_published(ax, matching(curves.panel))
+            others = matching(curves.panel)
+            ax.plot(others["nfe"], others["fid"], "x", markersize=3.5, color=GREY, alpha=0.6)
         draw_curves(ax, curves)
         draw_labels(ax, curves)
     return figure
@@ -171,17 +156,14 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
     """A figure with one axes a panel, each column with room for its own labels on the right."""
     columns = 1 if len(drawn) == 1 else 2 if len(drawn) <= 4 else 3
     rows = math.ceil(len(drawn) / columns)
-    longest = [
-        max(text_inches(text, _LABEL_PT) for curves in drawn[c::columns] for text in labelled(curves))
-        for c in range(columns)
-    ]
-    widths = [LEFT_MARGIN + _PANEL_WIDTH + 0.24 + gutter + _RIGHT for gutter in longest]
-    most = max(len(labelled(curves)) for curves in drawn)
-    height = max(_PANEL_HEIGHT, most * _LABEL_GAP)
+    names = [labelled(curves) for curves in drawn]
+    lengths = [max(text_inches(text, _LABEL_PT) for text in group) for group in names]
+    gutters = [max(lengths[column::columns]) for column in range(columns)]
+    widths = [LEFT_MARGIN + _PANEL_WIDTH + 0.24 + gutter + _RIGHT for gutter in gutters]
+    height = max(_PANEL_HEIGHT, max(map(len, names)) * _LABEL_GAP)
     cell = (_TOP if headed else 0.06) + height + _BOTTOM
     w, h = sum(widths), rows * cell + _HEAD + foot
     figure = Figure(figsize=(w, h))
-    FigureCanvasAgg(figure)
     figure.text(LEFT_MARGIN / w, 1 - 0.12 / h, title, fontsize=9.5, va="top", weight="bold", gid="title")
     axes = []
     for i in range(len(drawn)):
@@ -198,7 +180,7 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     keys = [(curves.panel.key["extractor"], curves.panel.key["extractor_id"]) for curves in drawn]
     for key, curves in zip(keys, drawn, strict=True):
         y, std = curves.points["y"].to_numpy(float), curves.points["spread"].fillna(0).to_numpy(float)
-        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.is_fid else y
+        floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.y == "fid" else y
         values = np.concatenate([y - std, y + std, floors])
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
         by_extractor.setdefault(key, []).append(np.concatenate([values[values > 0], y / 1.1]))
@@ -206,13 +188,12 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
 
 
 def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]:
-    """What marks mean, and what is not shown."""
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
     notes = ["Filled: on the Pareto front."]
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
     if repeats:
-        count = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
+        count = " to ".join(map(str, sorted({min(repeats), max(repeats)})))
         notes.append(f"Bars: ±1 s.d. over {count} seeds.")
     if overlay:
         shown = sum(len(matching(curves.panel)) for curves in drawn)
@@ -224,7 +205,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
     absent = {
         "skipped": counts["skipped"],
         "failed": counts["failed"],
-        f"without a positive {drawn[0].plot.y_name}": sum(curves.hidden for curves in drawn),
+        f"without a positive {_LABELS[drawn[0].plot.y]}": sum(curves.hidden for curves in drawn),
         "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
     }
     if any(absent.values()):
@@ -233,9 +214,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
 
 
 def _empty_figure(df: pd.DataFrame) -> Figure:
-    """A figure that says there is nothing to draw, and why."""
     figure = Figure(figsize=(5, 2))
-    FigureCanvasAgg(figure)
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(df).items())
     figure.text(0.5, 0.56, "no finished cells", ha="center", fontsize=12, color=INK)
     figure.text(0.5, 0.36, f"{counts}; reasons are in table.md", ha="center", fontsize=8, color=GREY)
@@ -263,16 +242,9 @@ def draw_floor(ax: Axes, level: float) -> None:
     ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
     low, high = np.log(ax.get_ylim())
     below = (math.log(level) - low) / (high - low) > 0.08  # room for the name beneath the line
-    ax.annotate(
-        f"real vs real, {level:.2g}",
-        (0, level),
-        xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points",
-        fontsize=NOTE_PT,
-        color=GREY,
-        xytext=(3, -3 if below else 2.5),
-        va="top" if below else "bottom",
-    )
+    place: Any = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+    place |= {"xytext": (3, -3), "va": "top"} if below else {"xytext": (3, 2.5), "va": "bottom"}
+    ax.annotate(f"real vs real, {level:.2g}", (0, level), fontsize=NOTE_PT, color=GREY, **place)
 
 
 def draw_curves(ax: Axes, curves: Curves) -> None:
@@ -286,59 +258,31 @@ def draw_curves(ax: Axes, curves: Curves) -> None:
         x, y, half = (line[name].to_numpy(float) for name in ("x", "y", "spread"))
         # A log axis has no place for what reaches below zero: the bar runs out of the frame.
         bars = np.stack([np.minimum(half, y - ax.get_ylim()[0] / 100), half])
-        ax.errorbar(
-            *(x, y, bars),
-            color=look.colour,
-            linestyle=line["dash"].iloc[0] or look.line,
-            linewidth=1.3,
-            elinewidth=0.9,
-            capsize=2,
-            zorder=3,
-        )
+        widths: Any = {"linewidth": 1.3, "elinewidth": 0.9, "capsize": 2}
+        dash = line["dash"].iloc[0] or look.line
+        ax.errorbar(x, y, bars, color=look.colour, linestyle=dash, zorder=3, **widths)
+        marker: Any = {"marker": look.family.marker, "edgecolors": look.colour, "linewidths": 1.1}
         for filled, part in line.groupby("filled"):
-            ax.scatter(
-                part["x"],
-                part["y"],
-                s=part["size"],
-                marker=look.family.marker,
-                facecolors=look.colour if filled else "white",
-                edgecolors=look.colour,
-                linewidths=1.1,
-                zorder=4.1 if filled else 4,
-            )
+            face, above = (look.colour, 4.1) if filled else ("white", 4)
+            ax.scatter(part["x"], part["y"], part["size"], facecolors=face, zorder=above, **marker)
     for place in take(points, points["warnings"] > 0)[["x", "y"]].to_numpy(float):
         ax.annotate("!", place, (0, 4), textcoords="offset points", fontsize=_LABEL_PT, ha="center")
 
 
-def draw_published(ax: Axes, found: pd.DataFrame) -> None:
-    """Published numbers as grey crosses."""
-    ax.plot(found["nfe"], found["fid"], linestyle="none", marker="x", markersize=3.5, color=GREY, alpha=0.6)
-
-
 def draw_labels(ax: Axes, curves: Curves) -> None:
     """Names in the gutter beside the line ends, moved apart, tied to their curve by a thin line."""
-    ends = (
-        take(curves.points, curves.points["curve"].isin(labelled(curves))).groupby("curve", sort=False).last()
-    )
+    named = take(curves.points, curves.points["curve"].isin(labelled(curves)))
+    ends = named.groupby("curve", sort=False).last()
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(ends[["x", "y"]].to_numpy(float))).T
     inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
+    tie: Any = {"transform": ax.transAxes, "clip_on": False, "alpha": 0.55, "linewidth": 0.6, "zorder": 2}
+    label: Any = {
+        "transform": ax.transAxes,
+        "fontsize": _LABEL_PT,
+        "va": "center_baseline",
+        "gid": "curve-label",
+    }
     for curve, x0, y0, y1 in zip(ends.index, x, y, spread(y, _LABEL_GAP / inches, 0.0, 1.0), strict=True):
         look = curves.panel.looks[str(curve)]
-        ax.plot(
-            [x0, 1, 1 + 0.17 / _PANEL_WIDTH],
-            [y0, y0, y1],
-            transform=ax.transAxes,
-            clip_on=False,
-            color=look.colour,
-            alpha=0.55,
-            linewidth=0.6,
-            zorder=2,
-        )
-        ax.text(
-            *(1 + 0.21 / _PANEL_WIDTH, y1, str(curve)),
-            transform=ax.transAxes,
-            fontsize=_LABEL_PT,
-            color=look.text,
-            va="center_baseline",
-            gid="curve-label",
-        )
+        ax.plot([x0, 1, 1 + 0.17 / _PANEL_WIDTH], [y0, y0, y1], color=look.colour, **tie)
+        ax.text(1 + 0.21 / _PANEL_WIDTH, y1, str(curve), color=look.text, **label)

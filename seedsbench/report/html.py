@@ -28,9 +28,8 @@ from seedsbench.report.html_data import (
 )
 from seedsbench.report.pareto import Panel
 from seedsbench.report.rows import RowFault, status_counts, take, without_fid
-from seedsbench.report.summary import TitledTable
+from seedsbench.report.summary import TitledTable, number
 
-_SCRIPTS = ("page.js", "plot.js", "cells.js")
 _TITLES = {
     "pareto": "FID against measured NFE",
     "seconds": "FID against seconds",
@@ -56,11 +55,12 @@ def write_html(
     holds one version.
     """
     strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
-    script = "".join(asset(name) for name in _SCRIPTS)
+    script = "".join(map(asset, ("page.js", "plot.js", "cells.js")))
     style = asset("report.css")
+    counts = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
     parts = {
         "study": text(study.resolve().name),
-        "counts": _counts(df),
+        "counts": f"{len(df)} cell{'s' * (len(df) != 1)}: {' '.join(counts)}",
         "script": script,
         "style": style,
         "script_hash": policy_hash(script),
@@ -93,12 +93,6 @@ def policy_hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _counts(df: pd.DataFrame) -> str:
-    """'45 cells: 45 done' with a mark for each status that occurs."""
-    told = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
-    return f"{len(df)} {'cell' if len(df) == 1 else 'cells'}: {' '.join(told)}"
-
-
 def table_html(table: TitledTable) -> str:
     """A table as a section with a heading."""
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
@@ -113,13 +107,11 @@ def table_html(table: TitledTable) -> str:
 
 
 def _trouble(df: pd.DataFrame, faults: Sequence[RowFault]) -> str:
-    """Failed and skipped cells by reason, finished cells without a usable FID, and unreadable files."""
-    without = without_fid(df).assign(reason="no positive FID")
     groups = [
         ("Failed", take(df, df["status"] == "failed"), "reason"),
         ("Skipped", take(df, df["status"] == "skipped"), "reason"),
         ("Warnings", take(df, df["warning"].notna()), "warning"),
-        ("Finished without a positive FID", without, "reason"),
+        ("Finished without a positive FID", without_fid(df).assign(reason="no positive FID"), "reason"),
     ]
     parts = [_by_reason(title, chosen, column) for title, chosen, column in groups if len(chosen)]
     if faults:
@@ -132,9 +124,7 @@ def _by_reason(title: str, chosen: pd.DataFrame, column: str) -> str:
     """One heading, one entry a reason, one button a cell (which opens its details)."""
     reasons: dict[str, list[str]] = {}
     for i, row in zip(chosen.index, chosen.to_dict("records"), strict=True):
-        budget, seed = (
-            "-" if pd.isna(row[n]) else json_value(row[n], whole=True) for n in ("nfe_budget", "seed")
-        )
+        budget, seed = number(row["nfe_budget"], ".0f"), number(row["seed"], "d")
         label = f"{row['model']} {row['regime']} {row['solver']}, NFE {budget}, seed {seed}"
         button = f'<li><button type="button" class="link" data-cell="{i}">{text(label)}</button></li>'
         reasons.setdefault(row[column] or f"no {column} recorded", []).append(button)
@@ -147,7 +137,6 @@ def _by_reason(title: str, chosen: pd.DataFrame, column: str) -> str:
 
 
 def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
-    """The sheet viewer: a choice of sheet, and each sheet as an image with its file's name."""
     named = {f"samples_{panel.slug}": panel for panel in shown}
     options, pictures = [], []
     for i, path in enumerate(sheets):
@@ -169,7 +158,6 @@ def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
 
 
 def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
-    """The figures for papers, one of each stem, with their files' names."""
     stems: dict[str, list[Path]] = {}
     for path in figures:
         stems.setdefault(path.stem, []).append(path)
@@ -182,7 +170,6 @@ def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
 
 
 def _best_in_words(shown: list[Panel]) -> str:
-    """What the figures show: the best point of each panel."""
     told = []
     for panel in shown[:6]:
         found = panel.points
@@ -197,14 +184,12 @@ def _best_in_words(shown: list[Panel]) -> str:
 def _picture(
     uri: str | None, alt: str, title: str, files: list[Path], study: Path, *, hidden: bool = False
 ) -> str:
-    """A figure element: image with alt text, caption, and links to the files beside the page."""
     links = []
     for path in files:
         beside = path.relative_to(study).as_posix() if path.is_relative_to(study) else path.name
         links.append(f'<a href="{text(quote(beside))}">{text(path.name)}</a>')
-    image = (
-        f'<img src="{uri}" alt="{text(alt)}">' if uri else "<p>Too large for this page: open the file.</p>"
-    )
+    image = f'<img src="{uri}" alt="{text(alt)}">'
+    image = image if uri else "<p>Too large for this page: open the file.</p>"
     return (
         f"<figure{' hidden' if hidden else ''}>"
         f'<div class="scroll paper" tabindex="0" role="region" aria-label="{text(title)}">{image}</div>'
@@ -225,7 +210,6 @@ def _environment(df: pd.DataFrame) -> str:
     seconds = df["seconds_sampling"].sum()
     told = f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
     lines.append(("sampling, all cells", told if seconds > 0 else ""))
-    body = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in lines if value
-    )
+    lines = [(text(name), text(value)) for name, value in lines if value]
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in lines)
     return f"<table><tbody>{body}</tbody></table>" if body else "<p>The rows record none.</p>"

@@ -56,36 +56,19 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
 
 
 def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
-    """One panel's points by curve, in the order of all curves."""
-    by_curve = panel.points.sort_values("nfe", kind="stable").groupby("curve")
-    lines = [
-        {
-            "curve": order[str(curve)],
-            "points": [
-                list(map(json_value, point)) for point in group[list(POINT)].to_numpy(object).tolist()
-            ],
-        }
-        for curve, group in by_curve
-    ]
-    return {
-        "title": title,
-        "name": panel.full_title,
-        "features": panel.features,
-        "floor": panel.floor,
-        "lines": sorted(lines, key=lambda line: line["curve"]),
-    }
+    lines = []
+    for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
+        told = group[list(POINT)].to_numpy(object).tolist()
+        lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
+    facts = {"title": title, "name": panel.full_title, "features": panel.features, "floor": panel.floor}
+    return facts | {"lines": sorted(lines, key=lambda line: line["curve"])}
 
 
 def _curve(name: str, look: Look) -> dict[str, Any]:
     dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
-    return {
-        "name": name,
-        "family": look.family.title,
-        "light": look.colour,
-        "dark": legible(look.colour, ground=_DARK_GROUND),
-        "marker": look.family.marker,
-        "dash": dash,
-    }
+    dark = legible(look.colour, ground=_DARK_GROUND)
+    told = {"name": name, "family": look.family.title, "light": look.colour, "dark": dark}
+    return told | {"marker": look.family.marker, "dash": dash}
 
 
 def marker_path(marker: str) -> str:
@@ -106,8 +89,7 @@ def columns(df: pd.DataFrame) -> list[list[Any]]:
         places: dict[tuple[type, Any], int] = {}  # by type too: in Python 1, 1.0 and True are one
         values = [json_value(value, whole=True) for value in df[name].tolist()]
         index = [places.setdefault((type(value), value), len(places)) for value in values]
-        distinct = [value for _, value in places]
-        made.append([str(name), distinct] if len(distinct) == 1 else [str(name), distinct, index])
+        made.append([str(name), [value for _, value in places], *([index] if len(places) != 1 else [])])
     return made
 
 
@@ -146,7 +128,6 @@ def asset(name: str) -> str:
 
 
 def _data_uri(data: bytes, kind: str) -> str:
-    """`data:image/<kind>;base64,...`."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -160,7 +141,6 @@ def figure_uri(versions: list[Path], most: int) -> str | None:
 
 
 def _smaller(path: Path, most: int) -> str | None:
-    """A JPEG copy of at most `most` bytes, reduced as far as that needs."""
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > _LARGEST_SOURCE:

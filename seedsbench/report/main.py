@@ -89,13 +89,12 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
     (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
-    named = [(names[0], fault) for fault in faults] + [(names[1], fault) for fault in other_faults]
+    named = zip(names, (faults, other_faults), strict=True)
     found = compare(rows, others, names)
     folder = second / "compare" / first.resolve().name if folder is None else folder
-    written = write_comparison(found, [RowFault(f"{name}: {f.file}", f.why) for name, f in named], folder)
-    return "\n".join(
-        [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
-    ), written
+    all_faults = [RowFault(f"{name}: {f.file}", f.why) for name, theirs in named for f in theirs]
+    told = [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
+    return "\n".join(told), write_comparison(found, all_faults, folder)
 
 
 def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
@@ -122,10 +121,10 @@ def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> in
     _show(report)
     df = report.rows
     ours = df["invocation"] == invocation if "invocation" in df else False
-    failed = df[(df["status"] == "failed") & ours]
-    if len(failed):
-        print(f"{len(failed)} cell(s) failed: the reasons are in {report.table_md}", file=sys.stderr)
-    return int(len(failed) > 0)
+    failed = int(((df["status"] == "failed") & ours).sum())
+    if failed:
+        print(f"{failed} cell(s) failed: the reasons are in {report.table_md}", file=sys.stderr)
+    return int(failed > 0)
 
 
 def _show(report: Report) -> None:
@@ -155,32 +154,27 @@ def _check_folder(study: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when a report was written, 2 when there was nothing to report on."""
     parser = argparse.ArgumentParser(
-        prog="seedsbench-report",
-        description=_HELP,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "seedsbench-report", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "study", type=Path, nargs="+", help="study folder, <results_dir>/<study>; two: compare"
-    )
+    parser.description, parser.epilog = _HELP, _EXAMPLE
+    parser.add_argument("study", type=Path, nargs="+", help="folder, <results_dir>/<study>; two: compare")
     parser.add_argument("--out", type=Path, help="folder for the comparison of two studies")
     parser.add_argument("--published", action="store_true", help="overlay published FIDs on the figure")
     given = parser.parse_args(argv)
+    n = len(given.study)
     try:
-        if len(given.study) > 2:
-            raise StudyError(f"{len(given.study)} studies: give one to report on it, or two to compare them")
-        if len(given.study) == 2:
-            if given.published:
-                raise StudyError("--published is for the report of one study, not for two compared")
+        if n > 2:
+            raise StudyError(f"{n} studies: give one to report on it, or two to compare them")
+        if n == 2 and given.published:
+            raise StudyError("--published is for the report of one study, not for two compared")
+        if n == 1 and given.out is not None:
+            raise StudyError("--out is for two studies compared; a report lies in its study's folder")
+        if n == 1:
+            _show(build_report(given.study[0], published=given.published))
+        else:
             first, second = given.study
             told, written = compare_studies(first, second, given.out)
             print("\n".join([told, *map(str, written)]))
-        elif given.out is not None:
-            raise StudyError(
-                "--out is for the comparison of two studies; a report lies in its study's folder"
-            )
-        else:
-            _show(build_report(given.study[0], published=given.published))
     except (StudyError, OSError) as error:
         print(f"seedsbench-report: {error}", file=sys.stderr)
         return 2

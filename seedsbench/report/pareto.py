@@ -68,24 +68,22 @@ class Panel:
 
 def panels(df: pd.DataFrame) -> list[Panel]:
     """Split rows into panels, in a fixed order, with titles that tell them apart."""
+    keys = _panel_keys(df)
     groups = [
         (dict(zip(PANEL, map(str, values), strict=True)), df.loc[index])  # type: ignore[call-overload]
-        for values, index in _panel_keys(df).groupby(list(PANEL)).groups.items()
+        for values, index in keys.groupby(list(PANEL)).groups.items()
     ]
-    groups.sort(key=lambda group: (group[0]["model"], *_regime_order(group[0]["regime"])))
-    told = [name for name in PANEL if name in ("model", "regime") or _tells_apart(name, groups)]
+    places = {regime: i for i, regime in enumerate(REGIME_NAMES)}
+    groups.sort(key=lambda of: (of[0]["model"], places.get(of[0]["regime"], len(places)), of[0]["regime"]))
+    same = list(PANEL[:2])  # model and regime; what tells panels of one of both apart is in their titles
+    told = [*same, *(name for name in PANEL[2:] if (keys.groupby(same)[name].nunique() > 1).any())]
     labelled = [rows.assign(curve=curve_labels(rows)) for _, rows in groups]
     looks = looks_of(curves_of(pd.concat(labelled))) if labelled else {}
-    return [
-        Panel(
-            key=key,
-            title=" · ".join([title_part(name, key[name]) for name in told] + _departures(rows)),
-            slug="_".join(_slug(name, key[name]) for name in told),
-            rows=rows,
-            looks=looks,
-        )
-        for (key, _), rows in zip(groups, labelled, strict=True)
-    ]
+    made = []
+    for (key, _), rows in zip(groups, labelled, strict=True):
+        title = " · ".join([title_part(name, key[name]) for name in told] + _departures(rows))
+        made.append(Panel(key, title, "_".join(_slug(name, key[name]) for name in told), rows, looks))
+    return made
 
 
 def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
@@ -95,25 +93,11 @@ def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
     scored = [tuple(row) for row in keys[done].drop_duplicates().itertuples(index=False)]
     for _, group in keys[~done].groupby(list(PANEL)):
         unscored = tuple(map(str, group.iloc[0]))
-        near = [
-            key
-            for key in scored
-            if all(MISSING in (mine, a) or mine == a for mine, a in zip(unscored, key, strict=True))
-        ]
-        if near:
-            keys.loc[group.index, list(PANEL)] = [near[0]] * len(group)
+        for key in scored:
+            if all(MISSING in (mine, a) or mine == a for mine, a in zip(unscored, key, strict=True)):
+                keys.loc[group.index, list(PANEL)] = [key] * len(group)
+                break
     return keys
-
-
-def _regime_order(regime: str) -> tuple[int, str]:
-    known = list(REGIME_NAMES)
-    return (known.index(regime) if regime in known else len(known), regime)
-
-
-def _tells_apart(name: str, groups: list[tuple[dict[str, str], pd.DataFrame]]) -> bool:
-    """Whether two panels of one model and regime differ in this key."""
-    seen: dict[tuple[str, str], str] = {}
-    return any(seen.setdefault((key["model"], key["regime"]), key[name]) != key[name] for key, _ in groups)
 
 
 def title_part(name: str, value: str) -> str:
@@ -148,13 +132,10 @@ def _slug(name: str, value: str) -> str:
 
 def _departures(rows: pd.DataFrame) -> list[str]:
     """Schedule and grid where a whole panel departs from its regime: ['grid edm']."""
-    defaults = _REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
-    found = []
-    for name, usual in defaults.items():
-        values = set(as_text(rows, name)) - {MISSING}
-        if len(values) == 1 and values != {usual}:
-            found.append(f"{name} {values.pop()}")
-    return found
+    usual = _REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
+    found = {name: set(as_text(rows, name)) - {MISSING} for name in usual}
+    apart = {name: values for name, values in found.items() if usual[name] not in values}
+    return [f"{name} {min(values)}" for name, values in apart.items() if len(values) == 1]
 
 
 def doubled(shown: list[Panel]) -> list[RowFault]:

@@ -19,9 +19,7 @@ def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
     facts = rows.assign(order=pd.to_numeric(rows["order"], errors="coerce"))
     curves = curves.join(facts.groupby("solver")[["solver_family", "order"]].first(), on="solver")
     curves = curves.assign(order=curves["order"].fillna(0.0))
-    ranks = [
-        solver_rank(*line) for line in curves[["solver", "solver_family", "order"]].itertuples(index=False)
-    ]
+    ranks = [solver_rank(*line) for line in curves.itertuples(index=False)]
     return curves.iloc[sorted(range(len(curves)), key=ranks.__getitem__)]
 
 
@@ -40,7 +38,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     means += [name for name in OTHER_SCORES if name in rows]
     rows = rows.assign(
         seconds=1 / rows["images_per_second"],
-        warnings=rows["warning"].map(_sentences).where(done, 0),
+        warnings=rows["warning"].map(lambda told: len(str(told).split("; ")) if told else 0).where(done, 0),
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
     )
     rows[means] = rows[means].where(done)
@@ -56,10 +54,6 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     place = {curve: i for i, curve in enumerate(curves_of(rows).index)}
     out = out.assign(_place=out["curve"].map(place)).sort_values(["_place", *keys], kind="stable")
     return out.drop(columns="_place").reset_index(drop=True)
-
-
-def _sentences(warning: object) -> int:
-    return len(str(warning).split("; ")) if warning else 0
 
 
 def asked_steps(rows: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ IS, source and place. Notes say whether the method is training-free, searched or
 source is the method's own paper ("primary"). They were measured by others, with other code.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -46,12 +47,8 @@ def matching(panel: Panel) -> pd.DataFrame:
     if model not in _DATASETS or not panel.key["extractor"].startswith("inception"):
         return everything.iloc[:0]
     dataset, resolution, conditioning = _DATASETS[model]
-    fits = (
-        (everything["dataset"] == dataset)
-        & ((everything["resolution"] == resolution) | everything["resolution"].isna())
-        & (everything["conditioning"] == conditioning)
-        & (everything["regime"] == REGIME_NAMES.get(panel.key["regime"], panel.key["regime"]))
-        & (everything["kind"] == "training-free")
-        & everything["primary"]
-    )
+    wanted = {"dataset": dataset, "conditioning": conditioning, "kind": "training-free", "primary": True}
+    wanted["regime"] = REGIME_NAMES.get(panel.key["regime"], panel.key["regime"])
+    fits = (everything[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    fits &= everything["resolution"].isin([resolution, math.nan])
     return take(everything, fits).sort_values(["nfe", "fid"], kind="stable", ignore_index=True)

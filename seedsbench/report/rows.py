@@ -109,17 +109,13 @@ def _one_per_key(rows: list[tuple[str, dict]], faults: list[RowFault]) -> list[t
 
 
 def _frame(rows: list[tuple[str, dict]], faults: list[RowFault]) -> pd.DataFrame:
-    """A sorted table with the known columns first, whatever the rows held."""
     others: set[str] = set().union(*(row for _, row in rows)) - set(_COLUMNS)
     names = [*_COLUMNS, *sorted(others)]
-    lines = [[_value(name, row.get(name), file, faults) for name in names] for file, row in rows]
-    columns = zip(*lines, strict=True) if lines else [()] * len(names)
-    frame = pd.DataFrame(
-        {
-            _text(name): pd.Series(column, dtype=_dtype(name))
-            for name, column in zip(names, columns, strict=True)
-        }
-    )
+    columns = {}
+    for name in names:
+        values = [_value(name, row.get(name), file, faults) for file, row in rows]
+        columns[_text(name)] = pd.Series(values, dtype=_dtype(name))
+    frame = pd.DataFrame(columns)
     for name in ("model", "regime", "solver", "solver_params"):
         frame[name] = frame[name].fillna("{}" if name == "solver_params" else "unnamed")
     return frame.sort_values(_SORTED_BY, kind="stable", ignore_index=True)

@@ -4,9 +4,10 @@ Drawn with Pillow, pixel by pixel: small images are enlarged by a whole factor w
 what one sees is what was sampled.
 """
 
-from dataclasses import dataclass
+import math
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -15,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from seedsbench.report.pareto import Panel
 from seedsbench.report.points import newest
 from seedsbench.report.rows import take
-from seedsbench.report.style import GREY, INK, Look
+from seedsbench.report.style import GREY, INK
+from seedsbench.report.summary import number
 
 _PER_ROW, _MOST = 5, 10  # images beside each other in a cell, images a cell
 _SMALLEST, _LARGEST = 48, 96  # edge of a shown image, pixels
@@ -25,8 +27,7 @@ _BLANK, _RULE = "#f3f3f3", "#dddddd"  # a cell without images, and its edge
 _TITLE, _BODY, _SMALL = 17, 14, 12  # text, pixels
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(NamedTuple):
     """What one sheet shows: a row for each (curve, budget), and how large an image is drawn."""
 
     panel: Panel
@@ -43,8 +44,7 @@ def write_sheets(shown: list[Panel], study: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for panel in shown:
-        sheet = _lay_out(panel, study / "samples")
-        if sheet is not None:
+        if (sheet := _lay_out(panel, study / "samples")) is not None:
             written.append(folder / f"samples_{panel.slug}.png")
             _draw_sheet(sheet).save(written[-1], compress_level=3)
     return written
@@ -57,7 +57,8 @@ def _lay_out(panel: Panel, samples: Path) -> Sheet | None:
     rows = rows.sort_values("status", key=lambda status: status != "done", kind="stable")
     cells: dict[tuple[str, str], dict] = {}
     for row in rows.to_dict("records"):
-        cells.setdefault((str(row["curve"]), _budget(row)), row)
+        budget = number(row["nfe"] if pd.isna(row["nfe_budget"]) else row["nfe_budget"], "g")
+        cells.setdefault((str(row["curve"]), budget), row)
     done = {place: row["run_key"] for place, row in cells.items() if row["status"] == "done"}
     strips = {key: strip for key in done.values() if (strip := _strip(samples / f"{key}.png"))}
     if not strips:
@@ -67,13 +68,9 @@ def _lay_out(panel: Panel, samples: Path) -> Sheet | None:
     # A budget at which nothing finished has nothing to look at; table.md holds the reasons.
     budgets = sorted({budget for _, budget in done}, key=lambda text: float(text) if text != "-" else 0)
     images = min(_MOST, *(strip.width // strip.height for strip in strips.values()))
-    edge = _shown_size(max(strip.height for strip in strips.values()))
-    return Sheet(panel, cells, strips, curves, budgets, images, edge)
-
-
-def _budget(row: dict) -> str:
-    value = row["nfe_budget"] if not pd.isna(row["nfe_budget"]) else row["nfe"]
-    return "-" if pd.isna(value) else f"{value:g}"
+    edge = max(strip.height for strip in strips.values())
+    shown = _LARGEST if edge > _LARGEST else edge * math.ceil(_SMALLEST / edge)
+    return Sheet(panel, cells, strips, curves, budgets, images, shown)
 
 
 def _strip(path: Path) -> Image.Image | None:
@@ -85,13 +82,8 @@ def _strip(path: Path) -> Image.Image | None:
         return None
 
 
-def _shown_size(edge: int) -> int:
-    """Edge of an image on the sheet: enlarged by a whole factor to _SMALLEST, or reduced to _LARGEST."""
-    return _LARGEST if edge > _LARGEST else edge * -(-_SMALLEST // edge)
-
-
 def _draw_sheet(sheet: Sheet) -> Image.Image:
-    down = -(-sheet.images // _PER_ROW)
+    down = math.ceil(sheet.images / _PER_ROW)
     cell_w = max(min(sheet.images, _PER_ROW) * (sheet.edge + _GAP) - _GAP, 150)
     cell_h = down * (sheet.edge + _GAP) - _GAP
     names = [_wrap(curve, 190, _BODY) for curve in sheet.curves]
@@ -113,16 +105,12 @@ def _draw_sheet(sheet: Sheet) -> Image.Image:
             box = (x, _HEAD + _MARGIN + i * line_h, cell_w, cell_h)
             _draw_cell(canvas, box, sheet, sheet.cells.get((curve, budget)))
     for i, (curve, lines) in enumerate(zip(sheet.curves, names, strict=True)):
-        _draw_name(pen, lines, _HEAD + _MARGIN + i * line_h, cell_h, sheet.panel.looks[curve])
+        look, y = sheet.panel.looks[curve], _HEAD + _MARGIN + i * line_h
+        pen.rectangle((_MARGIN, y, _MARGIN + 3, y + cell_h - 1), fill=look.colour)
+        top = y + cell_h / 2 - len(lines) * (_BODY + 5) / 2
+        for k, line in enumerate(lines):
+            pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.text, _font(_BODY, k == 0))
     return canvas
-
-
-def _draw_name(pen: ImageDraw.ImageDraw, lines: list[str], y: int, cell_h: int, look: Look) -> None:
-    """A solver's name beside its row, with a bar of its colour."""
-    pen.rectangle((_MARGIN, y, _MARGIN + 3, y + cell_h - 1), fill=look.colour)
-    top = y + cell_h / 2 - len(lines) * (_BODY + 5) / 2
-    for k, line in enumerate(lines):
-        pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.text, _font(_BODY, k == 0))
 
 
 def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet, row: dict | None) -> None:
@@ -133,31 +121,23 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
     if row is not None and row["status"] != "done":
         why = f"{row['status']}: {row['reason'] or 'no reason recorded'}"
     elif row is not None:
-        pen.text((x, y + height + 5), _caption(row), GREY, _font(_SMALL))
+        fid = "no FID" if pd.isna(row["fid"]) else f"FID {row['fid']:#.3g}".rstrip(".")
+        caption = fid if pd.isna(row["nfe"]) else f"NFE {row['nfe']:.4g}   {fid}"
+        pen.text((x, y + height + 5), caption, GREY, _font(_SMALL))
         strip = sheet.strips.get(row["run_key"])
         if strip is not None:
-            for k, image in enumerate(_images(strip, sheet)):
-                across, down = k % _PER_ROW, k // _PER_ROW
-                canvas.paste(image, (x + across * (sheet.edge + _GAP), y + down * (sheet.edge + _GAP)))
+            size, step = strip.height, sheet.edge + _GAP
+            how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
+            for k in range(sheet.images):
+                image = strip.crop((k * size, 0, (k + 1) * size, size)).resize((sheet.edge, sheet.edge), how)
+                down, across = divmod(k, _PER_ROW)
+                canvas.paste(image, (x + across * step, y + down * step))
             return
         why = "samples not readable"
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BLANK, outline=_RULE)
     lines = _wrap(why, width - 20, _SMALL)[: max(1, (height - 12) // (_SMALL + 4))]
     for k, line in enumerate(lines):
         pen.text((x + 10, y + 8 + k * (_SMALL + 4)), line, GREY, _font(_SMALL))
-
-
-def _caption(row: dict) -> str:
-    fid = "no FID" if pd.isna(row["fid"]) else f"FID {row['fid']:#.3g}".rstrip(".")
-    return fid if pd.isna(row["nfe"]) else f"NFE {row['nfe']:.4g}   {fid}"
-
-
-def _images(strip: Image.Image, sheet: Sheet) -> list[Image.Image]:
-    """The first images of a strip at their shown size."""
-    size = strip.height
-    how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
-    parts = [strip.crop((k * size, 0, (k + 1) * size, size)) for k in range(strip.width // size)]
-    return [part.resize((sheet.edge, sheet.edge), how) for part in parts[: sheet.images]]
 
 
 @cache

@@ -60,7 +60,6 @@ SOLVER_FAMILIES = {
     "adaptive": Family("Adaptive steps", "#51687f", "<"),
     "other": Family("Others", "#777777", "p"),
 }
-LIGHTEST, DARKEST = 0.36, -0.36  # shades of orders 1 and 4
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)), (0, (7, 2)))
 
 
@@ -96,7 +95,7 @@ def looks_of(curves: pd.DataFrame) -> dict[str, Look]:
     drawn: Counter[str] = Counter()
     for curve, name, order in curves[["solver_family", "order"]].itertuples():
         family = family_of(name)
-        colour = shade(family.hue, float(np.interp(order, (1, 4), (LIGHTEST, DARKEST))))
+        colour = shade(family.hue, float(np.interp(order, (1, 4), (0.36, -0.36))))
         # A light shade's label has the family's hue: darkened itself it would turn brown.
         text = legible(max(colour, family.hue, key=contrast))
         looks[str(curve)] = Look(family, colour, text, DASHES[drawn[colour] % len(DASHES)])
@@ -157,8 +156,8 @@ def spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarra
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers within [low, high] for a log axis: the finest ladder that has at most `most`."""
-    ladders = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5, 7))
-    ladders = (*ladders, (1, 2, 5), (1, 3), (1,))
+    finest = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    ladders = (finest, (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for ladder in ladders:
         ticks = [float(f"{step}e{decade}") for decade in decades for step in ladder]

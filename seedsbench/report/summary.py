@@ -44,24 +44,18 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     def joined(title: str, note: str, make: Callable[[pd.DataFrame], Lines]) -> TitledTable:
         made = [make(panel.points) for panel in shown]
         header = max((header for header, _ in made), key=len, default=[])
-        lines = [
-            [*([panel] if several else []), *line]
-            for panel, (_, lines) in zip(titles, made, strict=True)
-            for line in lines
-        ]
-        return TitledTable(title, [*(["panel"] if several else []), *header], lines, note)
+        told = [[panel, *line] for panel, (_, lines) in zip(titles, made, strict=True) for line in lines]
+        start = int(not several)
+        return TitledTable(title, ["panel", *header][start:], [line[start:] for line in told], note)
 
     spread = "± is one standard deviation over repeats; lowest is the best of them."
     biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
+    marks = " ".join(["* is best at its budget, ! carries a warning.", spread, *biased])
     tables = [
         joined("Best solver at each budget", f"{common}. {spread}" if common else spread, best_at_each),
         joined("Rank by area under the curve", _RANK, rank_by_area),
-        joined(
-            "FID, solver by NFE budget",
-            " ".join(["* is best at its budget, ! carries a warning.", spread, *biased]),
-            lambda found: _fid_matrix(found, budgets),
-        ),
+        joined("FID, solver by NFE budget", marks, lambda found: _fid_matrix(found, budgets)),
         joined("Other scores", "Means over repeats; ± of KID is over its subsets.", other_scores),
     ]
     return [table for table in tables if table.lines]
@@ -120,17 +114,14 @@ def _fid_matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
 
 def other_scores(found: pd.DataFrame) -> Lines:
     """KID, precision, recall, density and coverage, means over repeats, where any finished cell has them."""
-    known = [name for name in OTHER_SCORES if name in found and found[name].notna().any()]
-    known = [name for name in known if name != "kid_std"]
+    known = [n for n in OTHER_SCORES if n != "kid_std" and n in found and found[n].notna().any()]
     if not known:
         return [], []
 
     def text_of(point: Point, name: str) -> str:
-        return (
-            plus_minus(point[name], point.get("kid_std"))
-            if name == "kid_mean"
-            else number(point[name], ".3f")
-        )
+        if name == "kid_mean":
+            return plus_minus(point[name], point.get("kid_std"))
+        return number(point[name], ".3f")
 
     scored = found.dropna(subset=known, how="all").to_dict("records")
     return ["solver", "NFE budget", *("KID" if name == "kid_mean" else name for name in known)], [
@@ -144,12 +135,9 @@ def bias(panel: Panel) -> str:
     samples = panel.key["samples"]
     if samples == MISSING or float(samples) >= ENOUGH_SAMPLES:
         return ""
-    standard = panel.key["extractor"].startswith(("inception", "dinov2"))
-    usual = " (papers use 50,000)" if standard else ""
-    return (
-        f"FID is biased upwards by few samples: at {int(float(samples)):,} compare it with FIDs of as many "
-        f"samples only{usual}."
-    )
+    usual = " (papers use 50,000)" if panel.key["extractor"].startswith(("inception", "dinov2")) else ""
+    told = f"at {int(float(samples)):,} compare it with FIDs of as many samples only{usual}."
+    return f"FID is biased upwards by few samples: {told}"
 
 
 def features_note(panel: Panel) -> str:

@@ -61,8 +61,8 @@ def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault],
         [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
         for r in without_fid(df).to_dict("records")
     ]
-    title = "Finished without a positive FID (in no figure)"
-    lines += _titled(f"## {title}", ["solver", "NFE budget", "FID", "run_key"], without)
+    header = ["solver", "NFE budget", "FID", "run_key"]
+    lines += _titled("## Finished without a positive FID (in no figure)", header, without)
     lines += _titled("## Problems", ["file", "what"], [list(fault) for fault in faults])
     path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
 
@@ -78,15 +78,10 @@ def _section(panel: Panel) -> list[str]:
     best = best_points(found)
     lines = [
         [
-            str(point["curve"]),
-            number(point["nfe_budget"], ".0f"),
-            number(point["nfe"], ".4g"),
-            f"**{fid(point)}**" if i in best else fid(point),
-            minimum(point),
-            number(point["fid_floor"], ".3g"),
-            plus_minus(point["is_mean"], point["is_std"]),
-            number(point["images_per_second"], ".3g"),
-            _status(point),
+            *(str(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
+            *(f"**{fid(point)}**" if i in best else fid(point), minimum(point)),
+            *(number(point["fid_floor"], ".3g"), plus_minus(point["is_mean"], point["is_std"])),
+            *(number(point["images_per_second"], ".3g"), _status(point)),
         ]
         for i, point in enumerate(found.to_dict("records"))
     ]
@@ -101,7 +96,6 @@ def _section(panel: Panel) -> list[str]:
 
 
 def _titled(title: str, header: list[str], lines: list[list[str]]) -> list[str]:
-    """A table under its title; nothing where it has no lines."""
     return [title, "", *markdown_table(header, lines), ""] if lines else []
 
 
@@ -114,7 +108,6 @@ def _status(point: Point) -> str:
 
 
 def _listed(shown: list[Panel], column: str, mask: pd.Series, title: str) -> list[str]:
-    """Some cells and what a column says of them."""
     lines = [
         [
             *(f"{row['model']} {row['regime']}", row["curve"]),
@@ -132,9 +125,7 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up as plain text too."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in [header, *lines]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    drawn = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
-    ]
+    drawn = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
 
 
@@ -143,15 +134,12 @@ def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     common, titles = split_titles([panel.parts for panel in shown])
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
-        name = panel.features
-        blocks.append("\n".join([f"{title} ({name})" if title else f"({name})", *_aligned(panel.points)]))
+        blocks.append("\n".join([f"{title} ({panel.features})".strip(), *_aligned(panel.points)]))
     n = int(df["warning"].notna().sum())
     return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
 
 
 def _aligned(found: pd.DataFrame) -> list[str]:
-    """Lines of the matrix; skipped and failed cells by name, cells never asked for as '.'."""
-
     def text_of(point: Point, best: bool) -> str:
         text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
         return text + ("*" if best else "") + ("!" if point["warnings"] else "" if best else " ")
@@ -160,10 +148,8 @@ def _aligned(found: pd.DataFrame) -> list[str]:
     head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
     lines = [head, *matrix(found, budgets, text_of, absent=". ")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(["", first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
-        for first, *others in lines
-    ]
+    told = ([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in lines)
+    return ["  ".join(["", *line]).rstrip() for line in told]
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:
@@ -198,10 +184,8 @@ def _latex_table(panel: Panel, score: str) -> str:
 
     found = panel.points.dropna(subset="nfe_budget")
     budgets = sorted(found["nfe_budget"].unique())
-    lines = [
-        " & ".join([latex_escaped(curve), *cells]) + r" \\"
-        for curve, *cells in matrix(found, budgets, cell, score=score, absent="--")
-    ]
+    told = matrix(found, budgets, cell, score=score, absent="--")
+    lines = [" & ".join([latex_escaped(curve), *cells]) + r" \\" for curve, *cells in told]
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
     told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
     warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""

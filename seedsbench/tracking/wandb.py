@@ -17,9 +17,9 @@ from seedsbench.checks import Range, check_fields, nearest
 from seedsbench.files.digests import digest
 from seedsbench.tracking.base import Tracker, warn_once
 
-_MODES = {"online": "online", "offline": "offline", "disabled": "disabled"}
+_MODES = {mode: mode for mode in ("online", "offline", "disabled")}
+# What WANDB_MODE may say. Runs are written by one process here: there is none to share them with.
 _WANDB_MODES = {"run": "online", "dryrun": "offline", "shared": "online", **_MODES}
-"""What WANDB_MODE may say. Runs are written by one process here: there is none to share them with."""
 _SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
 # fmt: off
 _TABLE = (
@@ -32,10 +32,9 @@ _SWEEP_VARIABLES = (
     "WANDB_RESUME",
 )
 # fmt: on
-_FALLEN_BACK: set[str] = set()
-"""Modes this process found not to work; kept here because every Hydra job builds its own tracker."""
-_AGENT_RUNS: set[str] = set()
-"""Run ids of a W&B agent that a cell of this process has taken: an agent gives one run a process."""
+# Kept here because every Hydra job builds its own tracker.
+_FALLEN_BACK: set[str] = set()  # modes this process found not to work
+_AGENT_RUNS: set[str] = set()  # run ids of a W&B agent that a cell has taken: it gives one a process
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,9 @@ class WandB(Tracker):
     @property
     def effective_mode(self) -> str:
         """online, offline or disabled; ValueError for a mode, or a WANDB_MODE, that is unknown."""
-        if self.mode is None:
+        what, mode, known = "tracker.mode", self.mode, _MODES
+        if mode is None:
             what, mode, known = "WANDB_MODE", os.environ.get("WANDB_MODE", "online"), _WANDB_MODES
-        else:
-            what, mode, known = "tracker.mode", self.mode, _MODES
         if mode not in known:
             raise ValueError(f"{nearest(mode, known, what=what)} (one of {', '.join(known)})")
         return known[mode]
@@ -109,7 +107,6 @@ class WandB(Tracker):
         import wandb
 
         from seedsbench.report.pareto import panels
-        from seedsbench.report.points import points
         from seedsbench.report.rows import read_rows
 
         df, _ = read_rows(study)
@@ -119,16 +116,13 @@ class WandB(Tracker):
         cells: Any = told.where(told.notna(), None).to_numpy().tolist()
         logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
         for panel in panels(df):
-            scored = points(panel.rows).dropna(subset=["nfe", "fid"]).sort_values("nfe")
+            scored = panel.points.dropna(subset=["nfe", "fid"]).sort_values("nfe")
             curves = {str(name): part for name, part in scored.groupby("curve", sort=False)}
             if curves:
-                logged[f"pareto/{panel.slug}"] = wandb.plot.line_series(
-                    xs=[part["nfe"].tolist() for part in curves.values()],
-                    ys=[part["fid"].tolist() for part in curves.values()],
-                    keys=list(curves),
-                    title=f"FID against NFE: {panel.title}",
-                    xname="NFE",
-                )
+                xs, ys = ([part[axis].tolist() for part in curves.values()] for axis in ("nfe", "fid"))
+                title = f"FID against NFE: {panel.title}"
+                chart = wandb.plot.line_series(xs, ys, keys=list(curves), title=title, xname="NFE")
+                logged[f"pareto/{panel.slug}"] = chart
         for figure in sorted((study / "figures").glob("*.png")):
             logged[f"figures/{figure.stem}"] = wandb.Image(str(figure))
         run.log(logged)
@@ -143,22 +137,16 @@ class WandB(Tracker):
         options = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
         options |= {"x_disable_stats": True, "init_timeout": self.timeout, "finish_timeout": self.timeout}
         known = getattr(wandb.Settings, "model_fields", options)  # an older wandb has not all of them
+        settings = wandb.Settings(**{name: options[name] for name in options if name in known})
+        given: dict[str, Any] = {"group": study.name, "job_type": kind, "name": name, "config": config}
         in_sweep = "WANDB_SWEEP_ID" in os.environ
+        if not in_sweep:
+            run_id = digest(f"{study.name}/{key}".encode())
+            given |= {"project": self.project, "entity": self.entity, "id": run_id}
 
         def started(mode: Literal["online", "offline"]) -> Any:
-            return wandb.init(
-                project=None if in_sweep else self.project,
-                entity=None if in_sweep else self.entity,
-                id=None if in_sweep else digest(f"{study.name}/{key}".encode()),
-                resume=None if in_sweep or mode == "offline" else "allow",
-                group=study.name,
-                job_type=kind,
-                name=name,
-                config=config,
-                dir=str(study),
-                mode=mode,
-                settings=wandb.Settings(**{name: options[name] for name in options if name in known}),
-            )
+            resume = None if in_sweep or mode == "offline" else "allow"
+            return wandb.init(mode=mode, resume=resume, dir=str(study), settings=settings, **given)
 
         if self.effective_mode == "online" and "online" not in _FALLEN_BACK:
             try:
@@ -168,11 +156,9 @@ class WandB(Tracker):
             except Exception as error:
                 _FALLEN_BACK.add("online")
                 wandb.teardown()  # it still holds the run that did not start
+                send = f"wandb sync {study / 'wandb'}/offline-run-*"
                 said = " ".join(str(error).split())[:200]
-                warn_once(
-                    f"W&B cannot be reached ({said}); recorded offline, to be sent with: "
-                    f"wandb sync {study / 'wandb'}/offline-run-*"
-                )
+                warn_once(f"W&B cannot be reached ({said}); recorded offline, to be sent with: {send}")
         return started("offline")
 
 

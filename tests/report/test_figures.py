@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from seedsbench.report.figures import draw_figure, write_figures
@@ -86,7 +87,7 @@ def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path):
             for b in (10, 50)
         ],
     )
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     texts = [t for ax in figure.axes for t in ax.texts if t.get_gid() == "curve-label"]
     boxes = [t.get_window_extent(renderer).padded(-1) for t in texts]
     assert len(boxes) == 2 * len(solvers)
