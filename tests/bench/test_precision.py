@@ -296,20 +296,9 @@ def test_what_cannot_be_compiled_whole_is_an_error_in_one_line():
 @pytest.mark.slow
 def test_no_compiler_is_said_in_one_line(tmp_path):
     environment = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "seedsbench",
-            *GLYPHS,
-            "device=cpu",
-            "compile=true",
-            f"results_dir={tmp_path}",
-        ],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
+    words = (*GLYPHS, "device=cpu", "compile=true", f"results_dir={tmp_path}")
+    command = [sys.executable, "-m", "seedsbench", *words]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 1
     expected = "compile=true: InvalidCxxCompiler: No working C++ compiler found"
     assert any(expected in line and line.endswith(": use compile=false") for line in done.stdout.splitlines())

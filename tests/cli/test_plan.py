@@ -16,7 +16,7 @@ from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.progress import SweepLine
 from seedsbench.cli import plan
 from seedsbench.cli.plan import Speed, plan_text, speed_of
-from tests.support.cells import compose, run
+from tests.support.cells import QUICK, compose, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,15 +30,8 @@ def test_durations_are_said_as_people_do(seconds, said):
 
 def row_of(**more):
     row = {"status": "done", "machine": machine(), "model": "gaussian_mixture", "regime": "edm"}
-    row |= {
-        "dtype": "float64",
-        "network_precision": "fp32",
-        "compile": False,
-        "device": "cpu",
-        "threads": 1,
-        "batch_size": 256,
-        "solver": "euler",
-    }
+    row |= {"dtype": "float64", "network_precision": "fp32", "compile": False, "device": "cpu"}
+    row |= {"threads": 1, "batch_size": 256, "solver": "euler"}
     row |= {"nfe": 10.0, "samples": 100, "seconds_sampling": 2.0, "seconds_features": 0.5}
     return row | {"seconds_scoring": 0.5, "seconds_floor": 3.0} | more
 
@@ -150,15 +143,7 @@ def test_the_time_left_goes_by_evaluations_not_by_cells(monkeypatch):
 
 
 def sweep(tmp_path, stderr):
-    words = [
-        "-m",
-        "model=gaussian_mixture",
-        "samples=2000",
-        "device=cpu",
-        "solver=euler",
-        "nfe=5,400",
-        "study=s",
-    ]
+    words = ["-m", *QUICK[:2], "samples=2000", "device=cpu", "nfe=5,400", "study=s"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",

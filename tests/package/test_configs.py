@@ -25,7 +25,7 @@ CHOICES = [(group, name) for group in GROUPS for name in registry.names(group)]
 KINDS = {"solver": Solver, "schedule": Schedule, "grid": Grid}
 # A choice that cannot stand alone, and what it needs beside it.
 NEEDS = {("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"], ("grid", "discrete"): ["schedule=discrete"]}
-# Models that need no file from outside; of the others see test_checkpoint_problems.py.
+# Models that need no file from outside; of the others see bench/problems/test_checkpoint.py.
 BUILT_IN = [
     path.stem
     for path in sorted((registry.conf_dir() / "model").glob("*.yaml"))

@@ -4,10 +4,7 @@ import json
 import logging
 import math
 import os
-import subprocess
-import sys
 
-import pandas as pd
 import pytest
 
 from seedsbench.bench.rows.store import ResultStore
@@ -182,42 +179,3 @@ def test_preparing_an_unwritable_folder_says_what_would_work(tmp_path):
 def test_preparing_leaves_only_the_folder(tmp_path):
     ResultStore(tmp_path / "study").prepare()
     assert os.listdir(tmp_path / "study") == []
-
-
-@pytest.mark.slow
-def test_two_sweeps_into_one_study_lose_nothing(tmp_path):
-    """Two processes run the same cells side by side; whoever ends last has reported on all of them."""
-    command = [
-        sys.executable,
-        "-m",
-        "seedsbench",
-        "-m",
-        "model=gaussian",
-        "samples=20",
-        "device=cpu",
-        "study=s",
-    ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-    cells = ["solver=euler,seeds1", "nfe=6,8,10", "force=true"]  # both compute and write every one
-    sweeps = [
-        subprocess.Popen(
-            [*command, *cells],
-            cwd=tmp_path,
-            env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    told = [sweep.communicate(timeout=240)[0] for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], told
-    assert all("6 cells: 6 done, 0 skipped, 0 failed." in text and "problem" not in text for text in told)
-    study = tmp_path / "results" / "s"
-    rows = rows_of(study)
-    assert len(rows) == 6
-    assert {row["status"] for row in rows.values()} == {"done"}
-    assert sorted(pd.read_csv(study / "table.csv")["run_key"]) == sorted(rows)
-    assert (study / "report.html").read_text().rstrip().endswith("</html>")
-    left = [path.name for path in study.rglob("*") if path.suffix in (".tmp", ".unreadable")]
-    assert not left
