@@ -78,7 +78,7 @@ def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:
     """The time and disk that rows would take. left: for each its cell and evaluations a sample."""
     if not left:
         return ["nothing to do"]
-    rows = rows_of(study.parent)
+    rows = earlier_rows(study.parent)
     lines, floors, unknown, seconds, size = [], {}, [], START_AND_REPORT, 1e6
     for cell, nfe in left:
         size += 3000 + 8 * math.prod(cell.model.get("shape") or (3, 16, 16))  # a row, its preview
@@ -98,7 +98,7 @@ def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:
     return [*lines, f"disk: about {size / 1e6:.1f} MB in {study} ({free / 1e9:.0f} GB free)"]
 
 
-def rows_of(results: Path) -> list[dict[str, Any]]:
+def earlier_rows(results: Path) -> list[dict[str, Any]]:
     """Finished rows that this machine has made, of the studies of a results folder; of many, some 1,000."""
     found = []
     for path in itertools.islice(results.glob("*/rows/*.json"), 1000):  # more tell no more, and take long

@@ -56,7 +56,7 @@ def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
     for name, row in {"a": row_of(), "b": row_of(machine="other"), "c": row_of(status="failed")}.items():
         (folder / f"{name}.json").write_text(json.dumps(row))
     (folder / "d.json").write_text("{half")
-    assert plan.rows_of(tmp_path) == [row_of()]
+    assert plan.earlier_rows(tmp_path) == [row_of()]
 
 
 def test_a_row_says_its_machine(tmp_path):
@@ -65,7 +65,7 @@ def test_a_row_says_its_machine(tmp_path):
 
 def planned(tmp_path, monkeypatch, *overrides):
     rows = [row_of(solver=name) for name in ("euler", "heun")]
-    monkeypatch.setattr(plan, "rows_of", lambda results: rows)
+    monkeypatch.setattr(plan, "earlier_rows", lambda results: rows)
     place = [f"results_dir={tmp_path}", "study=study", "samples=1000"]
     return plan_text([compose(*place, *overrides, f"nfe={nfe}") for nfe in (5, 10)])
 
