@@ -75,14 +75,31 @@ class Inert:
         raise Refused(f"it sets the state (BUILD) of {described(self)} to {described(state)}")
 
 
+class Allowance:
+    """How many more bytes may be handed to functions: else a small file has one text copied on and on.
+
+    Apart from the Unpickler: a function that held that would keep the file in memory, in a circle.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, args: tuple[Any, ...]) -> None:
+        """Pay for arguments that may be copied; raises Refused."""
+        self.left -= sum(len(arg) for arg in args if isinstance(arg, str | bytes))
+        self.left -= sum(64 * len(arg) for arg in args if isinstance(arg, list))
+        if self.left < 0:
+            raise Refused("it makes more text, bytes and lists than its length allows")
+
+
 class AllowedFunction(Inert):
     """What stands for a function: calls one of ours, and says so in the errors."""
 
-    def __init__(self, name: str, run: Callable[..., Any], spend: Callable[[Any], None]) -> None:
-        self.kind, self.run, self.spend = name, run, spend
+    def __init__(self, name: str, run: Callable[..., Any], allowance: Allowance) -> None:
+        self.kind, self.run, self.allowance = name, run, allowance
 
     def __call__(self, *args: Any) -> Any:
-        self.spend(args)
+        self.allowance.spend(args)
         try:
             return self.run(*args)
         except MemoryError:
@@ -97,7 +114,7 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, stream: BinaryIO, names: Mapping[str, Any], allowance: int) -> None:
         super().__init__(stream)
-        self.names, self.allowance = names, allowance
+        self.names, self.allowance = names, Allowance(allowance)
 
     def find_class(self, module: str, name: str, /) -> Any:
         # The two parts are looked up as written: "os", "path.join" is no other spelling of anything.
@@ -105,14 +122,7 @@ class Unpickler(pickle.Unpickler):
         if "." in name or full not in self.names:
             raise Refused(f"it names the global {shown(full)}, which is not on the list of harmless ones")
         found = self.names[full]
-        return found if isinstance(found, type | str) else AllowedFunction(full, found, self.spend)
-
-    def spend(self, args: tuple[Any, ...]) -> None:
-        """Pay for arguments that may be copied; Refused where a small file has one text copied on and on."""
-        self.allowance -= sum(len(arg) for arg in args if isinstance(arg, str | bytes))
-        self.allowance -= sum(64 * len(arg) for arg in args if isinstance(arg, list))
-        if self.allowance < 0:
-            raise Refused("it makes more text, bytes and lists than its length allows")
+        return found if isinstance(found, type | str) else AllowedFunction(full, found, self.allowance)
 
     def persistent_load(self, pid: Any) -> Any:
         return pid  # plain data like all else
