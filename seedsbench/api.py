@@ -253,8 +253,8 @@ def _count(
         return solver.steps_for(nfe, final, afs=afs, own_steps=grid.own_steps)
     if sigmas is not None:
         return len(sigmas) - 1
-    assert steps is not None
     _check_whole("steps", steps)
+    assert steps is not None
     if steps < 1:
         raise ValueError(f"steps={steps}: a run needs at least one step")
     return steps

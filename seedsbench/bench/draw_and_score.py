@@ -100,9 +100,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         if line is not None:
             line.advance(evaluations * ranks.world_size)
 
-    batches = generate(
-        run.problem.denoiser, run.plan, indices, batch_size=run.size, device=run.device, progress=advance
-    )
+    denoiser, device = run.problem.denoiser, run.device
+    batches = generate(denoiser, run.plan, indices, batch_size=run.size, device=device, progress=advance)
     try:
         started = time.perf_counter()
         for batch in batches:

@@ -18,7 +18,7 @@ from seedsbench.files.sources import check_defined, source_of
 FACTS: dict[str, Any] = {
     "name": str,
     "shape": list[Count] | None,
-    "classes": Annotated[int, Range(0, 10**6)] | None,
+    "classes": Annotated[int | None, Range(0, 10**6)],
     "network": bool,
     "format": str | None,
     "reference": object,
