@@ -15,11 +15,11 @@ from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.model_files import place_of
 from seedsbench.files.sources import check_defined, source_of
 
-_Classes = Annotated[int, Range(0, 10**6)]
+_Classes = Annotated[int, Range(0, 10**6)] | None
 FACTS: dict[str, Any] = {
     "name": str,
     "shape": list[Count] | None,
-    "classes": _Classes | None,
+    "classes": _Classes,
     "network": bool,
     "format": str | None,
     "reference": object,
