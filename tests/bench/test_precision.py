@@ -259,9 +259,9 @@ class Sized(nn.Module):
 @pytest.mark.parametrize(
     ("name", "nfe", "n", "whole", "seen"),
     [
-        ("seeds3", 9, 11, 0, 4),
-        ("adaptive_sde", 60, 11, 0, 4),
-        ("euler", 6, 3, 0, 3),  # nothing is padded beyond what there is to draw
+        ("seeds3", 9, 11, 11, 4),
+        ("adaptive_sde", 60, 11, 11, 4),
+        ("euler", 6, 3, 3, 3),  # nothing is padded beyond what there is to draw
         ("euler", 6, 3, 20, 4),  # a part of a cell is drawn by the graph of the whole
     ],
 )
