@@ -1,6 +1,5 @@
 """The Python interface: `sample`, `solver`, `solver_names`, `load_denoiser`."""
 
-import inspect
 import logging
 import numbers
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seedsbench import registry
+from seedsbench.checks import check_call
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
@@ -191,16 +191,7 @@ def _check_inputs(denoiser: Any, latents: Any, labels: Tensor | None, dtype: Any
             "a network of lower precision is called in its own"
         )
     called = denoiser.forward if isinstance(denoiser, torch.nn.Module) else denoiser
-    if not callable(called):
-        raise ValueError(f"denoiser is no function D(x, sigma, labels) but {type(denoiser).__name__}")
-    try:
-        signature = inspect.signature(called)
-    except ValueError:  # written in C
-        return
-    try:
-        signature.bind(latents, latents, labels)
-    except TypeError as error:
-        raise ValueError(f"denoiser must be callable as D(x, sigma, labels): {error}") from None
+    check_call("denoiser", called, "D(x, sigma, labels)", latents, latents, labels)
 
 
 def _noise(
@@ -262,8 +253,8 @@ def _count(
         return solver.steps_for(nfe, final, afs=afs, own_steps=grid.own_steps)
     if sigmas is not None:
         return len(sigmas) - 1
-    assert steps is not None
     _check_whole("steps", steps)
+    assert steps is not None
     if steps < 1:
         raise ValueError(f"steps={steps}: a run needs at least one step")
     return steps

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import math
 import numbers
 import sys
@@ -121,6 +122,20 @@ def _fault_in_list(name: str, value: Any, hint: Any, limits: Range | None) -> st
     kinds = inner if fixed else (inner[0],) * len(value)
     faults = (_fault(f"{name}[{i}]", item, kinds[i], limits) for i, item in enumerate(value))
     return next((fault for fault in faults if fault), None)
+
+
+def check_call(name: str, called: Any, wanted: str, *arguments: Any) -> None:
+    """Raise ValueError unless `called` takes so many arguments. wanted: how it is called, for the error."""
+    if not callable(called):
+        raise ValueError(f"{name} is no function {wanted} but {type(called).__name__}")
+    try:
+        signature = inspect.signature(called)
+    except ValueError:  # written in C
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"{name} must be callable as {wanted}: {error}") from None
 
 
 def filled(obj: Any, defaults: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """The Python interface to networks of one's own: `denoiser` and `check_denoiser`."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench import registry
+from seedsbench.checks import check_call
 from seedsbench.denoisers.findings import check_denoiser
 from seedsbench.denoisers.own import OfNetwork, checked_shape
 from seedsbench.denoisers.prediction import Predicted, PredictionType
@@ -172,16 +172,8 @@ def _range_of(schedule: Schedule) -> tuple[float, float]:
 
 def _check_call(net: Any, labels: int) -> None:
     """ValueError unless net can be called as OwnNetwork does."""
-    called = net.forward if isinstance(net, nn.Module) else net
-    arguments = ("x_t", "t", "classes")[: 3 if labels else 2]
-    wanted = f"net({', '.join(arguments)})"
     if type(labels) is not int or labels < 0:
         raise ValueError(f"labels={labels!r} must be the number of classes, 0 for none")
-    if not callable(called):
-        raise ValueError(f"net is no network but {type(net).__name__}: expected {wanted}")
-    try:
-        inspect.signature(called).bind(*arguments)
-    except TypeError as error:
-        raise ValueError(f"net must be callable as {wanted}: {error}") from None
-    except ValueError:  # written in C
-        return
+    arguments = ("x_t", "t", "classes")[: 3 if labels else 2]
+    called = net.forward if isinstance(net, nn.Module) else net
+    check_call("net", called, f"net({', '.join(arguments)})", *arguments)

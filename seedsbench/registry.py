@@ -41,29 +41,30 @@ def names(group: str) -> list[str]:
     return sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")})
 
 
+def _path(group: str, name: str) -> Path | None:
+    paths = (folder / group / f"{name}.yaml" for folder in conf_dirs())
+    return next(filter(Path.is_file, paths), None)
+
+
 def load(group: str, name: str) -> dict[str, Any]:
     """The YAML `conf/<group>/<name>.yaml` as a dict; ValueError with the nearest names if there is none."""
     from omegaconf import OmegaConf
 
-    for folder in conf_dirs():
-        path = folder / group / f"{name}.yaml"
-        if path.is_file():
-            config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-            assert isinstance(config, dict)
-            return {str(key): value for key, value in config.items()}
-    raise ValueError(nearest(name, names(group), what=group))
+    if (path := _path(group, name)) is None:
+        raise ValueError(nearest(name, names(group), what=group))
+    config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 def sweep_of(experiment: str) -> dict[str, str]:
     """`hydra.sweeper.params` of an experiment: key -> comma-separated values; empty if there is none."""
     from omegaconf import OmegaConf
 
-    for folder in conf_dirs():
-        path = folder / "experiment" / f"{experiment}.yaml"
-        if path.is_file():
-            params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
-            return {str(key): str(value) for key, value in params.items()}
-    return {}
+    if (path := _path("experiment", experiment)) is None:
+        return {}
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
+    return {str(key): str(value) for key, value in params.items()}
 
 
 def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
@@ -72,18 +73,15 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
     choice: "seeds3" or {"name": "seeds3", "c2": 0.4}.
     """
     if isinstance(choice, Mapping):
-        options = dict(choice)
-        if "name" not in options:
-            raise ValueError(f"{group}={options} has no 'name': write {{'name': 'seeds3', 'c2': 0.4}}")
-        name = options.pop("name")
-        overrides = {**options, **overrides}
-    else:
-        name = choice
-    config = load(group, str(name))
+        if "name" not in choice:
+            raise ValueError(f"{group}={dict(choice)} has no 'name': write {{'name': 'seeds3', 'c2': 0.4}}")
+        overrides = {**choice, **overrides}
+        choice = str(overrides.pop("name"))
+    config = load(group, choice)
     known = [key for key in config if key != "_target_"]
     for key, value in overrides.items():
         if key not in known:
-            raise ValueError(f"{group} {name}: {nearest(key, known or ['(it has none)'], what='option')}")
+            raise ValueError(f"{group} {choice}: {nearest(key, known or ['(it has none)'], what='option')}")
         config[key] = value
     return config
 

@@ -36,6 +36,7 @@ from scripts.benchmarks.interleave import between, seconds, spread
 from scripts.benchmarks.publish import command, foretell, machine, options, publish
 from seedsbench.api import noise_levels
 from seedsbench.bench.batching import fastest
+from seedsbench.bench.cell import Cell
 from seedsbench.bench.precision import tensor_cores, variant
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.denoisers.base import Denoiser, FixedBatch
@@ -48,7 +49,7 @@ from seedsbench.report.table import markdown_table
 SOLVERS = ("euler", "heun", "seeds1", "seeds3", "dpmpp_2m")
 MODES: dict[str, dict[str, Any]] = {
     "fp32": {},
-    "dtype=float32": {"dtype": torch.float32},
+    "dtype=float32": {"dtype": "float32"},
     "fp32+compile": {"compile": True},
     "tf32": {"precision": "tf32"},
     "tf32+compile": {"precision": "tf32", "compile": True},
@@ -78,7 +79,7 @@ class Bench:
         """A cell's plan: the solver with as many steps as the budget buys."""
         solver = seedsbench.solver(name)
         sigmas, fitted = noise_levels(self.denoiser, Linear(), EDM(), solver.steps_for(self.nfe))
-        return replace(SamplingPlan(solver, fitted, sigmas, labels="none"), **MODES[mode])
+        return SamplingPlan(solver, fitted, sigmas, Cell(labels="none", samples=self.batch, **MODES[mode]))
 
     def cell(self, plan: SamplingPlan) -> tuple[float, int, Tensor]:
         """Seconds of one batch, evaluations of the network it took, and the samples."""
@@ -95,15 +96,15 @@ class Bench:
 
     def forward(self, plan: SamplingPlan, times: int = 0) -> float:
         """Seconds of a bare forward pass of the plan's network: the mean of so many, or of a measure's."""
-        times = times or max(1, self.nfe // 4)
+        times, cell = times or max(1, self.nfe // 4), plan.cell
         run = variant(
-            self.denoiser, self.device, precision=plan.precision, compiled=plan.compile, size=self.batch
+            self.denoiser, self.device, precision=cell.precision, compiled=cell.compile, size=self.batch
         )
         inner: Any = run.denoiser if isinstance(run, FixedBatch) else run
         network = inner.network
         x = torch.zeros(self.batch, *self.denoiser.image_shape, device=self.device)
         c_noise = torch.zeros((), device=self.device)
-        with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
+        with torch.inference_mode(), tensor_cores(cell.precision == "tf32"):
 
             def passes() -> None:
                 for _ in range(times):

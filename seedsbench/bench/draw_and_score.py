@@ -31,12 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell as its ranks see it: what to draw, what to score it with, and where its sums are saved.
+    """A cell as its ranks see it: what to score, what to draw, and where its sums are saved.
 
     row: what is known of the cell before it has run, with its run_key. ranks: who share it.
     """
 
-    cell: Cell
     problem: Problem
     plan: SamplingPlan
     size: BatchSize
@@ -46,14 +45,18 @@ class CellRun:
     ranks: Ranks
 
     @property
+    def cell(self) -> Cell:
+        return self.plan.cell
+
+    @property
     def of(self) -> dict[str, Any]:
         """What its files of sums say they are of."""
         block = self.problem.features.block
-        return about(self.row["run_key"], self.plan.samples, block, self.row["invocation"])
+        return about(self.row["run_key"], self.cell.samples, block, self.row["invocation"])
 
     def scorer(self) -> Scorer:
         """An empty one."""
-        return Scorer(self.problem, self.plan.samples, min(self.cell.metrics["splits"], self.plan.samples))
+        return Scorer(self.problem, self.cell.samples, min(self.cell.metrics["splits"], self.cell.samples))
 
 
 def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
@@ -63,10 +66,10 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
     """
     earlier, mine = restore(run.store, run.of, run.scorer, run.cell.force), run.scorer()
     if earlier.n_done:
-        log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.plan.samples)
+        log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.cell.samples)
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
-    left, failure = run.plan.samples - earlier.n_done, None
+    left, failure = run.cell.samples - earlier.n_done, None
     with CellLine(title_of(run.row), left, left * run.cell.nfe, sweep) as line:
         try:
             draw(run, earlier.done, mine, line)
@@ -97,9 +100,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         if line is not None:
             line.advance(evaluations * ranks.world_size)
 
-    batches = generate(
-        run.problem.denoiser, run.plan, indices, batch_size=run.size, device=run.device, progress=advance
-    )
+    denoiser, device = run.problem.denoiser, run.device
+    batches = generate(denoiser, run.plan, indices, batch_size=run.size, device=device, progress=advance)
     try:
         started = time.perf_counter()
         for batch in batches:

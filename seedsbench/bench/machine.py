@@ -31,10 +31,7 @@ def device_of(name: str, local_rank: int | None = None) -> str:
 
 
 def make_current(device: str) -> None:
-    """Make a numbered GPU ("cuda:1") this thread's current one; otherwise cuda:0 also gets a context.
-
-    Each rank of a machine would open one there, and the first GPU would hold memory of all.
-    """
+    """Make a numbered GPU ("cuda:1") this thread's current one: else each rank opens a context on 0 too."""
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
 
@@ -45,11 +42,7 @@ def has_cuda() -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(4), duration(75), duration(7260)
-    ('4 s', '1 min 15 s', '2 h 1 min')
-    """
+    """Seconds as people say them: 4 s, 1 min 15 s, 2 h 1 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -11,14 +11,14 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seedsbench.bench.rows.store import UNNAMED, ResultStore
+from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.scoring import Scorer
 from seedsbench.files.atomic import write_atomic
 from seedsbench.metrics.base import State
@@ -122,7 +122,7 @@ def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Score
 
 def forget(store: ResultStore, run_key: str) -> None:
     """Delete what was saved of a cell, here and where restore() may have found it."""
-    for folder in _folders(store, run_key):
+    for folder in store.shared(f"partial/{run_key}"):
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # not empty: it holds the sums of other cells
             folder.parent.rmdir()
@@ -144,15 +144,5 @@ def _folder(store: ResultStore, run_key: str) -> Path:
 
 def _files(store: ResultStore, run_key: str) -> list[Path]:
     """The files of the first folder that has any, the one of earlier sums first (its name sorts so)."""
-    found = (sorted(folder.glob("*.npz")) for folder in _folders(store, run_key))
+    found = (sorted(folder.glob("*.npz")) for folder in store.shared(f"partial/{run_key}"))
     return next(filter(None, found), [])
-
-
-def _folders(store: ResultStore, run_key: str) -> Iterator[Path]:
-    """The cell's own folder; of a study without a name, also those of other such studies, latest first."""
-    yield _folder(store, run_key)
-    if UNNAMED.fullmatch(store.study.name):
-        for folder in sorted(store.study.parent.glob(f"*/partial/{run_key}"), reverse=True):
-            study = folder.parents[1]
-            if study != store.study and UNNAMED.fullmatch(study.name):
-                yield folder

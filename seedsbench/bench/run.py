@@ -74,7 +74,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
         raise Stopped
     try:
         row.update(as_used(cell, problem.denoiser))
-        row.update(_measure(_prepared(cell, problem, device, store, dict(row), ranks), sweep))
+        row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), sweep))
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
@@ -105,18 +105,16 @@ def _share(ranks: Ranks, cell: Cell, row: Row, done: np.ndarray) -> State:
     problem = problem_of(cell, device)
     if problem.model_id != row["model_id"]:
         raise ValueError("the model is another one in each process: let what builds it seed its numbers")
-    run = _prepared(cell, problem, device, ResultStore(cell.study_folder), row, ranks)
+    run = _prepared(cell, problem, device, row, ranks)
     mine = run.scorer()
     draw(run, done, mine)
     return mine.state()
 
 
-def _prepared(
-    cell: Cell, problem: Problem, device: str, store: ResultStore, row: Row, ranks: Ranks
-) -> CellRun:
+def _prepared(cell: Cell, problem: Problem, device: str, row: Row, ranks: Ranks) -> CellRun:
     plan = plan_of(cell, problem)
     size = batch_size_for(problem.denoiser, plan, cell.batch_size, device)
-    return CellRun(cell, problem, plan, size, device, store, row, ranks)
+    return CellRun(problem, plan, size, device, ResultStore(cell.study_folder), row, ranks)
 
 
 def _failed(cell: Cell, store: ResultStore, row: Row, error: Exception) -> Row:
@@ -135,18 +133,18 @@ def _stored(store: ResultStore, row: Row) -> Row:
 
 def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
-    problem, plan = run.problem, run.plan
+    problem, plan, cell = run.problem, run.plan, run.cell
     earlier, scorer, others = lead(run, sweep)
     started = time.perf_counter()
     for part in others:
         scorer.add(part, alongside=True)
     if earlier.n_done:
         scorer.add(earlier.state())
-    row: Row = {**scorer.compute(), "nfe": scorer.nfe / plan.samples, "nfe_max": scorer.nfe_max}
-    sizes = facts_of(problem, scorer.extent.tolist(), plan.samples)
+    row: Row = {**scorer.compute(), "nfe": scorer.nfe / cell.samples, "nfe_max": scorer.nfe_max}
+    sizes = facts_of(problem, scorer.extent.tolist(), cell.samples)
     warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    real = partial(fid_floor, problem, plan.samples, plan.labels, run.cell.metrics["floor_sets"])
+    real = partial(fid_floor, problem, cell.samples, cell.labels, cell.metrics["floor_sets"])
     row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
@@ -156,7 +154,7 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
         seconds_features=features,
         seconds_scoring=scored - started,
         seconds_floor=time.perf_counter() - scored,
-        images_per_second=plan.samples / sampling,
+        images_per_second=cell.samples / sampling,
         batch_size=run.size.now,
     )
     scorer.shown.write(run.store.sample_path(run.row["run_key"]))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from seedsbench import registry
 from seedsbench.api import foreign_table, noise_levels
 from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_size
-from seedsbench.bench.cell import Cell, Labels
+from seedsbench.bench.cell import Cell
 from seedsbench.bench.labels import classes_of, one_hot
 from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems.base import Model
@@ -18,7 +18,7 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import Final, Solver
+from seedsbench.solvers.base import Solver
 from seedsbench.solvers.integrate import integrate
 
 log = logging.getLogger(__name__)
@@ -26,30 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How samples are drawn: everything of a cell but the model and the indices.
+    """How the samples of a cell are drawn: everything but the model and the indices.
 
-    schedule: fitted to the range of sigmas, (n_steps + 1,) noise levels. labels: "balanced" (each class its
-    share of the data: class i mod K if all are equal), "random", "none" or a class number. dtype: of the
-    state. afs: analytic first step. samples: of the whole cell. precision, compile: how the network runs
-    (`seedsbench.bench.precision`). warnings: what a reader of the scores should know, a sentence each.
-
-    seeding: "philox", or "edm": image i of seed s has the per-image seed s * samples + i of EDM's
-    generate script, so that seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then
-    drawn for every image of a conditional model, and used for labels "random" if all are equally likely.
+    schedule: fitted to the range of sigmas, (n_steps + 1,) noise levels. cell: what else is asked for.
+    warnings: what a reader of the scores should know, a sentence each.
     """
 
     solver: Solver
     schedule: Schedule
     sigmas: Tensor
-    final: Final = "denoise"
-    seed: int = 0
-    labels: Labels = "balanced"
-    dtype: torch.dtype = torch.float64
-    afs: bool = False
-    seeding: str = "philox"
-    samples: int = 0
-    precision: str = "fp32"
-    compile: bool = False
+    cell: Cell = field(default_factory=Cell)
     warnings: tuple[str, ...] = ()
 
 
@@ -62,21 +48,7 @@ def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
     other_table = foreign_table(problem.denoiser, fitted)
     if other_table:
         log.warning(other_table)
-    return SamplingPlan(
-        solver=solver,
-        schedule=fitted,
-        sigmas=sigmas,
-        final=cell.final,
-        seed=cell.seed,
-        labels=cell.labels,
-        dtype=getattr(torch, cell.dtype),
-        afs=cell.afs,
-        seeding=cell.seeding,
-        samples=cell.samples,
-        precision=cell.precision,
-        compile=cell.compile,
-        warnings=(other_table,) if other_table else (),
-    )
+    return SamplingPlan(solver, fitted, sigmas, cell, (other_table,) if other_table else ())
 
 
 @dataclass(frozen=True)
@@ -103,10 +75,9 @@ def generate(
     called with the network evaluations spent since its last call, less those of a batch given up.
     """
     size = batch_size_for(denoiser, plan, batch_size, device) if isinstance(batch_size, int) else batch_size
-    whole = plan.samples or len(indices)  # a part of a cell is drawn by the compiled graph of the whole
     while len(indices):
         batch = indices[: size.now]
-        padded = min(size.now, whole)
+        padded = min(size.now, plan.cell.samples)  # a part is drawn by the compiled graph of the whole
         try:
             finished = _finished(denoiser, plan, batch, padded, device, progress)
         except Exception as error:
@@ -122,8 +93,9 @@ def generate(
 
 def batch_size_for(denoiser: Denoiser, plan: SamplingPlan, asked: int | str, device: str) -> BatchSize:
     """What `generate` takes: `asked` samples at a time, or as many as "auto" finds best, or fewer in need."""
-    with tensor_cores(plan.precision == "tf32"):
-        return shared_batch_size(asked, variant(denoiser, device, precision=plan.precision), device)
+    precision = plan.cell.precision
+    with tensor_cores(precision == "tf32"):
+        return shared_batch_size(asked, variant(denoiser, device, precision=precision), device)
 
 
 def _finished(
@@ -135,15 +107,16 @@ def _finished(
     progress: Callable[[int], object],
 ) -> SampleBatch:
     """The samples with the indices of `batch`. padded: the size that a compiled network sees."""
-    network = variant(denoiser, device, precision=plan.precision, compiled=plan.compile, size=padded)
-    with torch.inference_mode(), tensor_cores(plan.precision == "tf32"):
-        start, classes, noise = _start(plan, batch, denoiser, device)
+    cell = plan.cell
+    network = variant(denoiser, device, precision=cell.precision, compiled=cell.compile, size=padded)
+    with torch.inference_mode(), tensor_cores(cell.precision == "tf32"):
+        start, classes, noise = _start(cell, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        process = Process(network, plan.schedule, len(batch), labels, afs=plan.afs)
+        process = Process(network, plan.schedule, len(batch), labels, afs=cell.afs)
         times = plan.schedule.sigma_inv(plan.sigmas)
         x, spent = start, 0
         try:
-            for state in integrate(process, plan.solver, start, times, noise, plan.final):
+            for state in integrate(process, plan.solver, start, times, noise, cell.final):
                 x = state
                 total = int(process.nfe.sum())
                 progress(total - spent)
@@ -155,17 +128,20 @@ def _finished(
     return SampleBatch(batch, x.clone(), process.nfe.clone())
 
 
-def _start(
-    plan: SamplingPlan, batch: Tensor, denoiser: Denoiser, device: str
-) -> tuple[Tensor, Tensor | None, Noise]:
-    """Latents, classes and noise of the samples with these indices."""
-    shape, label_dim = denoiser.image_shape, denoiser.label_dim
-    weights = denoiser.class_weights
-    classes = classes_of(batch, plan.labels, label_dim, plan.seed, weights)
-    if plan.seeding == "edm":
-        seeds = batch + (plan.seed * plan.samples) % 2**32
-        begun = edm_start(seeds, shape, label_dim, dtype=plan.dtype, device=device)
-        drawn = begun.classes if plan.labels == "random" and weights is None else classes
-        return begun.latents.to(plan.dtype), drawn, begun.noise
-    start = latents(batch, shape, seed=plan.seed, device=device).to(plan.dtype)
-    return start, classes, Philox(batch, shape, seed=plan.seed, dtype=plan.dtype, device=device)
+def _start(cell: Cell, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:
+    """Latents, classes and noise of the samples with these indices.
+
+    seeding "edm": image i of seed s has the per-image seed s * samples + i of EDM's generate script, so that
+    seeds 0, 1, 2 of 50,000 samples are its three published draws. A class is then drawn for every image of a
+    conditional model, and used for labels "random" if all are equally likely.
+    """
+    shape, label_dim, weights = denoiser.image_shape, denoiser.label_dim, denoiser.class_weights
+    dtype: torch.dtype = getattr(torch, cell.dtype)
+    classes = classes_of(batch, cell.labels, label_dim, cell.seed, weights)
+    if cell.seeding == "edm":
+        seeds = batch + (cell.seed * cell.samples) % 2**32
+        begun = edm_start(seeds, shape, label_dim, dtype=dtype, device=device)
+        drawn = begun.classes if cell.labels == "random" and weights is None else classes
+        return begun.latents.to(dtype), drawn, begun.noise
+    start = latents(batch, shape, seed=cell.seed, device=device).to(dtype)
+    return start, classes, Philox(batch, shape, seed=cell.seed, dtype=dtype, device=device)

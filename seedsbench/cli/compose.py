@@ -83,16 +83,11 @@ def compose_each(commands: Iterable[Iterable[str]], study: str) -> list[Composed
         if chosen not in bases:
             bases[chosen] = _composed(chosen)
         ours, hydra = bases[chosen]
-        cell = cell_of(_with_values(ours, plain, hydra), hydra.runtime.choices, study)
-        found.append(
-            Composed(
-                cell=cell,
-                words=words,
-                launcher=str(hydra.runtime.choices["hydra/launcher"]),
-                sweeper=str(hydra.runtime.choices["hydra/sweeper"]),
-                remote=str((hydra.launcher or {}).get("_target_", "")).endswith(".SlurmLauncher"),
-            )
-        )
+        choices = hydra.runtime.choices
+        cell = cell_of(_with_values(ours, plain, hydra), choices, study)
+        launcher, sweeper = str(choices["hydra/launcher"]), str(choices["hydra/sweeper"])
+        remote = str((hydra.launcher or {}).get("_target_", "")).endswith(".SlurmLauncher")
+        found.append(Composed(cell, words, launcher, sweeper, remote))
     return found
 
 
@@ -112,20 +107,11 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], study: str) -> Cell:
     """
     cell = OmegaConf.to_object(cfg)
     assert isinstance(cell, Cell)
+    labels: Any = "none" if cell.labels is None else cell.labels
+    if isinstance(labels, str) and labels.lstrip("-").isdigit():  # a class number may come as text
+        labels = int(labels)
     names = {group: str(choices[group]) for group in GROUPS if group in choices}
-    return replace(
-        cell,
-        choices=names,
-        study=study if cell.study is None else cell.study,
-        labels=_labels_of(cell.labels),
-    )
-
-
-def _labels_of(value: Any) -> Any:
-    """The `labels` key: a class number may come as text, "none" as null."""
-    if value is None:
-        return "none"
-    return int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+    return replace(cell, choices=names, study=study if cell.study is None else cell.study, labels=labels)
 
 
 def _composed(chosen: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:

@@ -11,10 +11,7 @@ UNSCORED = "a network from a file brings no features to be scored on: add metric
 
 
 def files_of(cells: Iterable[Cell]) -> dict[str, list[Wanted] | ValueError]:
-    """The files of each model, regime and metrics group among the cells, by their overrides.
-
-    In place of files, what is wrong: a regime a model has no weights for, a missing model.path.
-    """
+    """The files of each model, regime and metrics group among the cells, or what is wrong with these."""
     found: dict[str, list[Wanted] | ValueError] = {}
     for cell in cells:
         model, metrics = cell.choices["model"], cell.choices["metrics"]

@@ -80,26 +80,27 @@ def _run(command: Command) -> int:
     """Check the command, run its cells and write the report; the exit code. Raises Usage."""
     from seedsbench.bench.stopping import Stopped, stops_on_sigterm
     from seedsbench.cli.check import check
+    from seedsbench.cli.compose import compositions
     from seedsbench.cli.sweep import WorkerLost, run
 
     now = datetime.now()
     invocation = f"{now.isoformat()}-{os.getpid()}"
     with stops_on_sigterm():
         command = with_experiment(command)
-        checked = check(command, study=now.strftime("%Y-%m-%d_%H-%M-%S"))
-        if checked.text is not None:
-            print(checked.text)
+        composed = compositions(command, study=now.strftime("%Y-%m-%d_%H-%M-%S"))
+        if (text := check(composed, command)) is not None:
+            print(text)
             return 0
         lost = 0
         try:
-            run(checked, command, invocation)
+            run(composed, command, invocation)
         except WorkerLost as error:
             print(f"seedsbench: {error}; the same command fills in what is missing", file=sys.stderr)
             lost = 1
         except Stopped:
             print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
             return STOPPED
-        return _finish(checked.first.cell, invocation) or lost
+        return _finish(composed[0].cell, invocation) or lost
 
 
 def _finish(cell: "Cell", invocation: str) -> int:

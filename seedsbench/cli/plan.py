@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,12 +120,12 @@ def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
     near = [row for row in near if row.get("batch_size") == cell.batch_size] or near
     if not near:
         return None
+
+    def total(*keys: str) -> float:
+        return sum(float(row.get(key) or 0.0) for key in keys for row in near)
+
     return Speed(
-        evaluation=_total(near, "seconds_sampling") / sum(row["nfe"] * row["samples"] for row in near),
-        image=(_total(near, "seconds_features") + _total(near, "seconds_scoring")) / _total(near, "samples"),
+        evaluation=total("seconds_sampling") / sum(row["nfe"] * row["samples"] for row in near),
+        image=total("seconds_features", "seconds_scoring") / total("samples"),
         floor=max((row.get("seconds_floor") or 0.0) * cell.samples / row["samples"] for row in near),
     )
-
-
-def _total(rows: Iterable[dict[str, Any]], key: str) -> float:
-    return sum(float(row.get(key) or 0.0) for row in rows)

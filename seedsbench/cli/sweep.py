@@ -18,24 +18,14 @@ from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.progress import SweepLine
 from seedsbench.bench.run import run_cell
-from seedsbench.cli.check import Checked
 from seedsbench.cli.command import Command
-from seedsbench.cli.compose import cell_of, composing
-from seedsbench.cli.launchers import as_submitit_task, watch_workers
+from seedsbench.cli.compose import Composed, cell_of, composing
+from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, watch_workers
 from seedsbench.cli.logs import log_to
 from seedsbench.tracking.base import Tracker, harmless
 
-NOT_WHAT = (
-    "study=",
-    "results_dir=",
-    "seed=",
-    "repeats=",
-    "published=",
-    "force=",
-    "offline=",
-    "debug=",
-    "hydra",
-)
+_WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug")
+NOT_WHAT = (*(f"{key}=" for key in _WHERE), "hydra")
 """Overrides that a row's command leaves out: they say where and how, not what; the seed is added."""
 
 
@@ -47,16 +37,17 @@ class WorkerLost(Exception):
     """A launcher's worker died: its row is missing, and maybe those of others."""
 
 
-def run(checked: Checked, command: Command, invocation: str) -> None:
-    """Run every cell. Raises Stopped at SIGTERM, and WorkerLost."""
-    if not checked.in_process:
-        _launch(checked, command, invocation)
+def run(composed: list[Composed], command: Command, invocation: str) -> None:
+    """Run every cell, in this order. Raises Stopped at SIGTERM, and WorkerLost."""
+    first = composed[0]
+    if (first.launcher, first.sweeper) != (IN_PROCESS, IN_PROCESS):
+        _launch(first, len(composed), command, invocation)
         return
-    log_to(checked.study)
-    costs = [cost for cell in checked.cells for cost in [cell.samples * cell.nfe] * cell.repeats]
-    line = SweepLine(costs)
+    log_to(first.cell.study_folder)
+    cells = [one.cell for one in composed]
+    line = SweepLine([cost for cell in cells for cost in [cell.samples * cell.nfe] * cell.repeats])
     try:
-        for one in checked.composed:
+        for one in composed:
             run_seeds(one.cell, one.words, invocation, line)
     finally:
         line.close()
@@ -109,13 +100,13 @@ class Job:
         return as_submitit_task(work) if "SUBMITIT_EXECUTOR" in os.environ else work()
 
 
-def _launch(checked: Checked, command: Command, invocation: str) -> None:
-    """Hand the sweep to Hydra's sweeper and launcher, which the cells name."""
-    study = checked.study.name
+def _launch(first: Composed, n_cells: int, command: Command, invocation: str) -> None:
+    """Hand the sweep to Hydra's sweeper and launcher, which its first cell names."""
+    study = first.cell.study_folder.name
     job = Job(invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""))
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]
-    with composing(), watch_workers(checked.first.launcher, len(checked.cells), checked.study):
+    with composing(), watch_workers(first.launcher, n_cells, first.cell.study_folder):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         try:

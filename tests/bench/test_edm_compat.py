@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seedsbench import solver
+from seedsbench.bench.cell import Cell
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers.base import Denoiser
@@ -77,7 +78,8 @@ def test_seeds_of_repeated_cells_follow_each_other(labels):
     """Seed 2 of 5 samples has EDM's seeds 10 to 14; a fixed class is drawn and not used, as by --class."""
     sigmas = EDM().levels(4, 0.002, 80.0, Linear())
     network = Recording()
-    plan = SamplingPlan(solver("euler"), Linear(), sigmas, "stop", 2, labels, seeding="edm", samples=5)
+    cell = Cell(final="stop", seed=2, labels=labels, seeding="edm", samples=5)
+    plan = SamplingPlan(solver("euler"), Linear(), sigmas, cell)
     for _ in generate(network, plan, torch.arange(5), batch_size=2):
         pass
     wanted = edm_start(torch.arange(10, 15), (1, 4, 4), 3)

@@ -9,7 +9,7 @@ from seedsbench.bench.problems import build
 from seedsbench.cli import check as checking
 from seedsbench.cli.command import Command, Usage
 from seedsbench.denoisers import embedded
-from tests.support.cells import compose, run
+from tests.support.cells import check, compose, run
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_embedded_network_is_channels_last_everywhere():
 
 def refused(*overrides, multirun=False):
     with pytest.raises(Usage) as said:
-        checking.check(Command(overrides, multirun=multirun), "study")
+        check(Command(overrides, multirun=multirun))
     return str(said.value)
 
 
@@ -90,4 +90,4 @@ def test_a_model_without_a_network_cannot_run_it_another_way(here, model, overri
 def test_the_device_is_judged_where_cells_run(here, monkeypatch):
     monkeypatch.setattr(checking, "check_launcher", lambda *_: None)
     words = ("model=glyphs", "device=cuda", "precision=tf32", "hydra/launcher=slurm_1gpu")
-    assert checking.check(Command(words), "study").first.remote
+    assert check(Command(words))[0][0].remote

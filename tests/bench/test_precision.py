@@ -18,6 +18,7 @@ from seedsbench import registry
 from seedsbench.api import noise_levels, solver
 from seedsbench.bench import batching, precision
 from seedsbench.bench.batching import fastest, shared_batch_size
+from seedsbench.bench.cell import Cell
 from seedsbench.bench.precision import Compiled, Lowered, variant
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.problems.glyphs import glyphs_problem
@@ -43,7 +44,7 @@ def plan_for(denoiser, name="seeds3", nfe=6, **options):
     grid = registry.build(registry.configured("grid", "edm"))
     method = solver(name)
     sigmas, fitted = noise_levels(denoiser, schedule, grid, method.steps_for(nfe))
-    return SamplingPlan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, Cell(**options))
 
 
 def samples(denoiser, plan, n=24, batch_size=8):
@@ -258,9 +259,9 @@ class Sized(nn.Module):
 @pytest.mark.parametrize(
     ("name", "nfe", "n", "whole", "seen"),
     [
-        ("seeds3", 9, 11, 0, 4),
-        ("adaptive_sde", 60, 11, 0, 4),
-        ("euler", 6, 3, 0, 3),  # nothing is padded beyond what there is to draw
+        ("seeds3", 9, 11, 11, 4),
+        ("adaptive_sde", 60, 11, 11, 4),
+        ("euler", 6, 3, 3, 3),  # nothing is padded beyond what there is to draw
         ("euler", 6, 3, 20, 4),  # a part of a cell is drawn by the graph of the whole
     ],
 )
@@ -270,7 +271,7 @@ def test_a_compiled_network_sees_one_shape_and_padding_changes_nothing(uncompile
     plan = plan_for(denoiser, name, nfe, samples=whole)
     expected = samples(denoiser, plan, n, 4)
     network.shapes.clear()
-    found = samples(denoiser, replace(plan, compile=True), n, 4)
+    found = samples(denoiser, replace(plan, cell=replace(plan.cell, compile=True)), n, 4)
     assert network.shapes == {((seen, 3, 4, 4), (seen,), (seen, 5))}
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

@@ -10,9 +10,8 @@ from seedsbench import registry
 from seedsbench.bench.cell import FLAGS, Cell
 from seedsbench.bench.problems.build import known_classes, problem_of
 from seedsbench.cli import main as cli
-from seedsbench.cli.check import check
 from seedsbench.cli.command import GROUPS, Usage, parse, use_config_dirs
-from tests.support.cells import compose
+from tests.support.cells import check, compose
 
 FIRST = registry.names("solver")[0]
 

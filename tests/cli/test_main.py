@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from seedsbench.cli import main as cli
-from seedsbench.cli.check import check
 from seedsbench.cli.command import parse
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.integrate import NonFiniteError
-from tests.support.cells import rows_of, same, write_broken_model
+from tests.support.cells import check, rows_of, same, write_broken_model
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
 CONSOLE = str(Path(sys.executable).with_name("seedsbench"))
@@ -72,9 +71,9 @@ def test_a_refusal_writes_and_evaluates_nothing(seedsbench, tmp_path, monkeypatc
 
 
 def test_a_command_that_can_run_is_accepted_with_its_study_folder(isolated):
-    checked = check(parse([*QUICK, "solver=seeds3", "results_dir=out", "study=mine", "-m", "nfe=5,6"]), "s")
-    assert (checked.study, checked.text) == (Path("out/mine"), None)
-    assert [cell.nfe for cell in checked.cells] == [5, 6]
+    composed, text = check(parse([*QUICK, "solver=seeds3", "results_dir=out", "study=mine", "-m", "nfe=5,6"]))
+    assert (composed[0].cell.study_folder, text) == (Path("out/mine"), None)
+    assert [one.cell.nfe for one in composed] == [5, 6]
     assert os.listdir(isolated / "out" / "mine") == []
 
 

@@ -6,6 +6,7 @@ import torch
 from scripts.training.targets import provenance
 from seedsbench import registry
 from seedsbench.api import noise_levels, solver
+from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.scoring import Scorer, fid_floor
@@ -25,7 +26,7 @@ def plan(problem, regime, name="seeds3", nfe=8, **options):
     grid = registry.build(registry.configured("grid", regime))
     method = solver(name)
     sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, method.steps_for(nfe))
-    return SamplingPlan(method, fitted, sigmas, **options)
+    return SamplingPlan(method, fitted, sigmas, Cell(**options))
 
 
 def draw(problem, chosen, indices, batch_size=64):

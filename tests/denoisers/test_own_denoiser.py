@@ -235,7 +235,7 @@ def test_a_table_of_alphas_is_the_schedule_to_rounding(beta_schedule):
         ({"schedule": "vp", "shape": (16, 16)}, r"shape=\(16, 16\) must be that of one image, \(C, H, W\)"),
         ({"schedule": "vp", "labels": 10}, r"net must be callable as net\(x_t, t, classes\)"),
         ({"schedule": "vp", "labels": -1}, "labels=-1 must be the number of classes"),
-        ({"schedule": "vp", "net": None}, r"net is no network but NoneType: expected net\(x_t, t\)"),
+        ({"schedule": "vp", "net": None}, r"net is no function net\(x_t, t\) but NoneType"),
     ],
 )
 def test_choices_that_make_no_sense(options, message):

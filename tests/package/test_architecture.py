@@ -33,7 +33,7 @@ ALLOWED = {
     "noise": {"diffusion"},
     "analytic": {"denoisers"},
     "api": {"checks", "data", "denoisers", "diffusion", "registry", "solvers"},
-    "own": {"denoisers", "diffusion", "registry"},
+    "own": {"checks", "denoisers", "diffusion", "registry"},
     "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
     | {"solvers"},
     "report": set(),

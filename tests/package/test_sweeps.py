@@ -13,9 +13,8 @@ import yaml
 
 from scripts.make_sweeps import SWEEPS, sweep_text
 from seedsbench import registry
-from seedsbench.cli.check import check
 from seedsbench.cli.command import Usage, parse, with_experiment
-from tests.support.cells import rows_of
+from tests.support.cells import check, rows_of
 from tests.support.wandb_reader import offline_runs
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +100,9 @@ def test_every_choice_of_a_sweep_is_a_command_that_can_run(name, sweep):
         if new <= seen:
             continue
         seen |= new
-        command = checked(words[2:])
-        assert command.first.cell.tracker["_target_"] == "seedsbench.tracking.wandb.WandB"
-        assert command.study == Path("results") / sweep["parameters"]["study"]["value"]
+        cell = checked(words[2:])[0][0].cell
+        assert cell.tracker["_target_"] == "seedsbench.tracking.wandb.WandB"
+        assert cell.study_folder == Path("results") / sweep["parameters"]["study"]["value"]
 
 
 def test_wandb_accepts_a_sweep_and_its_own_agent_builds_the_same_commands(name, sweep):
@@ -140,7 +139,7 @@ def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
 
 @pytest.mark.parametrize("name", sorted({*registry.names("experiment")} - {"churn_optuna"}))
 def test_an_experiment_can_run(name):
-    assert checked(["-m", f"experiment={name}"]).study.parent == Path("results")
+    assert checked(["-m", f"experiment={name}"])[0][0].cell.study_folder.parent == Path("results")
 
 
 def test_an_interval_without_a_searching_sweeper_is_refused():

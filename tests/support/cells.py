@@ -10,8 +10,9 @@ from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.run import run_cell
+from seedsbench.cli import check as checking
 from seedsbench.cli.command import GROUPS, read
-from seedsbench.cli.compose import compose_each, composing
+from seedsbench.cli.compose import compose_each, composing, compositions
 
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.
@@ -41,6 +42,12 @@ def _composed(words, folders):
             return compose_each([words], study="2020-01-01_00-00-00")[0].cell
     finally:
         os.environ["SEEDSBENCH_CONF"] = before
+
+
+def check(command, study="study"):
+    """A command checked as `seedsbench` does it: its cells as composed, and the text of a plan or dry run."""
+    composed = compositions(command, study)
+    return composed, checking.check(composed, command)
 
 
 def run(folder, *overrides, config_dirs=(), invocation="test"):

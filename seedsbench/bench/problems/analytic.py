@@ -42,11 +42,9 @@ def mixture_problem(
         zero = torch.zeros((), dtype=torch.float64)
         return _values(samples), model.responsibilities(samples.double().cpu(), zero)
 
-    parameters = {"means": means, "weights": weights, "std": std}
-    problem = _problem(name, model, digest(parameters, regime), digest(parameters), extract, len(means))
-    if len(set(weights)) == 1:
-        return problem
-    return replace(problem, model_id=digest({**parameters, "classes": "by weight"}, regime))
+    parameters: dict[str, Any] = {"means": means, "weights": weights, "std": std}
+    said = parameters if len(set(weights)) == 1 else {**parameters, "classes": "by weight"}
+    return _problem(name, model, digest(said, regime), digest(parameters), extract, len(means))
 
 
 def finite_glyphs_problem(
@@ -78,7 +76,7 @@ def _regime_range(regime: str) -> dict[str, Any]:
 
 
 def _problem(name: str, model: Any, model_id: str, data_id: str, extract: Any, n_classes: int) -> Problem:
-    mu, sigma = model.moments()
+    mu, sigma = map(np.asarray, model.moments())
 
     def real(indices: Tensor, classes: Tensor | None, seed: int) -> Tensor:
         labels = None if classes is None or not model.label_dim else one_hot(classes, model.label_dim)
@@ -89,7 +87,7 @@ def _problem(name: str, model: Any, model_id: str, data_id: str, extract: Any, n
         name=name,
         denoiser=model,
         features=values,
-        reference=Moments(n=0, mu=np.asarray(mu), sigma=np.asarray(sigma)),
+        reference=Moments(n=0, mu=mu, sigma=sigma),
         model_id=model_id,
         reference_id=data_id,
         real=real,

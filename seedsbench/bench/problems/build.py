@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any
 
 from seedsbench import registry
 from seedsbench.bench.cell import CELL_OPTIONS, Cell
@@ -15,26 +15,23 @@ from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.model_files import place_of
 from seedsbench.files.sources import check_defined, source_of
 
+_Classes = Annotated[int, Range(0, 10**6)] | None
+FACTS: dict[str, Any] = {
+    "name": str,
+    "shape": list[Count] | None,
+    "classes": _Classes,
+    "network": bool,
+    "format": str | None,
+    "reference": object,
+    "offline": bool,
+    "licence": str | None,
+    "note": str | None,
+}
+"""What a model's YAML says of it, by type. A builder is given those that it declares as parameters.
 
-class Facts(TypedDict, total=False):
-    """What a model's YAML says of it. A builder is given those that it declares as parameters.
-
-    classes: how many, 0 for an unconditional model. network: false for a formula, which is quick to build.
-    format: python where `path` names a function.
-    """
-
-    name: str
-    shape: list[Count] | None
-    classes: Annotated[int, Range(0, 10**6)] | None
-    network: bool
-    format: str | None
-    reference: object
-    offline: bool
-    licence: str | None
-    note: str | None
-
-
-FACTS = get_type_hints(Facts, include_extras=True)
+classes: how many, 0 for an unconditional model. network: false for a formula, which is quick to build.
+format: python where `path` names a function.
+"""
 KEPT = 8
 """Models and problems kept: a sweep over models or regimes loads each once. Of large networks (300 million
 parameters) these are 10 GB."""

@@ -153,10 +153,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple):
         yield from ((str(i), part) for i, part in enumerate(value))
     elif isinstance(value, FunctionType):
-        own = [value.__globals__.get(name) for name in value.__code__.co_names]
-        own = [
-            part for part in own if not isinstance(part, FunctionType) or part.__module__ == value.__module__
-        ]
+        named, home = map(value.__globals__.get, value.__code__.co_names), value.__module__
+        own = [part for part in named if not isinstance(part, FunctionType) or part.__module__ == home]
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         yield from ((str(i), part) for i, part in enumerate([*own, *cells]))
     else:

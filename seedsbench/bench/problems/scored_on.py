@@ -82,7 +82,6 @@ def standard_problem(
         features=found,
         reference=chosen.moments,
         reference_id=chosen.id,
-        real=None,
         reference_name=chosen.name,
         pairs=pairs,
         reference_shape=chosen.facts,

@@ -14,7 +14,7 @@ from seedsbench.api import as_trained
 from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
-from seedsbench.bench.rows.run_key import PLACES, outside
+from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside
 from seedsbench.bench.rows.store import Row
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
@@ -25,19 +25,12 @@ def asked(cell: Cell) -> Row:
     """What was asked for: names, options and sizes."""
     return {
         **{group: cell.choices[group] for group in ("model", "regime", "schedule", "grid", "solver")},
-        "schedule_params": params(cell.schedule),
-        "grid_params": params(cell.grid),
-        "solver_params": params(cell.solver),
+        **{f"{group}_params": params(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
         "metrics_params": params(cell.metrics, without=PLACES),
         "nfe_budget": cell.nfe,
-        "samples": cell.samples,
-        "seed": cell.seed,
+        **{key: getattr(cell, key) for key in SAMPLED},
         "labels": str(cell.labels),
-        "final": cell.final,
-        "afs": cell.afs,
-        "dtype": cell.dtype,
         "network_precision": cell.precision,
-        "compile": cell.compile,
         "seeding": cell.seeding,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -54,8 +47,7 @@ def as_used(cell: Cell, denoiser: Denoiser) -> Row:
 
 def params(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> Row:
     """The options of a choice, and the source of a class from outside the package."""
-    options = {key: value for key, value in group.items() if key not in ("_target_", *without)}
-    return {**options, **outside(group)}
+    return {**options_of(group, without), **outside(group)}
 
 
 def _filled(options: Row, built: Any) -> Row:
@@ -83,19 +75,15 @@ def solver_facts(solver: Solver) -> Row:
     """What the solver declares."""
     return {
         "solver_family": solver.family,
-        "order": solver.order,
-        "weak_order": solver.weak_order,
-        "stochastic": solver.stochastic,
+        **{key: getattr(solver, key) for key in ("order", "weak_order", "stochastic")},
     }
 
 
-def environment_of(device: str, world_size: int = 1) -> Row:
+def environment_of(device: str, world_size: int) -> Row:
     """Where it ran, and with which versions."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else platform.processor() or platform.machine()
-    )
+    name = platform.processor() or platform.machine()
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
     return {
         "device": device,
         "device_name": name,

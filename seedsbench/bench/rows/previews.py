@@ -44,17 +44,12 @@ class Strip:
     def write(self, path: Path) -> None:
         """Write the strip; nothing if there is no picture."""
         images = [self._images[i] for i in sorted(self._images)]
-        if (
-            not images
-            or images[0].dtype != torch.uint8
-            or images[0].shape[0] not in (1, 3)
-            or min(images[0].shape[1:]) < 4
-        ):
+        if not images or images[0].dtype != torch.uint8:
             return
-        strip = torch.cat(images, dim=2)
-        array = (
-            (strip.expand(3, -1, -1) if strip.shape[0] == 1 else strip).permute(1, 2, 0).contiguous().numpy()
-        )
+        channels, *size = images[0].shape
+        if channels not in (1, 3) or min(size) < 4:
+            return
+        strip = torch.cat(images, dim=2).expand(3, -1, -1).permute(1, 2, 0)
         buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, format="PNG", optimize=True)
+        Image.fromarray(strip.contiguous().numpy()).save(buffer, format="PNG", optimize=True)
         write_atomic(path, buffer.getvalue())

@@ -14,6 +14,8 @@ from seedsbench.files.sources import source_of
 
 PLACES = ("weights", "reference", "real")
 """Options of a metrics group that say where something is; rows are keyed by what it is."""
+SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
+"""What a cell and its row call alike."""
 
 
 def run_key(cell: Cell, problem: Problem | None) -> str:
@@ -34,21 +36,11 @@ def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
     return {
         "numerics_version": NUMERICS_VERSION,
         "model": chosen(cell.model, without=CIRCUMSTANCES if problem else ()),
-        "schedule": chosen(cell.schedule),
-        "grid": chosen(cell.grid),
-        "solver": chosen(cell.solver),
+        **{group: chosen(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
         "metrics": chosen(cell.metrics, without=PLACES),
         **known,
         "regime": cell.regime.name,
-        "nfe": cell.nfe,
-        "samples": cell.samples,
-        "seed": cell.seed,
-        "labels": cell.labels,
-        "final": cell.final,
-        "afs": cell.afs,
-        "dtype": cell.dtype,
-        "precision": cell.precision,
-        "compile": cell.compile,
+        **{key: getattr(cell, key) for key in ("nfe", "precision", "labels", *SAMPLED)},
         "seeding": seeding,
     }
 
@@ -58,10 +50,14 @@ def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str,
 
     No module path: classes may move. Inside the package numerics_version stands for the source.
     """
-    options = {key: value for key, value in group.items() if key not in ("_target_", *without)}
     target = group.get("_target_")
     name = None if target is None else target.rpartition(".")[2]
-    return {"class": name, "options": options, **outside(group)}
+    return {"class": name, "options": options_of(group, without), **outside(group)}
+
+
+def options_of(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entries of a choice but for its class and what is left out."""
+    return {key: value for key, value in group.items() if key not in ("_target_", *without)}
 
 
 def outside(group: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,30 +82,30 @@ class ResultStore:
         return None
 
     def finished(self, key: str, *, adopt: bool = True) -> Row | None:
-        """The row of `key` if it is done here or, between unnamed studies, in a sibling.
+        """The row of `key` if it is done, here or in a study that shares with this one.
 
-        adopt: copy a sibling's row (and its images) here.
+        adopt: copy another study's row (and its images) here.
         """
-        row = self.read(key)
-        if row is not None and row["status"] == "done":
-            return row
-        if not UNNAMED.fullmatch(self.study.name):
-            return None
-        for sibling in sorted(self.study.parent.glob("*/rows/" + f"{key}.json"), reverse=True):
-            other = ResultStore(sibling.parents[1])
-            if other.study == self.study or not UNNAMED.fullmatch(other.study.name):
-                continue
+        for path in self.shared(f"rows/{key}.json"):
+            other = ResultStore(path.parents[1])
             row = other.read(key)
-            if row is not None and row["status"] == "done":
-                if adopt:
-                    self._adopt(other, key)
-                return row
+            if row is None or row["status"] != "done":
+                continue
+            if adopt and other.study != self.study:
+                for place in (ResultStore.path, ResultStore.sample_path):
+                    if place(other, key).is_file():
+                        write_atomic(place(self, key), place(other, key).read_bytes())
+            return row
         return None
 
-    def _adopt(self, other: "ResultStore", key: str) -> None:
-        write_atomic(self.path(key), other.path(key).read_bytes())
-        if other.sample_path(key).is_file():
-            write_atomic(self.sample_path(key), other.sample_path(key).read_bytes())
+    def shared(self, name: str) -> Iterator[Path]:
+        """`folder/file` of this study and, if it has no name, those there are of other such, latest first."""
+        yield self.study / name
+        if UNNAMED.fullmatch(self.study.name):
+            for path in sorted(self.study.parent.glob(f"*/{name}"), reverse=True):
+                study = path.parents[1]
+                if study != self.study and UNNAMED.fullmatch(study.name):
+                    yield path
 
     def write(self, row: Row) -> Path:
         """Write a row atomically and return its path."""

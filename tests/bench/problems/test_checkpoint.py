@@ -13,14 +13,13 @@ from seedsbench.bench.problems.build import model_of, problem_of
 from seedsbench.bench.problems.checkpoint import CPU_BATCH, Checkpoint, placed
 from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.rows.run_key import what_changes_numbers
-from seedsbench.cli.check import check
 from seedsbench.cli.command import Usage, parse
 from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
 from seedsbench.files.model_files import wanted_files
-from tests.support.cells import compose, run
+from tests.support.cells import check, compose, run
 
 
 def yaml_of(name):
@@ -129,7 +128,7 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
 
 def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():
     walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
-    said = check(parse(walk), "study").text
+    said = check(parse(walk))[1]
     for name, model in PUBLISHED.items():
         for regime, entry in model["files"].items():
             assert f"model={name} regime={regime} metrics=inception:\n" in said
@@ -141,8 +140,8 @@ def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_onc
 
 def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
     with pytest.raises(Usage, match=r"model=cifar10_cond: a network from a file .* add metrics=inception"):
-        check(parse(["model=cifar10_cond"]), "study")
-    told = check(parse(["model=cifar10_cond", "dry_run=true"]), "study").text
+        check(parse(["model=cifar10_cond"]))
+    told = check(parse(["model=cifar10_cond", "dry_run=true"]))[1]
     assert "add metrics=inception" in told
 
 
@@ -152,12 +151,12 @@ def test_models_without_files_have_nothing_to_fetch():
 
 def test_a_dry_run_of_a_sweep_names_each_model_once_and_computes_nothing(tmp_path):
     options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "solver=euler", "nfe=10", "dry_run=true"])
-    said = check(options, "study").text.splitlines()
+    said = check(options)[1].splitlines()
     titles = [line for line in said if not line.startswith(" ")]
     assert titles == ["model=cifar10_cond regime=vp:", "model=cifar10_cond regime=ve:"]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Usage, match=r"add model\.path="):
-        check(parse(["model=file", "dry_run=true"]), "study")
+        check(parse(["model=file", "dry_run=true"]))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ import torch
 
 from seedsbench.bench.problems import build
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.cli.check import check
 from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
-from tests.support.cells import compose, run
+from tests.support.cells import check, compose, run
 from tests.support.extractors import some_images, write_images
 
 MYNET = """
@@ -151,7 +150,7 @@ def test_what_its_text_tells_is_refused_before_anything_runs(folder, path, said)
     (folder / "broken.py").write_text("x = 1\ndef build(:\n")
     given = "model.path=null" if path is None else f"model.path='{path}'"
     with pytest.raises(Usage) as caught:
-        check(parse(["model=python", given, *QUICK[1:]]), "study")
+        check(parse(["model=python", given, *QUICK[1:]]))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (folder / "results").exists()
