@@ -13,7 +13,7 @@ import seedsbench
 from seedsbench.denoisers.prediction import Predicted, raw_output_of
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
-from tests.support.measure import mixture
+from tests.support.measure import mixture, run
 from tests.support.parity import built, close, run_from
 from tests.support.replay import Replay
 
@@ -51,16 +51,9 @@ def diff_solver(s):
 
 
 def run_diff_solver(case, solver):
-    s = case.settings
-    return seedsbench.sample(
-        mixture(),
-        case["latents"],
-        solver=solver,
-        sigmas=case["t_steps"],
-        final="denoise" if s.get("denoise_to_zero") else "stop",
-        afs=bool(s.get("afs")),
-        return_trajectory=True,
-    ).trajectory
+    final = "denoise" if case.settings.get("denoise_to_zero") else "stop"
+    path = {"sigmas": case["t_steps"], "final": final, "afs": bool(case.settings.get("afs"))}
+    return run(solver, latents=case["latents"], **path).trajectory
 
 
 @pytest.mark.parametrize("case", DIFF_SOLVERS, ids=str)
@@ -79,8 +72,8 @@ def test_diff_solvers(case):
 def replayed(case, solver, sigmas):
     """States at the levels, from recorded network outputs."""
     replay = Replay(case["model_out_f64"], case.settings["config"].get("prediction_type", "epsilon"))
-    run = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
-    return run_from(case["x_traj_f64"][0], replay, solver, **run).trajectory[:-1]
+    path = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
+    return run_from(case["x_traj_f64"][0], replay, solver, **path).trajectory[:-1]
 
 
 @pytest.mark.parametrize("case", DEIS, ids=str)
@@ -136,14 +129,10 @@ def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
 
     level = table.sigma(scheduler.timesteps[0].double())
     options = {"skip_prk_steps": skip, "previous_timestep": "diffusers", "set_alpha_to_one": False}
-    got = seedsbench.sample(
-        Predicted(network, "epsilon", table, img_channels=2, img_resolution=1),
-        first / (level * table.scale_at(level)),
-        solver={"name": "pndm", **options},
-        steps=n - 1,
-        schedule=table,
-        grid={"name": "discrete", "timestep_spacing": spacing},
-    ).x
+    denoiser = Predicted(network, "epsilon", table, img_channels=2, img_resolution=1)
+    start = first / (level * table.scale_at(level))
+    path = {"schedule": table, "grid": {"name": "discrete", "timestep_spacing": spacing}}
+    got = run({"name": "pndm", **options}, denoiser, start, steps=n - 1, **path).x
     assert times == scheduler.timesteps.tolist()
     close(got, x)
 
@@ -156,8 +145,7 @@ def test_diffusers_ipndm(case):
     sigmas = s / a
     sigmas[0] = 100 * sigmas[1]
     eps = [s[i] * x + a[i] * v for i, (x, v) in enumerate(zip(states, outputs, strict=True))]
-    run = {"solver": "ipndm", "sigmas": sigmas, "final": "stop", "return_trajectory": True}
-    got = seedsbench.sample(Replay(eps), states[0], **run).trajectory[1:-1]
+    got = run("ipndm", Replay(eps), states[0], sigmas=sigmas, final="stop").trajectory[1:-1]
     for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
         close(x * scale, reference)
 
