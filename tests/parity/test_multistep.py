@@ -15,7 +15,7 @@ from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
 from tests.support.measure import mixture, run
 from tests.support.parity import built, close, run_from
-from tests.support.replay import Replay
+from tests.support.replay import Replay, replayed
 
 DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
 GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
@@ -69,11 +69,10 @@ def test_diff_solvers(case):
         assert difference < 1e-9 if same else difference > 1e-6
 
 
-def replayed(case, solver, sigmas):
-    """States at the levels, from recorded network outputs."""
-    replay = Replay(case["model_out_f64"], case.settings["config"].get("prediction_type", "epsilon"))
+def states_at(sigmas, case, solver):
+    """From recorded network outputs."""
     path = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
-    return run_from(case["x_traj_f64"][0], replay, solver, **path).trajectory[:-1]
+    return run_from(case["x_traj_f64"][0], replayed(case)[0], solver, **path).trajectory[:-1]
 
 
 @pytest.mark.parametrize("case", DEIS, ids=str)
@@ -83,7 +82,7 @@ def test_diffusers_deis(case):
     repeated = bool(sigmas[-1] == sigmas[-2])
     states = len(sigmas) - repeated
     solver = {"name": "deis", "mode": "logrho", "max_order": config.get("solver_order", 2)}
-    got = replayed(case, solver | {"lower_order_final": not repeated}, sigmas[:states])
+    got = states_at(sigmas[:states], case, solver | {"lower_order_final": not repeated})
     close(got, case["x_traj_f64"][:states])
 
 
@@ -99,7 +98,7 @@ def test_diffusers_pndm(case):
     solver = {"name": "pndm", "skip_prk_steps": skip}
     if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
         solver["previous_timestep"] = "diffusers"
-    close(replayed(case, solver, Discrete().sigma(levels)), case["x_traj_f64"][states])
+    close(states_at(Discrete().sigma(levels), case, solver), case["x_traj_f64"][states])
 
 
 @pytest.mark.parametrize("skip", [True, False])
