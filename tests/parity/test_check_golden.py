@@ -30,16 +30,21 @@ def test_recorded_metrics_are_met_and_a_wrong_one_is_missed(tmp_path):
     assert [line.split("|")[i].strip() for i in (2, 3, 6)] == ["4", "4", "4"]
 
 
+def checked(folder, monkeypatch):
+    """The exit code of the script on a folder."""
+    monkeypatch.setattr(sys, "argv", ["check_golden.py", str(folder)])
+    with pytest.raises(SystemExit) as caught:
+        check_golden.main()
+    return caught.value.code
+
+
 def test_a_nan_is_a_miss():
     one = check_golden.Compared("row", "case", float("nan"), 1e-5)
     assert check_golden.table([one]).splitlines()[-1].split("|")[6].strip() == "1"
 
 
 def test_another_folder_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["check_golden.py", str(tmp_path)])
-    with pytest.raises(SystemExit) as caught:
-        check_golden.main()
-    assert caught.value.code == 2
+    assert checked(tmp_path, monkeypatch) == 2
     assert "has no nets_song, nets_dhariwal" in capsys.readouterr().err
 
 
@@ -82,11 +87,8 @@ def write_folder(folder):
 
 def test_a_part_of_a_folder_elsewhere_says_itself_how_it_is_read(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["check_golden.py", str(tmp_path)])
-    with pytest.raises(SystemExit) as caught:
-        check_golden.main()
-    said = capsys.readouterr().out
-    assert caught.value.code == 0, said
+    code, said = checked(tmp_path, monkeypatch), capsys.readouterr().out
+    assert code == 0, said
     absent = "nets_song, nets_dhariwal, e2e_tiny_nets, metrics_fid, metrics_is_kid_prc"
     assert f"and not compared: {absent}" in said
     assert "18 outputs compared, 0 missed" in said

@@ -20,7 +20,8 @@ from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.ddim import DDIM, DDPM, dynamic_threshold
 from seedsbench.solvers.pndm import PNDM
 from tests.support.golden import cases
-from tests.support.measure import mixture
+from tests.support.measure import mixture, never
+from tests.support.measure import run as sample
 from tests.support.parity import close
 from tests.support.replay import Replay
 
@@ -30,7 +31,6 @@ ROWS = [
     dict(zip(["clipping" if "clipping" in c else c for c in GRID["columns"]], row, strict=True))
     for row in GRID["rows"]
 ]
-BETAS, KINDS = ("linear", "scaled_linear", "squaredcos_cap_v2"), ("epsilon", "sample", "v_prediction")
 LENGTHS = [case for case in OTHERS if "num_inference_steps" in case.settings]
 TABLES = [case for case in OTHERS if case not in LENGTHS]
 DDPMS = cases("ddpm")
@@ -40,6 +40,7 @@ recorded = cache(ROW_CASE.__getitem__)
 
 def test_every_case_is_covered():
     assert (str(ROW_CASE), len(LENGTHS), len(TABLES), len(DDPMS)) == ("grid", 14, 6, 11)
+    assert (len(ROWS), sum(row["all_finite"] for row in ROWS)) == (1368, 1268)
 
 
 class Live:
@@ -64,31 +65,32 @@ def run(denoiser, first, solver, schedule, grid, steps, noise=None):
     """diffusers starts from `first` as it is, seedsbench from s sigma latents, a little less."""
     sigma = grid.levels(steps + 1, 0, 0, schedule)[0]
     latents = first / (sigma * schedule.scale_at(sigma))
-    path = {"steps": steps, "schedule": schedule, "grid": grid, "noise": noise, "return_trajectory": True}
-    return seedsbench.sample(denoiser, latents, solver=solver, **path).trajectory
+    path = {"steps": steps, "schedule": schedule, "grid": grid, "noise": noise}
+    return sample(solver, denoiser, latents, **path).trajectory
 
 
 # --- DDIM: the 1,368 rows ---------------------------------------------------------------------------
 
 
 def solver_of(row):
-    shared = {name: GRID["common"][name] for name in ("clip_sample_range", "sample_max_value")}
+    shared = ("clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio")
     return DDIM(
-        eta=row["eta"],
         clip_sample=row["clipping"] == "clip",
         thresholding=row["clipping"] == "thresholding",
-        dynamic_thresholding_ratio=GRID["common"]["dynamic_thresholding_ratio"],
-        set_alpha_to_one=row["set_alpha_to_one"],
-        use_clipped_model_output=row["use_clipped_model_output"],
         previous_timestep="diffusers" if row["timestep_spacing"] == "linspace" else "grid",
-        **shared,
+        **{name: row[name] for name in ("eta", "set_alpha_to_one", "use_clipped_model_output")},
+        **{name: GRID["common"][name] for name in shared},
     )
 
 
+def grid_of(row):
+    return DiscreteGrid(timestep_spacing=row["timestep_spacing"], steps_offset=row["steps_offset"])
+
+
 def run_row(i, row, denoiser, noise):
-    grid = DiscreteGrid(timestep_spacing=row["timestep_spacing"], steps_offset=row["steps_offset"])
     schedule = schedule_of(row["beta_schedule"], row["rescale_betas_zero_snr"])
-    return run(denoiser, recorded("x_traj_f64")[i, 0], solver_of(row), schedule, grid, 4, Recorded(noise))
+    start = recorded("x_traj_f64")[i, 0]
+    return run(denoiser, start, solver_of(row), schedule, grid_of(row), 4, Recorded(noise))
 
 
 def residue(i, row):
@@ -106,24 +108,19 @@ def residue(i, row):
     return (1 - a - std**2).sqrt() * eps / std
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("betas", BETAS)
-def test_ddim_rows(betas, kind):
-    finite = 0
-    rounded = Counter()
+@pytest.mark.parametrize(
+    ("betas", "of_rounding"), [("linear", 28), ("scaled_linear", 0), ("squaredcos_cap_v2", 0)]
+)
+def test_ddim_rows(betas, of_rounding):
+    rounded = 0
     for i, row in enumerate(ROWS):
-        if (row["beta_schedule"], row["prediction_type"]) != (betas, kind) or not row["all_finite"]:
-            continue
-        noise, extra = recorded("noise").clone(), residue(i, row)
-        noise[0] += extra
-        rounded[bool(extra.any())] += 1
-        close(run_row(i, row, Replay(recorded("model_out_f64")[i], kind), noise), recorded("x_traj_f64")[i])
-        finite += 1
-    expected = {"epsilon": 132, "sample": 156, "v_prediction": 156}[kind]
-    assert finite == {"linear": expected, "scaled_linear": expected - 12}.get(
-        betas, 128 if kind == "epsilon" else 144
-    )
-    assert rounded[True] == (0 if betas != "linear" else 4 if kind == "epsilon" else 12)
+        if row["beta_schedule"] == betas and row["all_finite"]:
+            noise, extra = recorded("noise").clone(), residue(i, row)
+            noise[0] += extra
+            rounded += bool(extra.any())
+            replay = Replay(recorded("model_out_f64")[i], row["prediction_type"])
+            close(run_row(i, row, replay, noise), recorded("x_traj_f64")[i])
+    assert rounded == of_rounding
 
 
 def test_ddim_rows_that_are_not_finite_in_the_library():
@@ -152,9 +149,7 @@ def test_ddim_rows_that_are_not_finite_in_the_library():
 
 def test_timesteps_of_the_rows():
     for i, row in enumerate(ROWS):
-        grid = DiscreteGrid(timestep_spacing=row["timestep_spacing"], steps_offset=row["steps_offset"])
-        assert torch.equal(grid.timesteps(5, 1000), recorded("timesteps")[i])
-    assert len(ROWS) == 1368
+        assert torch.equal(grid_of(row).timesteps(5, 1000), recorded("timesteps")[i])
 
 
 @pytest.mark.parametrize("case", LENGTHS, ids=str)
@@ -167,16 +162,11 @@ def test_ddim_lengths(case):
     denoiser, solver = Live(schedule, "epsilon"), DDIM(eta=s["eta"], previous_timestep="diffusers")
     if n == 1:  # nothing but the final evaluation
         process, t = Process(denoiser, schedule, 2), torch.tensor(999.0, dtype=torch.float64)
-        state = solver.init(process, first, t[None])
-        got = torch.stack(
-            [first, solver.final_sample(process, first, t, process.denoise(first, t), state, case.noise())]
-        )
+        state, denoised = solver.init(process, first, t[None]), process.denoise(first, t)
+        got = torch.stack([first, solver.final_sample(process, first, t, denoised, state, case.noise())])
     else:
         got = run(denoiser, first, solver, schedule, grid, n - 1, case.noise())
-    if "x_final" in case:
-        close(got[-1], case["x_final"])
-    else:
-        close(got, case["x_traj"])
+    close(*((got[-1], case["x_final"]) if "x_final" in case else (got, case["x_traj"])))
 
 
 @pytest.mark.parametrize("case", TABLES, ids=str)
@@ -229,10 +219,9 @@ def test_ddpm(case):
 
 def test_ddpm_variances_are_two():
     names = ("fixed_small", "fixed_small_log", "small", "fixed_large", "fixed_large_log", "large")
-    x = [seedsbench.sample(mixture(), START, solver=DDPM(variance=v), steps=5).x for v in names]
-    assert all(torch.equal(x[0], other) for other in x[1:3])
+    x = [sample(DDPM(variance=variance), latents=START, steps=5).x for variance in names]
+    assert [torch.equal(x[0], other) for other in x] == [True] * 3 + [False] * 3
     assert all(torch.equal(x[3], other) for other in x[4:])
-    assert not torch.equal(x[0], x[3])
 
 
 # --- options, one by one ----------------------------------------------------------------------------
@@ -310,21 +299,13 @@ def test_without_alpha_of_one_the_last_step_lands_on_the_table():
 # --- refusals ---------------------------------------------------------------------------------------
 
 
-def never(x, sigma, labels):
-    raise AssertionError("evaluated")
-
-
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({"name": "ddim", "clip_sample": True, "thresholding": True}, "only one can act"),
-        (
-            {"name": "ddpm", "variance": "learned"},
-            "variance=learned needs a denoiser that predicts a variance",
-        ),
-        (
-            {"name": "ddpm", "variance": "learned_range"},
-            "variance=learned_range needs a denoiser that predicts",
+        *(
+            ({"name": "ddpm", "variance": v}, f"variance={v} needs a denoiser that predicts a variance")
+            for v in ("learned", "learned_range")
         ),
     ],
 )
@@ -333,18 +314,18 @@ def test_wrong_options_are_refused(choice, message):
         seedsbench.solver(choice)
 
 
-@pytest.mark.parametrize("options", [{"previous_timestep": "diffusers"}, {"set_alpha_to_one": False}])
 @pytest.mark.parametrize("kind", [DDIM, PNDM])
-def test_options_of_a_table_need_one(kind, options):
-    with pytest.raises(ValueError, match="use schedule=discrete"):
-        seedsbench.sample(never, START, solver=kind(**options), steps=3, schedule=Linear())
-
-
-@pytest.mark.parametrize("kind", [DDIM, PNDM])
-def test_a_step_of_diffusers_that_would_not_move_is_refused(kind):
-    run = {"solver": kind(previous_timestep="diffusers"), "schedule": Discrete(num_train_timesteps=10)}
-    with pytest.raises(ValueError, match="would never move"):
-        seedsbench.sample(never, START, steps=20, **run)
+@pytest.mark.parametrize(
+    ("options", "schedule", "message"),
+    [
+        ({"previous_timestep": "diffusers"}, Linear(), "use schedule=discrete"),
+        ({"set_alpha_to_one": False}, Linear(), "use schedule=discrete"),
+        ({"previous_timestep": "diffusers"}, Discrete(num_train_timesteps=10), "would never move"),
+    ],
+)
+def test_options_of_a_table_need_one_with_room(kind, options, schedule, message):
+    with pytest.raises(ValueError, match=message):
+        sample(kind(**options), never, START, steps=20, schedule=schedule)
 
 
 def test_timesteps_off_the_table_are_refused():

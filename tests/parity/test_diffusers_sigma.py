@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.solvers.linear_multistep import lms_weights
 from tests.support.golden import Golden, cases
-from tests.support.parity import close, run_from
+from tests.support.parity import close, lms_to_zero, run_from
 from tests.support.replay import churned, replayed
 
 
@@ -29,16 +28,12 @@ class Stacked(Golden):
         return super().array(scheduler, name)[rows.index(case)]
 
 
-SOLVERS = {
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_ancestral",
-    "HeunDiscreteScheduler": "heun",
-    "LMSDiscreteScheduler": "lms",
-    "KDPM2DiscreteScheduler": "dpm2",
-    "KDPM2AncestralDiscreteScheduler": "dpm2_ancestral",
-}
+SOLVERS = {"Euler": "euler", "EulerAncestral": "euler_ancestral", "Heun": "heun", "LMS": "lms"}
+SOLVERS |= {"KDPM2": "dpm2", "KDPM2Ancestral": "dpm2_ancestral"}
 CASES = {
-    solver: cases(Stacked("diffusers_sigma"), lambda s, name=name: s["scheduler"] == name)
+    solver: cases(
+        Stacked("diffusers_sigma"), lambda s, name=f"{name}DiscreteScheduler": s["scheduler"] == name
+    )
     for name, solver in SOLVERS.items()
 }
 LMS = CASES.pop("lms")
@@ -58,15 +53,9 @@ def run(case, name):
     replay, schedule = replayed(case)
     solver, noise = churned(case) if "s_churn" in options else ({"name": name, **options}, case.noise())
     limit = config["clip_sample_range"] if config.get("clip_sample") else torch.inf  # Heun has no clip_sample
-    result = run_from(
-        case["x_traj_f64"][0],
-        lambda *given: replay(*given).clamp(-limit, limit),
-        solver,
-        levels,
-        schedule=schedule,
-        final="stop" if stop else "denoise",
-        noise=noise,
-    )
+    path = {"schedule": schedule, "final": "stop" if stop else "denoise", "noise": noise}
+    denoiser = lambda *given: replay(*given).clamp(-limit, limit)  # noqa: E731
+    result = run_from(case["x_traj_f64"][0], denoiser, solver, levels, **path)
     stages = seedsbench.solver(**solver).nfe(1)
     return result.trajectory[: -1 if stop else None], replay.asked, stages
 
@@ -90,14 +79,10 @@ def test_sigma_scheduler(name, case):
 
 @pytest.mark.parametrize("case", LMS, ids=str)
 def test_lms(case):
-    """The step to 0 is the multistep rule too: our weights, from the slopes of the run, give it."""
     states, levels = run(case, "lms")[0][:-1], case["sigmas_f64"][:-1]
     order = (case.settings["step_kwargs"] or {"order": 4})["order"]
     replay, _ = replayed(case)
     # All states again, so that the outputs are handed out in their order.
-    slopes = [(x - replay(x, sigma, None)) / sigma for x, sigma in zip(states, levels, strict=True)]
-    x = states[-1]
-    nodes = list(levels.flip(0)[:order])
-    for weight, slope in zip(lms_weights(nodes, torch.zeros(())), reversed(slopes[-order:]), strict=True):
-        x = x + weight * slope
-    close(torch.cat([states, x[None]]), case["x_traj_f64"])
+    denoised = [replay(x, sigma, None) for x, sigma in zip(states, levels, strict=True)]
+    sample = lms_to_zero(states, levels, denoised, order)
+    close(torch.cat([states, sample[None]]), case["x_traj_f64"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seedsbench.diffusion.schedule import Discrete
+from seedsbench.solvers.ddim import dynamic_threshold
 from seedsbench.solvers.unipc import UniPC
 from tests.support.golden import cases, golden
 from tests.support.measure import mixture
@@ -45,25 +46,17 @@ class Corrected(UniPC):
         return result
 
 
-class Thresholded:
-    """Dynamic thresholding (Saharia et al. 2022), which no solver does; diff-sampler has no switch for it."""
-
-    def __init__(self, denoiser, most=float("inf")):
-        self.denoiser, self.most = denoiser, most
-
-    def __call__(self, x, sigma, labels):
-        denoised = self.denoiser(x, sigma, labels)
-        largest = torch.quantile(denoised.abs().flatten(1), 0.995, dim=1).clamp(1, self.most)
-        largest = largest[:, None, None, None]
-        return denoised.clamp(-largest, largest) / largest
+def thresholded(denoiser, most=float("inf")):
+    """With dynamic thresholding, which no solver of the family does; diff-sampler has no switch for it."""
+    return lambda *given: dynamic_threshold(denoiser(*given), 0.995, most)
 
 
 @pytest.mark.parametrize("case", DIFF_SAMPLER, ids=str)
 def test_diff_sampler(case):
     s, solver = case.settings, diff_sampler_solver(case.settings)
-    denoiser = Thresholded(mixture()) if s.get("predict_x0") else mixture()
-    run = {"final": "stop", "afs": s.get("afs", False)}
-    result = run_from(case["x_traj"][0], denoiser, solver, case["t_steps"], **run)
+    denoiser = thresholded(mixture()) if s.get("predict_x0") else mixture()
+    path = {"final": "stop", "afs": s.get("afs", False)}
+    result = run_from(case["x_traj"][0], denoiser, solver, case["t_steps"], **path)
     states = result.trajectory[:-1]
     if isinstance(solver, Corrected):
         states = torch.stack([*solver.corrected, result.x])
@@ -78,7 +71,7 @@ def check(case, solver, noise=None, states=None):
     reference, levels, config = case["x_traj_f64"], case["sigmas_f64"], case.settings["config"]
     denoiser, schedule = replayed(case)
     if config.get("thresholding", False):
-        denoiser = Thresholded(denoiser, config["sample_max_value"])
+        denoiser = thresholded(denoiser, config["sample_max_value"])
     to_zero = bool(levels[-1] == 0) and states is None
     levels = levels[:-1] if to_zero else levels[:states]
     if solver["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
@@ -193,15 +186,10 @@ def test_third_order_sde_of_diffusers_has_a_wrong_sign():
     case = next(case for case in SDE3 if "heun" in str(case))
     reference, levels = case["x_traj_f64"][:4], case["sigmas_f64"][:4]
     denoised, (denoiser, schedule) = [], replayed(case)
-    got = run_from(
-        reference[0],
-        lambda *given: denoised.append(denoiser(*given)) or denoised[-1],
-        {"name": "dpmpp_3m_sde", "compat": "k_diffusion"},
-        levels,
-        schedule=schedule,
-        final="stop",
-        noise=case.noise(),
-    ).trajectory
+    listening = lambda *given: denoised.append(denoiser(*given)) or denoised[-1]  # noqa: E731
+    solver = {"name": "dpmpp_3m_sde", "compat": "k_diffusion"}
+    run = {"schedule": schedule, "final": "stop", "noise": case.noise()}
+    got = run_from(reference[0], listening, solver, levels, **run).trajectory
     close(got[:3], reference[:3])
     lam, (first, second, third) = -levels.log(), denoised
     slopes = (third - second) / (lam[2] - lam[1]), (second - first) / (lam[1] - lam[0])

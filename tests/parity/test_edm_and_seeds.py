@@ -11,6 +11,7 @@ import torch
 import seedsbench
 from seedsbench.noise import Recorded
 from tests.support.golden import cases, golden, mixture_parameters
+from tests.support.measure import run as sample
 from tests.support.parity import (
     built,
     close,
@@ -36,8 +37,8 @@ def denoiser(settings, **limits):
 def test_edm_and_ablation_sampler(case):
     s = case.settings
     model = denoiser(s, sigma_min=s["net_sigma_min"], sigma_max=s["net_sigma_max"])
-    run = edm_choice(s) | {"noise": case.noise(), "return_trajectory": True}
-    close(seedsbench.sample(model, case["latents"], **run).trajectory, case["x_traj"])
+    got = sample(denoiser=model, latents=case["latents"], noise=case.noise(), **edm_choice(s))
+    close(got.trajectory, case["x_traj"])
 
 
 # --- SEEDS ------------------------------------------------------------------------------------------
@@ -48,8 +49,7 @@ def right_path(s):
 
     c2 away from its default gives the release wrong stage-noise weights; its discrete noise is biased.
     """
-    ran = s.get("status") == "ok" and "net_class" in s and "noise_type" not in s
-    return ran and "c2" not in s
+    return s.get("status") == "ok" and "net_class" in s and not s.keys() & {"noise_type", "c2"}
 
 
 def right_order(s):
@@ -76,11 +76,8 @@ def fitted(s):
     """Schedule, grid and range of the released code: its VP default has beta_d 19.1."""
     schedule, grid = built("schedule", schedule_of(s)), built("grid", s["discretization"])
     low, high = s["net_sigma_min"], s["net_sigma_max"]
-    if s["discretization"] == "vp":
-        ends = released_vp_ends()
-        low, high = max(ends[0], low), min(ends[1], high)
-    else:
-        low, high = grid.range(low, high)
+    ends = released_vp_ends() if s["discretization"] == "vp" else grid.range(low, high)
+    low, high = max(ends[0], low), min(ends[1], high)
     return schedule.through(low, high), grid, low, high
 
 
@@ -89,17 +86,8 @@ def run(case, solver, final="stop"):
     s, noise = case.settings, None
     if s["solver"] == "etd-serk":
         noise = Recorded(case["noise"] if is_edm_branch(s) else -case["noise"])
-    schedule = built("schedule", schedule_of(s))
-    return seedsbench.sample(
-        denoiser(s),
-        case["latents"],
-        solver=solver,
-        sigmas=fitted(s)[0].sigma(case["t"][:-1]),
-        schedule=schedule,
-        final=final,
-        noise=noise,
-        return_trajectory=True,
-    ).trajectory
+    path = {"sigmas": fitted(s)[0].sigma(case["t"][:-1]), "schedule": schedule_of(s), "final": final}
+    return sample(solver, denoiser(s), case["latents"], noise=noise, **path).trajectory
 
 
 @pytest.mark.parametrize("case", SERK + COMBOS, ids=str)

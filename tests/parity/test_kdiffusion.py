@@ -12,10 +12,9 @@ import torch
 import seedsbench
 from seedsbench.diffusion.schedule import Linear
 from seedsbench.solvers.ancestral import split
-from seedsbench.solvers.linear_multistep import lms_weights
 from tests.support.golden import cases
-from tests.support.measure import log_levels, mixture
-from tests.support.parity import built, close
+from tests.support.measure import log_levels, mixture, run
+from tests.support.parity import built, close, lms_to_zero
 
 NO_CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
 # The reference's noises of a step are recorded as independent normals, and its 3M halves a weight.
@@ -57,26 +56,26 @@ class Witness:
 
     def __call__(self, x, sigma, labels):
         denoised = self.mixture(x, sigma, labels)
-        self.calls.append((x.clone(), float(sigma), denoised))
+        self.calls.append((x.clone(), sigma, denoised))
         return denoised
 
 
-def replay(case, **run):
+def replay(case, options, **path):
     """(result, evaluations) of a case: our solver on its latents with its noise."""
     settings, witness = case.settings, Witness()
-    solver = SOLVERS[settings["sampler"]] | run.pop("options", {})
+    solver = SOLVERS[settings["sampler"]] | options
     for key, value in settings.get("kwargs", {}).items():
         solver[CHURN[key] if solver["name"] in ("karras_sde", "dpm2") else key] = value
-    result = seedsbench.sample(witness, case["latents"], solver=solver, noise=case.noise(), **run)
+    result = run(solver, witness, case["latents"], noise=case.noise(), **path)
     if "call_sigma" in case:
-        called = [sigma for _, sigma, _ in witness.calls]
+        called = [float(sigma) for _, sigma, _ in witness.calls]
         assert called == pytest.approx(case["call_sigma"].numpy(), rel=1e-9)
     return result, witness.calls
 
 
 def check(case):
     """(last evaluations, largest state); all that is recorded is compared, but the sample of LMS."""
-    result, calls = replay(case, sigmas=case["sigmas"][:-1])
+    result, calls = replay(case, {}, sigmas=case["sigmas"][:-1])
     largest = 0.0
     if "x_cb" in case:
         largest = float(case["x_cb"].abs().max())
@@ -97,14 +96,9 @@ def test_sampler(sampler):
 
 @pytest.mark.parametrize("case", CASES["sample_lms"], ids=str)
 def test_lms_goes_on_to_zero_in_the_reference(case):
-    """Its last step too is the multistep rule: our weights, from the slopes of the run, give it."""
     calls, largest = check(case)
-    last = calls[: -case.settings["kwargs"]["order"] - 1 : -1]
-    levels = [torch.tensor(sigma, dtype=torch.float64) for _, sigma, _ in last]
-    x = last[0][0]
-    for weight, (past, sigma, denoised) in zip(lms_weights(levels, torch.zeros(())), last, strict=True):
-        x = x + weight * (past - denoised) / sigma
-    close(x, case["x_final"], largest)
+    sample = lms_to_zero(*zip(*calls, strict=True), case.settings["kwargs"]["order"])
+    close(sample, case["x_final"], largest)
 
 
 @pytest.mark.parametrize("case", CASES["sample_dpm_fast"], ids=str)
@@ -112,7 +106,7 @@ def test_dpm_fast(case):
     s = case.settings
     grid = {"name": "logsnr", "sigma_min": s["sigma_min"], "sigma_max": s["sigma_max"]}
     options = {"remainder": s["nfe"] % 3, "eta": s["eta"]}
-    result, _ = replay(case, options=options, steps=s["nfe"] // 3 + 1, grid=grid, final="stop")
+    result, _ = replay(case, options, steps=s["nfe"] // 3 + 1, grid=grid, final="stop")
     assert result.nfe.tolist() == [s["nfe"]] * 2
     close(result.x, case["x_final"], s["sigma_max"])
 
@@ -129,15 +123,10 @@ def test_dpm_adaptive(case):
     options, info = case.settings["kwargs"], case.settings["info"]
     begun = case["call_sigma"].reshape(info["steps"], -1)[:, 0]
     accepted = torch.cat([begun[1:] != begun[:-1], torch.tensor([True])])
-    result = seedsbench.sample(
-        mixture(),
-        case["latents"],
-        solver={"name": "dpm_adaptive", "norms": "batch", "compat": "k_diffusion", **options},
-        sigmas=log_levels(400, 80.0, 0.02),
-        final="stop",
-        noise=case.noise(accepted.cumsum(0) - accepted.long()),
-        return_trajectory=True,
-    )
+    solver = {"name": "dpm_adaptive", "norms": "batch", "compat": "k_diffusion", **options}
+    path = {"sigmas": log_levels(400, 80.0, 0.02), "final": "stop"}
+    noise = case.noise(accepted.cumsum(0) - accepted.long())
+    result = run(solver, latents=case["latents"], noise=noise, **path)
     assert len(result.trajectory) - 2 == info["steps"]
     # It evaluates the start of a step again after a rejection, which changes nothing.
     assert result.nfe.tolist() == [info["nfe"] - info["n_reject"]] * 2

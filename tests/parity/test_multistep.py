@@ -13,9 +13,9 @@ import seedsbench
 from seedsbench.denoisers.prediction import Predicted, raw_output_of
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
-from tests.support.measure import mixture
+from tests.support.measure import mixture, run
 from tests.support.parity import built, close, run_from
-from tests.support.replay import Replay
+from tests.support.replay import Replay, replayed
 
 DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
 GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
@@ -51,16 +51,9 @@ def diff_solver(s):
 
 
 def run_diff_solver(case, solver):
-    s = case.settings
-    return seedsbench.sample(
-        mixture(),
-        case["latents"],
-        solver=solver,
-        sigmas=case["t_steps"],
-        final="denoise" if s.get("denoise_to_zero") else "stop",
-        afs=bool(s.get("afs")),
-        return_trajectory=True,
-    ).trajectory
+    final = "denoise" if case.settings.get("denoise_to_zero") else "stop"
+    path = {"sigmas": case["t_steps"], "final": final, "afs": bool(case.settings.get("afs"))}
+    return run(solver, latents=case["latents"], **path).trajectory
 
 
 @pytest.mark.parametrize("case", DIFF_SOLVERS, ids=str)
@@ -76,11 +69,10 @@ def test_diff_solvers(case):
         assert difference < 1e-9 if same else difference > 1e-6
 
 
-def replayed(case, solver, sigmas):
-    """States at the levels, from recorded network outputs."""
-    replay = Replay(case["model_out_f64"], case.settings["config"].get("prediction_type", "epsilon"))
-    run = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
-    return run_from(case["x_traj_f64"][0], replay, solver, **run).trajectory[:-1]
+def states_at(sigmas, case, solver):
+    """From recorded network outputs."""
+    path = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
+    return run_from(case["x_traj_f64"][0], replayed(case)[0], solver, **path).trajectory[:-1]
 
 
 @pytest.mark.parametrize("case", DEIS, ids=str)
@@ -90,7 +82,7 @@ def test_diffusers_deis(case):
     repeated = bool(sigmas[-1] == sigmas[-2])
     states = len(sigmas) - repeated
     solver = {"name": "deis", "mode": "logrho", "max_order": config.get("solver_order", 2)}
-    got = replayed(case, solver | {"lower_order_final": not repeated}, sigmas[:states])
+    got = states_at(sigmas[:states], case, solver | {"lower_order_final": not repeated})
     close(got, case["x_traj_f64"][:states])
 
 
@@ -106,7 +98,7 @@ def test_diffusers_pndm(case):
     solver = {"name": "pndm", "skip_prk_steps": skip}
     if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
         solver["previous_timestep"] = "diffusers"
-    close(replayed(case, solver, Discrete().sigma(levels)), case["x_traj_f64"][states])
+    close(states_at(Discrete().sigma(levels), case, solver), case["x_traj_f64"][states])
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -136,14 +128,10 @@ def test_pndm_of_diffusers_to_its_end(spacing, n, skip):
 
     level = table.sigma(scheduler.timesteps[0].double())
     options = {"skip_prk_steps": skip, "previous_timestep": "diffusers", "set_alpha_to_one": False}
-    got = seedsbench.sample(
-        Predicted(network, "epsilon", table, img_channels=2, img_resolution=1),
-        first / (level * table.scale_at(level)),
-        solver={"name": "pndm", **options},
-        steps=n - 1,
-        schedule=table,
-        grid={"name": "discrete", "timestep_spacing": spacing},
-    ).x
+    denoiser = Predicted(network, "epsilon", table, img_channels=2, img_resolution=1)
+    start = first / (level * table.scale_at(level))
+    path = {"schedule": table, "grid": {"name": "discrete", "timestep_spacing": spacing}}
+    got = run({"name": "pndm", **options}, denoiser, start, steps=n - 1, **path).x
     assert times == scheduler.timesteps.tolist()
     close(got, x)
 
@@ -156,8 +144,7 @@ def test_diffusers_ipndm(case):
     sigmas = s / a
     sigmas[0] = 100 * sigmas[1]
     eps = [s[i] * x + a[i] * v for i, (x, v) in enumerate(zip(states, outputs, strict=True))]
-    run = {"solver": "ipndm", "sigmas": sigmas, "final": "stop", "return_trajectory": True}
-    got = seedsbench.sample(Replay(eps), states[0], **run).trajectory[1:-1]
+    got = run("ipndm", Replay(eps), states[0], sigmas=sigmas, final="stop").trajectory[1:-1]
     for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
         close(x * scale, reference)
 

@@ -15,7 +15,7 @@ from seedsbench.diffusion.schedule import VP, Geometric, SubVP
 from seedsbench.noise import Recorded
 from seedsbench.solvers.parts.pc_predictors import UniformTable, euler, reverse, tabulated
 from tests.support.golden import cases
-from tests.support.measure import log_levels, mixture, weak_orders
+from tests.support.measure import log_levels, mixture, run, weak_orders
 from tests.support.parity import close, run_from
 
 SCHEDULES = {"vp": VP(fit_range=False), "subvp": SubVP(fit_range=False), "ve": Geometric(fit_range=False)}
@@ -65,23 +65,20 @@ def problem(case):
     schedule, n = SCHEDULES[s["kind"]], s["N"]
     # Sub-VP networks are continuous in the reference even where it is told otherwise.
     continuous = s["continuous"] or s["kind"] == "subvp"
-    solver = seedsbench.solver(
-        f"pc_{s['kind']}",
-        predictor=NAMES.get(s["predictor"], s["predictor"]),
-        corrector=NAMES.get(s["corrector"], s["corrector"]),
-        snr=s["snr"],
-        corrector_steps=s["n_steps_each"],
-        probability_flow=s["probability_flow"],
-        norms="batch",
-        discretization="reference",
-    )
+    options = {part: NAMES.get(s[part], s[part]) for part in ("predictor", "corrector")}
+    options |= {
+        "snr": s["snr"],
+        "corrector_steps": s["n_steps_each"],
+        "probability_flow": s["probability_flow"],
+    }
+    options |= {"norms": "batch", "discretization": "reference"}
     noise = case["noise"].reshape(n, -1, *case["noise"].shape[1:])
     if s["probability_flow"]:  # the reference draws for its predictor what it does not use
         noise = noise[:, :-1]
     return {
         "x": case["latents"] * (50.0 if s["kind"] == "ve" else 1.0),
         "denoiser": mixture() if continuous else TableModel(s["kind"], schedule, n),
-        "solver": solver,
+        "solver": seedsbench.solver(f"pc_{s['kind']}", **options),
         "sigmas": schedule.sigma(torch.linspace(1, s["eps"], n, dtype=torch.float64)),
         "schedule": schedule,
     }, noise
@@ -89,8 +86,8 @@ def problem(case):
 
 @pytest.mark.parametrize("case", PC, ids=str)
 def test_predictor_corrector(case):
-    run, noise = problem(case)
-    result = run_from(**run, noise=Recorded(noise.flatten(0, 1)))
+    given, noise = problem(case)
+    result = run_from(**given, noise=Recorded(noise.flatten(0, 1)))
     close(result.trajectory[1:-1], case["x_after_predictor"][:-1])
     close(result.x, case["x_final"])
     if "none" not in (case.settings["predictor"], case.settings["corrector"]):
@@ -100,10 +97,10 @@ def test_predictor_corrector(case):
 @pytest.mark.parametrize("case", [c for c in PC if c.settings["corrector"] != "none"], ids=str)
 def test_corrector(case):
     """The state between corrector and predictor; the corrector at a level is what `finish` does there."""
-    run, noise = problem(case)
-    schedule, solver = run["schedule"], run["solver"]
-    process, times = Process(run["denoiser"], schedule, len(run["x"])), schedule.sigma_inv(run["sigmas"])
-    before = torch.cat([run["x"][None], case["x_after_predictor"][:-1]])
+    given, noise = problem(case)
+    schedule, solver, start = given["schedule"], given["solver"], given["x"]
+    process, times = Process(given["denoiser"], schedule, len(start)), schedule.sigma_inv(given["sigmas"])
+    before = torch.cat([start[None], case["x_after_predictor"][:-1]])
     state = solver.init(process, before[0], times)
     after = [
         solver.before_final(process, x, t, state, Recorded(z))[0]
@@ -158,9 +155,8 @@ def test_predictors_have_weak_order_one(name, predictor):
 def test_ancestral_predictors_are_ddpm(name, variance, schedule):
     """Whatever the schedule's coordinates: pc_ve adds the posterior's variance, pc_vp beta."""
     ancestral = {"name": name, "predictor": "ancestral", "corrector": "none"}
-    run = {"latents": KARRAS[0]["latents"], "steps": 9, "schedule": schedule}
     choices = ancestral, {"name": "ddpm", "variance": variance}
-    close(*(seedsbench.sample(mixture(), solver=choice, **run).x for choice in choices))
+    close(*(run(choice, steps=9, schedule=schedule).x for choice in choices))
 
 
 @pytest.mark.parametrize("case", VE, ids=str)
@@ -169,10 +165,14 @@ def test_diffusers_ve(case):
     schedule = Geometric(sigma_0=config["sigma_min"], sigma_1=float(config["sigma_max"]), fit_range=False)
     steps = config["correct_steps"]
     corrector = {"corrector": "langevin", "corrector_steps": steps} if steps else {"corrector": "none"}
-    options = {**corrector, "snr": config["snr"], "norms": "batch", "discretization": "reference"}
-    solver = {"name": "pc_ve", **options}
-    run = {"sigmas": sigmas, "schedule": schedule, "noise": case.noise()}
-    result = run_from(case["x_traj_f64"][0], mixture(), solver, **run)
+    solver = {
+        "name": "pc_ve",
+        **corrector,
+        "snr": config["snr"],
+        "norms": "batch",
+        "discretization": "reference",
+    }
+    result = run_from(case["x_traj_f64"][0], mixture(), solver, sigmas, schedule=schedule, noise=case.noise())
     close(result.trajectory[:-1], case["x_traj_f64"][:-1])
     close(result.x, case["x_final_mean_f64"])
 
@@ -182,8 +182,8 @@ def test_diffusers_vp(case):
     low, high = case.settings["config"]["beta_min"], case.settings["config"]["beta_max"]
     schedule = VP(beta_d=high - low, beta_min=low, fit_range=False)
     options = {"predictor": "euler_maruyama", "corrector": "none", "discretization": "reference"}
-    run = {"sigmas": schedule.sigma(case["timesteps"]), "schedule": schedule, "noise": case.noise()}
-    result = run_from(case["x_traj"][0], mixture(), {"name": "pc_vp", **options}, **run)
+    path = {"sigmas": schedule.sigma(case["timesteps"]), "schedule": schedule, "noise": case.noise()}
+    result = run_from(case["x_traj"][0], mixture(), {"name": "pc_vp", **options}, **path)
     close(result.trajectory[:-1], case["x_traj"][:-1])
     close(result.x, case["x_final_mean"])
 
@@ -192,22 +192,13 @@ def test_diffusers_vp(case):
 def test_diffusers_karras_ve(case):
     config = case.settings["config"]
     options = {key.replace("s_", "S_", 1): float(v) for key, v in config.items() if key.startswith("s_")}
-    result = seedsbench.sample(
-        mixture(),
-        case["latents"],
-        solver={"name": "karras_ve", "compat": "diffusers", **options},
-        sigmas=case["schedule_f64"].flip(0),
-        noise=case.noise(),
-        return_trajectory=True,
-    )
+    solver = {"name": "karras_ve", "compat": "diffusers", **options}
+    result = run(solver, latents=case["latents"], sigmas=case["schedule_f64"].flip(0), noise=case.noise())
     # The loop's first state is scaled by the squared level; the solver's first step puts that right.
     close(result.trajectory[1:], case["x_traj_f64"][1:])
 
 
 def test_karras_ve_on_paper_levels_is_algorithm_2():
     options = {"S_churn": 80.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.007}
-    runs = [
-        seedsbench.sample(mixture(), KARRAS[0]["latents"], solver=choice, steps=9, grid="ve").x
-        for choice in ("karras_ve", {"name": "karras_sde", **options})
-    ]
-    assert torch.equal(*runs)
+    choices = "karras_ve", {"name": "karras_sde", **options}
+    assert torch.equal(*(run(choice, steps=9, grid="ve").x for choice in choices))

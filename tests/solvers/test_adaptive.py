@@ -24,13 +24,9 @@ def test_every_adaptive_solver_is_tested():
 
 
 def run(solver, *, trials=PLENTY, indices=range(5), levels=None):
-    indices = torch.tensor(indices)
-    start, levels = (
-        latents(indices, SHAPE, seed=2),
-        log_levels(trials, 40.0, 0.02) if levels is None else levels,
-    )
+    indices, levels = torch.tensor(indices), log_levels(trials, 40.0, 0.02) if levels is None else levels
     path = {"sigmas": levels, "schedule": "vp", "final": "stop", "seed": 2, "indices": indices}
-    return run_on(solver, latents=start, **path)
+    return run_on(solver, latents=latents(indices, SHAPE, seed=2), **path)
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4])  # much smaller, and the error estimates are rounding errors
@@ -61,21 +57,16 @@ def test_rk45_takes_scipys_steps(kind, rtol):
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_a_path_does_not_depend_on_neighbours_or_inner_levels(name):
-    whole = run(name, trials=60)
+def test_a_path_does_not_depend_on_inner_levels_and_on_neighbours_through_batch_norms_alone(name):
+    whole, coupled = run(name, trials=60), run({"name": name, "norms": "batch"}, trials=60)
     alone = [run(name, trials=60, indices=[i]) for i in range(5)]
     assert torch.equal(torch.cat([one.x for one in alone]), whole.x)
     assert [int(one.nfe) for one in alone] == whole.nfe.tolist()
     assert len(set(whole.nfe.tolist())) > 1  # they do finish at different times
+    assert len(set(coupled.nfe.tolist())) == 1
     levels = log_levels(60, 40.0, 0.02)
     levels[1:-1] = torch.linspace(39.0, 0.03, 59, dtype=torch.float64)
     assert torch.equal(run(name, levels=levels).x, whole.x)
-
-
-@pytest.mark.parametrize("name", ADAPTIVE)
-def test_batch_norms_share_every_step(name):
-    coupled = run({"name": name, "norms": "batch"})
-    assert len(set(coupled.nfe.tolist())) == 1
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)

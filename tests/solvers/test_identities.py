@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import seedsbench
+from seedsbench.diffusion.process import Process
+from seedsbench.diffusion.schedule import VE, VP, Linear
 from seedsbench.noise import Recorded
 from tests.support.measure import START, log_levels, mixture
 from tests.support.measure import run as run_on
@@ -22,25 +25,56 @@ def same(a, b):
     assert torch.allclose(a, b, rtol=0, atol=1e-12), float((a - b).abs().max())
 
 
-@pytest.mark.parametrize("schedule", ["linear", "ve", "vp", "discrete"])
-def test_data_prediction_seeds1_is_the_ddpm_posterior(schedule):
-    same(run("seeds1", schedule), run("ddpm", schedule))
-    same(run("seeds1", schedule), run({"name": "ddim", "eta": 1.0}, schedule))
+UNIP = {"name": "unipc", "corrector": False}
+SA = {"name": "sa_solver", "predictor_order": 2, "corrector_order": 3}
 
 
-def test_noise_prediction_seeds1_is_euler_maruyama_in_sigma():
-    same(run({"name": "seeds1", "prediction": "noise"}), run("euler_maruyama"))
+ETA_0 = {"eta": 0.0}
 
 
-@pytest.mark.parametrize("prediction", ["data", "noise"])
-@pytest.mark.parametrize("schedule", ["linear", "vp"])
-def test_eta_zero_seeds1_is_ddim_in_both_predictions(prediction, schedule):
-    same(run({"name": "seeds1", "eta": 0.0, "prediction": prediction}, schedule), run("ddim", schedule))
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("seeds1", "ddpm"),  # the posterior
+        ("seeds1", {"name": "ddim", "eta": 1.0}),
+        *(({"name": "seeds1", "prediction": p, **ETA_0}, "ddim") for p in ("data", "noise")),
+        ({"name": "karras_sde", "S_churn": 0.0}, "heun"),
+        ({"name": "karras_sde", "S_churn": 0.0, "rk_order": 1}, "euler"),
+        ("midpoint", {"name": "heun", "alpha": 0.5}),  # that form of Heun's has golden cases
+        ({"name": "er_sde", "max_order": 1, "noise_scale": "ode"}, "ddim"),
+        ({"name": "er_sde", "max_order": 1, "noise_scale": "sde"}, "seeds1"),
+        ("dpm_solver1", "ddim"),
+        ("dpm_solver1", {**UNIP, "solver_order": 1}),
+        ("dpmpp_2s", {"name": "seeds2", **ETA_0}),
+        ("dpm_solver2", {"name": "seeds2", "prediction": "noise", **ETA_0}),
+        ("dpm_solver3", {"name": "seeds3", "prediction": "noise", **ETA_0}),
+        ("dpmpp_2m", UNIP),
+        ({"name": "dpmpp_3m", "solver_type": "midpoint"}, {**UNIP, "solver_order": 3}),
+        (
+            {"name": "dpmpp_3m", "solver_type": "heun", "prediction": "noise"},
+            {"name": "sa_solver", "tau_value": 0.0, "corrector_order": 0, "prediction": "noise"},
+        ),
+        ({"name": "unipc", "variant": "bh1"}, {**SA, "tau_value": 0.0, "slope": "bh1"}),
+        ({**SA, "tau_start": 100.0, "tau_end": 0.0, "predictor_order": 1, "corrector_order": 0}, "seeds1"),
+    ],
+)
+def test_methods_that_are_the_same_in_every_schedule(one, other):
+    for schedule, final in itertools.product(("linear", "ve", "vp", "discrete"), ("stop", "denoise")):
+        path = {"sigmas": LEVELS, "schedule": schedule, "final": final}
+        first, second = run_on(one, **path), run_on(other, **path)
+        same(first.x, second.x)
+        assert first.nfe.tolist() == second.nfe.tolist()
 
 
-@pytest.mark.parametrize(("solver", "sigmas"), [("euler", LEVELS), ("dpmpp_2m", LEVELS[:2])])
-def test_ddim_is_euler_and_the_first_step_of_dpmpp_2m(solver, sigmas):
-    same(run(solver, sigmas=sigmas), run("ddim", sigmas=sigmas))
+@pytest.mark.parametrize(
+    ("one", "other"), [("euler", "ddim"), ({"name": "seeds1", "prediction": "noise"}, "euler_maruyama")]
+)
+def test_methods_that_are_the_same_in_sigma(one, other):
+    same(run(one), run(other))
+
+
+def test_the_first_step_of_dpmpp_2m_is_ddim():
+    same(run("dpmpp_2m", sigmas=LEVELS[:2]), run("ddim", sigmas=LEVELS[:2]))
 
 
 @pytest.mark.parametrize("stages", [2, 3])
@@ -82,10 +116,21 @@ def etd_step(x, s, t, stages):
     return advance(1.0, first, third, node=2 / 3)[0]
 
 
-@pytest.mark.parametrize("schedule", ["linear", "vp"])
-def test_karras_sde_without_churn_is_heun(schedule):
-    same(run({"name": "karras_sde", "S_churn": 0.0}, schedule), run("heun", schedule))
-    same(run({"name": "karras_sde", "S_churn": 0.0, "rk_order": 1}, schedule), run("euler", schedule))
+@pytest.mark.parametrize("schedule", [Linear(), VE(), VP(fit_range=False)])
+def test_rk4_is_the_textbooks(schedule):
+    process = Process(mixture(), schedule, 6)
+    times = schedule.sigma_inv(LEVELS)
+    x = START * LEVELS[0] * schedule.scale_at(LEVELS[0])
+    for t, t_next in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        h = t_next - t
+        start, middle, end = (torch.tensor(u, dtype=torch.float64) for u in (t, t + h / 2, t_next))
+        k1 = process.drift(x, start)
+        k2 = process.drift(x + h / 2 * k1, middle)
+        k3 = process.drift(x + h / 2 * k2, middle)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + process.drift(x + h * k3, end))
+    result = run_on("rk4", sigmas=LEVELS, schedule=schedule, final="stop")
+    assert torch.allclose(result.x, x, rtol=1e-9, atol=1e-10)
+    assert result.nfe.tolist() == process.nfe.tolist() == [4 * 9] * 6
 
 
 def test_denoising_is_edms_closing_euler_step():
@@ -107,6 +152,54 @@ def test_edm_splitting_has_the_papers_coefficients():
     same(got, expected)
 
 
-@pytest.mark.parametrize("solver", ["seeds1", "seeds2", "seeds3", "dpmpp_2m", "ddim"])
+EXPONENTIAL = ["seeds1", "seeds2", "seeds3", "dpmpp_2m", "ddim"]
+EXPONENTIAL += [{"name": "er_sde", "max_order": order} for order in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("solver", EXPONENTIAL, ids=str)
 def test_vp_and_linear_coordinates_agree_for_exponential_solvers(solver):
     same(run(solver, "vp") * (1 + LEVELS[-1] ** 2).sqrt(), run(solver))
+
+
+# --- histories and noise of the DPM-Solver family ---------------------------------------------------
+
+
+def test_lower_order_final_of_the_multistep_solvers():
+    """Without the step to zero the last grid step is DDIM; with it, of order 2 at most."""
+    for name in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
+        choices = {"name": name, "denoise_to_zero": False}, {"name": name, "lower_order_final": False}
+        assert not torch.allclose(*(run_on(choice, steps=9, final="stop").x for choice in choices), atol=1e-9)
+    for name, same in (("dpmpp_2m", True), ("dpmpp_3m", False)):
+        choices = name, {"name": name, "lower_order_final": False}
+        assert torch.equal(*(run_on(choice, steps=9).x for choice in choices)) == same
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_shorter_than_its_history_takes_lower_orders(steps):
+    """No order lacks history: the first steps use what there is."""
+    for name, option in (("unipc", "solver_order"), ("sa_solver", "predictor_order")):
+        assert torch.equal(*(run_on({"name": name, option: order}, steps=steps).x for order in (steps, 3)))
+    lower = {1: "dpm_solver1", 2: {"name": "dpmpp_2m", "solver_type": "heun"}}[steps]
+    third = run_on({"name": "dpmpp_3m", "solver_type": "heun"}, steps=steps)
+    assert torch.allclose(third.x, run_on(lower, steps=steps).x)
+
+
+def test_noise_lies_in_the_interval_of_tau_alone():
+    quiet = {"name": "sa_solver", "tau_start": 0.9, "tau_end": 0.5}
+    levels = [10.0, 1.0, 0.4, 0.1]  # no step begins between 0.5 and 0.9
+    choices = quiet, {**quiet, "tau_value": 0.0}, "sa_solver"
+    silent, none, noisy = (run_on(choice, sigmas=levels).x for choice in choices)
+    assert torch.equal(silent, none)
+    assert not torch.equal(noisy, silent)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"name": "sa_solver", "tau_start": 0.01}, r"tau_start=0.01 must lie in \[0.72, inf\]"),
+        ({"name": "dpm_solver3", "r1": 0.7}, "r1=0.7 must be less than r2=0.66"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        seedsbench.solver(**choice)

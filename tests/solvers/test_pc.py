@@ -11,7 +11,7 @@ import torch
 
 import seedsbench
 from seedsbench.noise import Silent
-from tests.support.measure import START, drift_order, log_levels, run
+from tests.support.measure import START, drift_order, log_levels, never, run
 
 PC = ("pc_ve", "pc_vp", "pc_subvp")
 PREDICTORS = ("reverse_diffusion", "ancestral", "euler_maruyama", "none")
@@ -64,19 +64,11 @@ def test_probability_flow_is_the_ode_at_order_one(name, predictor):
     assert float((run(choice, **path).x - exact).abs().max()) < 0.05
 
 
-def never(x, sigma, labels):
-    raise AssertionError("evaluated")
-
-
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         # An adaptive ODE solver has no stochastic options.
         ({"name": "rk45", "eta": 1.0}, "unknown option 'eta'. Known: atol, first_step, norms, rtol"),
-        (
-            {"name": "dopri5", "S_churn": 1.0},
-            "unknown option 'S_churn'. Known: atol, first_step, norms, rtol",
-        ),
         ({"name": "adaptive_sde", "eta": 0.0}, "unknown option 'eta'"),
         ({"name": "pc_ve", "predictor": "none", "corrector": "none"}, "predictor and corrector are none"),
         ({"name": "pc_vp", "discretization": "reference"}, "use schedule=vp"),

@@ -20,3 +20,8 @@ def mixture():
 def run(solver, denoiser=None, latents=START, **options):
     """Samples of the mixture or of another denoiser, with all states."""
     return seedsbench.sample(denoiser or mixture(), latents, solver=solver, **options, return_trajectory=True)
+
+
+def never(x, sigma, labels):
+    """The denoiser of runs that are refused before their first evaluation."""
+    raise AssertionError("evaluated")

@@ -8,6 +8,7 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.diffusion.schedule import VP
 from seedsbench.noise import Recorded
+from seedsbench.solvers.linear_multistep import lms_weights
 
 
 class Augmented(nn.Module):
@@ -56,6 +57,15 @@ def run_from(x, denoiser, solver, sigmas, *, schedule="linear", **options):
         return_trajectory=True,
         **options,
     )
+
+
+def lms_to_zero(states, levels, denoised, order):
+    """The step to 0 of references whose last step is the multistep rule too, from the end of our run."""
+    x, past = states[-1], list(zip(states, levels, denoised, strict=True))[: -order - 1 : -1]
+    weights = lms_weights([level for _, level, _ in past], torch.zeros(()))
+    for weight, (state, level, data) in zip(weights, past, strict=True):
+        x = x + weight * (state - data) / level
+    return x
 
 
 # --- EDM's samplers and the released SEEDS ----------------------------------------------------------
