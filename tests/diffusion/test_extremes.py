@@ -110,9 +110,10 @@ def test_the_score_sees_what_is_lost_in_the_limit(dtype):
         assert free == given < BOUND
 
 
-@pytest.mark.parametrize(
-    ("name", "first"), [("ddim", 1e15), ("ddpm", 1e15), ("dpm2", 30812.06), ("heun", 30812.06)]
-)
+FIRST = {"ddim": 1e15, "ddpm": 1e15, "dpm2": 30812.06, "heun": 30812.06}
+
+
+@pytest.mark.parametrize(("name", "first"), FIRST.items())
 def test_a_cell_and_sample_start_where_the_solver_can(name, first):
     """30812 is twice the level before it; a cosine table, whose last levels are farther apart, has 4096."""
     cell = ("model=gaussian", f"solver={name}", "schedule=discrete", "grid=discrete", "nfe=40")
@@ -144,7 +145,6 @@ def test_levels_given_literally_have_the_table_they_are_of():
     for found in (table, table.short_of_limit()):
         levels = found.log_sigmas.flip(0)[:3].exp()
         for zero_snr in (True, False):
-            sigmas, fitted = noise_levels(
-                GAUSSIAN, table, Explicit(sigmas=levels.tolist()), 2, zero_snr=zero_snr
-            )
+            grid = Explicit(sigmas=levels.tolist())
+            sigmas, fitted = noise_levels(GAUSSIAN, table, grid, 2, zero_snr=zero_snr)
             assert fitted.sigma_inv(sigmas).tolist() == pytest.approx([999, 998, 997], abs=1e-9)

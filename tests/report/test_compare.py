@@ -107,11 +107,10 @@ def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
 
 def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path):
     before, after = studies(tmp_path)
-    _, files = compare_studies(before, after, tmp_path / "out")
-    bytes_ = {path: path.read_bytes() for path in files}
-    assert {path.parent for path in files} == {tmp_path / "out"}
-    compare_studies(before, after, tmp_path / "out")
-    assert [path.name for path in files if path.read_bytes() != bytes_[path]] == []
+    out = tmp_path / "out"
+    once, twice = ({p: p.read_bytes() for p in compare_studies(before, after, out)[1]} for _ in "12")
+    assert [path.name for path in once if once[path] != twice[path]] == []
+    assert {path.parent for path in once} == {out}
     assert not (after / "compare").exists()
 
 
