@@ -38,6 +38,14 @@ def pytest_collection_finish(session):
     gc.freeze()  # thousands of tests and all their modules, which live to the end, need not be walked again
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def nothing_loaded():
     """Problems are loaded anew, and none of this test's is left."""

@@ -110,23 +110,23 @@ def test_the_score_sees_what_is_lost_in_the_limit(dtype):
         assert free == given < BOUND
 
 
-@pytest.mark.parametrize(
-    ("name", "first"), [("ddim", 1e15), ("ddpm", 1e15), ("dpm2", 30812.06), ("heun", 30812.06)]
-)
+FIRST = {"ddim": 1e15, "ddpm": 1e15, "dpm2": 30812.06, "heun": 30812.06}
+
+
+@pytest.mark.parametrize(("name", "first"), FIRST.items())
 def test_a_cell_and_sample_start_where_the_solver_can(name, first):
     """30812 is twice the level before it; a cosine table, whose last levels are farther apart, has 4096."""
-    table, grid = "schedule.rescale_betas_zero_snr=true", "grid.timestep_spacing=trailing"
-    cfg = compose(
-        "model=gaussian", f"solver={name}", "schedule=discrete", table, "grid=discrete", grid, "nfe=40"
-    )
+    cell = ("model=gaussian", f"solver={name}", "schedule=discrete", "grid=discrete", "nfe=40")
+    cfg = compose(*cell, "schedule.rescale_betas_zero_snr=true", "grid.timestep_spacing=trailing")
     planned = plan_of(cfg, problem_of(cfg, "cpu"))
     schedule = {"name": "discrete", "rescale_betas_zero_snr": True}
-    drawn = seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=schedule, grid=TRAILING)
-    assert torch.equal(planned.sigmas, drawn.sigmas)
-    assert float(drawn.sigmas[0]) == pytest.approx(first, rel=1e-6)
-    cosine = schedule | {"beta_schedule": "squaredcos_cap_v2"}
-    drawn = seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=cosine, grid=TRAILING)
-    assert float(drawn.sigmas[0]) == pytest.approx(1e15 if first == 1e15 else 4096, rel=1e-6)
+    linear, cosine = (
+        seedsbench.sample(GAUSSIAN, NORMALS[0], solver=name, nfe=40, schedule=table, grid=TRAILING).sigmas
+        for table in (schedule, schedule | {"beta_schedule": "squaredcos_cap_v2"})
+    )
+    assert torch.equal(planned.sigmas, linear)
+    assert float(linear[0]) == pytest.approx(first, rel=1e-6)
+    assert float(cosine[0]) == pytest.approx(1e15 if first == 1e15 else 4096, rel=1e-6)
 
 
 @pytest.mark.parametrize("betas", BETAS)
@@ -145,7 +145,6 @@ def test_levels_given_literally_have_the_table_they_are_of():
     for found in (table, table.short_of_limit()):
         levels = found.log_sigmas.flip(0)[:3].exp()
         for zero_snr in (True, False):
-            sigmas, fitted = noise_levels(
-                GAUSSIAN, table, Explicit(sigmas=levels.tolist()), 2, zero_snr=zero_snr
-            )
+            grid = Explicit(sigmas=levels.tolist())
+            sigmas, fitted = noise_levels(GAUSSIAN, table, grid, 2, zero_snr=zero_snr)
             assert fitted.sigma_inv(sigmas).tolist() == pytest.approx([999, 998, 997], abs=1e-9)

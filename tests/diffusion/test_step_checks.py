@@ -1,5 +1,6 @@
 """What a solver's step and a denoiser return is checked once, in the loop: never rounded or broadcast."""
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.rk45 import RK45
-from tests.support.cells import run
+from tests.support.cells import config_dir, run
 from tests.support.measure import START, mixture
 from tests.support.measure import run as sample
 
@@ -60,8 +61,8 @@ def test_a_step_that_returns_something_else_is_named(name):
 
 def test_a_step_that_returns_no_result_is_named():
     class Bare(Plugin):
-        def step(self, process, x, t, t_next, state, noise):
-            return process.denoise(x, t)
+        def step(self, *args):
+            return super().step(*args).x
 
     with pytest.raises(ValueError, match=r"^in step 1 of 2, Bare returned Tensor, expected a StepResult$"):
         sample(Bare(), steps=2)
@@ -97,12 +98,10 @@ def test_trials_of_adaptive_solvers_are_checked_too(changes, said):
 )
 def test_a_denoiser_that_returns_something_else_is_named(name, solver, place):
     spoil, said = WRONG[name]
-    exact, calls = mixture(), []
+    exact, spoils = mixture(), itertools.chain([lambda x: x], itertools.repeat(spoil))  # from the second call
 
     def denoiser(x, sigma, labels):
-        calls.append(1)
-        found = exact(x, sigma, labels)
-        return spoil(found) if len(calls) > 1 else found
+        return next(spoils)(exact(x, sigma, labels))
 
     expected = rf"^in {place}, denoiser returned {said.replace('float64', 'a floating-point type')}[^\n]*$"
     with pytest.raises(ValueError, match=expected):
@@ -113,7 +112,7 @@ def test_a_denoiser_that_returns_something_else_is_named(name, solver, place):
 def test_a_denoised_image_of_another_floating_type_is_converted(dtype):
     exact = mixture()
     path = {"latents": START / 2, "steps": 4}
-    found = sample("heun", lambda x, sigma, labels: exact(x, sigma, labels).to(dtype), **path).x
+    found = sample("heun", lambda *args: exact(*args).to(dtype), **path).x
     assert found.dtype == torch.float64
     assert torch.allclose(found, sample("heun", **path).x, atol=0.15)
 
@@ -127,26 +126,17 @@ def test_the_state_is_float64_or_float32(dtype):
 
 
 MODULE = """
-from dataclasses import dataclass
-from seedsbench.solvers import base
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.ddim import DDIM
 
-@dataclass(frozen=True)
-class Truncating(base.Solver):
-    order = 1
-
-    def nfe(self, n_steps):
-        return n_steps
-
-    def step(self, process, x, t, t_next, state, noise):
-        return base.StepResult((x + (t_next - t) * process.drift(x, t)).long())
+class Truncating(DDIM):
+    def step(self, *args):
+        return StepResult(super().step(*args).x.long())
 """
 
 
 def test_a_row_of_such_a_solver_is_failed_and_says_why(tmp_path, monkeypatch):
-    (tmp_path / "solver").mkdir()
-    (tmp_path / "truncating_solver.py").write_text(MODULE)
-    (tmp_path / "solver" / "truncating.yaml").write_text("_target_: truncating_solver.Truncating\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    row = run(tmp_path, "solver=truncating", config_dirs=[tmp_path])
+    config_dir(monkeypatch, tmp_path, "solver", "truncating_solver", MODULE, {"truncating": "Truncating"})
+    row = run(tmp_path, "solver=truncating")
     assert row["status"] == "failed"
     assert row["reason"].startswith("in step 1 of 5, Truncating returned int64, expected float64")

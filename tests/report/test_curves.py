@@ -33,9 +33,9 @@ def row_of(*overrides, seed=0):
     cfg = compose(*BASE, *overrides)
     who = problem_of(cfg, "cpu")
     ids = {"model_id": who.model_id, "extractor_id": who.features.id, "reference_id": who.reference_id}
-    choices = {key: value for key, value in asked(cfg).items() if key not in ("nfe_budget", "seed")}
-    fields = {**choices, **ids, "run_key": f"{seed}{'-'.join(overrides)}", "n_steps": cfg.nfe}
-    row = make_row(fields.pop("solver"), cfg.nfe, seed=seed, **fields)
+    key = f"{seed}{'-'.join(overrides)}"
+    fields = {**asked(cfg), **ids, "run_key": key, "n_steps": cfg.nfe, "seed": seed}
+    row = make_row(fields.pop("solver"), fields.pop("nfe_budget"), **fields)
     return {key: value for key, value in row.items() if value is not None}, what_changes_numbers(cfg, who)
 
 
@@ -48,10 +48,14 @@ def curves_of(folder, rows):
     }
 
 
+def curve_names(folder, rows):
+    return {curve for _, curve in curves_of(folder, rows).values()}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_a_run_key_is_made_of_makes_another_curve(tmp_path, change):
     (base, _), (other, _) = row_of(), row_of(change, seed=1)
-    found = curves_of(tmp_path / "study", [base, other])
+    found = curves_of(tmp_path, [base, other])
     assert found[base["run_key"]] != found[other["run_key"]]
 
 
@@ -66,7 +70,7 @@ def test_those_changes_are_of_everything_a_run_key_is_made_of():
 
 def test_seed_and_budget_make_no_other_curve(tmp_path):
     rows = [row_of(f"nfe={nfe}", seed=seed)[0] for nfe in (6, 10) for seed in (0, 1)]
-    assert len(set(curves_of(tmp_path / "study", rows).values())) == 1
+    assert len(set(curves_of(tmp_path, rows).values())) == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -76,7 +80,7 @@ def test_rows_of_a_curve_have_the_options_of_one_grid(tmp_path_factory, grids):
         make_row("heun", 20, seed=i, grid=name, grid_params=options, run_key=str(i))
         for i, (name, options) in enumerate(grids)
     ]
-    found = curves_of(tmp_path_factory.mktemp("curves") / "study", rows)
+    found = curves_of(tmp_path_factory.mktemp("curves"), rows)
     of = {}
     for i, grid in enumerate(grids):
         of.setdefault(found[str(i)], set()).add(json.dumps(grid, sort_keys=True))
@@ -89,91 +93,67 @@ def test_options_are_named_only_where_rows_of_one_grid_differ(tmp_path):
     rows = [make_row("heun", b, grid="edm", grid_params=edm) for b in (10, 20)]
     rows.append(make_row("heun", 20, grid="vp", grid_params=vp))
     rows.append(make_row("heun", 50, grid="edm"))  # of a version that did not record its options
-    assert curve_names(tmp_path / "one", rows) == {"heun grid=edm", "heun grid=vp"}
+    assert curve_names(tmp_path, rows) == {"heun grid=edm", "heun grid=vp"}
     rows[-1] = make_row("heun", 20, seed=1, grid="edm", grid_params={**edm, "rho": 5.0})
-    assert curve_names(tmp_path / "two", rows) == {
-        *("heun grid=edm grid.rho=7", "heun grid=edm grid.rho=5", "heun grid=vp")
-    }
+    of_edm = {"heun grid=edm grid.rho=7", "heun grid=edm grid.rho=5"}
+    assert curve_names(tmp_path, rows) == of_edm | {"heun grid=vp"}
 
 
 def test_levels_given_for_each_number_of_steps_make_one_curve_until_two_are_given_for_one(tmp_path):
     levels = {3: [80.0, 1.0, 0.1], 4: [80.0, 5.0, 1.0, 0.1]}
     rows = [make_row("heun", b, grid="explicit", grid_params={"sigmas": s}) for b, s in levels.items()]
-    assert curve_names(tmp_path / "one", rows) == {"heun"}
+    assert curve_names(tmp_path, rows) == {"heun"}
     rows.append(make_row("heun", 3, seed=1, grid="explicit", grid_params={"sigmas": [80.0, 2.0, 0.1]}))
-    assert len(curve_names(tmp_path / "two", rows)) == 3
-
-
-def curve_names(folder, rows):
-    return {curve for _, curve in curves_of(folder, rows).values()}
-
-
-def test_an_option_that_is_one_in_each_study_is_said_and_bridged(tmp_path):
-    first, second = ([make_row("heun", 20, grid_params={"rho": rho})] for rho in (7.0, 5.0))
-    found = compared(tmp_path, first, second)
-    assert [pair.curve for pair in found.both] == ["heun"]
-    assert found.notes == ["The studies differ in grid.rho: 7.0 in before, 5.0 in after."]
-
-
-def test_the_options_of_two_grids_are_not_told_beside_the_grids(tmp_path):
-    first, second = (
-        [make_row("heun", 20, grid=name, grid_params={"sigma_min": low})]
-        for name, low in (("edm", 0.002), ("vp", 0.01))
-    )
-    assert compared(tmp_path, first, second).notes == [
-        "The studies differ in grid: edm in before, vp in after."
-    ]
+    assert len(curve_names(tmp_path, rows)) == 3
 
 
 def test_options_that_are_no_json_object_are_read_all_the_same(tmp_path):
     odd = [True, 3, "text", '{"rho": 5}', [1, 2], None, 1e300]
     rows = [make_row("heun", 20, seed=i, grid_params=value, run_key=str(i)) for i, value in enumerate(odd)]
-    assert len(set(curves_of(tmp_path / "study", rows).values())) == len(odd)
+    assert len(set(curves_of(tmp_path, rows).values())) == len(odd)
 
 
 @pytest.mark.parametrize(
-    ("change", "label", "default"),
+    ("key", "value", "default"),
     [
-        ({"network_precision": "bf16"}, "precision=bf16", "fp32"),
-        ({"compile": True}, "compile=True", False),
-        ({"afs": True}, "afs=True", False),
-        ({"seeding": "edm"}, "seeding=edm", "philox"),
+        *[("network_precision", "bf16", "fp32"), ("seeding", "edm", "philox")],
+        *[("compile", True, False), ("afs", True, False)],
     ],
 )
-def test_rows_of_another_arithmetic_have_curves_of_their_own(tmp_path, change, label, default):
-    rows = [make_row("heun", 20), make_row("heun", 50)]
-    found = curve_names(tmp_path / "other", [*rows, make_row("heun", 20, **change)])
-    assert len(found) == 2
-    assert sum(label in curve for curve in found) == 1
-    # Said or left unsaid, a default is one.
-    rows[1] = make_row("heun", 50, **dict.fromkeys(change, default))
-    assert curve_names(tmp_path / "same", rows) == {"heun"}
+def test_another_arithmetic_is_named_and_a_default_is_one_said_or_unsaid(tmp_path, key, value, default):
+    rows = [make_row("heun", 20), make_row("heun", 50, **{key: default})]
+    assert curve_names(tmp_path, rows) == {"heun"}
+    found = curve_names(tmp_path, [*rows, make_row("heun", 20, **{key: value})])
+    label = f"{key.removeprefix('network_')}={value}"
+    assert sorted(label in curve for curve in found) == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "told", "against"),
     [
-        ({"extractor": "pixels"}, "pixels"),
-        ({"reference_id": "abcdef0123"}, "reference abcdef01"),
-        ({"samples": 50000}, "N = 50,000"),
-        ({"labels": 3}, "class 3"),
+        ({"extractor": "pixels"}, "pixels", "extractor pixels against extractor glyphs-64d"),
+        ({"extractor_id": "e2"}, "e2", "extractor e2 against extractor e1"),
+        ({"reference_id": "abcdef0123"}, "reference abcdef01", "reference abcdef01 against reference r1"),
+        ({"samples": 50000}, "N = 50,000", "N = 50,000 against N = 2,000"),
+        ({"labels": 3}, "class 3", "class 3 against balanced labels"),
     ],
 )
-def test_incomparable_rows_are_panels_of_their_own_and_say_why(tmp_path, change, told):
-    rows = [make_row("heun", b) for b in (10, 20)] + [make_row("heun", b, **change) for b in (10, 20)]
-    found = panels_of(tmp_path / "study", rows)
-    assert len(found) == 2
-    assert sum(told in panel.title for panel in found) == 1
-    assert len({panel.slug for panel in found}) == 2
+def test_incomparable_rows_share_no_panel_and_meet_in_no_comparison(tmp_path, change, told, against):
+    usual, other = ([make_row("heun", b, **changes) for b in (10, 20)] for changes in ({}, change))
+    found = panels_of(tmp_path, usual + other)
+    assert sorted(told in panel.title for panel in found) == [False, True]
+    assert found[0].slug != found[1].slug
+    met = compared(tmp_path, usual, other)
+    assert met.both == []
+    assert len(met.pairs) == 4
+    assert any(against in note and note.startswith("Only in after") for note in met.notes)
 
 
 def test_labels_name_only_what_differs(tmp_path):
     rows = [make_row("seeds3", 20, params={"c2": c, "eta": 1.0}) for c in (0.3, 0.4)]
-    rows.append(make_row("heun", 20, params={"c2": 9}))
-    rows.append(make_row("heun", 20, regime="vp"))
-    rows.append(make_row("heun", 20, regime="vp", grid="edm"))
-    rows.append(make_row("heun", 20, regime="ve", grid="edm"))
-    found = {panel.key["regime"]: panel for panel in panels_of(tmp_path / "study", rows)}
+    rows += [make_row("heun", 20, params={"c2": 9}), make_row("heun", 20, regime="vp")]
+    rows += [make_row("heun", 20, regime=regime, grid="edm") for regime in ("vp", "ve")]
+    found = {panel.key["regime"]: panel for panel in panels_of(tmp_path, rows)}
     assert list(found) == ["vp", "ve", "edm"]
     assert set(found["edm"].rows["curve"]) == {"seeds3 c2=0.3", "seeds3 c2=0.4", "heun"}
     assert set(found["vp"].rows["curve"]) == {"heun grid=vp", "heun grid=edm"}
@@ -182,7 +162,7 @@ def test_labels_name_only_what_differs(tmp_path):
 
 def test_unscored_rows_join_the_panel_of_their_neighbours(tmp_path):
     rows = [make_row("heun", 20), make_row("heun", 1, status="skipped", reason="too small")]
-    assert len(panels_of(tmp_path / "study", rows)) == 1
+    assert len(panels_of(tmp_path, rows)) == 1
 
 
 def test_front_keeps_what_nothing_beats():
@@ -193,11 +173,8 @@ def test_front_keeps_what_nothing_beats():
 
 
 def test_repeats_become_mean_and_sample_spread(tmp_path):
-    rows = [
-        *repeated("heun", 20, [1.0, 2.0, 4.5]),
-        make_row("heun", 20, seed=3, status="failed", reason="killed"),
-    ]
-    (panel,) = panels_of(tmp_path / "study", rows)
+    failed = make_row("heun", 20, seed=3, status="failed", reason="killed")
+    (panel,) = panels_of(tmp_path, [*repeated("heun", 20, [1.0, 2.0, 4.5]), failed])
     (point,) = panel.points.to_dict("records")
     assert point["fid"] == pytest.approx(2.5)
     assert point["fid_std"] == pytest.approx(np.std([1, 2, 4.5], ddof=1))
@@ -207,7 +184,7 @@ def test_repeats_become_mean_and_sample_spread(tmp_path):
 def test_the_same_cell_run_twice_is_no_repeat_and_is_named(tmp_path):
     old = make_row("heun", 20, fid=1.0)
     new = make_row("heun", 20, fid=2.0, time_utc="2025-06-01T00:00:00Z")
-    shown = panels(frame(tmp_path / "study", [old, new]))
+    shown = panels(frame(tmp_path, [old, new]))
     (point,) = shown[0].points.to_dict("records")
     assert (point["fid"], point["n"]) == (2.0, 1)
     assert [fault.file for fault in doubled(shown)] == [f"{old['run_key']}.json"]

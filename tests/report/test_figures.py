@@ -1,5 +1,7 @@
 """Figures and sample sheets: looks, labels, axes, and what is drawn of what a study holds."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,12 +22,8 @@ def looks(*curves):
 
 
 def test_a_familys_curves_share_a_marker_and_are_told_apart():
-    curves = [
-        (f"{family}{order}{letter}", family, order)
-        for family in SOLVER_FAMILIES
-        for order in (1, 2, 3, 4)
-        for letter in "ab"
-    ]
+    cells = itertools.product(SOLVER_FAMILIES, (1, 2, 3, 4), "ab")
+    curves = [(f"{family}{order}{letter}", family, order) for family, order, letter in cells]
     found = looks(*curves)
     assert len({(look.family.marker, look.colour, str(look.line)) for look in found.values()}) == len(curves)
     assert all(contrast(look.text) >= 4.5 for look in found.values())
@@ -43,7 +41,7 @@ def test_a_solvers_colour_depends_on_nothing_else_in_the_figure():
 
 def test_a_skipped_row_takes_family_and_order_from_its_solvers_other_rows(tmp_path):
     skipped = make_row("seeds3", 2, params={"c2": 0.3}, status="skipped", reason="too small")
-    (panel,) = panels_of(tmp_path / "s", [skipped, make_row("seeds3", 20, params={"c2": 0.4})])
+    (panel,) = panels_of(tmp_path, [skipped, make_row("seeds3", 20, params={"c2": 0.4})])
     assert {look.family.title for look in panel.looks.values()} == {"SEEDS"}
     assert len({look.colour for look in panel.looks.values()}) == 1
 
@@ -60,59 +58,49 @@ def test_spread_keeps_gaps_bounds_and_order():
 
 @pytest.mark.parametrize(
     ("low", "high", "want"),
-    [
-        (8.3, 54, [10, 20, 30, 50]),
-        (9, 1100, [10, 30, 100, 300, 1000]),
-        (19.1, 19.4, [19.1, 19.2, 19.3, 19.4]),
-    ],
+    [(8.3, 54, [10, 20, 30, 50]), (9, 1e3, [10, 30, 100, 300, 1e3]), (19.1, 19.4, [19.1, 19.2, 19.3, 19.4])],
 )
 def test_ticks_are_round_numbers(low, high, want):
     assert log_ticks(low, high, 5) == pytest.approx(want)
 
 
-def pareto(folder, rows):
+def axes_of(folder, rows):
+    """The axes of the figure of these rows."""
     df = frame(folder, rows)
-    return draw_figure(df, panels(df))
+    return draw_figure(df, panels(df)).axes
 
 
 def test_labels_do_not_overlap_even_with_many_curves_in_facets(tmp_path):
     solvers = ["seeds1", "seeds2", "seeds3", "seeds3_asreleased", "heun", "euler", "ddim", "ddpm", "dpmpp_2m"]
     solvers += [f"mine_{i}" for i in range(16)]
-    figure = pareto(
-        tmp_path / "s",
-        [
-            make_row(s, b, regime=r, fid=1.0 + i / 1e4)
-            for r in ("vp", "edm")
-            for i, s in enumerate(solvers)
-            for b in (10, 50)
-        ],
-    )
+    cells = itertools.product(("vp", "edm"), enumerate(solvers), (10, 50))
+    axes = axes_of(tmp_path, [make_row(s, b, regime=r, fid=1.0 + i / 1e4) for r, (i, s), b in cells])
+    figure = axes[0].figure
     renderer = FigureCanvasAgg(figure).get_renderer()
-    texts = [t for ax in figure.axes for t in ax.texts if t.get_gid() == "curve-label"]
+    texts = [t for ax in axes for t in ax.texts if t.get_gid() == "curve-label"]
     boxes = [t.get_window_extent(renderer).padded(-1) for t in texts]
     assert len(boxes) == 2 * len(solvers)
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     assert all(b.x1 <= figure.bbox.x1 and b.y0 >= 0 and b.y1 <= figure.bbox.y1 for b in boxes)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["VP", "EDM"]
+    assert [ax.get_title(loc="left") for ax in axes] == ["VP", "EDM"]
 
 
 def test_axes_name_the_extractor_and_never_inception_for_another(tmp_path):
     extractors = ("glyphs-64d", "inception-v3", "pixels")
-    figure = pareto(tmp_path / "s", [make_row("heun", b, extractor=e) for b in (10, 20) for e in extractors])
-    named = {ax.get_ylabel() for ax in figure.axes}
-    assert named == {"FID, glyphs 64-d features", "FID, Inception-v3", "FID, raw pixels"}
+    axes = axes_of(tmp_path, [make_row("heun", b, extractor=e) for b in (10, 20) for e in extractors])
+    named = {"FID, glyphs 64-d features", "FID, Inception-v3", "FID, raw pixels"}
+    assert {ax.get_ylabel() for ax in axes} == named
 
 
-def test_floor_is_drawn_and_named_where_known(tmp_path):
-    floored = pareto(tmp_path / "a", [make_row("heun", 20, fid_floor=0.213)])
-    assert any("real vs real, 0.21" in t.get_text() for t in floored.axes[0].texts)
-    bare = pareto(tmp_path / "b", [make_row("heun", 20, fid_floor=None)])
-    assert not any("real" in t.get_text() for t in bare.axes[0].texts)
+@pytest.mark.parametrize(("floor", "named"), [(0.213, True), (None, False)])
+def test_floor_is_drawn_and_named_where_known(tmp_path, floor, named):
+    (ax,) = axes_of(tmp_path, [make_row("heun", 20, fid_floor=floor)])
+    assert any("real vs real, 0.21" in text.get_text() for text in ax.texts) is named
 
 
 def test_figures_by_seconds_and_score_exist_only_where_there_is_something_to_show(tmp_path):
-    full = frame(tmp_path / "full", [make_row("heun", 20), make_row("ddim", 20)])
-    bare = frame(tmp_path / "bare", [make_row("heun", 20, is_mean=None, images_per_second=None)])
+    full = frame(tmp_path, [make_row("heun", 20), make_row("ddim", 20)])
+    bare = frame(tmp_path, [make_row("heun", 20, is_mean=None, images_per_second=None)])
     names = [{path.name for path in write_figures(df, panels(df), tmp_path / "f")} for df in (full, bare)]
     assert {"pareto.png", "seconds.svg", "inception_score.svg"} <= names[0]
     assert names[1] == {"pareto.png", "pareto.svg", "pareto.pdf"}
@@ -122,15 +110,14 @@ def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_p
     assert len(published()) > 800
     assert set(published()["kind"]) == {"training-free", "searched", "learned"}
     inception = {"model": "cifar10_uncond", "extractor": "inception-v3", "regime": "vp", "fid_floor": None}
-    df = frame(tmp_path / "a", [make_row("heun", b, **inception, fid=300 / b) for b in (10, 20, 50)])
+    df = frame(tmp_path, [make_row("heun", b, **inception, fid=300 / b) for b in (10, 20, 50)])
     shown = panels(df)
     found = matching(shown[0])
     assert len(found) > 50
-    assert set(found["regime"]) == {"VP"}
-    assert set(found["kind"]) == {"training-free"}
+    assert {*found["regime"], *found["kind"]} == {"VP", "training-free"}
     assert found["primary"].all()
     assert found["source"].notna().all()
-    (other,) = panels_of(tmp_path / "b", [make_row("heun", 20)])  # glyphs: another feature space
+    (other,) = panels_of(tmp_path, [make_row("heun", 20)])  # glyphs: another feature space
     assert matching(other).empty
     plain, overlaid = (
         write_figures(df, shown, tmp_path / name, overlay=name == "o")[1].read_text() for name in "po"
@@ -141,14 +128,10 @@ def test_published_numbers_are_shown_on_request_where_they_may_be_compared(tmp_p
     assert not (tmp_path / "p" / "published.csv").exists()
 
 
-# --- sample sheets -------------------------------------------------------------------------------
-
-
 def test_sheet_shows_enlarged_pixels_unchanged(tmp_path):
     rows = usual_rows()
     study = write_study(tmp_path / "s", rows, sheets=True)
-    shown = panels_of(tmp_path / "rows", rows)
-    (path,) = write_sheets(shown, study, tmp_path)
+    (path,) = write_sheets(panels_of(tmp_path, rows), study, tmp_path)
     sheet = np.asarray(Image.open(path))
     row = next(r for r in rows if r["solver"] == "seeds3" and r["nfe_budget"] == 10)
     pixels = np.asarray(Image.open(study / "samples" / f"{row['run_key']}.png"))[:, :16]
@@ -161,4 +144,4 @@ def test_samples_that_cannot_be_read_leave_a_note_and_a_sheet(tmp_path):
     rows = [make_row("heun", 10), make_row("euler", 10)]
     study = write_study(tmp_path / "s", rows, sheets=True)
     (study / "samples" / f"{rows[0]['run_key']}.png").write_bytes(b"no image")
-    assert len(write_sheets(panels_of(tmp_path / "rows", rows), study, tmp_path)) == 1
+    assert len(write_sheets(panels_of(tmp_path, rows), study, tmp_path)) == 1

@@ -6,10 +6,9 @@ import math
 
 import pytest
 
-from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import canonical_params, read_rows
-from tests.support.studies import frame, make_row, usual_rows, write_study
+from tests.support.studies import frame, make_row, report_of, usual_rows, write_study
 
 HUGE = pytest.param(10**400, id="10**400")
 
@@ -58,8 +57,8 @@ def test_parameters_are_canonical_whether_dict_or_json_text():
 
 def test_order_does_not_depend_on_file_names(tmp_path):
     rows = usual_rows()
-    one = frame(tmp_path / "a", rows)
-    two = frame(tmp_path / "b", [{**row, "run_key": row["run_key"][::-1]} for row in rows])
+    one = frame(tmp_path, rows)
+    two = frame(tmp_path, [{**row, "run_key": row["run_key"][::-1]} for row in rows])
     assert one.drop(columns="run_key").equals(two.drop(columns="run_key"))
 
 
@@ -68,10 +67,10 @@ def test_seeds_are_exact_however_large(tmp_path):
     seeds = [0, 2**53, 2**53 + 1, 2**60, 2**64 - 1]
     rows = [make_row("heun", 10, seed=seed, repeat=None) for seed in seeds]
     rows.append(make_row("euler", 10, seed=2**60 + 1, repeat=None, status="failed", reason="killed"))
-    report = build_report(write_study(tmp_path / "s", rows))
+    report = report_of(tmp_path, rows)
     assert report.faults == []
     assert panels(report.rows)[0].points.set_index("curve")["n"].to_dict() == {"heun": 5, "euler": 0}
-    with open(tmp_path / "s" / "table.csv") as file:
+    with open(report.html.with_name("table.csv")) as file:
         assert sorted(int(row["seed"]) for row in csv.DictReader(file)) == sorted([*seeds, 2**60 + 1])
     assert f"| {2**60 + 1} " in report.table_md.read_text()
     page = report.html.read_text()
@@ -82,7 +81,7 @@ def test_seeds_are_exact_however_large(tmp_path):
 def test_a_seed_that_is_none_is_a_fault_and_no_end(tmp_path, seed):
     rows = [make_row("heun", 10), make_row("euler", 10, seed=7, status="failed", reason="killed")]
     rows[1]["seed"] = seed
-    report = build_report(write_study(tmp_path / "s", rows))
+    report = report_of(tmp_path, rows)
     assert len(report.rows) == 2
     (fault,) = report.faults
     assert fault.why.startswith("seed is ")

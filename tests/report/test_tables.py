@@ -1,5 +1,6 @@
 """The tables that judge, in table.md, table.tex and on the page."""
 
+import itertools
 import math
 import re
 
@@ -13,7 +14,7 @@ from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.summary import features_note, page_tables
 from seedsbench.report.table import latex_escaped
 from tests.report.test_html import Page
-from tests.support.studies import make_row, panels_of, repeated, write_study
+from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
 
 WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
 
@@ -21,7 +22,7 @@ WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40
 def test_winners_have_a_margin_and_an_error(tmp_path):
     rows = repeated("heun", 20, [1.0, 1.01, 1.02]) + repeated("ddim", 20, [2.0, 2.02, 2.04])
     rows += [make_row("heun", 50, fid=0.5), make_row("ddim", 50, fid=0.4), make_row("ddim", 100, fid=0.3)]
-    (panel,) = panels_of(tmp_path / "study", rows)
+    (panel,) = panels_of(tmp_path, rows)
     at20, at50 = winners(panel.points)  # at 100 nothing is there to beat
     assert (at20.budget, at20.best["curve"], at20.second["curve"]) == (20, "heun", "ddim")
     assert at20.margin.clear is True
@@ -31,12 +32,9 @@ def test_winners_have_a_margin_and_an_error(tmp_path):
 
 
 def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
-    rows = [
-        make_row(s, n, nfe=float(n), fid=c / n)
-        for s, c in (("ddim", 100), ("heun", 50))
-        for n in (10, 20, 50)
-    ]
-    (panel,) = panels_of(tmp_path / "study", [*rows, make_row("euler", 20, nfe=20.0, fid=0.1)])
+    cells = itertools.product((("ddim", 100), ("heun", 50)), (10, 20, 50))
+    rows = [make_row(s, n, nfe=float(n), fid=c / n) for (s, c), n in cells]
+    (panel,) = panels_of(tmp_path, [*rows, make_row("euler", 20, nfe=20.0, fid=0.1)])
     low, high, ranked, left = ranking(panel.points)
     assert (low, high) == (10, 50)
     assert list(ranked) == ["heun", "ddim"]
@@ -46,11 +44,8 @@ def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
 
 
 def test_latex_is_escaped_and_bolds_the_best(tmp_path):
-    study = write_study(
-        tmp_path / "s", [make_row("seeds3_asreleased", 20, fid=0.5), make_row("heun", 20, fid=0.25)]
-    )
-    build_report(study)
-    text = (study / "table.tex").read_text()
+    rows = [make_row("seeds3_asreleased", 20, fid=0.5), make_row("heun", 20, fid=0.25)]
+    text = report_of(tmp_path, rows).html.with_name("table.tex").read_text()
     assert r"seeds3\_asreleased & $0.5$ \\" in text
     assert r"heun & $\mathbf{0.25}$ \\" in text
     assert text.count(r"\toprule") == 1
@@ -59,35 +54,28 @@ def test_latex_is_escaped_and_bolds_the_best(tmp_path):
 
 
 def test_the_lowest_of_repeats_stands_beside_mean_and_spread(tmp_path):
-    study = write_study(
-        tmp_path / "s", [*repeated("heun", 20, [1.0, 2.0, 4.5]), make_row("ddim", 20, fid=3.0)]
-    )
-    table = build_report(study).table_md.read_text()
-    cells = {line.split("|")[1].strip(): line.split("|") for line in table.splitlines() if "| done" in line}
-    header = next(line for line in table.splitlines() if line.startswith("| solver ")).split("|")
-    lowest = [name.strip() for name in header].index("lowest")
-    assert cells["heun"][lowest].strip() == "1.0"
-    assert cells["ddim"][lowest].strip() == "-"  # one seed has no lowest of its own
-    latex = (study / "table.tex").read_text()
+    report = report_of(tmp_path, [*repeated("heun", 20, [1.0, 2.0, 4.5]), make_row("ddim", 20, fid=3.0)])
+    table = re.findall(r"(?m)^\| solver .*|.*\| done.*", report.table_md.read_text())
+    header, *cells = (re.split(r" *\| *", line) for line in table)
+    lowest = header.index("lowest")
+    assert {cell[1]: cell[lowest] for cell in cells} == {"heun": "1.0", "ddim": "-"}  # of one seed: no lowest
+    latex = report.html.with_name("table.tex").read_text()
     assert latex.count(r"\toprule") == 2
     assert "lowest of 1--3 runs" in latex
 
 
 def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
-    rows = [
-        row
-        for b in (10, 20, 50)
-        for s, f in (("heun", 9.0), ("ddim", 5.0))
-        for row in repeated(s, b, [f, f + 0.1])
-    ]
-    rows.append(make_row("heun", 3, status="skipped", reason="too small"))
-    shown = panels_of(tmp_path / "study", [*rows, *(make_row(s, 20, regime="vp") for s in ("heun", "ddim"))])
-    tables = {table.title: table for table in page_tables(shown)}
+    rows = [make_row("heun", 3, status="skipped", reason="too small")]
+    rows += [make_row(s, 20, regime="vp") for s in ("heun", "ddim")]
+    for b in (10, 20, 50):
+        rows += repeated("heun", b, [9.0, 9.1]) + repeated("ddim", b, [5.0, 5.1])
+    report = report_of(tmp_path, rows)
+    tables = {table.title: table for table in page_tables(panels(report.rows))}
     best = tables["Best solver at each budget"]
     assert best.header[0] == "panel"
-    assert [line[1:3] for line in best.lines if line[0] == "EDM"] == [[b, "ddim"] for b in ("10", "20", "50")]
-    assert {line[-1] for line in best.lines if line[0] == "EDM"} == {"yes"}
-    assert {line[-1] for line in best.lines if line[0] == "VP"} == {"one seed: cannot be said"}
+    found = [(panel, budget, solver, clear) for panel, budget, solver, *_, clear in best.lines]
+    wanted = [("VP", "20", "heun", "one seed: cannot be said")]
+    assert found == wanted + [("EDM", b, "ddim", "yes") for b in ("10", "20", "50")]
     assert [line[2] for line in tables["Rank by area under the curve"].lines] == ["ddim", "heun"]
     matrix = tables["FID, solver by NFE budget"]
     assert matrix.header == ["panel", "solver", "NFE ≤ 3", "NFE ≤ 10", "NFE ≤ 20", "NFE ≤ 50"]
@@ -95,7 +83,6 @@ def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
     assert heun[2] == "skipped"
     assert re.fullmatch(r"9\.05\d* ± 0\.07\d* \(lowest 9\.00\d*\)", heun[3])
     assert all(len(line) == len(table.header) for table in tables.values() for line in table.lines)
-    report = build_report(tmp_path / "study")
     page = Page(report.html.read_text())
     assert all(title in page.text for title in tables)
     assert {"href": "#tables"} in page.of("a")
@@ -103,40 +90,30 @@ def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
 
 def test_scores_beside_fid_are_shown_where_rows_have_them(tmp_path):
     more = {"kid_mean": 0.00123, "kid_std": 0.0002, "precision": 0.75, "recall": 0.5}
-    rows = [
-        make_row("heun", 20, **more),
-        make_row("ddim", 20, **more | {"precision": 0.25}),
-        make_row("rk4", 20),
-    ]
-    (panel,) = panels_of(tmp_path / "study", rows)
+    rows = [make_row("heun", 20, **more), make_row("ddim", 20, **more | {"precision": 0.25})]
+    report = report_of(tmp_path, [*rows, make_row("rk4", 20)])
+    (panel,) = panels(report.rows)
     assert set(panel.rows["curve"]) == {"heun", "ddim", "rk4"}  # a score is no setting
     (table,) = (table for table in page_tables([panel]) if table.title == "Other scores")
     assert table.header == ["solver", "NFE budget", "KID", "precision", "recall"]
     assert ["heun", "20", "0.00123 ± 0.0002", "0.750", "0.500"] in table.lines
     assert len(table.lines) == 2
-    build_report(tmp_path / "study")
-    assert "0.00123 ± 0.0002" in (tmp_path / "study" / "table.md").read_text()
-    bare = panels_of(tmp_path / "bare", [make_row("heun", 20)])
+    assert "0.00123 ± 0.0002" in report.table_md.read_text()
+    bare = panels_of(tmp_path, [make_row("heun", 20)])
     assert "Other scores" not in {table.title for table in page_tables(bare)}
 
 
 @pytest.mark.parametrize(("samples", "said"), [(500, True), (9_999, True), (10_000, False)])
 @pytest.mark.parametrize("extractor", ["inception-v3", "glyphs-64d"])
 def test_the_bias_of_few_samples_is_said(tmp_path, samples, said, extractor):
-    shown = panels_of(tmp_path / "s", [make_row("heun", 20, samples=samples, extractor=extractor)])
+    shown = panels_of(tmp_path, [make_row("heun", 20, samples=samples, extractor=extractor)])
     assert ("biased upwards" in features_note(shown[0])) is said
     assert any("biased upwards" in table.note for table in page_tables(shown)) is said
 
 
 def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
-    solvers = ("seeds1", "seeds3", "heun", "ddim")
-    rows = [
-        make_row(s, b, seed=k, regime=r)
-        for s in solvers
-        for b in (10, 20)
-        for k in range(5)
-        for r in ("vp", "edm")
-    ]
+    cells = itertools.product(("seeds1", "seeds3", "heun", "ddim"), (10, 20), range(5), ("vp", "edm"))
+    rows = [make_row(s, b, seed=k, regime=r) for s, b, k, r in cells]
     for row in rows[::9]:
         row.update(status="failed", fid=None, reason="non-finite sample")
     for row in rows[4::13]:
@@ -152,29 +129,20 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     table = report.table_md.read_text()
     page = Page(report.html.read_text()).text
     assert all(name in table and name in page for name in listed)
-    failed = [row["run_key"] for row in rows if row["status"] == "failed"]
-    assert all(key in table for key in failed)
-    unscored = [r["run_key"] for r in rows if r["status"] == "done" and np.isnan(r["fid"])]
-    assert all(key in table for key in unscored)
+    bad = [row for row in rows if row["status"] == "failed" or np.isnan(row["fid"])]
+    assert all(row["run_key"] in table for row in bad)
     assert len(report.rows) == len(rows)
 
 
-def warned(*rows):
-    """Rows of (solver, budget, FID, warning)."""
-    return [make_row(solver, budget, fid=fid, warning=warning) for solver, budget, fid, warning in rows]
-
-
 def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):
-    rows = warned(
-        *(("heun", 10, 0.1, WARNING), ("euler", 10, 2.0, None)),
-        *(("ddim", 20, 0.5, WARNING), ("euler", 20, 1.0, None)),
-    )
-    study = write_study(tmp_path / "study", rows)
-    report = build_report(study)
+    rows = [make_row("euler", 10, fid=2.0), make_row("euler", 20, fid=1.0)]
+    rows += [make_row(s, b, fid=fid, warning=WARNING) for s, b, fid in (("heun", 10, 0.1), ("ddim", 20, 0.5))]
+    report = report_of(tmp_path, rows)
+    study = report.html.parent
     assert re.search(r"heun +0\.100! ", report.summary)
     assert re.search(r"euler +2\.00\* +1\.00\*", report.summary)
     assert "! 2 with a warning: see table.md." in report.summary
-    table = (study / "table.md").read_text()
+    table = report.table_md.read_text()
     assert "| 0.1 !" in table
     assert "| **2**" in table
     listed = table.split("## Warnings")[1]
@@ -184,8 +152,7 @@ def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):
     assert r"euler & $\mathbf{2}$ & $\mathbf{1}$" in latex
     assert "with a warning" in latex
     assert "!: with a warning" in (study / "figures" / "pareto.svg").read_text().replace("&#33;", "!")
-    page = (study / "report.html").read_text()
-    assert '<h3>Warnings <span class="count">2</span></h3>' in page
+    assert '<h3>Warnings <span class="count">2</span></h3>' in report.html.read_text()
     drawn = prepare(panels(report.rows)[0]).points
     assert drawn.loc[drawn["front"], "curve"].tolist() == ["euler", "euler"]
 
@@ -193,18 +160,9 @@ def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):
 def test_a_warning_that_all_have_takes_no_star_from_the_best(tmp_path):
     """A reference whose size is not known is so for every row; a second warning is one's own."""
     common = "the reference does not say its size"
-    rows = warned(
-        ("heun", 10, 0.1, f"{common}; {WARNING}"), ("euler", 10, 2.0, common), ("ddim", 10, 3.0, common)
-    )
-    report = build_report(write_study(tmp_path / "study", rows))
+    rows = [make_row("euler", 10, fid=2.0, warning=common), make_row("ddim", 10, fid=3.0, warning=common)]
+    rows.append(make_row("heun", 10, fid=0.1, warning=f"{common}; {WARNING}"))
+    report = report_of(tmp_path, rows)
     assert re.search(r"heun +0\.100! ?", report.summary)
     assert re.search(r"euler +2\.00\*!", report.summary)
-    assert "| **2 !** " in (tmp_path / "study" / "table.md").read_text()
-
-
-def test_rows_of_before_have_no_warning(tmp_path):
-    rows = [make_row("heun", 10), make_row("euler", 10)]
-    report = build_report(write_study(tmp_path / "study", rows))
-    assert "!" not in report.summary
-    assert "Warnings" not in (tmp_path / "study" / "table.md").read_text()
-    assert "Warnings <" not in (tmp_path / "study" / "report.html").read_text()
+    assert "| **2 !** " in report.table_md.read_text()

@@ -3,10 +3,13 @@
 import json
 import math
 import zlib
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 from PIL import Image
 
+from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
 
@@ -78,15 +81,19 @@ def write_study(folder, rows, sheets=False):
 
 
 def frame(folder, rows):
-    """The table that is read of these rows, without a fault."""
-    df, faults = read_rows(write_study(folder, rows))
+    """The table that is read of these rows, without a fault, in a study of its own in the folder."""
+    df, faults = read_rows(write_study(Path(mkdtemp(dir=folder)), rows))
     assert faults == []
     return df
 
 
 def panels_of(folder, rows):
-    """The panels of these rows."""
     return panels(frame(folder, rows))
+
+
+def report_of(folder, rows, sheets=False):
+    """The report of these rows; its study is folder/study."""
+    return build_report(write_study(folder / "study", rows, sheets))
 
 
 def strip(row, n=16, size=16):
