@@ -10,7 +10,7 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
 from seedsbench.diffusion.schedule import Linear
-from tests.support.cells import key_of, run, same
+from tests.support.cells import run, same
 from tests.support.golden import golden
 
 DATA = golden("nv_misc")
@@ -97,7 +97,3 @@ def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_p
     plain = run(tmp_path, *overrides[:2])
     assert plain["fid"] != rows[0]["fid"]
     assert plain["seeding"] == "philox"
-
-
-def test_the_seeding_is_in_the_key():
-    assert key_of("seeding=edm") != key_of() == key_of("seeding=philox")

@@ -28,7 +28,7 @@ from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig,
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned
 from seedsbench.denoisers.prediction import Guided
 from seedsbench.diffusion.noise import Philox
-from tests.support.cells import compose, key_of, run, same
+from tests.support.cells import compose, run, same
 
 GLYPHS = ("model=glyphs", "nfe=4", "samples=20", "metrics.floor_sets=1")
 KINDS = ("glyphs", "song", "dhariwal")
@@ -73,13 +73,6 @@ def tiny(kind, regime="vp"):
 
 
 # --- keys and rows --------------------------------------------------------------------------------
-
-
-def test_what_changes_the_networks_arithmetic_is_in_the_key():
-    keys = [key_of(), key_of("precision=bf16"), key_of("precision=tf32"), key_of("compile=true")]
-    keys += [key_of("precision=bf16", "compile=true")]
-    assert len(set(keys)) == len(keys)
-    assert key_of("precision=fp32", "compile=false", "batch_size=auto") == keys[0]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
