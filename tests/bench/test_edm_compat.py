@@ -11,31 +11,23 @@ from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
 from seedsbench.diffusion.schedule import Linear
 from tests.support.cells import run, same
-from tests.support.golden import golden
+from tests.support.golden import cases
 
-DATA = golden("nv_misc")
-CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
-
-
-def test_the_golden_cases_are_all_there():
-    assert len(CASES) == 2
-    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
+QUANTISED, *DRAWN = sorted(cases("nv_misc"), key=str)
 
 
 def test_images_are_quantised_as_published_ones_are():
-    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
-    assert torch.equal(to_uint8(x), y)
+    assert torch.equal(to_uint8(QUANTISED["x"]), QUANTISED["y"])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", DRAWN, ids=str)
 def test_draws_come_in_the_published_order_and_have_its_bits(case):
-    latents, labels, noise = (DATA.tensor(case, name) for name in ("latents", "labels", "noise64"))
-    start = edm_start(torch.tensor(DATA.cases[case]["seeds"]), tuple(latents.shape[1:]), 10)
+    start = edm_start(torch.tensor(case.settings["seeds"]), tuple(case["latents"].shape[1:]), 10)
     assert start.latents.dtype == torch.float32
-    assert torch.equal(start.latents, latents)
+    assert torch.equal(start.latents, case["latents"])
     assert start.classes is not None
-    assert torch.equal(start.classes, labels)
-    assert torch.equal(start.noise.normal(), noise)
+    assert torch.equal(start.classes, case["labels"])
+    assert torch.equal(start.noise.normal(), case["noise64"])
 
 
 def test_a_seed_is_taken_modulo_two_to_the_32():
