@@ -15,7 +15,7 @@ from seedsbench.bench.rows import run_key as science
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.base import BudgetError
-from tests.support.cells import compose, key_of, rows_of, run, same, write_broken_model
+from tests.support.cells import BROKEN_MODULE, compose, config_dir, key_of, rows_of, run, same
 
 # design.md, section 4: what outside checks read.
 PROMISED = [
@@ -184,9 +184,8 @@ def test_a_model_takes_the_labels_it_can(tmp_path, model, labels):
 
 
 def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
-    folder = write_broken_model(tmp_path / "conf")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
+    choices = {"broken": "broken_problem"}
+    folder = config_dir(monkeypatch, tmp_path, "model", "broken_network", BROKEN_MODULE, choices)
     row = run(tmp_path, "model=broken", "samples=5", config_dirs=[folder])
     assert row["status"] == "failed"
     # EDM's levels of 5 steps: 80, 24.4, 5.84, 0.96, ...: the first evaluation below 1 is step 4's.

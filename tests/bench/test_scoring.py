@@ -71,9 +71,6 @@ def test_without_weights_the_row_says_what_to_download_and_where_to_put_it(tmp_p
     assert "glyphs names no reference for metrics=inception: give metrics.reference=" in row["reason"]
 
 
-# The group: any model, any extractor
-
-
 @pytest.fixture
 def fake(monkeypatch, nothing_loaded):
     """metrics=inception with six features instead of 2048."""

@@ -56,7 +56,7 @@ def dry_run(*arguments):
     return dry_run_text([compose(*arguments)])
 
 
-def test_every_published_file_has_a_model():
+def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_reference_of_its_own():
     urls = {model["files"][regime]["url"] for model in PUBLISHED.values() for regime in model["files"]}
     expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES}
     expected |= {f"{HOME}pretrained/baseline/{name}" for name in BASELINE_FILES}
@@ -66,9 +66,6 @@ def test_every_published_file_has_a_model():
         *("cifar10_uncond_baseline", "imagenet64_baseline"),
     }
     assert set(OWN) == {"file", "diffusers_pipeline"}
-
-
-def test_only_the_imagenet_baseline_has_its_own_reference():
     refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
     assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}

@@ -77,8 +77,6 @@ def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
     assert "already done" in python(*words, folder=folder)
 
 
-# --- what build may return -------------------------------------------------------------------------
-
 FORMS = {
     "module": "return Net()",
     "function": "net = Net()\n    return lambda x, sigma, labels: net(x.float(), sigma)",
@@ -115,9 +113,6 @@ def test_a_yaml_whose_target_returns_a_denoiser_is_a_model(folder, form, monkeyp
     assert done(run(folder, *QUICK, "model=mine", config_dirs=[folder]))["model"] == "mine"
     forget_loaded()
     assert "sdt" in run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])["reason"]
-
-
-# --- wrong forms -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,8 +174,6 @@ def test_a_shape_that_is_not_the_denoisers_is_refused(folder):
     assert "holds a network for images [3, 8, 8] and 0 classes" in row["reason"]
 
 
-# --- checks before sampling ------------------------------------------------------------------------
-
 NOISE_PREDICTION = "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)"
 
 
@@ -201,8 +194,6 @@ def test_noise_predictions_are_refused_with_the_way_out_and_milder_findings_are_
     assert row["status"] == status
     assert said is None or said in row["warning" if status == "done" else "reason"]
 
-
-# --- identity --------------------------------------------------------------------------------------
 
 WITH_PARTS = """
 import torch, seedsbench
@@ -228,28 +219,24 @@ def problem(path="own.py:build", *overrides):
     return problem_of(compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides), "cpu")
 
 
-def identity(*arguments):
-    return problem(*arguments).model_id
-
-
 def test_a_model_is_known_by_what_is_inside(folder):
     (folder / "own.py").write_text(WITH_PARTS)
     (folder / "parts.py").write_text(PARTS)
     (folder / "aside.py").write_text("x = 1\n")
     torch.save(torch.tensor(0.25), folder / "w.pt")
-    known = [identity()]
-    assert identity() == known[0]
+    known = [problem().model_id]
+    assert problem().model_id == known[0]
     (folder / "aside.py").write_text("x = 2\n")
     (folder / "renamed.py").write_text(WITH_PARTS)
-    assert identity("renamed.py:build") == known[0]
+    assert problem("renamed.py:build").model_id == known[0]
 
     torch.save(torch.tensor(0.26), folder / "w.pt")
-    known.append(identity())
-    known.append(identity("own.py:build", "+model.options={std: 0.6}"))
+    known.append(problem().model_id)
+    known.append(problem("own.py:build", "+model.options={std: 0.6}").model_id)
     (folder / "parts.py").write_text(PARTS.replace("x *", "1.0 * x *"))
-    known.append(identity())
+    known.append(problem().model_id)
     (folder / "own.py").write_text(WITH_PARTS.replace("def build", "# changed\ndef build"))
-    known.append(identity())
+    known.append(problem().model_id)
     assert len(set(known)) == len(known)
 
 
@@ -273,11 +260,8 @@ def test_numbers_that_a_function_refers_to_are_inside_too(folder):
     found = set()
     for value in ("0.25", "0.3", "0.25"):
         (folder / "v.txt").write_text(value)
-        found.add(identity())
+        found.add(problem().model_id)
     assert len(found) == 2
-
-
-# --- metrics=values --------------------------------------------------------------------------------
 
 
 def test_values_are_the_pixels_of_samples_and_of_references_alike():
@@ -296,9 +280,6 @@ def test_values_are_the_pixels_of_samples_and_of_references_alike():
             grey.padded(wrong)
     with pytest.raises(ValueError, match=r"12288 values, at most 4096: use metrics=inception"):
         values_extractor((3, 64, 64))
-
-
-# --- precision -------------------------------------------------------------------------------------
 
 
 def test_own_networks_run_in_lower_precision_and_functions_say_that_they_cannot(folder):
