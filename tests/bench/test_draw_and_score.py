@@ -1,14 +1,12 @@
 """Samples in turn with their scoring: seconds by the clock, every error as itself."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from seedsbench.bench import draw_and_score
-from seedsbench.bench.problems.build import problem_of
-from seedsbench.denoisers.base import FixedBatch
-from tests.support.cells import compose, run
+from seedsbench.diffusion.process import Process
+from seedsbench.metrics.extraction import Extractor
+from tests.support.cells import run
 
 N, BLOCKS = 700, 6  # 5 blocks of 128 and a last one of 60
 CELL = ["solver=euler", "nfe=2", f"samples={N}", "batch_size=50", "save_every=0"]
@@ -16,26 +14,18 @@ CELL = ["solver=euler", "nfe=2", f"samples={N}", "batch_size=50", "save_every=0"
 
 @pytest.fixture
 def watch(monkeypatch):
-    """Has the model call `drawn` at each evaluation of a batch, and `scored` for each block of features."""
+    """Calls `drawn` at each evaluation of a batch, and `scored` for each block of features."""
+
+    def after(event, method):
+        def called(*given):
+            event()
+            return method(*given)
+
+        return called
 
     def watched(drawn, scored):
-        problem = problem_of(compose(), "cpu")
-
-        class Watched(FixedBatch):
-            def __call__(self, x, sigma, labels=None):
-                drawn()
-                return super().__call__(x, sigma, labels)
-
-        def extract(images):
-            scored()
-            return problem.features.extract(images)
-
-        changed = replace(
-            problem,
-            denoiser=Watched(problem.denoiser, 50),
-            features=replace(problem.features, extract=extract),
-        )
-        monkeypatch.setattr("seedsbench.bench.run.problem_of", lambda *_: changed)
+        monkeypatch.setattr(Process, "predict", after(drawn, Process.predict))
+        monkeypatch.setattr(Extractor, "padded", after(scored, Extractor.padded))
 
     return watched
 

@@ -11,32 +11,24 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.diffusion.grid import EDM
 from seedsbench.diffusion.noise import edm_start
 from seedsbench.diffusion.schedule import Linear
-from tests.support.cells import key_of, run, same
-from tests.support.golden import golden
+from tests.support.cells import run, same
+from tests.support.golden import cases
 
-DATA = golden("nv_misc")
-CASES = sorted(c for c in DATA.cases if c.startswith("stacked_rng"))
-
-
-def test_the_golden_cases_are_all_there():
-    assert len(CASES) == 2
-    assert sorted(DATA.cases) == sorted([*CASES, "quantise"])
+QUANTISED, *DRAWN = sorted(cases("nv_misc"), key=str)
 
 
 def test_images_are_quantised_as_published_ones_are():
-    x, y = DATA.tensor("quantise", "x"), DATA.tensor("quantise", "y")
-    assert torch.equal(to_uint8(x), y)
+    assert torch.equal(to_uint8(QUANTISED["x"]), QUANTISED["y"])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", DRAWN, ids=str)
 def test_draws_come_in_the_published_order_and_have_its_bits(case):
-    latents, labels, noise = (DATA.tensor(case, name) for name in ("latents", "labels", "noise64"))
-    start = edm_start(torch.tensor(DATA.cases[case]["seeds"]), tuple(latents.shape[1:]), 10)
+    start = edm_start(torch.tensor(case.settings["seeds"]), tuple(case["latents"].shape[1:]), 10)
     assert start.latents.dtype == torch.float32
-    assert torch.equal(start.latents, latents)
+    assert torch.equal(start.latents, case["latents"])
     assert start.classes is not None
-    assert torch.equal(start.classes, labels)
-    assert torch.equal(start.noise.normal(), noise)
+    assert torch.equal(start.classes, case["labels"])
+    assert torch.equal(start.noise.normal(), case["noise64"])
 
 
 def test_a_seed_is_taken_modulo_two_to_the_32():
@@ -99,7 +91,3 @@ def test_rows_say_how_they_were_seeded_and_do_not_depend_on_the_batch_size(tmp_p
     plain = run(tmp_path, *overrides[:2])
     assert plain["fid"] != rows[0]["fid"]
     assert plain["seeding"] == "philox"
-
-
-def test_the_seeding_is_in_the_key():
-    assert key_of("seeding=edm") != key_of() == key_of("seeding=philox")

@@ -20,9 +20,6 @@ def current(monkeypatch):
     return seen
 
 
-# --- the GPU of a process ------------------------------------------------------------------------
-
-
 def test_a_gpu_with_a_number_is_made_current(current):
     for device in ("cpu", "cuda", "cuda:1"):
         make_current(device)
@@ -47,9 +44,6 @@ def test_the_embedded_network_is_channels_last_everywhere():
         images = [value for value in network.parameters() if value.ndim == 4]
         assert all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
         assert {value.device.type for value in images} == {device}
-
-
-# --- said before anything runs -------------------------------------------------------------------
 
 
 def refused(*overrides, multirun=False):

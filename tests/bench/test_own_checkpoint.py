@@ -1,13 +1,13 @@
 """A researcher's own weights at full size, through the command line: a network, Inception, a row, again."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.files.digests import file_sha256
+from tests.support.cells import python
 from tests.support.edm_checkpoint import CIFAR10, write_edm
 from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_images, write_inception
 
@@ -24,15 +24,6 @@ finally:
 MAKE = "from seedsbench.cli.reference import main; main()"
 
 
-def ran(folder, code, *arguments):
-    """What a Python of its own printed; it must have ended well."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=1200
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity (pip install torch-fidelity)")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads its peak memory from /proc")
@@ -42,12 +33,13 @@ def test_a_cifar10_size_network_and_inception_leave_a_row_once_and_in_little_mem
     assert net.stat().st_size > 4 * 55.7e6
     weights = write_inception(tmp_path / "inception.pth")
     write_images(tmp_path / "images", some_images(12, size=32))
-    ran(tmp_path, MAKE, "images", "ref.npz", "--weights", "inception.pth", "--features", "--device", "cpu")
+    given = ("images", "ref.npz", "--weights", "inception.pth", "--features", "--device", "cpu")
+    python("-c", MAKE, *given, folder=tmp_path)
     command = ["model=file", "model.path=net.pkl", "regime=vp", "solver=seeds3", "nfe=7", "samples=16"]
     command += ["metrics=inception", "metrics.weights=inception.pth", "metrics.reference=ref.npz"]
     command += ["metrics.real=ref.npz", "device=cpu", "study=own"]
-    said = ran(tmp_path, RUN, *command)
-    assert int(said.split("peak kB")[1]) / 1000 < PEAK_MB
+    said = python("-c", RUN, *command, folder=tmp_path)
+    assert int(said.split("peak kB")[1].split()[0]) / 1000 < PEAK_MB
     (path,) = (tmp_path / "results" / "own" / "rows").iterdir()
     row = json.loads(path.read_text())
     assert (row["status"], row["reason"], row["nfe"]) == ("done", None, 7)
@@ -56,5 +48,5 @@ def test_a_cifar10_size_network_and_inception_leave_a_row_once_and_in_little_mem
     known = (16, 0, "inception-v3", file_sha256(weights)[:16], "ref.npz", QUANTISER)
     assert tuple(row[name] for name in protocol) == known
     assert all(len(row[name]) == 16 for name in ("model_id", "extractor_id", "reference_id"))
-    assert "already done" in ran(tmp_path, RUN, *command)
+    assert "already done" in python("-c", RUN, *command, folder=tmp_path)
     assert json.loads(path.read_text())["time_utc"] == row["time_utc"]

@@ -2,10 +2,7 @@
 
 import gc
 import math
-import os
 import shutil
-import subprocess
-import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,7 +26,7 @@ from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig,
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned
 from seedsbench.denoisers.prediction import Guided
 from seedsbench.diffusion.noise import Philox
-from tests.support.cells import compose, key_of, run, same
+from tests.support.cells import compose, python, run, same
 
 GLYPHS = ("model=glyphs", "nfe=4", "samples=20", "metrics.floor_sets=1")
 KINDS = ("glyphs", "song", "dhariwal")
@@ -74,13 +71,6 @@ def tiny(kind, regime="vp"):
 
 
 # --- keys and rows --------------------------------------------------------------------------------
-
-
-def test_what_changes_the_networks_arithmetic_is_in_the_key():
-    keys = [key_of(), key_of("precision=bf16"), key_of("precision=tf32"), key_of("compile=true")]
-    keys += [key_of("precision=bf16", "compile=true")]
-    assert len(set(keys)) == len(keys)
-    assert key_of("precision=fp32", "compile=false", "batch_size=auto") == keys[0]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -297,12 +287,10 @@ def test_what_cannot_be_compiled_whole_is_an_error_in_one_line():
 @pytest.mark.slow
 def test_no_compiler_is_said_in_one_line(tmp_path):
     environment = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    words = (*GLYPHS, "device=cpu", "compile=true", f"results_dir={tmp_path}")
-    command = [sys.executable, "-m", "seedsbench", *words]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 1
+    words = ("-m", "seedsbench", *GLYPHS, "device=cpu", "compile=true")
+    said = python(*words, folder=tmp_path, code=1, **environment)
     expected = "compile=true: InvalidCxxCompiler: No working C++ compiler found"
-    assert any(expected in line and line.endswith(": use compile=false") for line in done.stdout.splitlines())
+    assert any(expected in line and line.endswith(": use compile=false") for line in said.splitlines())
 
 
 class Layered(Sized):

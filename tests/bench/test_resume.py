@@ -1,6 +1,5 @@
 """A cell that is cut off goes on from its partial sums and ends as if it never was."""
 
-import math
 import signal
 import threading
 from dataclasses import replace
@@ -15,31 +14,10 @@ from seedsbench.bench.resume import Saver, about, packed, unpacked
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.scoring import Scorer
 from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
-from seedsbench.diffusion.process import Process
 from tests.support.cells import compose, run, same
 
 N = 1320  # 10 blocks of 128 and a last one of 40
 CELL = ["solver=euler", "nfe=2", f"samples={N}", "batch_size=50", "save_every=0"]
-
-
-@pytest.fixture
-def evaluations(monkeypatch):
-    """Counts samples evaluated; `at` it runs `event`."""
-
-    class Count:
-        samples, at, event = 0, math.inf, staticmethod(lambda: None)
-
-    predict = Process.predict
-
-    def counted(self, x, sigma, *rows):
-        Count.samples += len(x)
-        if Count.samples >= Count.at:
-            Count.at = math.inf
-            Count.event()
-        return predict(self, x, sigma, *rows)
-
-    monkeypatch.setattr(Process, "predict", counted)
-    return Count
 
 
 def interrupt():

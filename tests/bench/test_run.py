@@ -13,10 +13,9 @@ from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows import run_key as science
 from seedsbench.bench.rows.run_key import run_key
-from seedsbench.cli.plan import plan_text
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.base import BudgetError
-from tests.support.cells import compose, rows_of, run, same, write_broken_model
+from tests.support.cells import BROKEN_MODULE, compose, config_dir, key_of, rows_of, run, same
 
 # design.md, section 4: what outside checks read.
 PROMISED = [
@@ -30,19 +29,6 @@ FURTHER = [
     *("labels", "final", "dtype", "time_utc", "device", "threads", "batch_size", "world_size", "command"),
     *("version_seedsbench", "version_torch", "version_numpy", "version_python", "invocation"),
 ]
-
-
-@pytest.fixture
-def no_evaluation(monkeypatch):
-    def refuse(self, x, sigma):
-        raise AssertionError("the network was evaluated")
-
-    monkeypatch.setattr(Process, "predict", refuse)
-
-
-def key_of(*overrides):
-    cfg = compose(*overrides)
-    return run_key(cfg, problem_of(cfg, "cpu"))
 
 
 def test_a_finished_row_has_every_promised_field(tmp_path):
@@ -90,38 +76,27 @@ def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final, bu
         assert method.adaptive or row["nfe"] == row["nfe_max"] == promised
 
 
-SAME_NUMBERS = [
-    "device=auto",
-    "batch_size=3",
-    "results_dir=/elsewhere",
-    "study=other",
-    "force=true",
-    "debug=true",
-]
+SAME_NUMBERS = ["device=auto", "batch_size=3", "batch_size=auto", "results_dir=/elsewhere", "study=other"]
+SAME_NUMBERS += ["force=true", "debug=true", "tracker=jsonl", "repeats=3", "plan=true", "precision=fp32"]
+SAME_NUMBERS += ["compile=false", "seeding=philox"]
 
 
-@pytest.mark.parametrize("override", [*SAME_NUMBERS, "tracker=jsonl", "repeats=3", "plan=true"])
-def test_a_run_key_does_not_depend_on(override):
-    assert key_of(override) == key_of()
+def test_a_run_key_does_not_depend_on_where_and_how_a_cell_runs():
+    assert {override: key_of(override) for override in SAME_NUMBERS} == dict.fromkeys(SAME_NUMBERS, key_of())
 
 
 OTHER_NUMBERS = ["nfe=7", "samples=21", "seed=1", "labels=random", "labels=none", "labels=1", "final=euler"]
 OTHER_NUMBERS += ["final=stop", "dtype=float32", "solver=heun", "regime=vp", "grid=logsnr", "grid.rho=6"]
 OTHER_NUMBERS += ["grid.sigma_max=70", "schedule=ve", "model=gaussian", "model.std=0.2", "metrics.splits=5"]
+OTHER_NUMBERS += ["precision=bf16", "precision=tf32", "compile=true", "seeding=edm", "solver=seeds3"]
+SEEDS3 = ["c2=0.3", "c3=0.7", "eta=0.5", "prediction=noise", "variant=b"]
 
 
-@pytest.mark.parametrize("override", OTHER_NUMBERS)
-def test_a_run_key_depends_on(override):
-    assert key_of(override) != key_of()
-
-
-def test_run_keys_of_all_such_choices_differ():
-    assert len({key_of(override) for override in OTHER_NUMBERS}) == len(OTHER_NUMBERS)
-
-
-@pytest.mark.parametrize("option", ["c2=0.3", "c3=0.7", "eta=0.5", "prediction=noise", "variant=b"])
-def test_a_run_key_depends_on_the_solvers_option(option):
-    assert key_of("solver=seeds3", f"solver.{option}") != key_of("solver=seeds3")
+def test_whatever_may_change_numbers_gives_another_run_key():
+    cells = [[], ["precision=bf16", "compile=true"], *([override] for override in OTHER_NUMBERS)]
+    cells += [["solver=seeds3", f"solver.{option}"] for option in SEEDS3]
+    keys = {key_of(*overrides): overrides for overrides in cells}
+    assert list(keys.values()) == cells
 
 
 def test_a_run_key_depends_on_the_numerics_version(monkeypatch):
@@ -150,28 +125,31 @@ def test_another_seed_gives_other_numbers(tmp_path):
     assert len(fids) == 3
 
 
-@pytest.mark.parametrize("nfe", [-5, 0, 1])
-def test_a_budget_that_fits_no_step_is_skipped_with_the_smallest_that_works(tmp_path, no_evaluation, nfe):
-    row = run(tmp_path, f"nfe={nfe}")
-    assert row["status"] == "skipped"
+EXPLICIT = ["solver=heun", "grid=explicit", "grid.sigmas=[80,5,1,0.1]"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nfe", "least"),
+    [
+        *(([], nfe, 2) for nfe in (-5, 0, 1)),
+        (["solver=heun", "final=denoise"], 2, 3),
+        (["solver=seeds3", "final=stop"], 2, 3),
+        (EXPLICIT, 6, 7),
+    ],
+)
+def test_a_budget_that_fits_no_step_is_skipped_with_the_smallest_that_works(
+    tmp_path, evaluations, overrides, nfe, least
+):
+    row = run(tmp_path, *overrides, f"nfe={nfe}")
+    assert (row["status"], evaluations.samples) == ("skipped", 0)
     assert f"nfe={nfe}" in row["reason"]
-    assert "smallest budget that works is 2" in row["reason"]
-
-
-@pytest.mark.parametrize(("solver", "final", "least"), [("heun", "denoise", 3), ("seeds3", "stop", 3)])
-def test_the_smallest_budget_named_does_work(tmp_path, solver, final, least):
-    overrides = [f"solver={solver}", f"final={final}"]
-    assert f"works is {least}" in run(tmp_path, *overrides, f"nfe={least - 1}")["reason"]
+    assert f"smallest budget that works is {least}" in row["reason"]
     assert run(tmp_path, *overrides, f"nfe={least}")["nfe"] == least
 
 
 def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
-    overrides = ["solver=heun", "grid=explicit", "grid.sigmas=[80,5,1,0.1]"]
-    row = run(tmp_path, *overrides, "nfe=20")
+    row = run(tmp_path, *EXPLICIT, "nfe=20")
     assert (row["status"], row["n_steps"], row["nfe"]) == ("done", 3, 7)
-    row = run(tmp_path, *overrides, "nfe=6")
-    assert row["status"] == "skipped"
-    assert "smallest budget that works is 7" in row["reason"]
 
 
 @pytest.mark.parametrize(
@@ -187,29 +165,27 @@ def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
     ],
 )
 def test_what_the_model_cannot_do_is_a_failed_row_before_any_evaluation(
-    tmp_path, no_evaluation, overrides, reason
+    tmp_path, evaluations, overrides, reason
 ):
     row = run(tmp_path, *overrides)
-    assert row["status"] == "failed"
+    assert (row["status"], evaluations.samples) == ("failed", 0)
     assert reason in row["reason"]
     assert "\n" not in row["reason"]
 
 
-@pytest.mark.parametrize("labels", ["balanced", "none"])
-def test_an_unconditional_model_takes_balanced_and_none(tmp_path, labels):
-    assert run(tmp_path, "model=gaussian", f"labels={labels}")["status"] == "done"
-
-
-@pytest.mark.parametrize("labels", ["balanced", "random", "none", "2"])
-def test_a_conditional_model_takes_all_labels(tmp_path, labels):
-    row = run(tmp_path, f"labels={labels}")
-    assert (row["status"], row["labels"]) == ("done", labels)
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [("gaussian", ("balanced", "none")), ("gaussian_mixture", ("balanced", "random", "none", "2"))],
+)
+def test_a_model_takes_the_labels_it_can(tmp_path, model, labels):
+    for label in labels:
+        row = run(tmp_path, f"model={model}", f"labels={label}")
+        assert (row["status"], row["labels"]) == ("done", label)
 
 
 def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
-    folder = write_broken_model(tmp_path / "conf")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
+    choices = {"broken": "broken_problem"}
+    folder = config_dir(monkeypatch, tmp_path, "model", "broken_network", BROKEN_MODULE, choices)
     row = run(tmp_path, "model=broken", "samples=5", config_dirs=[folder])
     assert row["status"] == "failed"
     # EDM's levels of 5 steps: 80, 24.4, 5.84, 0.96, ...: the first evaluation below 1 is step 4's.
@@ -244,32 +220,10 @@ def test_asking_for_cuda_where_there_is_none_says_so(monkeypatch):
         device_of("cuda:1")
 
 
-def test_cells_of_one_model_share_it():
-    assert problem_of(compose("nfe=5"), "cpu") is problem_of(compose("solver=heun"), "cpu")
-    assert problem_of(compose("model.std=0.3"), "cpu") is not problem_of(compose(), "cpu")
-
-
 def test_the_floor_does_not_depend_on_the_solver(tmp_path):
     rows = [run(tmp_path, f"solver={solver}", "nfe=9") for solver in ("euler", "seeds2", "heun")]
     assert len({row["fid_floor"] for row in rows}) == 1
     assert len({row["fid"] for row in rows}) == 3
-
-
-def test_a_plan_says_steps_and_evaluations_and_compute_nothing(tmp_path, no_evaluation):
-    overrides = ["repeats=2", "solver=heun", "nfe=10", f"results_dir={tmp_path}", "study=study"]
-    lines = plan_text([compose(*overrides), compose("nfe=1")]).splitlines()
-    assert lines[0] == "3 cells"
-    assert "gaussian_mixture/edm heun nfe=10 seed=1: 4 steps, NFE 9, 180 evaluations to do" in lines[2]
-    assert "will be skipped" in lines[3]
-    assert plan_text([compose(*overrides, "repeats=1")]).splitlines()[0] == "1 cell"
-    assert not (tmp_path / "study").exists()
-
-
-def test_a_plan_knows_what_is_done(tmp_path):
-    row = run(tmp_path)
-    lines = plan_text([compose("repeats=2", f"results_dir={tmp_path}", "study=study")]).splitlines()
-    assert f"done, FID {row['fid']:.3f}" in lines[1]
-    assert "to do" in lines[2]
 
 
 def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):

@@ -5,9 +5,9 @@ import torch
 
 from seedsbench.bench import sanity
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.sampling import SampleBatch, generate, plan_of
+from seedsbench.bench.sampling import SampleBatch
 from seedsbench.metrics.extraction import Extractor
-from tests.support.cells import compose, config_dir, run
+from tests.support.cells import compose, config_dir, run, samples_of
 
 SIZES = ("largest", "largest_data", "saturated", "warning")
 WRONG_SIGN = '''
@@ -36,13 +36,6 @@ def uphill(tmp_path, monkeypatch):
     return config_dir(monkeypatch, tmp_path, "solver", "uphill_solver", WRONG_SIGN, {"uphill": "Uphill"})
 
 
-def samples_of(cfg):
-    found = problem_of(cfg, "cpu")
-    plan = plan_of(cfg, found)
-    batches = generate(found.denoiser, plan, torch.arange(cfg.samples), batch_size=cfg.batch_size)
-    return torch.cat([batch.x for batch in batches])
-
-
 @pytest.mark.parametrize(
     ("overrides", "bound"),
     [
@@ -52,7 +45,8 @@ def samples_of(cfg):
 )
 def test_a_row_says_the_largest_value_and_the_share_that_no_data_can_have(tmp_path, overrides, bound):
     """Of images in [-1, 1] by more than one level; of a Gaussian, beyond six of its standard deviations."""
-    row, x = run(tmp_path, *overrides), samples_of(compose(*overrides)).abs()
+    row, cell = run(tmp_path, *overrides), compose(*overrides)
+    x = samples_of(cell, problem_of(cell, "cpu")).abs()
     assert row["largest"] == float(x.max())
     assert row["largest_data"] == pytest.approx(bound, abs=1e-12)
     assert row["saturated"] == float((x > row["largest_data"] + 1 / 127.5).double().mean()) > 0.2

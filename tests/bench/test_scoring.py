@@ -15,8 +15,8 @@ from seedsbench.bench.problems import build as build_module
 from seedsbench.bench.problems import scored_on as yardsticks
 from seedsbench.bench.problems.base import Model
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.run_key import run_key
-from seedsbench.bench.scoring import Scorer, fid_floor
+from seedsbench.bench.problems.glyphs import glyphs_problem
+from seedsbench.bench.scoring import fid_floor
 from seedsbench.data.uint8 import QUANTISER, to_uint8
 from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.denoisers.base import FixedBatch
@@ -25,7 +25,7 @@ from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
 from seedsbench.report.curves import MISSING
 from seedsbench.report.pareto import Panel
-from tests.support.cells import compose, run, same
+from tests.support.cells import compose, key_of, run, same, samples_of
 from tests.support.extractors import (
     DIM,
     HAS_TORCH_FIDELITY,
@@ -71,9 +71,6 @@ def test_without_weights_the_row_says_what_to_download_and_where_to_put_it(tmp_p
     assert "glyphs names no reference for metrics=inception: give metrics.reference=" in row["reason"]
 
 
-# The group: any model, any extractor
-
-
 @pytest.fixture
 def fake(monkeypatch, nothing_loaded):
     """metrics=inception with six features instead of 2048."""
@@ -91,24 +88,12 @@ def reference_of(tmp_path, folder, name="ref.npz", features=False):
     return tmp_path / name
 
 
-def key_of(*overrides):
-    cfg = compose(*QUICK, *overrides)
-    return run_key(cfg, problem_of(cfg, "cpu"))
-
-
 def test_scores_are_those_of_the_features(tmp_path, fake, real):
     """A row's numbers once more, from the samples' features and the metrics as functions."""
     row = run(tmp_path, *QUICK, f"metrics.real={real}", "metrics.splits=2")
     cfg = compose(*QUICK, f"metrics.real={real}")
     problem = problem_of(cfg, "cpu")
-    from seedsbench.api import noise_levels
-    from seedsbench.bench.sampling import SamplingPlan, generate
-    from seedsbench.registry import build
-
-    schedule, grid, solver = (build(getattr(cfg, group)) for group in ("schedule", "grid", "solver"))
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, row["n_steps"])
-    (batch,) = generate(problem.denoiser, SamplingPlan(solver, fitted, sigmas), torch.arange(8), batch_size=8)
-    features, logits = problem.features.extract(to_uint8(batch.x))
+    features, logits = problem.features.extract(to_uint8(samples_of(cfg, problem)))
     reference = of_images(real, fake_extractor(), features=True)
     fid = metrics.frechet_distance(
         features.double().mean(0), features.double().T.cov(), reference.moments.mu, reference.moments.sigma
@@ -129,7 +114,9 @@ def test_rows_do_not_depend_on_the_batch_size(tmp_path, fake, real):
 
 
 def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real, monkeypatch):
-    monkeypatch.setattr(build_module, "_model", lambda *_: bare(compose(*GLYPHS)))
+    problem = glyphs_problem("edm")
+    bare = Model("bare", problem.denoiser, problem.model_id)
+    monkeypatch.setattr(build_module, "_model", lambda *_: bare)
     row = run(tmp_path, *GLYPHS)
     assert row["status"] == "failed"
     assert "bare has no features of its own to be scored on: choose metrics=inception" in row["reason"]
@@ -137,13 +124,6 @@ def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real
     assert (row["status"], row["reference"], row["extractor"]) == ("done", "real", "fake")
     assert row["fid_floor"] is None
     assert "kid_mean" not in row
-
-
-def bare(cfg):
-    from seedsbench.bench.problems.glyphs import glyphs_problem
-
-    problem = glyphs_problem(cfg.regime.name)
-    return Model("bare", problem.denoiser, problem.model_id)
 
 
 def test_what_is_odd_of_a_reference_is_said_in_the_row(tmp_path, fake, real):
@@ -170,26 +150,15 @@ def test_what_is_odd_of_a_reference_is_said_in_the_row(tmp_path, fake, real):
     assert (row["reference_shape"], row["warning"]) == (None, None)
 
 
-# Grey networks
-
-
-def grey_model():
-    images = some_images(12, size=16, seed=4)[:, :1].double() / 127.5 - 1
-    return Model("grey", FixedBatch(FiniteData(images, sigma_min=0.002, sigma_max=80.0)), "grey")
-
-
-@pytest.fixture
-def grey_files(tmp_path):
-    (tmp_path / "grey").mkdir()
-    for i, image in enumerate(some_images(12, size=16, seed=4)):
-        Image.fromarray(image[0].numpy()).save(tmp_path / "grey" / f"{i}.png")
-    return tmp_path / "grey"
-
-
-def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, grey_files, real, monkeypatch):
-    monkeypatch.setattr(build_module, "_model", lambda *_: grey_model())
+def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, real, monkeypatch):
+    images = some_images(12, size=16, seed=4)[:, :1]
+    (grey := tmp_path / "grey").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(grey / f"{i}.png")
+    data = FiniteData(images.double() / 127.5 - 1, sigma_min=0.002, sigma_max=80.0)
+    monkeypatch.setattr(build_module, "_model", lambda *_: Model("grey", FixedBatch(data), "grey"))
     long = (*QUICK, "solver=heun", "nfe=35")
-    row = run(tmp_path, *long, f"metrics.reference={grey_files}")
+    row = run(tmp_path, *long, f"metrics.reference={grey}")
     assert (row["status"], row["reference_shape"], row["warning"]) == ("done", "1x16x16", None)
     other = run(tmp_path, *long, f"metrics.reference={real}")
     assert other["warning"] == "real is of colour images, the samples are grey"
@@ -200,28 +169,17 @@ def test_run_keys_follow_contents_and_not_places(tmp_path, fake, real):
     npz, copy = reference_of(tmp_path, real), reference_of(tmp_path, real, "copy.npz")
     images = some_images(40, size=16, seed=1).permute(0, 2, 3, 1).numpy()
     np.savez(tmp_path / "samples.npz", images, np.arange(40))
-    assert key_of(f"metrics.reference={npz}") == key_of(f"metrics.reference={copy}")
-    assert key_of(f"metrics.real={real}") == key_of(f"metrics.real={tmp_path / 'samples.npz'}")
+    assert key_of(*QUICK, f"metrics.reference={npz}") == key_of(*QUICK, f"metrics.reference={copy}")
+    assert key_of(*QUICK, f"metrics.real={real}") == key_of(
+        *QUICK, f"metrics.real={tmp_path / 'samples.npz'}"
+    )
     changed = write_images(tmp_path / "other", some_images(40, size=16, seed=2))
     held = reference_of(tmp_path, real, "held.npz", features=True)
-    keys = [key_of(f"metrics.reference={path}") for path in (npz, changed, real)]
-    keys += [key_of(f"metrics.reference={real}", "metrics.weights=other")]
+    keys = [key_of(*QUICK, f"metrics.reference={path}") for path in (npz, changed, real)]
+    keys += [key_of(*QUICK, f"metrics.reference={real}", "metrics.weights=other")]
     for option in ("splits=2", "block=5", f"real={held}", f"real={real}"):
-        keys.append(key_of(f"metrics.reference={npz}", f"metrics.{option}"))
+        keys.append(key_of(*QUICK, f"metrics.reference={npz}", f"metrics.{option}"))
     assert len(set(keys)) == 8
-
-
-def test_scores_do_not_depend_on_order(fake, real, tmp_path):
-    cfg = compose(*QUICK, f"metrics.real={real}")
-    problem, images = problem_of(cfg, "cpu"), some_images(11, size=16, seed=3)
-    scores = []
-    for order in (torch.arange(11), torch.arange(10, -1, -1)):
-        scorer = Scorer(problem, 11, splits=2)
-        for part in order.split(3):
-            scorer.update(part, images[part])
-        scores.append(scorer.compute())
-    assert scores[0] == scores[1]
-    assert {"fid", "is_mean", "kid_mean", "precision", "coverage"} <= set(scores[0])
 
 
 def test_scores_of_pairs_can_be_left_out_one_by_one(tmp_path, fake, real):

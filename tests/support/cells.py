@@ -3,17 +3,25 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.run import run_cell
+from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.cli import check as checking
 from seedsbench.cli.command import GROUPS, read
 from seedsbench.cli.compose import compose_each, composing, compositions
 
+ROOT = Path(__file__).parents[2]
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.
 CIRCUMSTANCES = {
@@ -60,6 +68,28 @@ def key_of(*overrides):
     """The run_key of a cell on the CPU."""
     cell = compose(*overrides)
     return run_key(cell, problem_of(cell, "cpu"))
+
+
+def samples_of(cell, problem):
+    """The cell's samples, (samples, C, H, W)."""
+    plan, indices = plan_of(cell, problem), torch.arange(cell.samples)
+    return torch.cat([b.x for b in generate(problem.denoiser, plan, indices, batch_size=cell.batch_size)])
+
+
+def python(*arguments, folder, code=0, **environment):
+    """What a Python of its own said in a folder; it must have ended with this exit code."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SEEDSBENCH_")}
+    kept |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def model_files():
+    """name -> what conf/model/<name>.yaml says, its links to other groups left as text."""
+    paths = {name: registry.conf_dir() / "model" / f"{name}.yaml" for name in registry.names("model")}
+    return {name: OmegaConf.to_container(OmegaConf.load(path)) for name, path in paths.items()}
 
 
 def rows_of(study):

@@ -19,6 +19,7 @@ def test_a_sweep_over_models_and_regimes_loads_each_once(nothing_loaded):
     first = [problem_of(compose(each), "cpu") for each in cells]
     again = [problem_of(compose(each, "solver=heun"), "cpu") for each in cells]
     assert all(a is b for a, b in zip(first, again, strict=True))
+    assert len({id(each) for each in first}) == len(cells)
     problem_of(compose("model.std=0.9"), "cpu")
     assert build._problem.cache_info().currsize == build._model.cache_info().currsize == build.KEPT
 

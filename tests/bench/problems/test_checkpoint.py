@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from seedsbench import registry
 from seedsbench.bench.problems import build, scored_on
 from seedsbench.bench.problems.build import model_of, problem_of
 from seedsbench.bench.problems.checkpoint import CPU_BATCH, Checkpoint, placed
@@ -19,16 +17,10 @@ from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
 from seedsbench.files.model_files import wanted_files
-from tests.support.cells import check, compose, run
-
-
-def yaml_of(name):
-    """conf/model/<name>.yaml with its links to other groups left as text."""
-    return OmegaConf.to_container(OmegaConf.load(registry.conf_dir() / "model" / f"{name}.yaml"))
-
+from tests.support.cells import check, compose, model_files, run
 
 TARGET = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
-LOADED = {name: yaml_of(name) for name in registry.names("model")}
+LOADED = model_files()
 PUBLISHED = {name: model for name, model in LOADED.items() if "files" in model}
 OWN = [name for name, model in LOADED.items() if model["_target_"] == TARGET and name not in PUBLISHED]
 CELLS = [(name, regime) for name, model in PUBLISHED.items() for regime in model["files"]]
@@ -63,7 +55,7 @@ def dry_run(*arguments):
     return dry_run_text([compose(*arguments)])
 
 
-def test_every_published_file_has_a_model():
+def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_reference_of_its_own():
     urls = {model["files"][regime]["url"] for model in PUBLISHED.values() for regime in model["files"]}
     expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES}
     expected |= {f"{HOME}pretrained/baseline/{name}" for name in BASELINE_FILES}
@@ -73,9 +65,6 @@ def test_every_published_file_has_a_model():
         *("cifar10_uncond_baseline", "imagenet64_baseline"),
     }
     assert set(OWN) == {"file", "diffusers_pipeline"}
-
-
-def test_only_the_imagenet_baseline_has_its_own_reference():
     refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
     assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
@@ -126,7 +115,7 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
     assert said.splitlines()[1:] == [f"  inception weights: {tmp_path / 'w.pth'} (missing)"]
 
 
-def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_once():
+def test_a_walk_over_everything_names_what_cannot_be_describes_each_file_once_and_writes_nothing(tmp_path):
     walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
     said = check(parse(walk))[1]
     for name, model in PUBLISHED.items():
@@ -136,6 +125,7 @@ def test_a_walk_over_everything_names_what_cannot_be_and_describes_each_file_onc
     assert "model=celeba64 has no weights for regime=edm: use regime=vp" in said
     assert "model=file needs your weights" in said
     assert said.count("from     https://github.com/toshas") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
@@ -147,16 +137,6 @@ def test_a_network_without_a_yardstick_is_refused_before_it_is_fetched():
 
 def test_models_without_files_have_nothing_to_fetch():
     assert dry_run("model=glyphs", "regime=edm") == "model=glyphs regime=edm: nothing to fetch"
-
-
-def test_a_dry_run_of_a_sweep_names_each_model_once_and_computes_nothing(tmp_path):
-    options = parse(["-m", "model=cifar10_cond", "regime=vp,ve", "solver=euler", "nfe=10", "dry_run=true"])
-    said = check(options)[1].splitlines()
-    titles = [line for line in said if not line.startswith(" ")]
-    assert titles == ["model=cifar10_cond regime=vp:", "model=cifar10_cond regime=ve:"]
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Usage, match=r"add model\.path="):
-        check(parse(["model=file", "dry_run=true"]))
 
 
 @pytest.mark.parametrize(
@@ -244,12 +224,10 @@ def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
         problem_of(cfg, "cpu")
 
 
-def test_a_missing_path_and_metrics_without_features_say_what_to_do(tmp_path, weights):
+def test_a_missing_path_says_so(tmp_path):
     row = run(tmp_path, "model=file", "model.path=nowhere.pkl")
     assert row["reason"].startswith("model.path=")
     assert "no such file" in row["reason"]
-    row = run(tmp_path, "model=file", f"model.path={weights}")
-    assert "metrics=inception" in row["reason"]
 
 
 def test_on_the_cpu_a_network_sees_batches_of_one_size():

@@ -1,9 +1,7 @@
 """From one's own float32 network to a row: the README's recipe, and each wrong form of it in one line."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -13,7 +11,7 @@ from seedsbench.bench.problems import build
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
-from tests.support.cells import check, compose, run
+from tests.support.cells import check, compose, python, run
 from tests.support.extractors import some_images, write_images
 
 MYNET = """
@@ -67,27 +65,16 @@ def done(row):
 
 def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
     assert len([*MYNET.strip().splitlines(), COMMAND]) <= 12
-    command = [sys.executable, "-m", *COMMAND.split(), "samples=16", "device=cpu", "study=own"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-
-    def said():
-        ran = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout + ran.stderr
-
-    said()
+    words = ("-m", *COMMAND.split(), "samples=16", "device=cpu", "study=own")
+    python(*words, folder=folder)
     (path,) = (folder / "results" / "own" / "rows").iterdir()
     row = done(json.loads(path.read_text()))
     assert (row["reason"], row["model"], row["extractor"]) == (None, "python", "values")
     assert row["warning"] is None
     assert row["nfe"] <= 8
     assert (folder / "results" / "own" / "report.html").is_file()
-    assert "already done" in said()
+    assert "already done" in python(*words, folder=folder)
 
-
-# --- what build may return -------------------------------------------------------------------------
 
 FORMS = {
     "module": "return Net()",
@@ -125,14 +112,6 @@ def test_a_yaml_whose_target_returns_a_denoiser_is_a_model(folder, form, monkeyp
     assert done(run(folder, *QUICK, "model=mine", config_dirs=[folder]))["model"] == "mine"
     forget_loaded()
     assert "sdt" in run(folder, *QUICK, "model=mine", "+model.sdt=1", config_dirs=[folder])["reason"]
-
-
-def test_metrics_that_bring_features_are_needed(folder):
-    row = run(folder, "model=python", "model.path=mynet.py:build")
-    assert "metrics=inception (or values)" in row["reason"]
-
-
-# --- wrong forms -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,27 +173,26 @@ def test_a_shape_that_is_not_the_denoisers_is_refused(folder):
     assert "holds a network for images [3, 8, 8] and 0 classes" in row["reason"]
 
 
-# --- checks before sampling ------------------------------------------------------------------------
+NOISE_PREDICTION = "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)"
 
 
-def test_a_noise_prediction_as_denoiser_is_refused_with_the_way_out(folder):
-    unscaled = "sigma.reshape(-1, 1, 1, 1) ** 2"
-    for returned, status in (
-        (f"x / (1 + {unscaled}).sqrt()", "done"),  # D -> x at low noise, but keeps pure noise
-        (f"x * ({unscaled} / (1 + {unscaled})).sqrt()", "failed"),
-    ):
-        text = DENOISING.format(form="return lambda x, sigma, labels: " + returned)
-        row = row_of(folder, text=text)
-        assert row["status"] == status
-    assert "looks like a noise prediction: use seedsbench.denoiser(net, 'epsilon', ...)" in row["reason"]
+@pytest.mark.parametrize(
+    ("returned", "status", "said"),
+    [
+        # D -> x at low noise, but keeps pure noise
+        ("x / (1 + variance).sqrt()", "done", None),
+        ("x * (variance / (1 + variance)).sqrt()", "failed", NOISE_PREDICTION),
+        ("0.01 * x + 0.3", "done", "the denoiser's "),
+    ],
+)
+def test_noise_predictions_are_refused_with_the_way_out_and_milder_findings_are_a_warning(
+    folder, returned, status, said
+):
+    text = "def net(x, sigma, labels):\n    variance = sigma.reshape(-1, 1, 1, 1) ** 2\n"
+    row = row_of(folder, text=text + f"    return {returned}\ndef build():\n    return net\n")
+    assert row["status"] == status
+    assert said is None or said in row["warning" if status == "done" else "reason"]
 
-
-def test_milder_findings_are_the_rows_warning(folder):
-    text = DENOISING.format(form="return lambda x, sigma, labels: 0.01 * x + 0.3")
-    assert done(row_of(folder, text=text))["warning"].startswith("the denoiser's ")
-
-
-# --- identity --------------------------------------------------------------------------------------
 
 WITH_PARTS = """
 import torch, seedsbench
@@ -240,28 +218,24 @@ def problem(path="own.py:build", *overrides):
     return problem_of(compose(*QUICK, f"model.path={path}", "model.shape=[3,8,8]", *overrides), "cpu")
 
 
-def identity(*arguments):
-    return problem(*arguments).model_id
-
-
 def test_a_model_is_known_by_what_is_inside(folder):
     (folder / "own.py").write_text(WITH_PARTS)
     (folder / "parts.py").write_text(PARTS)
     (folder / "aside.py").write_text("x = 1\n")
     torch.save(torch.tensor(0.25), folder / "w.pt")
-    known = [identity()]
-    assert identity() == known[0]
+    known = [problem().model_id]
+    assert problem().model_id == known[0]
     (folder / "aside.py").write_text("x = 2\n")
     (folder / "renamed.py").write_text(WITH_PARTS)
-    assert identity("renamed.py:build") == known[0]
+    assert problem("renamed.py:build").model_id == known[0]
 
     torch.save(torch.tensor(0.26), folder / "w.pt")
-    known.append(identity())
-    known.append(identity("own.py:build", "+model.options={std: 0.6}"))
+    known.append(problem().model_id)
+    known.append(problem("own.py:build", "+model.options={std: 0.6}").model_id)
     (folder / "parts.py").write_text(PARTS.replace("x *", "1.0 * x *"))
-    known.append(identity())
+    known.append(problem().model_id)
     (folder / "own.py").write_text(WITH_PARTS.replace("def build", "# changed\ndef build"))
-    known.append(identity())
+    known.append(problem().model_id)
     assert len(set(known)) == len(known)
 
 
@@ -285,11 +259,8 @@ def test_numbers_that_a_function_refers_to_are_inside_too(folder):
     found = set()
     for value in ("0.25", "0.3", "0.25"):
         (folder / "v.txt").write_text(value)
-        found.add(identity())
+        found.add(problem().model_id)
     assert len(found) == 2
-
-
-# --- metrics=values --------------------------------------------------------------------------------
 
 
 def test_values_are_the_pixels_of_samples_and_of_references_alike():
@@ -308,9 +279,6 @@ def test_values_are_the_pixels_of_samples_and_of_references_alike():
             grey.padded(wrong)
     with pytest.raises(ValueError, match=r"12288 values, at most 4096: use metrics=inception"):
         values_extractor((3, 64, 64))
-
-
-# --- precision -------------------------------------------------------------------------------------
 
 
 def test_own_networks_run_in_lower_precision_and_functions_say_that_they_cannot(folder):

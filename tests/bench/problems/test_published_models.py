@@ -3,20 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-from seedsbench import registry
 from seedsbench.api import noise_levels
 from seedsbench.bench.problems.build import model_of
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.files.model_files import wanted_files
 from seedsbench.registry import build
-from tests.support.cells import compose
+from tests.support.cells import compose, model_files
 from tests.support.edm_checkpoint import write_edm
 
-MODELS = {name: registry.conf_dir() / "model" / f"{name}.yaml" for name in registry.names("model")}
-MODELS = {name: OmegaConf.to_container(OmegaConf.load(path)) for name, path in MODELS.items()}
+MODELS = model_files()
 CELLS = [(name, regime) for name, model in MODELS.items() for regime in model.get("files", ())]
 BASELINES = {"vp": "VPPrecond", "ve": "VEPrecond", "iddpm": "iDDPMPrecond"}
 ADM = {"model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1], "num_blocks": 1}

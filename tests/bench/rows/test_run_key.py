@@ -1,37 +1,26 @@
 """What names a row: declared names, options and outside sources; never where a class lies."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
 from seedsbench.cli.command import parse
 from seedsbench.cli.compose import compositions
 from seedsbench.files.sources import source_id
-from tests.support.cells import compose
+from tests.support.cells import ROOT, compose, python
 
-ROOT = Path(__file__).parents[3]
 AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
 CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
 
 
 def rows_of_command(folder, *words, package=ROOT):
     """The rows of a command in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "seedsbench", *words, "study=s"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    said = python("-m", "seedsbench", *words, "study=s", folder=folder, PYTHONPATH=str(package))
     rows = (json.loads(path.read_text()) for path in (folder / "results" / "s" / "rows").glob("*.json"))
-    return sorted(rows, key=lambda row: row["time_utc"]), done.stdout
+    return sorted(rows, key=lambda row: row["time_utc"]), said
 
 
 def test_an_outside_solver_that_was_edited_gets_a_new_row(tmp_path):
@@ -103,14 +92,6 @@ def test_no_key_is_made_of_a_module_path():
     science = what_changes_numbers(cell := compose("solver=seeds3"), problem_of(cell, "cpu"))
     assert science["solver"]["class"] == "Seeds3"
     assert "seedsbench." not in json.dumps(science)
-
-
-@pytest.mark.parametrize(
-    "change", [{"device": "cpu"}, {"batch_size": 7}, {"results_dir": "x"}, {"study": "y"}]
-)
-def test_what_cannot_change_the_numbers_is_in_no_key(change):
-    cell = compose()
-    assert run_key(replace(cell, **change), problem_of(cell, "cpu")) == run_key(cell, problem_of(cell, "cpu"))
 
 
 def test_the_rows_of_the_committed_example_have_the_keys_of_their_commands():

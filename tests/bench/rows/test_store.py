@@ -8,24 +8,11 @@ import os
 import pytest
 
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.diffusion.process import Process
 from seedsbench.files.atomic import write_atomic
 from tests.support.cells import rows_of, run
 
 UNNAMED_A, UNNAMED_B = "2025-01-01_00-00-00", "2025-01-02_00-00-00"
-
-
-@pytest.fixture
-def evaluations(monkeypatch):
-    """The number of denoiser calls so far, as the only entry of a list."""
-    count, predict = [0], Process.predict
-
-    def counted(self, x, sigma, *rows):
-        count[0] += 1
-        return predict(self, x, sigma, *rows)
-
-    monkeypatch.setattr(Process, "predict", counted)
-    return count
+POWER_CUT = {"status": "failed", "reason": "power cut", "fid": None}
 
 
 def row(**changes):
@@ -48,27 +35,24 @@ def test_nan_and_infinity_become_null(tmp_path):
     assert json.loads(path.read_text()) == row(fid=None, deep={"x": [None, 1.0, None]})
 
 
-@pytest.mark.parametrize("moment", ["replace", "fsync"])
-def test_a_crash_while_writing_leaves_the_old_row_and_no_temporary_file(tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize("before", [[], ["k.json"]])
+@pytest.mark.parametrize(("moment", "error"), [("replace", KeyboardInterrupt), ("fsync", OSError)])
+def test_a_crash_while_writing_leaves_what_was_and_no_temporary_file(
+    tmp_path, monkeypatch, before, moment, error
+):
     store = ResultStore(tmp_path)
-    store.write(row())
+    if before:
+        store.write(row())
 
     def crash(*_):
-        raise OSError("disk gone")
+        raise error
 
     monkeypatch.setattr(os, moment, crash)
-    with pytest.raises(OSError, match="disk gone"):
+    with pytest.raises((KeyboardInterrupt, OSError)):
         store.write(row(fid=2.0))
     monkeypatch.undo()
-    assert store.read("k") == row()
-    assert os.listdir(tmp_path / "rows") == ["k.json"]
-
-
-def test_a_crash_at_the_first_write_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(tmp_path / "rows" / "k.json", b"{}")
-    assert os.listdir(tmp_path / "rows") == []
+    assert os.listdir(tmp_path / "rows") == before
+    assert store.read("k") == (row() if before else None)
 
 
 FOREIGN = {
@@ -105,57 +89,34 @@ def test_two_unreadable_files_of_one_key_are_both_kept(tmp_path):
     assert sorted(p.read_text() for p in path.parent.iterdir()) == ["first", "second"]
 
 
-def test_a_finished_cell_is_not_computed_again(tmp_path, evaluations):
-    first = run(tmp_path)
-    path = tmp_path / "study" / "rows" / f"{first['run_key']}.json"
-    before, written = evaluations[0], path.stat().st_mtime_ns
-    assert before > 0
-    again = run(tmp_path, invocation="another")
-    assert evaluations[0] == before
-    assert path.stat().st_mtime_ns == written
-    assert {k: again[k] for k in first} == json.loads(json.dumps(first))
-
-
-def test_force_computes_it_again_and_says_so_in_the_row(tmp_path, evaluations):
-    first = run(tmp_path)
-    before = evaluations[0]
-    again = run(tmp_path, "force=true", invocation="another")
-    assert evaluations[0] == 2 * before
-    assert again["fid"] == first["fid"]
-    assert rows_of(tmp_path / "study")[first["run_key"]]["invocation"] == "another"
-
-
-def test_a_failed_cell_is_run_again(tmp_path, evaluations):
-    first = run(tmp_path)
-    before = evaluations[0]
-    ResultStore(tmp_path / "study").write({**first, "status": "failed", "reason": "power cut", "fid": None})
-    again = run(tmp_path)
-    assert evaluations[0] == 2 * before
-    assert (again["status"], again["reason"], again["fid"]) == ("done", None, first["fid"])
-
-
-def test_unnamed_studies_share_finished_cells(tmp_path, evaluations):
-    first = run(tmp_path, f"study={UNNAMED_A}")
-    before = evaluations[0]
-    assert run(tmp_path, f"study={UNNAMED_B}")["fid"] == first["fid"]
-    assert evaluations[0] == before
-    assert rows_of(tmp_path / UNNAMED_B) == rows_of(tmp_path / UNNAMED_A), "each folder is complete by itself"
-
-
-def test_unnamed_studies_do_not_share_failed_cells(tmp_path, evaluations):
-    first = run(tmp_path, f"study={UNNAMED_A}")
-    before = evaluations[0]
-    ResultStore(tmp_path / UNNAMED_A).write({**first, "status": "failed", "reason": "power cut"})
-    assert run(tmp_path, f"study={UNNAMED_B}")["status"] == "done"
-    assert evaluations[0] == 2 * before
-
-
-@pytest.mark.parametrize(("first", "second"), [("mine", "yours"), ("mine", UNNAMED_A), (UNNAMED_A, "mine")])
-def test_named_studies_stand_alone(tmp_path, evaluations, first, second):
-    run(tmp_path, f"study={first}")
-    before = evaluations[0]
-    run(tmp_path, f"study={second}")
-    assert evaluations[0] == 2 * before
+@pytest.mark.parametrize(
+    ("first", "second", "changes", "overrides", "times"),
+    [
+        ("mine", "mine", {}, [], 1),
+        ("mine", "mine", {}, ["force=true"], 2),
+        ("mine", "mine", POWER_CUT, [], 2),
+        (UNNAMED_A, UNNAMED_B, {}, [], 1),
+        (UNNAMED_A, UNNAMED_B, POWER_CUT, [], 2),
+        ("mine", "yours", {}, [], 2),
+        ("mine", UNNAMED_A, {}, [], 2),
+        (UNNAMED_A, "mine", {}, [], 2),
+    ],
+)
+def test_a_cell_finished_in_this_or_between_unnamed_studies_is_computed_once_unless_forced(
+    tmp_path, evaluations, first, second, changes, overrides, times
+):
+    made = run(tmp_path, f"study={first}")
+    before = evaluations.samples
+    path = ResultStore(tmp_path / first).write({**made, **changes})
+    written = path.stat().st_mtime_ns
+    found = run(tmp_path, f"study={second}", *overrides, invocation="another")
+    assert evaluations.samples == times * before > 0
+    assert (found["status"], found["reason"], found["fid"]) == ("done", None, made["fid"])
+    stored = rows_of(tmp_path / second)  # each folder is complete by itself
+    assert stored[made["run_key"]]["invocation"] == ("test" if times == 1 else "another")
+    if times == 1:
+        assert stored == {made["run_key"]: json.loads(json.dumps(made))}
+        assert path.stat().st_mtime_ns == written
 
 
 def test_sample_images_go_along_with_an_adopted_row(tmp_path):
