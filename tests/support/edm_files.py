@@ -5,7 +5,7 @@ import pickle
 import struct
 import sys
 import types
-from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,25 +15,20 @@ PERSISTENCE = "torch_utils.persistence"
 REBUILD = "_reconstruct_persistent_obj"
 
 
-def _execute_source(meta):
+def _run_source(meta):
     """What the real function does, in short: run the source found in the file."""
     exec(meta["module_src"], {})
     return meta
 
 
-@contextmanager
+_run_source.__module__, _run_source.__qualname__ = PERSISTENCE, REBUILD
+
+
 def fake_persistence():
-    """`torch_utils.persistence` importable, with a function that does run the source in a file."""
-    package, module = types.ModuleType("torch_utils"), types.ModuleType(PERSISTENCE)
-    function = types.FunctionType(_execute_source.__code__, globals(), REBUILD)
-    function.__module__, function.__qualname__ = PERSISTENCE, REBUILD
-    setattr(module, REBUILD, function)
-    package.persistence = module
-    sys.modules |= {"torch_utils": package, PERSISTENCE: module}
-    try:
-        yield
-    finally:
-        del sys.modules["torch_utils"], sys.modules[PERSISTENCE]
+    """A context with `torch_utils.persistence` importable, whose function does run the source in a file."""
+    modules = {name: types.ModuleType(name) for name in ("torch_utils", PERSISTENCE)}
+    setattr(modules[PERSISTENCE], REBUILD, _run_source)
+    return patch.dict(sys.modules, modules)
 
 
 class Name:
@@ -60,10 +55,10 @@ class Runs:
     """Pickled by any pickler as a call of a function that there is."""
 
     def __init__(self, function, *args):
-        self.function, self.args = function, args
+        self.call = function, args
 
     def __reduce__(self):
-        return self.function, self.args
+        return self.call
 
 
 class New:
@@ -164,8 +159,8 @@ class EDMPrecond(PersistentModule):
         self.register_buffer("u", torch.arange(5, dtype=torch.float64))
 
 
-ARGS = (16, 3)
 KWARGS = {
+    "img_channels": 3,
     "label_dim": 0,
     "use_fp16": False,
     "sigma_max": float("inf"),
@@ -177,14 +172,10 @@ KWARGS = {
 }
 
 
-def network(*, by_keyword=False, dtype=torch.float32, **size):
+def network(dtype=torch.float32, **size):
     """A little network with all that EDM's have: blocks in ModuleDicts, buffers, numpy scalars."""
     torch.manual_seed(0)
-    if by_keyword:
-        made = EDMPrecond(img_resolution=16, img_channels=3, **KWARGS, **size)
-    else:
-        made = EDMPrecond(*ARGS, **KWARGS, **size)
-    return made.eval().requires_grad_(False).to(dtype)
+    return EDMPrecond(16, **KWARGS, **size).eval().requires_grad_(False).to(dtype)
 
 
 def snapshot(ema, source=""):
@@ -217,8 +208,3 @@ def tensor(size=(3,), stride=(1,), offset=0, blob=None):
 def net_state(**members):
     """The state of a module without anything but the given members."""
     return {"_parameters": {}, "_buffers": {}, "_modules": {}, "_init_args": (), "_init_kwargs": {}} | members
-
-
-def with_parameter(value):
-    """A snapshot whose network has one parameter."""
-    return {"ema": persistent("EDMPrecond", net_state(_parameters={"weight": value}))}
