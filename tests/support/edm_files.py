@@ -188,15 +188,18 @@ def snapshot(ema, source=""):
     }
 
 
+def storage_reference(*reference):
+    """A pickle of a storage by its persistent id."""
+    return dumped(("storage", *reference), 2)[:-1] + pickle.BINPERSID + pickle.STOP
+
+
 def storage_blob(numel=3, data=None, kind=("torch", "FloatStorage"), counted=None, rest=(None,), keys=("0",)):
     """The legacy save format of one storage, with what it declares left to choose."""
-    data = bytes(4 * numel) if data is None else data
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system)]
-    reference = ("storage", Name(*kind), "0", "cpu", numel, *rest)
-    body = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
-    count = numel if counted is None else counted
-    return b"".join([*parts, body, pickle.dumps(list(keys), 2), struct.pack("<q", count), data])
+    head = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system))
+    head += storage_reference(Name(*kind), "0", "cpu", numel, *rest) + pickle.dumps(list(keys), 2)
+    count = struct.pack("<q", numel if counted is None else counted)
+    return head + count + (bytes(4 * numel) if data is None else data)
 
 
 def tensor(size=(3,), stride=(1,), offset=0, blob=None):

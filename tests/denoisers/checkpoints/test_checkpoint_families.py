@@ -11,9 +11,6 @@ from seedsbench.denoisers.checkpoints.guided import guided_config, respaced
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
-from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
-from seedsbench.diffusion.schedule import Discrete
 from tests.support.edm_files import Runs
 from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
 from tests.support.golden import golden
@@ -254,47 +251,3 @@ def test_states_that_do_not_fit_are_refused(tmp_path, name, damage, said):
 def test_other_contents_are_refused_and_code_in_them_is_not_run(tmp_path, name, saved):
     with pytest.raises(CheckpointError, match=r"state dict|damaged, or holds more than weights"):
         load(name, tmp_path / "file", saved)
-
-
-# --- preconditioners ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "preconditioner",
-    [
-        DiscreteNoisePrediction(Discrete(), fractional=True),
-        DiscreteNoisePrediction(Discrete(num_train_timesteps=50), label_scale=20.0),
-        ScoreVE(),
-        ScoreVE(levels=100, fractional=True),
-        ScoreVE(levels=100),
-        SubVPPreconditioner(),
-    ],
-)
-def test_noise_labels_are_inverted(preconditioner):
-    u, low = torch.linspace(0.01, 0.99, 20, dtype=torch.float64), preconditioner.sigma_min
-    sigma = preconditioner.round_sigma(low * (preconditioner.sigma_max / low) ** u)
-    assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
-    torch.testing.assert_close(preconditioner.sigma_of_noise(preconditioner.c_noise(sigma)), sigma)
-    torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)
-
-
-def test_fractional_labels_lie_between_the_nearest_ones():
-    schedule = Discrete()
-    sigma = schedule.sigma(torch.tensor([3.25, 500.5, 998.75], dtype=torch.float64))
-    fractional = DiscreteNoisePrediction(schedule, fractional=True)
-    torch.testing.assert_close(fractional.c_noise(sigma), torch.tensor([3.25, 500.5, 998.75]).double())
-    assert torch.equal(fractional.round_sigma(sigma), sigma)
-    assert DiscreteNoisePrediction(schedule).c_noise(sigma)[[0, 2]].tolist() == [3, 999]
-
-
-def test_score_preconditioners_agree_with_table_1_where_it_applies():
-    sigma = torch.tensor([0.03, 1.0, 80.0], dtype=torch.float64)
-    ours, table = ScoreVE(), VEPreconditioner()
-    for name in ("c_in", "c_out", "c_skip", "c_noise"):
-        torch.testing.assert_close(getattr(ours, name)(sigma), getattr(table, name)(sigma))
-    # sub-VP has VP's mean and its variance squared
-    t = torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
-    mean = VPPreconditioner().c_in(VPPreconditioner().sigma(t))
-    torch.testing.assert_close(SubVPPreconditioner().sigma(t), (1 - mean**2) / mean)
-    torch.testing.assert_close(SubVPPreconditioner().c_in(SubVPPreconditioner().sigma(t)), mean)
-    torch.testing.assert_close(SubVPPreconditioner().sigma_inv(SubVPPreconditioner().sigma(t)), t)

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pickle
-import time
+import timeit
 import zipfile
 from dataclasses import replace
 
@@ -29,7 +29,16 @@ from seedsbench.denoisers.checkpoints.weights import (
     save_weights,
 )
 from tests.support.edm_checkpoint import CIFAR10, write_edm
-from tests.support.edm_files import Name, Runs, dumped, network, persistent, snapshot, storage_blob
+from tests.support.edm_files import (
+    Name,
+    Runs,
+    dumped,
+    network,
+    persistent,
+    snapshot,
+    storage_blob,
+    storage_reference,
+)
 
 # --- torch.save -----------------------------------------------------------------------------------
 
@@ -141,8 +150,7 @@ def zipped(edit=lambda name, data: data, compression=zipfile.ZIP_STORED):
 
 def declaring(numel):
     """An edit of `zipped`: the storage says that it has so many numbers."""
-    reference = ("storage", Name("torch", "FloatStorage"), "0", "cpu", numel)
-    made = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
+    made = storage_reference(Name("torch", "FloatStorage"), "0", "cpu", numel)
     return lambda name, data: made if name.endswith("data.pkl") else data
 
 
@@ -188,11 +196,9 @@ def test_a_compressed_file_is_read(tmp_path):
 
 @pytest.mark.parametrize("read", [read_torch, read_weights, read_edm])
 def test_what_is_no_file_is_said(tmp_path, read):
-    with pytest.raises(FileNotFoundError, match="not there"):
-        read(tmp_path / "none.pth")
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(CheckpointError, match="regular"):
+        with pytest.raises(CheckpointError, match="is no regular file: give the path of a checkpoint file"):
             read(path)
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(CheckpointError, match="empty"):
@@ -228,24 +234,16 @@ def weights():
     }
 
 
-def test_weights_come_back(tmp_path):
-    path = tmp_path / "new folder" / "w.safetensors"
+def test_weights_come_back_and_the_same_ones_make_the_same_file(tmp_path):
+    path, again = tmp_path / "new folder" / "w.safetensors", tmp_path / "again.safetensors"
     save_weights(path, weights(), CONFIG)
     config, state = read_weights(path)
     assert config == CONFIG
-    assert state.keys() == weights().keys()
-    for name, value in weights().items():
-        assert state[name].dtype == value.dtype
-        assert torch.equal(state[name], value.detach())
-        assert not state[name].requires_grad
+    same(dict(sorted(state.items())), {name: value.detach() for name, value in sorted(weights().items())})
+    assert not any(value.requires_grad for value in state.values())
     assert os.listdir(path.parent) == ["w.safetensors"], "no temporary file is left"
-
-
-def test_the_same_weights_make_the_same_file(tmp_path):
-    reverse = dict(reversed(CONFIG.items()))
-    save_weights(tmp_path / "a.safetensors", weights(), CONFIG)
-    save_weights(tmp_path / "b.safetensors", weights(), reverse)
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    save_weights(again, weights(), dict(reversed(CONFIG.items())))
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -285,30 +283,26 @@ def test_what_cannot_be_written_is_said(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_other_and_damaged_files_are_refused(tmp_path):
-    path = tmp_path / "w.safetensors"
-    for metadata, said in [
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
         (None, "no `seedsbench` entry"),
-        ({"format": "pt"}, "no `seedsbench` entry"),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 9, "config": {}})}, '"version": 9'),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 1})}, "no JSON object"),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 1, "config": []})}, "no JSON object"),
-        ({"seedsbench": "[]"}, "another format"),
-        ({"seedsbench": "{"}, "damaged"),
-        ({"seedsbench": "[" * 100_000}, "damaged"),
-    ]:
-        save_file({"a": torch.ones(2)}, path, metadata=metadata)
-        with pytest.raises(CheckpointError, match=said):
-            read_weights(path)
-    save_weights(path, weights(), {"network": "glyphs"})
-    with pytest.raises(CheckpointError, match="it has network, not class_name"):
-        read_converted(path)
-    data = path.read_bytes()
-    for end in (1, 8, 50, len(data) // 2, len(data) - 1):
-        path.unlink()
-        path.write_bytes(data[:end])
-        with pytest.raises(CheckpointError, match="damaged"):
-            read_weights(path)
+        ({"format": "weights", "version": 9, "config": {}}, '"version": 9'),
+        ({"format": "weights", "version": 1}, "no JSON object"),
+        ({"format": "weights", "version": 1, "config": []}, "no JSON object"),
+        ({"format": "weights", "version": 1, "config": {"a": 1}}, "it has a, not class_name"),
+        ("[]", "another format"),
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+    ],
+)
+def test_other_files_of_weights_are_refused(tmp_path, entry, said):
+    text = json.dumps(entry) if isinstance(entry, dict) else entry
+    save_file(
+        {"a": torch.ones(2)}, tmp_path / "w", {"format": "pt"} if text is None else {"seedsbench": text}
+    )
+    with pytest.raises(CheckpointError, match=said):
+        read_converted(tmp_path / "w")
 
 
 @pytest.mark.parametrize(
@@ -390,11 +384,5 @@ def test_a_converted_file_loads_three_times_faster(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
     write_edm(source, resolution=32, network=CIFAR10)
     convert_edm(source, target)
-    seconds = {}
-    for _ in range(5):
-        for read, path in ((read_edm, source), (read_converted, target)):
-            start = time.perf_counter()
-            read(path)
-            seconds[read] = min(time.perf_counter() - start, seconds.get(read, 1e9))
-    print(seconds)
-    assert seconds[read_edm] > 3 * seconds[read_converted]
+    pickled = min(timeit.repeat(lambda: read_edm(source), repeat=5, number=1))
+    assert pickled > 3 * min(timeit.repeat(lambda: read_converted(target), repeat=5, number=1))
