@@ -298,11 +298,18 @@ def test_what_cannot_be_written_is_said(tmp_path):
 )
 def test_other_files_of_weights_are_refused(tmp_path, entry, said):
     text = json.dumps(entry) if isinstance(entry, dict) else entry
-    save_file(
-        {"a": torch.ones(2)}, tmp_path / "w", {"format": "pt"} if text is None else {"seedsbench": text}
-    )
+    save_file({"a": torch.ones(2)}, tmp_path / "w", None if text is None else {"seedsbench": text})
     with pytest.raises(CheckpointError, match=said):
         read_converted(tmp_path / "w")
+
+
+def test_a_truncated_file_of_weights_is_refused(tmp_path):
+    save_weights(tmp_path / "whole", weights(), CONFIG)
+    data = (tmp_path / "whole").read_bytes()
+    for end in (1, 8, 50, len(data) // 2, len(data) - 1):
+        (tmp_path / "cut").write_bytes(data[:end])
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_weights(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
