@@ -107,9 +107,8 @@ def test_epsilon_without_signal_is_refused_naming_the_file(tmp_path):
 def test_a_folder_of_the_model_alone(tmp_path, layout):
     write(tmp_path / "pipeline")
     write(tmp_path / "flat", layout=layout)
-    found = [load_diffusers(tmp_path / name).unet.state_dict() for name in ("pipeline", "flat")]
-    assert found[0].keys() == found[1].keys()
-    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+    found, wanted = (dict(load_diffusers(tmp_path / name).unet.state_dict()) for name in ("flat", "pipeline"))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):

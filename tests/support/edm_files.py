@@ -136,19 +136,12 @@ class Conv2d(PersistentModule):
         self.register_buffer("scratch", torch.zeros(3), persistent=False)
 
 
-class UNetBlock(PersistentModule):
-    def __init__(self, channels):
-        super().__init__(channels)
-        self.skip_scale, self.num_heads, self.skip = np.sqrt(0.5), 1, None
-        self.conv0, self.conv1 = Conv2d(channels, channels), Conv2d(channels, channels, bias=False)
-
-
 class SongUNet(PersistentModule):
     def __init__(self, channels, blocks):
         super().__init__(channels, blocks)
-        self.map_label, self.label_dropout = None, np.float32(0.25)
-        self.enc = nn.ModuleDict({f"8x8_block{i}": UNetBlock(channels) for i in range(blocks)})
-        self.dec = nn.ModuleDict({"8x8_up": UNetBlock(channels)})
+        self.map_label, self.label_dropout, self.skip_scale = None, np.float32(0.25), np.sqrt(0.5)
+        self.enc = nn.ModuleDict({f"8x8_conv{i}": Conv2d(channels, channels) for i in range(2 * blocks)})
+        self.dec = nn.ModuleDict({"8x8_up": Conv2d(channels, channels, bias=False)})
 
 
 class EDMPrecond(PersistentModule):

@@ -65,14 +65,10 @@ def checkpoint():
 def same(a, b):
     assert type(a) is type(b)
     if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+        assert (a.dtype, a.tolist()) == (b.dtype, b.tolist())
     elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for name in a:
-            same(a[name], b[name])
+        same([*a.items()], [*b.items()])
     elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
         for x, y in zip(a, b, strict=True):
             same(x, y)
     else:
@@ -239,7 +235,7 @@ def test_weights_come_back_and_the_same_ones_make_the_same_file(tmp_path):
     save_weights(path, weights(), CONFIG)
     config, state = read_weights(path)
     assert config == CONFIG
-    same(dict(sorted(state.items())), {name: value.detach() for name, value in sorted(weights().items())})
+    torch.testing.assert_close(state, weights(), rtol=0, atol=0)
     assert not any(value.requires_grad for value in state.values())
     assert os.listdir(path.parent) == ["w.safetensors"], "no temporary file is left"
     save_weights(again, weights(), dict(reversed(CONFIG.items())))
@@ -352,7 +348,7 @@ def test_a_converted_pickle_is_the_same_network(tmp_path):
     assert converted.init_args == record.init_args == (16, 3)
     assert converted.init_kwargs == json.loads(json.dumps(record.init_kwargs))
     assert converted.init_kwargs["sigma_max"] == float("inf")
-    same(dict(sorted(converted.state_dict.items())), dict(sorted(record.state_dict.items())))
+    torch.testing.assert_close(converted.state_dict, dict(record.state_dict), rtol=0, atol=0)
 
 
 def test_what_cannot_be_converted_leaves_nothing(tmp_path):

@@ -56,14 +56,9 @@ def read_bytes(path, data, **options):
     return read_edm(path, **options)
 
 
-def same_state(record, module):
-    expected = module.state_dict()
-    assert record.state_dict.keys() == expected.keys()
-    for name, value in expected.items():
-        got = record.state_dict[name]
-        assert got.dtype == value.dtype
-        assert got.is_contiguous()
-        torch.testing.assert_close(got, value, rtol=0, atol=0, equal_nan=True)
+def same_state(found, expected):
+    torch.testing.assert_close(dict(found), dict(expected), rtol=0, atol=0)  # names and types too
+    assert all(value.is_contiguous() for value in found.values())
 
 
 # --- honest files ---------------------------------------------------------------------------------
@@ -87,7 +82,7 @@ def test_a_snapshot_of_the_standard_pickler_comes_back_and_its_source_does_not_r
     assert (record.class_name, record.init_args) == ("EDMPrecond", (16,))
     assert record.init_kwargs == PLAIN_KWARGS
     assert type(record.init_kwargs["dropout"]) is float
-    same_state(record, net)
+    same_state(record.state_dict, net.state_dict())
 
 
 @pytest.mark.parametrize("home", ["numpy.core.multiarray", "numpy._core.multiarray"])
@@ -97,7 +92,7 @@ def test_both_homes_of_numpy_scalars_an_easydict_and_any_dtype_are_read(tmp_path
     whole = snapshot(net) | {"dataset_kwargs": New("dnnlib.util", "EasyDict")}
     record = read_bytes(tmp_path / "net.pkl", dumped(whole, protocol, numpy_home=home))
     assert record.init_kwargs == PLAIN_KWARGS
-    same_state(record, net)
+    same_state(record.state_dict, net.state_dict())
 
 
 def test_another_key_can_be_read_and_a_missing_one_is_named(tmp_path):
@@ -122,11 +117,9 @@ def test_views_odd_strides_bools_integers_and_empty_tensors_are_read(tmp_path):
     data = dumped({"ema": persistent("VPPrecond", net_state(_buffers=buffers))})
     state = read_bytes(tmp_path / "net.pkl", data).state_dict
     (tmp_path / "net.pkl").write_bytes(b"")  # they outlive the file
-    assert state.keys() == buffers.keys()
-    for name, value in buffers.items():
-        assert torch.equal(state[name], value)
-        assert state[name].dtype == value.dtype
-        state[name].zero_()
+    same_state(state, buffers)
+    for value in state.values():
+        value.zero_()
 
 
 # --- hostile files --------------------------------------------------------------------------------
@@ -350,12 +343,6 @@ def test_a_hostile_file_is_refused_by_name_and_without_effect(tmp_path, marked, 
     assert not new, "reading a file imports nothing"
 
 
-def test_the_number_of_opcodes_is_bounded():
-    assert pickles.loaded(io.BytesIO(raw(b"N" * 98)), {}, most=100) is None
-    with pytest.raises(Refused, match="more than 100 opcodes"):
-        pickles.loaded(io.BytesIO(raw(b"N" * 99)), {}, most=100)
-
-
 # --- each layer, with the others away --------------------------------------------------------------
 
 
@@ -492,39 +479,33 @@ def test_fuzz_made_up_programs_raise_nothing_else(pieces):
 # --- cost -----------------------------------------------------------------------------------------
 
 MEASURE = """
-import pickle, resource, sys, time
-from tests.support import edm_files
+import pickle, re, sys, time
+from pathlib import Path
+from tests.support.edm_files import fake_persistence
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
-def rss():
-    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
-def plain(path):
-    with edm_files.fake_persistence(), open(path, "rb") as file:
-        return pickle.load(file)
-before = rss()
-start = time.perf_counter()
-kept = {"plain": plain, "ours": read_edm}[sys.argv[1]](sys.argv[2])
-print(time.perf_counter() - start, rss() - before)
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+before, start = peak(), time.perf_counter()
+with fake_persistence(), open(sys.argv[2], "rb") as file:
+    kept = pickle.load(file) if sys.argv[1] == "plain" else read_edm(sys.argv[2])
+print(time.perf_counter() - start, peak() - before)
 """
 
 
 @pytest.mark.slow
 def test_a_large_file_costs_no_more_than_plain_pickle(tmp_path):
     path = tmp_path / "net.pkl"
-    # 55.7M parameters in blocks of 2 x 256 x 256 x 9
+    # 55M parameters in blocks of 2 x 256 x 256 x 9
     with fake_persistence(), path.open("wb") as file:
         pickle.dump({"ema": network(channels=256, blocks=46)}, file)
     size = path.stat().st_size
-    assert size > 4 * 55e6
-    cost = {}
-    for how in ("plain", "ours", "plain", "ours"):
-        output = subprocess.run(
-            [sys.executable, "-c", MEASURE, how, str(path)],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[3],
-        ).stdout.split()
-        cost[how] = min(float(output[0]), cost.get(how, (1e9, 0))[0]), int(output[1])
-    print(f"{size / 1e6:.0f} MB file; seconds and bytes over it: {cost}")
-    assert cost["ours"][0] < 2 * cost["plain"][0]
-    assert cost["ours"][1] < 2.2 * size
+    assert size > 4 * 54e6
+
+    def cost(how):
+        command, here = [sys.executable, "-c", MEASURE, how, str(path)], Path(__file__).parents[3]
+        return [float(said) for said in subprocess.check_output(command, text=True, cwd=here).split()]
+
+    costs = [cost(how) for how in ("plain", "ours", "plain", "ours")]
+    plain, ours = (min(seconds for seconds, _ in costs[start::2]) for start in (0, 1))
+    assert ours < 2 * plain
+    assert costs[1][1] < 2.2 * size
