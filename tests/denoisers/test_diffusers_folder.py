@@ -10,18 +10,10 @@ import seedsbench
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.noise import Recorded
+from tests.support.pipelines import write_pipeline
 
-diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
 
-TINY = {
-    "sample_size": 8,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-}
 BETAS = {
     "linear": {"beta_schedule": "linear"},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
@@ -30,19 +22,8 @@ BETAS = {
 STEPS = 6
 
 
-def write(folder, betas="linear", layout="pipeline", network=None, **options):
-    """A tiny DDIM pipeline in `folder`; returns it. options: of its scheduler."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(**{**TINY, **(network or {})}).eval()
-    scheduler = diffusers.DDIMScheduler(**BETAS[betas], clip_sample=False, **options)
-    pipeline = diffusers.DDIMPipeline(unet, scheduler)
-    if layout == "pipeline":
-        pipeline.save_pretrained(folder)
-    else:
-        unet.save_pretrained(folder, safe_serialization=layout == "flat")
-        scheduler.save_pretrained(folder / "scheduler")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def write(folder, betas="linear", **options):
+    return write_pipeline(folder, **BETAS[betas], clip_sample=False, **options)
 
 
 def normals(draws):

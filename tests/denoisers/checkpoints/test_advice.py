@@ -18,6 +18,7 @@ from tests.support.edm_checkpoint import write_edm
 from tests.support.edm_files import Name, dumped, persistent
 from tests.support.families import NAME, content, weights
 from tests.support.golden import golden
+from tests.support.pipelines import write_pipeline
 
 DDIM, ADM = "ddim_ckpt_ema", "guided_adm64style_new_order"
 VP, VE = "score_sde_vp_ddpmpp_discrete", "score_sde_ve_ncsnpp_continuous_ckpt"
@@ -47,17 +48,6 @@ def works(path, **given):
 def saved(path, value):
     torch.save(value, path)
     return path
-
-
-def folder(path):
-    """A tiny pipeline of diffusers."""
-    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
-    network = {"sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
-    network |= {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(**network).eval()
-    diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler()).save_pretrained(path)
-    return unet
 
 
 # --- torch files ------------------------------------------------------------------------------------
@@ -156,7 +146,7 @@ def test_pickle_or_write_the_edm_network_alone(tmp_path):
 
 
 def test_give_the_folder_of_a_diffusers_model(tmp_path):
-    unet = folder(tmp_path / "pipeline")
+    unet = write_pipeline(tmp_path / "pipeline").unet
     bare = saved(tmp_path / "net.pt", unet.state_dict())
     fails("give the folder that save_pretrained of the model writes, with .* scheduler as scheduler/", bare)
     unet.save_pretrained(tmp_path / "mine")
@@ -166,7 +156,7 @@ def test_give_the_folder_of_a_diffusers_model(tmp_path):
 
 
 def test_a_folder_with_one_variant_is_read_and_of_two_one_is_copied(tmp_path):
-    unet = folder(tmp_path / "pipeline")
+    unet = write_pipeline(tmp_path / "pipeline").unet
     home = tmp_path / "pipeline" / "unet"
     plain = home / "diffusion_pytorch_model.safetensors"
     wanted = works(tmp_path / "pipeline")
@@ -181,7 +171,7 @@ def test_a_folder_with_one_variant_is_read_and_of_two_one_is_copied(tmp_path):
 
 def test_the_extra_that_is_named_exists(tmp_path, monkeypatch):
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    folder(tmp_path)
+    write_pipeline(tmp_path)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     fails(r"pip install 'seedsbench\[diffusers\]'", tmp_path)
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
