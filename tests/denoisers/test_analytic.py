@@ -190,9 +190,8 @@ def test_gaussian_denoiser_is_linear_shrinkage(sigma, std):
 
 def test_gaussian_takes_a_scalar_mean():
     model = Gaussian(0.25, 0.5, (3, 2, 2))
-    mean, covariance = model.moments()
-    np.testing.assert_array_equal(mean, np.full(12, 0.25))
-    np.testing.assert_array_equal(covariance, 0.25 * np.eye(12))
+    for found, expected in zip(model.moments(), (np.full(12, 0.25), 0.25 * np.eye(12)), strict=True):
+        np.testing.assert_array_equal(found, expected)
     assert (model.image_shape, model.img_channels, model.img_resolution) == ((3, 2, 2), 3, 2)
 
 
@@ -202,9 +201,8 @@ def test_gaussian_takes_a_scalar_mean():
 def test_finite_data_moments_are_those_of_the_set():
     images = normal(30, 1, 2, 2)
     mean, covariance = FiniteData(images).moments()
-    flat = images.reshape(30, 4).numpy()
-    np.testing.assert_allclose(mean, flat.mean(0), atol=1e-15)
-    np.testing.assert_allclose(covariance, np.cov(flat, rowvar=False, ddof=0), atol=1e-14)
+    np.testing.assert_allclose(mean, images.flatten(1).mean(0), atol=1e-15)
+    np.testing.assert_allclose(covariance, images.flatten(1).T.cov(correction=0), atol=1e-14)
 
 
 def test_finite_data_blocks_do_not_matter():
