@@ -10,18 +10,10 @@ import seedsbench
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.noise import Recorded
+from tests.support.pipelines import write_pipeline
 
-diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
+pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
 
-TINY = {
-    "sample_size": 8,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-}
 BETAS = {
     "linear": {"beta_schedule": "linear"},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
@@ -30,19 +22,8 @@ BETAS = {
 STEPS = 6
 
 
-def write(folder, betas="linear", layout="pipeline", network=None, **options):
-    """A tiny DDIM pipeline in `folder`; returns it. options: of its scheduler."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(**{**TINY, **(network or {})}).eval()
-    scheduler = diffusers.DDIMScheduler(**BETAS[betas], clip_sample=False, **options)
-    pipeline = diffusers.DDIMPipeline(unet, scheduler)
-    if layout == "pipeline":
-        pipeline.save_pretrained(folder)
-    else:
-        unet.save_pretrained(folder, safe_serialization=layout == "flat")
-        scheduler.save_pretrained(folder / "scheduler")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def write(folder, betas="linear", **options):
+    return write_pipeline(folder, **BETAS[betas], clip_sample=False, **options)
 
 
 def normals(draws):
@@ -59,28 +40,22 @@ def theirs(pipeline, **options):
     return images
 
 
-def as_images(x):
-    return (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-
-
-def ours(folder, scheduler, eta):
-    """The same of our DDIM from the same start, at the pipeline's own timesteps."""
+def ours(folder, pipeline, eta=0.0, spacing=None):
+    """The same of our DDIM from the same start, at the pipeline's own timesteps or over a grid."""
     denoiser = load_diffusers(folder)
-    scheduler.set_timesteps(STEPS)
-    sigmas = denoiser.levels[scheduler.timesteps.clone()]
     z = normals(STEPS + 1).double()
-    # The pipeline starts from N(0, 1) in scaled coordinates; here the start is s(t) sigma(t) z.
-    latents = z[0] * (1 + sigmas[0] ** 2).sqrt() / sigmas[0]
-    drawn = seedsbench.sample(
-        denoiser,
-        latents,
-        # The library steps to t - T // n, which for trailing timesteps is not the next one (solvers/ddim.py).
-        solver={"name": "ddim", "eta": eta, "previous_timestep": "diffusers"},
-        sigmas=sigmas,
-        schedule=denoiser.schedule,
-        noise=Recorded(z[1:]),
-    )
-    return as_images(drawn.x)
+    if spacing is None:
+        pipeline.scheduler.set_timesteps(STEPS)
+        sigmas = denoiser.levels[pipeline.scheduler.timesteps.clone()]
+        # The pipeline starts from N(0, 1) in scaled coordinates; here the start is s(t) sigma(t) z.
+        start, where = z[0] * (1 + sigmas[0] ** 2).sqrt() / sigmas[0], {"sigmas": sigmas}
+    else:
+        start, where = z[0], {"nfe": STEPS, "grid": {"name": "discrete", "timestep_spacing": spacing}}
+    # The library steps to t - T // n, which for trailing timesteps is not the next one (solvers/ddim.py).
+    solver = {"name": "ddim", "eta": eta, "previous_timestep": "diffusers"}
+    options = {"schedule": denoiser.schedule, "noise": Recorded(z[1:]), **where}
+    drawn = seedsbench.sample(denoiser, start, solver=solver, **options)
+    return drawn.sigmas, (drawn.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -90,7 +65,7 @@ def ours(folder, scheduler, eta):
 def test_the_samples_are_those_of_the_ddim_pipeline(tmp_path, prediction, betas, spacing, eta):
     pipeline = write(tmp_path, betas, prediction_type=prediction, timestep_spacing=spacing)
     wanted = theirs(pipeline, eta=eta)
-    assert (ours(tmp_path, pipeline.scheduler, eta) - wanted).abs().max() < 1e-5
+    assert (ours(tmp_path, pipeline, eta)[1] - wanted).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("betas", BETAS)
@@ -99,17 +74,9 @@ def test_from_zero_snr_too(tmp_path, prediction, betas):
     """DDIM starts in the limit, as the library's does, though the network's own table ends short of it."""
     given = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
     pipeline = write(tmp_path, betas, prediction_type=prediction, **given)
-    denoiser = load_diffusers(tmp_path)
-    drawn = seedsbench.sample(
-        denoiser,
-        normals(1)[0].double(),
-        solver={"name": "ddim", "previous_timestep": "diffusers"},
-        nfe=STEPS,
-        schedule=denoiser.schedule,
-        grid={"name": "discrete", "timestep_spacing": "trailing"},
-    )
-    assert float(drawn.sigmas[0]) == pytest.approx(1e15)
-    assert (as_images(drawn.x) - theirs(pipeline)).abs().max() < 1e-5
+    sigmas, images = ours(tmp_path, pipeline, spacing="trailing")
+    assert float(sigmas[0]) == pytest.approx(1e15)
+    assert (images - theirs(pipeline)).abs().max() < 1e-5
 
 
 def test_epsilon_without_signal_is_refused_naming_the_file(tmp_path):
@@ -121,17 +88,8 @@ def test_epsilon_without_signal_is_refused_naming_the_file(tmp_path):
 def test_a_folder_of_the_model_alone(tmp_path, layout):
     write(tmp_path / "pipeline")
     write(tmp_path / "flat", layout=layout)
-    found = [load_diffusers(tmp_path / name).unet.state_dict() for name in ("pipeline", "flat")]
-    assert found[0].keys() == found[1].keys()
-    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
-
-
-def test_beside_the_cpu_weights_are_channels_last(tmp_path):
-    write(tmp_path)
-    unet = load_diffusers(tmp_path).to("meta").unet
-    weights = [value for value in unet.parameters() if value.ndim == 4]
-    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
-    assert {value.device.type for value in weights} == {"meta"}
+    found, wanted = (dict(load_diffusers(tmp_path / name).unet.state_dict()) for name in ("flat", "pipeline"))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):
@@ -166,10 +124,12 @@ def test_classes_are_one_hot_rows(tmp_path):
             denoiser(x, sigma, labels)
 
 
-def test_a_learnt_variance_is_cut_off(tmp_path):
+def test_a_learnt_variance_is_cut_off_and_beside_the_cpu_weights_are_channels_last(tmp_path):
     write(tmp_path, network={"out_channels": 6})
-    x = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
-    assert load_diffusers(tmp_path)(x, torch.tensor(2.0, dtype=torch.float64)).shape == x.shape
+    denoiser, x = load_diffusers(tmp_path), torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    assert denoiser(x, torch.tensor(2.0, dtype=torch.float64)).shape == x.shape
+    weights = [value for value in denoiser.to("meta").unet.parameters() if value.ndim == 4]
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
 
 
 MODEL, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
@@ -238,10 +198,7 @@ def test_a_size_that_the_levels_do_not_divide_is_refused_before_anything_runs(tm
     said = "img_resolution=28 cannot be halved 3 times, as a network of 4 levels does: .* such as 24 or 32"
     refused(tmp_path, said)
     edited(tmp_path / MODEL, sample_size=[24, 24])
-    denoiser = load_diffusers(tmp_path)
-    assert denoiser.image_shape == (3, 24, 24)
-    x = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
-    assert denoiser(x, torch.tensor(2.0, dtype=torch.float64)).shape == x.shape
+    assert load_diffusers(tmp_path).image_shape == (3, 24, 24)
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,14 @@ def stored(case):
     return tensors
 
 
-def record(case, **changes):
-    """The case as a file would give it; all four preconditioners share the weights kept with VP."""
+def record(case, *, kwargs=(), drop=(), add=(), **changes):
+    """The case as a file would give it, changed; all four preconditioners share the weights kept with VP."""
     settings = NETWORKS.cases[case]
     state = stored(f"{case.split('/')[0]}/VPPrecond") | stored(case)
     if settings["precond"] == "iDDPMPrecond":
         state["u"] = torch.as_tensor(golden("nv_precond_tables").array("iddpm_default", "u"))
-    found = EDMRecord(settings["precond"], (), dict(settings["init_kwargs"]), state)
+    state = {name: value for name, value in state.items() if name not in drop} | dict(add)
+    found = EDMRecord(settings["precond"], (), settings["init_kwargs"] | dict(kwargs), state)
     return dataclasses.replace(found, **changes)
 
 
@@ -117,12 +118,6 @@ def test_positional_and_keyword_arguments_are_the_same():
     assert torch.equal(denoiser(x, torch.tensor(0.7)), denoiser_of(by_name)(x, torch.tensor(0.7)))
 
 
-def changed(case=SMALL, kwargs=(), drop=(), add=()):
-    found = record(case)
-    state = {name: value for name, value in found.state_dict.items() if name not in drop} | dict(add)
-    return dataclasses.replace(found, init_kwargs=found.init_kwargs | dict(kwargs), state_dict=state)
-
-
 @pytest.mark.parametrize("case", [SMALL, IDDPM])
 def test_half_precision_weights_load_as_float32(case):
     halves = {name: value.half() for name, value in record(case).state_dict.items()}
@@ -133,45 +128,45 @@ def test_half_precision_weights_load_as_float32(case):
 
 
 REFUSED = {
-    "class": (lambda: record(SMALL, class_name="EDMPrecon"), "EDMPrecond"),
-    "network": (lambda: changed(kwargs={"model_type": "SongUnet"}), "SongUNet"),
-    "network that is no name": (lambda: changed(kwargs={"model_type": ["SongUNet"]}), "model_type"),
-    "argument": (lambda: changed(kwargs={"num_block": 1}), "num_blocks"),
-    "another network's argument": (lambda: changed(kwargs={"beta_d": 19.9}), "beta_d"),
-    "argument given twice": (lambda: record(SMALL, init_args=(8,)), "img_resolution is given twice"),
-    "too many arguments": (lambda: record(SMALL, init_args=(8,) * 12), "12 positional"),
-    "no resolution": (lambda: record(SMALL, init_kwargs={"img_channels": 3}), "img_resolution"),
-    "value of the wrong type": (lambda: changed(kwargs={"num_blocks": "many"}), "num_blocks=many"),
-    "endless network": (lambda: changed(kwargs={"num_blocks": 10**9}), "num_blocks"),
-    "huge network": (lambda: changed(kwargs={"channel_mult": [10**9]}), "channel_mult"),
-    "empty network": (lambda: changed(kwargs={"channel_mult": []}), "cannot be built"),
-    "width": (lambda: changed(kwargs={"model_channels": 2}), "cannot be built"),
-    "no level": (lambda: changed(kwargs={"img_resolution": 0}), "img_resolution"),
-    "odd size": (lambda: changed(kwargs={"img_resolution": 9}), "multiple of 2"),
-    "table of nothing": (lambda: changed(IDDPM, kwargs={"M": 0}), "no noise levels|no range"),
-    "beyond float": (lambda: changed(kwargs={"sigma_data": 10**400}), "too large"),
-    "beyond text": (lambda: changed(kwargs={"num_blocks": 10**5000}), "num_blocks"),
-    "encoder": (lambda: changed(kwargs={"encoder_type": "std"}), "encoder_type"),
-    "odd filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 1]}), "even number"),
-    "other filter": (lambda: changed(kwargs={"resample_filter": [1, 2, 2, 1]}), "is not the filter"),
-    "missing tensor": (lambda: changed(drop=["model.map_layer0.bias"]), "lacks 1"),
-    "unknown tensor": (lambda: changed(add={"model.extra": torch.ones(1)}), "model.extra|extra"),
-    "tensor outside the network": (lambda: changed(add={"u": torch.ones(1)}), "no use for 1"),
-    "shape": (lambda: changed(kwargs={"augment_dim": 8}), "shape"),
-    "whole numbers": (lambda: changed(add={"model.map_layer0.bias": torch.ones(32).int()}), "floating"),
-    "no range": (lambda: changed(kwargs={"sigma_min": 5, "sigma_max": 1}), "no range"),
-    "not a number": (lambda: changed(kwargs={"sigma_data": float("nan")}), "sigma_data"),
-    "no table": (lambda: changed(IDDPM, drop=["u"]), "missing"),
-    "another table": (lambda: changed(IDDPM, kwargs={"C_2": 0.02}), "not the table"),
-    "table of another length": (lambda: changed(IDDPM, kwargs={"M": 500}), "M=500"),
+    "class": (SMALL, {"class_name": "EDMPrecon"}, "EDMPrecond"),
+    "network": (SMALL, {"kwargs": {"model_type": "SongUnet"}}, "SongUNet"),
+    "network that is no name": (SMALL, {"kwargs": {"model_type": ["SongUNet"]}}, "model_type"),
+    "argument": (SMALL, {"kwargs": {"num_block": 1}}, "num_blocks"),
+    "another network's argument": (SMALL, {"kwargs": {"beta_d": 19.9}}, "beta_d"),
+    "argument given twice": (SMALL, {"init_args": (8,)}, "img_resolution is given twice"),
+    "too many arguments": (SMALL, {"init_args": (8,) * 12}, "12 positional"),
+    "no resolution": (SMALL, {"init_kwargs": {"img_channels": 3}}, "img_resolution"),
+    "value of the wrong type": (SMALL, {"kwargs": {"num_blocks": "many"}}, "num_blocks=many"),
+    "endless network": (SMALL, {"kwargs": {"num_blocks": 10**9}}, "num_blocks"),
+    "huge network": (SMALL, {"kwargs": {"channel_mult": [10**9]}}, "channel_mult"),
+    "empty network": (SMALL, {"kwargs": {"channel_mult": []}}, "cannot be built"),
+    "width": (SMALL, {"kwargs": {"model_channels": 2}}, "cannot be built"),
+    "no level": (SMALL, {"kwargs": {"img_resolution": 0}}, "img_resolution"),
+    "odd size": (SMALL, {"kwargs": {"img_resolution": 9}}, "multiple of 2"),
+    "table of nothing": (IDDPM, {"kwargs": {"M": 0}}, "no noise levels|no range"),
+    "beyond float": (SMALL, {"kwargs": {"sigma_data": 10**400}}, "too large"),
+    "beyond text": (SMALL, {"kwargs": {"num_blocks": 10**5000}}, "num_blocks"),
+    "encoder": (SMALL, {"kwargs": {"encoder_type": "std"}}, "encoder_type"),
+    "odd filter": (SMALL, {"kwargs": {"resample_filter": [1, 2, 1]}}, "even number"),
+    "other filter": (SMALL, {"kwargs": {"resample_filter": [1, 2, 2, 1]}}, "is not the filter"),
+    "missing tensor": (SMALL, {"drop": ["model.map_layer0.bias"]}, "lacks 1"),
+    "unknown tensor": (SMALL, {"add": {"model.extra": torch.ones(1)}}, "model.extra|extra"),
+    "tensor outside the network": (SMALL, {"add": {"u": torch.ones(1)}}, "no use for 1"),
+    "shape": (SMALL, {"kwargs": {"augment_dim": 8}}, "shape"),
+    "whole numbers": (SMALL, {"add": {"model.map_layer0.bias": torch.ones(32).int()}}, "floating"),
+    "no range": (SMALL, {"kwargs": {"sigma_min": 5, "sigma_max": 1}}, "no range"),
+    "not a number": (SMALL, {"kwargs": {"sigma_data": float("nan")}}, "sigma_data"),
+    "no table": (IDDPM, {"drop": ["u"]}, "missing"),
+    "another table": (IDDPM, {"kwargs": {"C_2": 0.02}}, "not the table"),
+    "table of another length": (IDDPM, {"kwargs": {"M": 500}}, "M=500"),
 }
 
 
 @pytest.mark.parametrize("what", list(REFUSED))
 def test_what_does_not_fit_is_refused_in_one_line(what):
-    make, said = REFUSED[what]
+    case, change, said = REFUSED[what]
     with pytest.raises(CheckpointError, match=said) as caught:
-        denoiser_of(make())
+        denoiser_of(record(case, **change))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 

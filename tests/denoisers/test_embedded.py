@@ -4,11 +4,8 @@ import pytest
 import torch
 
 from scripts.training.targets import provenance
-from seedsbench import registry
-from seedsbench.api import noise_levels, solver
-from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.glyphs import glyphs_problem
-from seedsbench.bench.sampling import SamplingPlan, generate
+from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.data.uint8 import to_uint8
@@ -16,51 +13,41 @@ from seedsbench.denoisers import embedded
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
+from tests.support.cells import compose
 
 REGIMES = ("edm", "iddpm", "ve", "vp")
-SCHEDULES = {"vp": "vp", "ve": "ve", "iddpm": "linear", "edm": "linear"}
 
 
-def plan(problem, regime, name="seeds3", nfe=8, **options):
-    schedule = registry.build(registry.configured("schedule", SCHEDULES[regime]))
-    grid = registry.build(registry.configured("grid", regime))
-    method = solver(name)
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, method.steps_for(nfe))
-    return SamplingPlan(method, fitted, sigmas, Cell(**options))
-
-
-def draw(problem, chosen, indices, batch_size=64):
-    batches = list(generate(problem.denoiser, chosen, indices, batch_size=batch_size))
-    return torch.cat([b.x for b in batches])
+def draw(regime, indices, *overrides, batch_size=64):
+    """Samples of the regime's glyphs, (B, 3, 16, 16)."""
+    problem = glyphs_problem(regime)
+    plan = plan_of(compose(f"regime={regime}", "solver=seeds3", "nfe=16", *overrides), problem)
+    batches = generate(problem.denoiser, plan, indices, batch_size=batch_size)
+    return torch.cat([batch.x for batch in batches])
 
 
 @pytest.mark.parametrize(
     ("name", "regime"), [("seeds3", "edm"), ("heun", "vp"), ("dpmpp_2m", "iddpm"), ("karras_sde", "ve")]
 )
 def test_samples_are_bitwise_the_same_for_any_batch_and_order(name, regime):
-    problem = glyphs_problem(regime)
-    chosen = plan(problem, regime, name, nfe=8, seed=4)
-    indices = torch.arange(70)
-    whole = draw(problem, chosen, indices, 64)
-    assert torch.equal(draw(problem, chosen, indices[:9], 1), whole[:9])
-    assert torch.equal(draw(problem, chosen, indices[:21], 7), whole[:21])
-    shuffled = torch.tensor([66, 3, 41, 0, 69, 12])
-    assert torch.equal(draw(problem, chosen, shuffled, 4), whole[shuffled])
+    def drawn(chosen, batch_size):
+        return draw(regime, chosen, f"solver={name}", "nfe=8", "seed=4", batch_size=batch_size)
+
+    indices, shuffled = torch.arange(70), torch.tensor([66, 3, 41, 0, 69, 12])
+    whole = drawn(indices, 64)
+    for chosen, batch_size in ((indices[:9], 1), (indices[:21], 7), (shuffled, 4)):
+        assert torch.equal(drawn(chosen, batch_size), whole[chosen])
 
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_each_regime_draws_the_class_it_is_asked_for(regime):
-    problem = glyphs_problem(regime)
     indices = torch.arange(60)
-    images = to_uint8(draw(problem, plan(problem, regime, nfe=16), indices))
-    _, logits = problem.features.extract(images)
+    _, logits = load_glyph_features()(to_uint8(draw(regime, indices)))
     assert float((logits.argmax(1) == indices % 10).double().mean()) > 0.85
 
 
 def test_unconditional_sampling_works_with_the_same_network():
-    problem = glyphs_problem("edm")
-    images = to_uint8(draw(problem, plan(problem, "edm", nfe=16, labels="none"), torch.arange(60)))
-    _, logits = problem.features.extract(images)
+    _, logits = load_glyph_features()(to_uint8(draw("edm", torch.arange(60), "labels=none")))
     assert float(logits.softmax(1).max(1).values.mean()) > 0.8  # recognisable shapes
     assert len(logits.argmax(1).unique()) >= 7  # of many classes
 
@@ -95,53 +82,33 @@ def test_networks_reach_the_floor(regime, times):
     for name in ("heun", "dpmpp_2m", "seeds3"):
         scorer = Scorer(problem, 2000, splits=10)
         indices = torch.arange(2000)
-        scorer.update(indices, to_uint8(draw(problem, plan(problem, regime, name, nfe=50), indices, 256)))
+        images = draw(regime, indices, f"solver={name}", "nfe=50", batch_size=256)
+        scorer.update(indices, to_uint8(images))
         found.append(scorer.compute()["fid"])
     assert min(found) <= times * real, (found, real)
 
 
 # The networks before training, and what was shipped
 
-EYE = torch.eye(10)
-LEVELS = torch.tensor([0.03, 0.5, 4.0, 80.0], dtype=torch.float64)
 each_regime = pytest.mark.parametrize("regime", GLYPH_UNETS)
-
-
-def scrambled(regime):
-    """A denoiser whose network's zero-initialised parts are random too."""
-    torch.manual_seed(0)
-    network = GlyphUNet(GLYPH_UNETS[regime]).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        parameter.add_(0.05 * torch.randn_like(parameter))
-    assert sum(p.numel() for p in network.parameters()) < 450_000
-    return embedded.as_denoiser(network)
 
 
 @each_regime
 def test_a_zero_label_row_is_the_unconditional_model_and_noise_levels_may_be_shared(regime):
-    denoiser, x, sigma = scrambled(regime), torch.randn(4, 3, 16, 16), torch.tensor(0.7)
+    denoiser, x, sigma = embedded.load_glyphs(regime), torch.randn(4, 3, 16, 16), torch.tensor(0.7)
     torch.testing.assert_close(denoiser(x, sigma, torch.zeros(4, 10)), denoiser(x, sigma))
-    assert not torch.allclose(denoiser(x, sigma, EYE[:4]), denoiser(x, sigma))
+    assert not torch.allclose(denoiser(x, sigma, torch.eye(10)[:4]), denoiser(x, sigma))
     torch.testing.assert_close(denoiser(x, sigma), denoiser(x, torch.full((4,), 0.7)))
 
 
 @each_regime
 def test_before_training_every_regime_is_the_best_linear_denoiser(regime):
     denoiser = embedded.as_denoiser(GlyphUNet(GLYPH_UNETS[regime]).eval())
-    for sigma in LEVELS:
+    for sigma in torch.tensor([0.03, 0.5, 4.0, 80.0], dtype=torch.float64):
         level = PRECONDITIONERS[regime].round_sigma(sigma)
         x = torch.randn(2, 3, 16, 16, dtype=torch.float64) * (sigma**2 + 0.25) ** 0.5
         expected = EDMPreconditioner().c_skip(level) * x
         torch.testing.assert_close(denoiser(x, level), expected, rtol=1e-3, atol=2e-6 * max(float(sigma), 10))
-
-
-@each_regime
-def test_the_network_body_sees_unit_variance_at_every_level(regime):
-    network, outer = GlyphUNet(GLYPH_UNETS[regime]), PRECONDITIONERS[regime]
-    sigma = outer.round_sigma(LEVELS)
-    inverse_std, _, _ = network.standardisation(outer.c_noise(sigma))
-    std = outer.c_in(sigma) * (sigma**2 + 0.25).sqrt()
-    torch.testing.assert_close(inverse_std * std, torch.ones_like(sigma))
 
 
 def test_an_unknown_regime_is_named_with_the_nearest_one():

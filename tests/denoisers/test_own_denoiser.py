@@ -11,7 +11,6 @@ from seedsbench import registry
 from seedsbench.bench.problems.build import model_of
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.embedded import load_glyphs
-from seedsbench.denoisers.own import adapted
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
 from seedsbench.own import table_of
@@ -80,27 +79,21 @@ def test_a_module_is_called_in_its_own_type_and_the_state_keeps_its(own, state, 
     assert torch.allclose(result.x.double(), exact, rtol=close, atol=close)
 
 
-class Ours(Denoiser):
-    """The same as one of our own, which converts inside."""
-
-    image_shape, evaluations, sigma_min, sigma_max = (2, 1, 1), 1, 0.002, 80.0
-
-    def __init__(self, denoiser):
-        self.denoiser = denoiser
-
-    def __call__(self, x, sigma, labels=None):
-        return self.denoiser(x, sigma, labels)
-
-
 @pytest.mark.parametrize("state", [torch.float32, torch.float64])
 def test_a_function_is_called_in_the_type_of_the_state_and_ours_with_sigma_in_float64(state):
     seen = []
 
-    def denoiser(x, sigma, labels):
+    def denoiser(x, sigma, labels=None):
         seen.append((x.dtype, sigma.dtype))
         return x / (1 + sigma**2).to(x.dtype)
 
-    for called, sigma in ((denoiser, state), (Ours(denoiser), torch.float64)):
+    class Ours(Denoiser):  # which converts inside
+        image_shape, sigma_min, sigma_max = (2, 1, 1), 0.002, 80.0
+
+        def __call__(self, x, sigma, labels=None):
+            return denoiser(x, sigma)
+
+    for called, sigma in ((denoiser, state), (Ours(), torch.float64)):
         seedsbench.sample(called, START, solver="heun", steps=2, dtype=state)
         assert set(seen) == {(state, sigma)}
         seen.clear()
@@ -120,8 +113,6 @@ def test_what_a_denoiser_says_of_itself_is_used():
     assert (float(result.sigmas[0]), float(result.sigmas[-1])) == (20.0, 0.125)
     assert torch.equal(result.sigmas, (8 * result.sigmas).ceil() / 8)
     assert result.nfe.tolist() == [8] * 5
-    with pytest.raises(ValueError, match="Module does not say of which shape its images are"):
-        adapted(net)
 
 
 # --- seedsbench.denoiser ---------------------------------------------------------------------------
@@ -228,7 +219,6 @@ def test_a_table_of_alphas_is_the_schedule_to_rounding(beta_schedule):
         ({"schedule": "vpp"}, "Did you mean 'vp'"),
         ({"alphas_cumprod": 0.5}, r"shape \(\): expected \(T,\)"),
         ({"alphas_cumprod": ALPHAS.flip(0)}, "expected the cumulative product of 1 - beta, decreasing"),
-        ({"alphas_cumprod": 1 - ALPHAS}, "expected the cumulative product of 1 - beta, decreasing"),
         ({"alphas_cumprod": [0.9, 0.5, 0.0]}, "ends at 0 .*'rescale_betas_zero_snr': True"),
         ({"schedule": "vp", "prediction": "eps"}, "'eps' must be one of epsilon, v, v_prediction,"),
         ({"schedule": "linear", "prediction": "v"}, "unit-variance states: use a schedule of scaling vp"),
@@ -282,8 +272,8 @@ def test_a_noise_prediction_or_score_passed_as_denoiser_is_found_and_fatal(glyph
         return (x - glyphs(x, sigma, labels)) / expand(sigma, x)
 
     def velocity(x, sigma, labels):
-        level = expand(sigma, x)
-        return (x / (1 + level**2).sqrt() - glyphs(x, sigma, labels)) * (1 + level**2).sqrt() / level
+        scale = (1 + expand(sigma, x) ** 2).sqrt()
+        return (x / scale - glyphs(x, sigma, labels)) * scale / expand(sigma, x)
 
     def of_an_index(x_t, t, labels):  # a network of scaled states, called as if it were D
         sigma = TABLE.sigma(t.double())
@@ -329,23 +319,15 @@ def test_milder_mistakes_are_found_and_not_fatal(glyphs):
     assert not any(finding.fatal for finding in everything.values())
 
 
-class Training(nn.Module):
-    """The glyph denoiser with a layer that behaves otherwise in training."""
-
-    def __init__(self, glyphs, layer):
-        super().__init__()
-        self.glyphs, self.layer = glyphs, layer
-
-    def forward(self, x, sigma, labels=None):
-        changed = self.layer(1 + x / (1 + expand(sigma, x)))
-        return self.glyphs(x, sigma, labels) + 0.05 * changed
-
-
 @pytest.mark.parametrize(("layer", "what"), [(nn.Dropout(0.5), "determinism"), (nn.BatchNorm2d(3), "batch")])
 def test_training_mode_is_found(glyphs, layer, what):
-    findings = found(Training(glyphs, layer.double()).train())
-    assert "is it in training mode? call .eval()" in findings[what].detail
-    assert what not in found(Training(glyphs, layer).eval())
+    def denoiser(x, sigma, labels):
+        return glyphs(x, sigma, labels) + 0.05 * layer(1 + x / (1 + expand(sigma, x)))
+
+    layer.double().train()
+    assert "is it in training mode? call .eval()" in found(denoiser)[what].detail
+    layer.eval()
+    assert what not in found(denoiser)
 
 
 def test_a_range_that_is_none_is_fatal_and_a_shape_must_be_known(glyphs):
@@ -354,5 +336,5 @@ def test_a_range_that_is_none_is_fatal_and_a_shape_must_be_known(glyphs):
     (finding,) = seedsbench.check_denoiser(net, shape=(1, 4, 4))
     assert finding.fatal
     assert "sigma_min=5, sigma_max=1" in str(finding)
-    with pytest.raises(ValueError, match="does not say of which shape"):
+    with pytest.raises(ValueError, match="Identity does not say of which shape its images are"):
         seedsbench.check_denoiser(net)

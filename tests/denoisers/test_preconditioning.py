@@ -8,8 +8,11 @@ from seedsbench.denoisers.preconditioning.karras import (
     EDMPreconditioner,
     IDDPMPreconditioner,
     Preconditioned,
+    VEPreconditioner,
     VPPreconditioner,
 )
+from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
+from seedsbench.diffusion.schedule import Discrete
 from tests.support.golden import golden
 
 TABLES = golden("nv_precond_tables")
@@ -52,12 +55,25 @@ def test_vp_times_and_levels_equal_the_reference(case):
     assert torch.equal(preconditioner.round_sigma(sigma), TABLES.tensor(case, "sigma_rounded"))
 
 
-@pytest.mark.parametrize("name", list(PRECONDITIONERS))
-def test_the_noise_level_can_be_recovered_from_c_noise(name):
-    preconditioner = PRECONDITIONERS[name]
-    sigma = preconditioner.round_sigma(LEVELS)
+@pytest.mark.parametrize(
+    "preconditioner",
+    [
+        *PRECONDITIONERS.values(),
+        DiscreteNoisePrediction(Discrete(), fractional=True),
+        DiscreteNoisePrediction(Discrete(num_train_timesteps=50), label_scale=20.0),
+        ScoreVE(),
+        ScoreVE(levels=100, fractional=True),
+        ScoreVE(levels=100),
+        SubVPPreconditioner(),
+    ],
+)
+def test_the_noise_level_can_be_recovered_from_c_noise(preconditioner):
+    u, low = torch.linspace(0.01, 0.99, 20, dtype=torch.float64), max(preconditioner.sigma_min, 1e-3)
+    sigma = preconditioner.round_sigma(low * (min(preconditioner.sigma_max, 1e3) / low) ** u)
+    assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
     recovered = preconditioner.sigma_of_noise(preconditioner.c_noise(sigma))
     torch.testing.assert_close(recovered, sigma, rtol=1e-12, atol=0)
+    torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)
 
 
 @pytest.mark.parametrize("name", list(PRECONDITIONERS))
@@ -123,3 +139,25 @@ def test_the_denoiser_combines_input_and_network_as_in_table_1(name, shape):
     assert network.seen[1].shape == shape
     with pytest.raises(ValueError, match=r"expected one-hot rows of shape \(2, 4\)"):
         denoiser(x, sigma, torch.eye(5)[:2])
+
+
+def test_fractional_labels_lie_between_the_nearest_ones():
+    schedule = Discrete()
+    sigma = schedule.sigma(torch.tensor([3.25, 500.5, 998.75], dtype=torch.float64))
+    fractional = DiscreteNoisePrediction(schedule, fractional=True)
+    torch.testing.assert_close(fractional.c_noise(sigma), torch.tensor([3.25, 500.5, 998.75]).double())
+    assert torch.equal(fractional.round_sigma(sigma), sigma)
+    assert DiscreteNoisePrediction(schedule).c_noise(sigma)[[0, 2]].tolist() == [3, 999]
+
+
+def test_score_preconditioners_agree_with_table_1_where_it_applies():
+    sigma = torch.tensor([0.03, 1.0, 80.0], dtype=torch.float64)
+    ours, table = ScoreVE(), VEPreconditioner()
+    for name in ("c_in", "c_out", "c_skip", "c_noise"):
+        torch.testing.assert_close(getattr(ours, name)(sigma), getattr(table, name)(sigma))
+    # sub-VP has VP's mean and its variance squared
+    vp, sub_vp, t = VPPreconditioner(), SubVPPreconditioner(), torch.tensor([0.01, 0.5, 1.0]).double()
+    mean, sigma = vp.c_in(vp.sigma(t)), sub_vp.sigma(t)
+    torch.testing.assert_close(sigma, (1 - mean**2) / mean)
+    torch.testing.assert_close(sub_vp.c_in(sigma), mean)
+    torch.testing.assert_close(sub_vp.sigma_inv(sigma), t)

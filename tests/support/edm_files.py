@@ -5,7 +5,7 @@ import pickle
 import struct
 import sys
 import types
-from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,25 +15,20 @@ PERSISTENCE = "torch_utils.persistence"
 REBUILD = "_reconstruct_persistent_obj"
 
 
-def _execute_source(meta):
+def _run_source(meta):
     """What the real function does, in short: run the source found in the file."""
     exec(meta["module_src"], {})
     return meta
 
 
-@contextmanager
+_run_source.__module__, _run_source.__qualname__ = PERSISTENCE, REBUILD
+
+
 def fake_persistence():
-    """`torch_utils.persistence` importable, with a function that does run the source in a file."""
-    package, module = types.ModuleType("torch_utils"), types.ModuleType(PERSISTENCE)
-    function = types.FunctionType(_execute_source.__code__, globals(), REBUILD)
-    function.__module__, function.__qualname__ = PERSISTENCE, REBUILD
-    setattr(module, REBUILD, function)
-    package.persistence = module
-    sys.modules |= {"torch_utils": package, PERSISTENCE: module}
-    try:
-        yield
-    finally:
-        del sys.modules["torch_utils"], sys.modules[PERSISTENCE]
+    """A context with `torch_utils.persistence` importable, whose function does run the source in a file."""
+    modules = {name: types.ModuleType(name) for name in ("torch_utils", PERSISTENCE)}
+    setattr(modules[PERSISTENCE], REBUILD, _run_source)
+    return patch.dict(sys.modules, modules)
 
 
 class Name:
@@ -60,10 +55,10 @@ class Runs:
     """Pickled by any pickler as a call of a function that there is."""
 
     def __init__(self, function, *args):
-        self.function, self.args = function, args
+        self.call = function, args
 
     def __reduce__(self):
-        return self.function, self.args
+        return self.call
 
 
 class New:
@@ -141,19 +136,12 @@ class Conv2d(PersistentModule):
         self.register_buffer("scratch", torch.zeros(3), persistent=False)
 
 
-class UNetBlock(PersistentModule):
-    def __init__(self, channels):
-        super().__init__(channels)
-        self.skip_scale, self.num_heads, self.skip = np.sqrt(0.5), 1, None
-        self.conv0, self.conv1 = Conv2d(channels, channels), Conv2d(channels, channels, bias=False)
-
-
 class SongUNet(PersistentModule):
     def __init__(self, channels, blocks):
         super().__init__(channels, blocks)
-        self.map_label, self.label_dropout = None, np.float32(0.25)
-        self.enc = nn.ModuleDict({f"8x8_block{i}": UNetBlock(channels) for i in range(blocks)})
-        self.dec = nn.ModuleDict({"8x8_up": UNetBlock(channels)})
+        self.map_label, self.label_dropout, self.skip_scale = None, np.float32(0.25), np.sqrt(0.5)
+        self.enc = nn.ModuleDict({f"8x8_conv{i}": Conv2d(channels, channels) for i in range(2 * blocks)})
+        self.dec = nn.ModuleDict({"8x8_up": Conv2d(channels, channels, bias=False)})
 
 
 class EDMPrecond(PersistentModule):
@@ -164,8 +152,8 @@ class EDMPrecond(PersistentModule):
         self.register_buffer("u", torch.arange(5, dtype=torch.float64))
 
 
-ARGS = (16, 3)
 KWARGS = {
+    "img_channels": 3,
     "label_dim": 0,
     "use_fp16": False,
     "sigma_max": float("inf"),
@@ -177,14 +165,10 @@ KWARGS = {
 }
 
 
-def network(*, by_keyword=False, dtype=torch.float32, **size):
+def network(dtype=torch.float32, **size):
     """A little network with all that EDM's have: blocks in ModuleDicts, buffers, numpy scalars."""
     torch.manual_seed(0)
-    if by_keyword:
-        made = EDMPrecond(img_resolution=16, img_channels=3, **KWARGS, **size)
-    else:
-        made = EDMPrecond(*ARGS, **KWARGS, **size)
-    return made.eval().requires_grad_(False).to(dtype)
+    return EDMPrecond(16, **KWARGS, **size).eval().requires_grad_(False).to(dtype)
 
 
 def snapshot(ema, source=""):
@@ -197,15 +181,18 @@ def snapshot(ema, source=""):
     }
 
 
+def storage_reference(*reference):
+    """A pickle of a storage by its persistent id."""
+    return dumped(("storage", *reference), 2)[:-1] + pickle.BINPERSID + pickle.STOP
+
+
 def storage_blob(numel=3, data=None, kind=("torch", "FloatStorage"), counted=None, rest=(None,), keys=("0",)):
     """The legacy save format of one storage, with what it declares left to choose."""
-    data = bytes(4 * numel) if data is None else data
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system)]
-    reference = ("storage", Name(*kind), "0", "cpu", numel, *rest)
-    body = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
-    count = numel if counted is None else counted
-    return b"".join([*parts, body, pickle.dumps(list(keys), 2), struct.pack("<q", count), data])
+    head = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system))
+    head += storage_reference(Name(*kind), "0", "cpu", numel, *rest) + pickle.dumps(list(keys), 2)
+    count = struct.pack("<q", numel if counted is None else counted)
+    return head + count + (bytes(4 * numel) if data is None else data)
 
 
 def tensor(size=(3,), stride=(1,), offset=0, blob=None):
@@ -217,8 +204,3 @@ def tensor(size=(3,), stride=(1,), offset=0, blob=None):
 def net_state(**members):
     """The state of a module without anything but the given members."""
     return {"_parameters": {}, "_buffers": {}, "_modules": {}, "_init_args": (), "_init_kwargs": {}} | members
-
-
-def with_parameter(value):
-    """A snapshot whose network has one parameter."""
-    return {"ema": persistent("EDMPrecond", net_state(_parameters={"weight": value}))}

@@ -11,9 +11,6 @@ from seedsbench.denoisers.checkpoints.guided import guided_config, respaced
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
-from seedsbench.denoisers.preconditioning.karras import VEPreconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
-from seedsbench.diffusion.schedule import Discrete
 from tests.support.edm_files import Runs
 from tests.support.families import NAME, cases, content, denoised, distance, images, load, weights
 from tests.support.golden import golden
@@ -52,18 +49,16 @@ def test_noise_levels_round_to_those_of_training(tmp_path):
     assert load(SCORE, tmp_path / "file").round_sigma(torch.tensor(1.2345)) == torch.tensor(1.2345)
 
 
-def channels_last(network):
-    images = [value for value in network.parameters() if value.ndim == 4]
-    return all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_beside_the_cpu_weights_are_channels_last(name, tmp_path):
-    denoiser = load(name, tmp_path / "file")
-    x = images(name)[0][0]
-    assert not channels_last(denoiser.to("cpu").network)
+    def formats(network):
+        kernels = [value for value in network.parameters() if value.ndim == 4]
+        return {value.is_contiguous(memory_format=torch.channels_last) for value in kernels}
+
+    denoiser, x = load(name, tmp_path / "file"), images(name)[0][0]
+    assert False in formats(denoiser.to("cpu").network)
     moved = denoiser.to("meta")
-    assert channels_last(moved.network)
+    assert formats(moved.network) == {True}
     # A view that this layout cannot have would raise.
     labels = torch.ones(len(x), denoiser.label_dim, device="meta") if denoiser.label_dim else None
     assert moved(x.to("meta"), torch.tensor(1.0), labels).shape == x.shape
@@ -72,50 +67,34 @@ def test_beside_the_cpu_weights_are_channels_last(name, tmp_path):
 # --- published sizes ------------------------------------------------------------------------------
 
 
-def on_meta(build, config):
-    with torch.device("meta"):
-        return build(config).state_dict()
-
-
-@pytest.mark.parametrize(
-    ("config", "parameters", "tensors"),
-    [
-        (DDIMUNetConfig(multiples=(1, 2, 2, 2, 4), attention_levels=(2,)), 78_700_803, 390),  # CelebA-64
-        (DDIMUNetConfig(attention_levels=(1,)), 35_746_307, 328),  # CIFAR-10
-    ],
-)
-def test_ddim_architecture_is_read_off_the_file(config, parameters, tensors):
-    state = on_meta(DDIMUNet, config)
-    assert (sum(value.numel() for value in state.values()), len(state)) == (parameters, tensors)
-    assert ddim_config(state) == config
-
-
 IMAGENET64 = GuidedUNetConfig(classes=1000, head_channels=64, new_attention_order=True)
 FOUR_HEADS = {"width": 256, "channels": (256, 256, 512, 768, 1024), "attention_levels": (2, 3, 4), "heads": 4}
 ADM128 = GuidedUNetConfig(**FOUR_HEADS, blocks=2, classes=1000)
 DEEP = {"width": 256, "channels": (128, 256, 256, 512, 512, 1024, 1024), "attention_levels": (4, 5, 6)}
 ADM512 = GuidedUNetConfig(**DEEP, blocks=2, head_channels=64)
-WITHOUT = {
-    "width": 128,
-    "channels": (128, 256, 256, 256),
-    "attention_levels": (1, 2),
-    "heads": 4,
-    "heads_up": 4,
-}
-IDDPM = GuidedUNetConfig(**WITHOUT, resample_in_blocks=False)
+FOUR_LEVELS = {"channels": (128, 256, 256, 256), "attention_levels": (1, 2), "heads": 4, "heads_up": 4}
+IDDPM = GuidedUNetConfig(width=128, **FOUR_LEVELS, resample_in_blocks=False)
 MEANS = replace(IDDPM, blocks=2, scale_shift=False, resample_with_convolution=False)
-SIZES = [(IMAGENET64, 295_904_454, 541), (ADM128, 421_529_606, 493), (ADM512, 557_973_638, 644)]
+CELEBA = DDIMUNetConfig(multiples=(1, 2, 2, 2, 4), attention_levels=(2,))
+CIFAR10 = DDIMUNetConfig(attention_levels=(1,))
+SIZES = [(CELEBA, 78_700_803, 390), (CIFAR10, 35_746_307, 328), (IMAGENET64, 295_904_454, 541)]
+SIZES += [(ADM128, 421_529_606, 493), (ADM512, 557_973_638, 644)]
 SIZES += [(IDDPM, 52_546_438, 446), (MEANS, 33_970_182, 322)]
 
 
 @pytest.mark.parametrize(("config", "parameters", "tensors"), SIZES)
-def test_guided_architecture_is_read_off_the_file(config, parameters, tensors):
-    state = on_meta(GuidedUNet, config)
+def test_the_architecture_is_read_off_the_file(config, parameters, tensors):
+    guided = isinstance(config, GuidedUNetConfig)
+    with torch.device("meta"):
+        state = (GuidedUNet(config) if guided else DDIMUNet(config)).state_dict()
     assert (sum(value.numel() for value in state.values()), len(state)) == (parameters, tensors)
-    heads = {"heads": config.heads, "heads_up": config.heads_up, "head_channels": config.head_channels}
-    found = guided_config(state, new_attention_order=config.new_attention_order, **heads)
-    between = config.resample_with_convolution and not config.resample_in_blocks
-    assert found == replace(config, resample_with_convolution=between)
+    if guided:
+        told = ("heads", "heads_up", "head_channels", "new_attention_order")
+        found = guided_config(state, **{name: getattr(config, name) for name in told})
+        between = config.resample_with_convolution and not config.resample_in_blocks
+        assert found == replace(config, resample_with_convolution=between)
+    else:
+        assert ddim_config(state) == config
 
 
 # --- outer structures -----------------------------------------------------------------------------
@@ -130,13 +109,11 @@ def test_ddim_list_bare_and_raw(tmp_path, zipped):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         return seedsbench.load_denoiser(path, format="ddim", img_resolution=8, **more).network.conv_in.weight
 
-    prefixed = {f"module.{key}": value for key, value in half.items()}
-    assert torch.equal(first([prefixed, {}, 1, 2, state]), state["conv_in.weight"])
-    assert torch.equal(first([prefixed, {}, 1, 2, state], weights="raw"), half["conv_in.weight"])
-    assert torch.equal(first([prefixed, {}, 1, 2], weights="raw"), half["conv_in.weight"])
+    raw = [{f"module.{key}": value for key, value in half.items()}, {}, 1, 2]
+    assert torch.equal(first([*raw, state]), state["conv_in.weight"])
+    assert torch.equal(first([*raw, state], weights="raw"), half["conv_in.weight"])
+    assert torch.equal(first(raw, weights="raw"), half["conv_in.weight"])
     assert torch.equal(first(state), state["conv_in.weight"])
-    with pytest.raises(CheckpointError, match="weights=raw"):
-        first([prefixed, {}, 1, 2])
 
 
 def test_half_precision_files_are_read(tmp_path):
@@ -193,12 +170,10 @@ def test_respacing():
 
 
 def test_a_respaced_process_keeps_fewer_levels(tmp_path):
-    all_levels = load(ADM, tmp_path / "file")
-    few = load(ADM, tmp_path / "file", timestep_respacing="5")
-    table = torch.tensor(all_levels.preconditioner.table.on(torch.device("cpu")).tolist())
-    assert few.round_sigma(torch.tensor(1e5, dtype=torch.float64)) == all_levels.sigma_max
-    kept = {float(few.round_sigma(level)) for level in table.double()}
-    assert len(kept) == 5
+    whole, few = (load(ADM, tmp_path / "file", timestep_respacing=kept) for kept in ("", "5"))
+    levels = torch.logspace(-4, 5, 1001, dtype=torch.float64)
+    assert len(few.round_sigma(levels).unique()) == 5
+    assert few.round_sigma(levels[-1]) == whole.sigma_max
 
 
 @pytest.mark.parametrize(
@@ -254,47 +229,3 @@ def test_states_that_do_not_fit_are_refused(tmp_path, name, damage, said):
 def test_other_contents_are_refused_and_code_in_them_is_not_run(tmp_path, name, saved):
     with pytest.raises(CheckpointError, match=r"state dict|damaged, or holds more than weights"):
         load(name, tmp_path / "file", saved)
-
-
-# --- preconditioners ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "preconditioner",
-    [
-        DiscreteNoisePrediction(Discrete(), fractional=True),
-        DiscreteNoisePrediction(Discrete(num_train_timesteps=50), label_scale=20.0),
-        ScoreVE(),
-        ScoreVE(levels=100, fractional=True),
-        ScoreVE(levels=100),
-        SubVPPreconditioner(),
-    ],
-)
-def test_noise_labels_are_inverted(preconditioner):
-    u, low = torch.linspace(0.01, 0.99, 20, dtype=torch.float64), preconditioner.sigma_min
-    sigma = preconditioner.round_sigma(low * (preconditioner.sigma_max / low) ** u)
-    assert bool(((sigma >= preconditioner.sigma_min) & (sigma <= preconditioner.sigma_max)).all())
-    torch.testing.assert_close(preconditioner.sigma_of_noise(preconditioner.c_noise(sigma)), sigma)
-    torch.testing.assert_close(preconditioner.round_sigma(sigma), sigma)
-
-
-def test_fractional_labels_lie_between_the_nearest_ones():
-    schedule = Discrete()
-    sigma = schedule.sigma(torch.tensor([3.25, 500.5, 998.75], dtype=torch.float64))
-    fractional = DiscreteNoisePrediction(schedule, fractional=True)
-    torch.testing.assert_close(fractional.c_noise(sigma), torch.tensor([3.25, 500.5, 998.75]).double())
-    assert torch.equal(fractional.round_sigma(sigma), sigma)
-    assert DiscreteNoisePrediction(schedule).c_noise(sigma)[[0, 2]].tolist() == [3, 999]
-
-
-def test_score_preconditioners_agree_with_table_1_where_it_applies():
-    sigma = torch.tensor([0.03, 1.0, 80.0], dtype=torch.float64)
-    ours, table = ScoreVE(), VEPreconditioner()
-    for name in ("c_in", "c_out", "c_skip", "c_noise"):
-        torch.testing.assert_close(getattr(ours, name)(sigma), getattr(table, name)(sigma))
-    # sub-VP has VP's mean and its variance squared
-    t = torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
-    mean = VPPreconditioner().c_in(VPPreconditioner().sigma(t))
-    torch.testing.assert_close(SubVPPreconditioner().sigma(t), (1 - mean**2) / mean)
-    torch.testing.assert_close(SubVPPreconditioner().c_in(SubVPPreconditioner().sigma(t)), mean)
-    torch.testing.assert_close(SubVPPreconditioner().sigma_inv(SubVPPreconditioner().sigma(t)), t)

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pickle
-import time
+import timeit
 import zipfile
 from dataclasses import replace
 
@@ -29,7 +29,16 @@ from seedsbench.denoisers.checkpoints.weights import (
     save_weights,
 )
 from tests.support.edm_checkpoint import CIFAR10, write_edm
-from tests.support.edm_files import Name, Runs, dumped, network, persistent, snapshot, storage_blob
+from tests.support.edm_files import (
+    Name,
+    Runs,
+    dumped,
+    network,
+    persistent,
+    snapshot,
+    storage_blob,
+    storage_reference,
+)
 
 # --- torch.save -----------------------------------------------------------------------------------
 
@@ -56,14 +65,10 @@ def checkpoint():
 def same(a, b):
     assert type(a) is type(b)
     if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+        assert (a.dtype, a.tolist()) == (b.dtype, b.tolist())
     elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for name in a:
-            same(a[name], b[name])
+        same([*a.items()], [*b.items()])
     elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
         for x, y in zip(a, b, strict=True):
             same(x, y)
     else:
@@ -94,16 +99,15 @@ def test_checkpoints_come_back_and_can_be_changed_without_changing_the_file(tmp_
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_and_foreign_classes_are_refused_by_name(tmp_path, legacy):
     marker = tmp_path / "it ran"
-    code = {"model": torch.ones(2), "x": Runs(os.system, f"touch '{marker}'")}
     cases = [
-        (code, f"{os.system.__module__}.system"),
-        ({"args": argparse.Namespace(a=1)}, "argparse.Namespace"),
-        ({"f": collections.deque("ab")}, "collections.deque"),
-        ({"x": np.float64(1)}, "scalar"),
+        (Runs(os.system, f"touch '{marker}'"), f"{os.system.__module__}.system"),
+        (argparse.Namespace(a=1), "argparse.Namespace"),
+        (collections.deque("ab"), "collections.deque"),
+        (np.float64(1), "scalar"),
     ]
     for value, said in cases:
         with pytest.raises(CheckpointError, match=said) as caught:
-            read_bytes(tmp_path / "a.pth", saved(value, legacy))
+            read_bytes(tmp_path / "a.pth", saved({"model": torch.ones(2), "x": value}, legacy))
         assert "\n" not in str(caught.value)
     assert not marker.exists()
 
@@ -129,26 +133,20 @@ def test_tensors_that_hold_no_plain_numbers_are_no_state(tmp_path):
             check_state(state, {"w": base}, "a.pth")
 
 
-def zipped(edit=lambda name, data: data, compression=zipfile.ZIP_STORED):
-    """A file of torch.save with 3 numbers in it, packed again: edit(name, data) is what is stored instead."""
+def zipped(part="", instead=None, compression=zipfile.ZIP_STORED):
+    """A file of torch.save with 3 numbers in it, packed again: its entry `part` left out, or other bytes."""
     file, state = io.BytesIO(), zipfile.ZipFile(io.BytesIO(saved({"a": torch.ones(3)})))
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name in state.namelist():
-            if (data := edit(name, state.read(name))) is not None:
+            data = instead if part and name.endswith(part) else state.read(name)
+            if data is not None:
                 archive.writestr(name, data)
     return file.getvalue()
 
 
 def declaring(numel):
-    """An edit of `zipped`: the storage says that it has so many numbers."""
-    reference = ("storage", Name("torch", "FloatStorage"), "0", "cpu", numel)
-    made = dumped(reference, 2)[:-1] + pickle.BINPERSID + pickle.STOP
-    return lambda name, data: made if name.endswith("data.pkl") else data
-
-
-def without(part):
-    """An edit of `zipped`: an entry is not there."""
-    return lambda name, data: None if name.endswith(part) else data
+    """A file whose storage says that it has so many numbers."""
+    return zipped("data.pkl", storage_reference(Name("torch", "FloatStorage"), "0", "cpu", numel))
 
 
 # Memory: torch takes what a storage declares before it looks whether the file holds that, untouched.
@@ -158,12 +156,12 @@ TORCH_HOSTILE = {
     "legacy declares more than it holds": (storage_blob(10**6, bytes(8)), "unexpected EOF"),
     "legacy, cut": (saved(checkpoint(), legacy=True)[:-3], "unexpected EOF"),
     "legacy, cut early": (saved(checkpoint(), legacy=True)[:60], "EOFError"),
-    "zip declares too much": (zipped(declaring(10**15)), "does not match expected size .4000000000000000"),
-    "zip declares more than it holds": (zipped(declaring(4)), "does not match expected size .16 bytes"),
-    "zip declares less than it holds": (zipped(declaring(2)), "does not match expected size .8 bytes"),
-    "zip without the storage": (zipped(without("data/0")), "file not found"),
-    "zip without a pickle": (zipped(without("data.pkl")), "file not found|data.pkl"),
-    "zip without a version": (zipped(without("version")), "version"),
+    "zip declares too much": (declaring(10**15), "does not match expected size .4000000000000000"),
+    "zip declares more than it holds": (declaring(4), "does not match expected size .16 bytes"),
+    "zip declares less than it holds": (declaring(2), "does not match expected size .8 bytes"),
+    "zip without the storage": (zipped("data/0"), "file not found"),
+    "zip without a pickle": (zipped("data.pkl"), "file not found|data.pkl"),
+    "zip without a version": (zipped("version"), "version"),
     "zip, cut": (saved(checkpoint())[:-30], "damaged"),
     "plain pickle": (pickle.dumps({"a": 1}), "operand"),
     "other pickles": (pickle.dumps(1) * 5, "magic number"),
@@ -188,11 +186,9 @@ def test_a_compressed_file_is_read(tmp_path):
 
 @pytest.mark.parametrize("read", [read_torch, read_weights, read_edm])
 def test_what_is_no_file_is_said(tmp_path, read):
-    with pytest.raises(FileNotFoundError, match="not there"):
-        read(tmp_path / "none.pth")
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(CheckpointError, match="regular"):
+        with pytest.raises(CheckpointError, match="is no regular file: give the path of a checkpoint file"):
             read(path)
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(CheckpointError, match="empty"):
@@ -228,24 +224,16 @@ def weights():
     }
 
 
-def test_weights_come_back(tmp_path):
-    path = tmp_path / "new folder" / "w.safetensors"
+def test_weights_come_back_and_the_same_ones_make_the_same_file(tmp_path):
+    path, again = tmp_path / "new folder" / "w.safetensors", tmp_path / "again.safetensors"
     save_weights(path, weights(), CONFIG)
     config, state = read_weights(path)
     assert config == CONFIG
-    assert state.keys() == weights().keys()
-    for name, value in weights().items():
-        assert state[name].dtype == value.dtype
-        assert torch.equal(state[name], value.detach())
-        assert not state[name].requires_grad
+    torch.testing.assert_close(state, weights(), rtol=0, atol=0)
+    assert not any(value.requires_grad for value in state.values())
     assert os.listdir(path.parent) == ["w.safetensors"], "no temporary file is left"
-
-
-def test_the_same_weights_make_the_same_file(tmp_path):
-    reverse = dict(reversed(CONFIG.items()))
-    save_weights(tmp_path / "a.safetensors", weights(), CONFIG)
-    save_weights(tmp_path / "b.safetensors", weights(), reverse)
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    save_weights(again, weights(), dict(reversed(CONFIG.items())))
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -285,30 +273,33 @@ def test_what_cannot_be_written_is_said(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_other_and_damaged_files_are_refused(tmp_path):
-    path = tmp_path / "w.safetensors"
-    for metadata, said in [
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
         (None, "no `seedsbench` entry"),
-        ({"format": "pt"}, "no `seedsbench` entry"),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 9, "config": {}})}, '"version": 9'),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 1})}, "no JSON object"),
-        ({"seedsbench": json.dumps({"format": "weights", "version": 1, "config": []})}, "no JSON object"),
-        ({"seedsbench": "[]"}, "another format"),
-        ({"seedsbench": "{"}, "damaged"),
-        ({"seedsbench": "[" * 100_000}, "damaged"),
-    ]:
-        save_file({"a": torch.ones(2)}, path, metadata=metadata)
-        with pytest.raises(CheckpointError, match=said):
-            read_weights(path)
-    save_weights(path, weights(), {"network": "glyphs"})
-    with pytest.raises(CheckpointError, match="it has network, not class_name"):
-        read_converted(path)
-    data = path.read_bytes()
+        ({"format": "weights", "version": 9, "config": {}}, '"version": 9'),
+        ({"format": "weights", "version": 1}, "no JSON object"),
+        ({"format": "weights", "version": 1, "config": []}, "no JSON object"),
+        ({"format": "weights", "version": 1, "config": {"a": 1}}, "it has a, not class_name"),
+        ("[]", "another format"),
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+    ],
+)
+def test_other_files_of_weights_are_refused(tmp_path, entry, said):
+    text = json.dumps(entry) if isinstance(entry, dict) else entry
+    save_file({"a": torch.ones(2)}, tmp_path / "w", None if text is None else {"seedsbench": text})
+    with pytest.raises(CheckpointError, match=said):
+        read_converted(tmp_path / "w")
+
+
+def test_a_truncated_file_of_weights_is_refused(tmp_path):
+    save_weights(tmp_path / "whole", weights(), CONFIG)
+    data = (tmp_path / "whole").read_bytes()
     for end in (1, 8, 50, len(data) // 2, len(data) - 1):
-        path.unlink()
-        path.write_bytes(data[:end])
+        (tmp_path / "cut").write_bytes(data[:end])
         with pytest.raises(CheckpointError, match="damaged"):
-            read_weights(path)
+            read_weights(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +342,7 @@ def test_a_converted_pickle_is_the_same_network(tmp_path):
     assert converted.init_args == record.init_args == (16, 3)
     assert converted.init_kwargs == json.loads(json.dumps(record.init_kwargs))
     assert converted.init_kwargs["sigma_max"] == float("inf")
-    same(dict(sorted(converted.state_dict.items())), dict(sorted(record.state_dict.items())))
+    torch.testing.assert_close(converted.state_dict, dict(record.state_dict), rtol=0, atol=0)
 
 
 def test_what_cannot_be_converted_leaves_nothing(tmp_path):
@@ -390,11 +381,5 @@ def test_a_converted_file_loads_three_times_faster(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
     write_edm(source, resolution=32, network=CIFAR10)
     convert_edm(source, target)
-    seconds = {}
-    for _ in range(5):
-        for read, path in ((read_edm, source), (read_converted, target)):
-            start = time.perf_counter()
-            read(path)
-            seconds[read] = min(time.perf_counter() - start, seconds.get(read, 1e9))
-    print(seconds)
-    assert seconds[read_edm] > 3 * seconds[read_converted]
+    pickled = min(timeit.repeat(lambda: read_edm(source), repeat=5, number=1))
+    assert pickled > 3 * min(timeit.repeat(lambda: read_converted(target), repeat=5, number=1))
