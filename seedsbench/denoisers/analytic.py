@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seedsbench.denoisers.base import Denoiser, check_labels
-from seedsbench.denoisers.preconditioning.others import LevelTable
+from seedsbench.denoisers.preconditioning.discrete import LevelTable
 from seedsbench.diffusion.process import expand
 from seedsbench.exact import same_bits
 from seedsbench.exact.philox import philox_normal, philox_uniform

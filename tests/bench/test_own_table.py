@@ -11,8 +11,9 @@ from seedsbench.bench.problems.checkpoint import checkpoint_problem
 from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.embedded import load_glyphs
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner, Preconditioned
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE
 from seedsbench.denoisers.prediction import Guided, Predicted
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete, make_betas

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from scripts.training.losses import loss_weight, training_sigma
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import (
     PRECONDITIONERS,
     EDMPreconditioner,
@@ -11,7 +12,7 @@ from seedsbench.denoisers.preconditioning.karras import (
     VEPreconditioner,
     VPPreconditioner,
 )
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 from tests.support.golden import golden
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.prediction import Guided, Predicted, denoised_of, raw_output_of, rescale_guided
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Linear

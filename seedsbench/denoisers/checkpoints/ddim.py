@@ -16,8 +16,8 @@ from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.states import is_state, network_of, understood, without_prefix
 from seedsbench.denoisers.networks.ddim_unet import DDIMUNet, DDIMUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import check_size
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import Preconditioned
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction
 from seedsbench.diffusion.schedule import Discrete
 
 

@@ -24,8 +24,9 @@ from seedsbench.denoisers.checkpoints.states import (
     without_prefix,
 )
 from seedsbench.denoisers.networks.unet_blocks import check_size
+from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import Preconditioned, Preconditioner, VPPreconditioner
-from seedsbench.denoisers.preconditioning.others import DiscreteNoisePrediction, ScoreVE, SubVPPreconditioner
+from seedsbench.denoisers.preconditioning.score_sde import ScoreVE, SubVPPreconditioner
 from seedsbench.diffusion.schedule import Discrete
 
 _SDE = Literal["vpsde", "subvpsde", "vesde"]
