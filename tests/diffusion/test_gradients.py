@@ -95,7 +95,7 @@ def test_gradients_reach_the_parameters_of_a_diffusers_network():
     diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
     from seedsbench.denoisers.checkpoints.diffusers_folder import DiffusersDenoiser
     from seedsbench.diffusion.schedule import Discrete
-    from tests.denoisers.test_diffusers_folder import TINY
+    from tests.support.pipelines import TINY
 
     unet = diffusers.UNet2DModel(**TINY)
     start = seedsbench.noise.latents(torch.arange(1), (3, 8, 8), seed=0)
