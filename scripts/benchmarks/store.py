@@ -84,7 +84,7 @@ def measure(folder: Path, count: int) -> list[list[str]]:
         "write one row (temporary file, fsync, rename)": lambda: [elsewhere.write(row) for row in written],
         "find a finished cell in the study": lambda: [here.finished(k) for k in keys],
         "find a finished cell in an unnamed study beside it": lambda: [
-            elsewhere.finished(k, adopt=False) for k in keys
+            elsewhere.finished(k, look_only=True) for k in keys
         ],
         "find that a cell is not done": lambda: [here.finished(f"{k}x") for k in keys],
     }

@@ -19,11 +19,12 @@ from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
 from seedsbench.bench.rows.columns import reason_of, title_of
-from seedsbench.bench.rows.store import ResultStore, Row
+from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import extents
 from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
+from seedsbench.files.rows import Row
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)

@@ -26,11 +26,12 @@ from seedsbench.bench.rows.columns import (
     title_of,
 )
 from seedsbench.bench.rows.run_key import run_key
-from seedsbench.bench.rows.store import ResultStore, Row
+from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import batch_size_for, plan_of
 from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
 from seedsbench.bench.scoring import beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
+from seedsbench.files.rows import Row
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
 

@@ -5,9 +5,9 @@ is not known yet.
 """
 
 import itertools
-import json
 import math
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from seedsbench.bench.rows.columns import asked, title_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import still_to_fetch
+from seedsbench.files.rows import read_row
 from seedsbench.solvers.base import BudgetError
 
 START_AND_REPORT = 6.0
@@ -68,7 +69,7 @@ def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         return f"{title}: will be skipped, {error}", 0
     nfe = solver.total_nfe(steps, cell.final, afs=cell.afs)
     known = problem is not None and not cell.force
-    row = store.finished(run_key(cell, problem), adopt=False) if known else None
+    row = store.finished(run_key(cell, problem), look_only=True) if known else None
     state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"
     return f"{title}: {steps} steps, NFE {nfe}, {state}", 0 if row else nfe
 
@@ -101,12 +102,10 @@ def earlier_rows(results: Path) -> list[dict[str, Any]]:
     """Finished rows that this machine has made, of the studies of a results folder; of many, some 1,000."""
     found = []
     for path in itertools.islice(results.glob("*/rows/*.json"), 1000):  # more tell no more, and take long
-        try:
-            row = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(row, dict) and row.get("status") == "done" and row.get("machine") == machine():
-            found.append(row)
+        with suppress(OSError, ValueError):
+            row = read_row(path)
+            if row["status"] == "done" and row.get("machine") == machine():
+                found.append(row)
     return found
 
 
@@ -115,7 +114,8 @@ def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
     same = {**asked(cell), "device": device_of(cell.device), "threads": torch.get_num_threads()}
     keys = ("model", "regime", "dtype", "network_precision", "compile", "device", "threads")
     near = [row for row in rows if all(row.get(key) == same[key] for key in keys)]
-    near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST and row.get("nfe")]
+    near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST]
+    near = [row for row in near if row["nfe"] and row.get("samples")]
     near = [row for row in near if row.get("solver") == same["solver"]] or near
     near = [row for row in near if row.get("batch_size") == cell.batch_size] or near
     if not near:

@@ -36,7 +36,7 @@ ALLOWED = {
     "own": {"checks", "denoisers", "diffusion", "registry"},
     "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
     | {"solvers"},
-    "report": set(),
+    "report": {"files"},
     "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
     "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
     | {"solvers", "tracking"},

@@ -15,9 +15,9 @@ from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside
-from seedsbench.bench.rows.store import Row
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
+from seedsbench.files.rows import Row
 from seedsbench.solvers.base import Solver
 
 

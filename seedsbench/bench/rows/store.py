@@ -7,20 +7,22 @@ concurrent jobs never share a file. Imports no torch.
 import json
 import logging
 import math
-import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from seedsbench.files.atomic import write_atomic
+from seedsbench.files.atomic import set_aside, sweep, write_atomic
+from seedsbench.files.rows import Row, read_row
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 UNNAMED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 """Folders of studies that were given no name; these may share finished cells with each other."""
+FOLDERS = ("rows", "samples", "partial")
+"""What a study's folder holds of its cells."""
 
 
 def _clean(value: Any) -> Any:
@@ -32,6 +34,11 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(v) for v in value]
     return value
+
+
+def _kept_aside(path: Path, why: str) -> None:
+    with suppress(FileNotFoundError):  # another process does the same
+        log.warning("%s cannot be used (%s): kept as %s", path, why, set_aside(path).name)
 
 
 class ResultStore:
@@ -47,51 +54,42 @@ class ResultStore:
         return self.study / "samples" / f"{key}.png"
 
     def prepare(self) -> None:
-        """Create the folder and prove that it can be written; ValueError if not."""
+        """Create the folder and prove that it can be written; ValueError if not.
+
+        Temporary files of writers that were killed are deleted; what stands in a folder's place is set aside.
+        """
         try:
             self.study.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.study, prefix=".write-test-"):
                 pass
+            for name in FOLDERS:
+                if (place := self.study / name).exists() and not place.is_dir():
+                    _kept_aside(place, "not a folder")
+                sweep(place)
         except OSError as error:
             raise ValueError(
                 f"cannot write to {self.study} ({error.strerror}): choose another place with results_dir=..."
             ) from error
 
-    def read(self, key: str) -> Row | None:
-        """The row of a key, None if there is none; a file that is no row is set aside, not lost."""
-        path = self.path(key)
-        try:
-            row = json.loads(path.read_text())
-            if (
-                isinstance(row, dict)
-                and row.get("run_key") == key
-                and row.get("status") in ("done", "skipped", "failed")
-            ):
-                return row
-            problem = "it is not a row of this key"
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            problem = str(error)
-        earlier = len(list(path.parent.glob(f"{path.name}.unreadable*")))
-        aside = path.with_name(f"{path.name}.unreadable" + (f"-{earlier + 1}" if earlier else ""))
-        os.replace(path, aside)
-        log.warning(
-            "%s cannot be used (%s): kept as %s, the cell is computed again", path, problem, aside.name
-        )
-        return None
-
-    def finished(self, key: str, *, adopt: bool = True) -> Row | None:
+    def finished(self, key: str, *, look_only: bool = False) -> Row | None:
         """The row of `key` if it is done, here or in a study that shares with this one.
 
-        adopt: copy another study's row (and its images) here.
+        Another study's row (and its images) is copied here, and a file here that is no row is set aside.
+        look_only: neither is.
         """
         for path in self.shared(f"rows/{key}.json"):
             other = ResultStore(path.parents[1])
-            row = other.read(key)
-            if row is None or row["status"] != "done":
+            try:
+                row = read_row(path)
+            except FileNotFoundError:
                 continue
-            if adopt and other.study != self.study:
+            except ValueError as error:
+                if not look_only and other.study == self.study:
+                    _kept_aside(path, f"{error}; the cell is computed again")
+                continue
+            if row["status"] != "done":
+                continue
+            if not look_only and other.study != self.study:
                 for place in (ResultStore.path, ResultStore.sample_path):
                     if place(other, key).is_file():
                         write_atomic(place(self, key), place(other, key).read_bytes())

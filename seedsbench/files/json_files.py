@@ -1,0 +1,64 @@
+"""JSON files that anyone may have written: read with bounds, or refused in one line."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+MAX_BYTES = 2**20
+MAX_DIGITS = 40
+MAX_DEPTH = 50
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
+    """What an ordinary file holds: at most max_bytes of UTF-8 JSON, its numbers finite, nested 50 deep at most.
+
+    Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
+    in one line that does not name the file, for everything else.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not an ordinary file")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise ValueError(f"longer than {max_bytes:,} bytes")
+        found = json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
+    except FileNotFoundError:
+        raise
+    except RecursionError as error:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
+    except OSError as error:
+        raise ValueError(f"not readable ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if _depth(found) > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refused(digits)
+
+
+def _refused(digits: str) -> NoReturn:
+    raise ValueError(f"the number {digits:.20}: only finite ones are JSON")
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects."""
+    levels, layer = 0, [value]
+    while layer:
+        held = [item for item in layer if isinstance(item, dict | list)]
+        layer = [part for item in held for part in (item.values() if isinstance(item, dict) else item)]
+        levels += bool(held)
+    return levels

@@ -1,0 +1,92 @@
+"""What a row is: the schema of `<study>/rows/<run_key>.json`, and the one place where a row is judged.
+
+The store, the report, the plan and the trackers all read rows through it. A file that fails is no row: it is
+left out of reports, and a run sets it aside and computes the cell again. Imports no torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedsbench.files.json_files import read_json
+
+Row = dict[str, Any]
+STATUSES = ("done", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a column are, null apart: of these types, and, for numbers, in [low, high]."""
+
+    wanted: str
+    types: tuple[type, ...]
+    low: float | None = None
+    high: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        if type(value) not in self.types:  # not isinstance: true is no number
+            return False
+        return self.low is None or self.high is None or self.low <= value <= self.high
+
+
+TEXT = Kind("a text", (str,))
+FLAG = Kind("true or false", (bool,))
+OPTIONS = Kind("an object or a text", (dict, str))
+NUMBER = Kind("a number", (int, float), -1e15, 1e15)
+SCORE = Kind("a number from 0 to 1e15", (int, float), 0, 1e15)
+COUNT = Kind("a whole number below 2**53", (int,), 0, 2**53 - 1)
+SEED = Kind("a seed (0 to 2**64 - 1)", (int,), 0, 2**64 - 1)
+# fmt: off
+COLUMNS: dict[str, Kind] = {
+    "run_key": TEXT, "status": TEXT, "reason": TEXT, "warning": TEXT, "model": TEXT, "regime": TEXT,
+    "schedule": TEXT, "grid": TEXT, "solver": TEXT, "solver_params": OPTIONS, "solver_family": TEXT,
+    "order": NUMBER, "stochastic": FLAG, "nfe_budget": COUNT, "nfe": SCORE, "nfe_max": COUNT,
+    "n_steps": COUNT, "samples": COUNT, "seed": SEED, "repeat": COUNT, "labels": TEXT, "final": TEXT,
+    "fid": SCORE, "fid_floor": SCORE, "is_mean": SCORE, "is_std": SCORE, "extractor": TEXT,
+    "extractor_id": TEXT, "reference_id": TEXT, "model_id": TEXT, "seconds_sampling": SCORE,
+    "seconds_features": SCORE, "seconds_scoring": SCORE, "images_per_second": SCORE, "device": TEXT,
+    "batch_size": COUNT, "world_size": COUNT, "time_utc": TEXT,
+}
+"""The columns that people read first, in their order; null or missing where a row has none."""
+OTHER_COLUMNS: dict[str, Kind] = {
+    "kid_mean": NUMBER, "kid_std": SCORE, "precision": SCORE, "recall": SCORE, "density": SCORE,
+    "coverage": SCORE, "largest": SCORE, "largest_data": SCORE, "saturated": SCORE, "seconds_floor": SCORE,
+    "weak_order": NUMBER, "schedule_params": OPTIONS, "grid_params": OPTIONS, "metrics_params": OPTIONS,
+    "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
+    "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,
+    "numerics_version": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG, "compile": FLAG,
+}
+"""Further ones that something reads. What is in neither is carried along as it is."""
+# fmt: on
+KINDS = COLUMNS | OTHER_COLUMNS
+_NEEDED = {"done": ("run_key", "fid", "nfe"), "skipped": ("run_key",), "failed": ("run_key",)}
+"""Columns that a row of a status cannot lack."""
+
+
+def read_row(path: Path) -> Row:
+    """The row in a file; FileNotFoundError where there is none.
+
+    ValueError, in one line that does not name the file, for one that is damaged, has another key than its
+    name, or holds a value that its column cannot have.
+    """
+    row = read_json(path)
+    check_row(row)
+    if row["run_key"] != path.stem:
+        raise ValueError(f"the row of another key, {row['run_key']!r:.40}")
+    return row
+
+
+def check_row(row: Any) -> None:
+    """Raise ValueError, in one line, unless an object is a row."""
+    if not isinstance(row, dict):
+        raise ValueError(f"not a row but a {type(row).__name__}")
+    status = row.get("status")
+    if status not in STATUSES or not row.get("solver"):
+        found = f"status {status!r:.40}, solver {row.get('solver')!r:.40}"
+        raise ValueError(f"not a row ({found}; status is one of {', '.join(STATUSES)})")
+    for name in _NEEDED[status]:
+        if row.get(name) is None:
+            raise ValueError(f"a row that is {status} without {name}")
+    for name, value in row.items():
+        if value is not None and name in KINDS and value not in KINDS[name]:
+            raise ValueError(f"a row whose {name} is {value!r:.40}, not {KINDS[name].wanted}")
