@@ -11,7 +11,7 @@ MAX_DEPTH = 50
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
-    """What an ordinary file holds: at most max_bytes of UTF-8 JSON, its numbers finite, nested 50 deep at most.
+    """What an ordinary file holds: at most max_bytes of UTF-8 JSON, finite numbers, at most 50 levels deep.
 
     Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
     in one line that does not name the file, for everything else.
