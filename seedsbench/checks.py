@@ -6,10 +6,17 @@ import inspect
 import math
 import numbers
 import sys
+import sysconfig
+import traceback
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+_INSTALLED = [
+    Path(__file__).parent,
+    *map(Path, {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}),
+]
 NO_NETWORK = "has no network to run another way: use precision=fp32 and compile=false"
 """What is said of a model that is a formula, after its name."""
 
@@ -47,6 +54,41 @@ Node = Annotated[float, Range(1e-3, 1)]
 Level = Annotated[float, Range(0, 1e8, open_low=True)]
 """A noise level: far above, the data are lost in the rounding of the state."""
 Count = Annotated[int, Range(1, 10**6)]
+
+
+def source_file(obj: Any) -> str | None:
+    """The file that defines the class of an object, or a class or function; None inside this package."""
+    defined = obj if inspect.isclass(obj) or inspect.isroutine(obj) else type(obj)
+    if (defined.__module__ or "").split(".")[0] == "seedsbench":
+        return None
+    try:
+        return inspect.getsourcefile(defined)
+    except TypeError:  # built in
+        return None
+
+
+def named(obj: Any) -> str:
+    """The class of an object for an error, and the file of one from outside: "Mine (mine.py)"."""
+    file = source_file(obj)
+    return type(obj).__name__ + (f" ({Path(file).name})" if file else "")
+
+
+def place_in(error: BaseException) -> str | None:
+    """`file.py:line` of the last call of an error that lies in neither this package nor an installed one."""
+    found = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = Path(frame.filename)
+        if file.is_file() and not any(file.is_relative_to(folder) for folder in _INSTALLED):
+            found = f"{file.name}:{frame.lineno}"
+    return found
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says; with its type unless it is one that we raise to be read; with `place_in`."""
+    message, place = " ".join(str(error).split())[:2000], place_in(error)
+    expected = isinstance(error, ValueError | ArithmeticError)
+    said = message if expected and message else f"{type(error).__name__}: {message}".removesuffix(": ")
+    return f"{said} ({place})" if place and place not in said else said
 
 
 def nearest(name: str, known: Iterable[str], *, what: str) -> str:

@@ -5,13 +5,15 @@ Nothing is registered in code. The folder is the list, so a solver is one Python
 
 import inspect
 import os
+import pkgutil
 import sys
+import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from seedsbench.checks import check_options, nearest
+from seedsbench.checks import check_options, in_one_line, nearest
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -29,9 +31,9 @@ def conf_dirs() -> list[Path]:
 
 
 def use_folders(folders: str) -> None:
-    """Let YAMLs be found in these folders (separated as in PATH), and modules in them and the current one."""
+    """Let YAMLs and modules be found in these folders, separated as in PATH: no other's code runs."""
     os.environ["SEEDSBENCH_CONF"] = folders
-    for folder in (*folders.split(os.pathsep), str(Path.cwd())):
+    for folder in folders.split(os.pathsep):
         if folder and folder not in sys.path:
             sys.path.append(folder)
 
@@ -41,7 +43,8 @@ def names(group: str) -> list[str]:
     return sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")})
 
 
-def _path(group: str, name: str) -> Path | None:
+def path_of(group: str, name: str) -> Path | None:
+    """The YAML of a choice; None if there is none."""
     paths = (folder / group / f"{name}.yaml" for folder in conf_dirs())
     return next(filter(Path.is_file, paths), None)
 
@@ -50,7 +53,7 @@ def load(group: str, name: str) -> dict[str, Any]:
     """The YAML `conf/<group>/<name>.yaml` as a dict; ValueError with the nearest names if there is none."""
     from omegaconf import OmegaConf
 
-    if (path := _path(group, name)) is None:
+    if (path := path_of(group, name)) is None:
         raise ValueError(nearest(name, names(group), what=group))
     config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     assert isinstance(config, dict)
@@ -61,7 +64,7 @@ def sweep_of(experiment: str) -> dict[str, str]:
     """`hydra.sweeper.params` of an experiment: key -> comma-separated values; empty if there is none."""
     from omegaconf import OmegaConf
 
-    if (path := _path("experiment", experiment)) is None:
+    if (path := path_of("experiment", experiment)) is None:
         return {}
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
     return {str(key): str(value) for key, value in params.items()}
@@ -87,13 +90,26 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
 
 
 def located(target: str) -> Any:
-    """The function or class of this dotted name; ValueError, in one line, if it cannot be imported."""
-    from hydra.utils import get_object
+    """The function or class of this dotted name; ValueError, in one line, if it cannot be imported.
 
+    Importing a module of the user's runs it, and whatever goes wrong in it is said with its line.
+    """
+    module, _, name = target.rpartition(".")
     try:
-        return get_object(target)
-    except Exception as error:
-        raise ValueError(f"cannot build {target!r}: {str(error).splitlines()[0]}") from error
+        found = pkgutil.resolve_name(target)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise ValueError(f"_target_ {target}: {in_one_line(error)}") from error
+        own = " or ".join(map(str, conf_dirs()[1:])) or "a folder given with --config-dir"
+        raise ValueError(f"_target_ {target}: there is no module {error.name}; put it into {own}") from error
+    except AttributeError as error:
+        known = [key for key in vars(sys.modules.get(module, types)) if not key.startswith("_")]
+        raise ValueError(f"_target_ {target}: {nearest(name, known, what=f'name in {module}')}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"_target_ {target}: {in_one_line(error)}") from error
+    if not callable(found):
+        raise ValueError(f"_target_ {target} is no class or function but {type(found).__name__}")
+    return found
 
 
 def check_config(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> None:
@@ -103,7 +119,9 @@ def check_config(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any]
     (see `seedsbench.checks`); nothing is built.
     """
     given = given or {}
-    target: Any = located(str(config["_target_"]))
+    if not isinstance(config.get("_target_"), str):
+        raise ValueError("no _target_: write `_target_: module.Class`, the class that the options are of")
+    target: Any = located(config["_target_"])
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     signature = inspect.signature(target)
     known = [key for key in list(signature.parameters)[len(args) :] if key not in given]
@@ -124,21 +142,14 @@ def check_config(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any]
 
 
 def build(config: Mapping[str, Any], *args: Any, given: Mapping[str, Any] | None = None) -> Any:
-    """Instantiate `_target_` with the other entries as keywords, through Hydra's own instantiate.
+    """Call what `_target_` names with the other entries as keywords.
 
-    They are checked first; args and given are as there. Errors of the constructor come out as the ValueError
-    it raised, not wrapped.
+    They are checked first; args and given are as there. A constructor's TypeError comes out as a ValueError,
+    and so does its attempt to end the process.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
     check_config(config, *args, given=given)
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        return instantiate({**config, **(given or {})}, *args, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError):
-            raise ValueError(str(cause)) from error
-        if isinstance(cause, Exception) and not isinstance(cause, ImportError):
-            raise cause from None  # "from error" would close a circle of causes
-        raise ValueError(f"cannot build {config.get('_target_')!r}: {str(error).splitlines()[0]}") from error
+        return located(config["_target_"])(*args, **options, **(given or {}))
+    except (TypeError, SystemExit) as error:
+        raise ValueError(in_one_line(error)) from error

@@ -14,7 +14,8 @@ NUMERICS_VERSION = 2
 
 CELL_OPTIONS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
 """Options of the metrics group that say how a cell is scored, whatever the extractor."""
-MAX_NFE = MAX_REPEATS = 10**6
+MAX_NFE = 10**6
+MAX_REPEATS = 10**4
 
 _ALLOWED = {
     "final": ("denoise", "euler", "stop"),

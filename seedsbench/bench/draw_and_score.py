@@ -6,6 +6,7 @@ are the same to the bit however many ranks and runs made them.
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +19,20 @@ from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
-from seedsbench.bench.rows.columns import reason_of, title_of
+from seedsbench.bench.rows.columns import title_of
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import extents
 from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
+from seedsbench.checks import in_one_line
 from seedsbench.files.rows import Row
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
+
+PART = 2**20
+"""Samples whose indices are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
         log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.cell.samples)
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
-    left, failure = run.cell.samples - earlier.n_done, None
-    with CellLine(title_of(run.row), left, left * run.cell.nfe, sweep) as line:
+    failure = None
+    with CellLine(title_of(run.row), run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
         try:
             draw(run, earlier.done, mine, line)
         except Exception as error:
@@ -79,7 +84,7 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
                 raise
             failure = error
     _, *others = gathered(run.ranks, None)
-    for rank, part in enumerate([failure and reason_of(failure), *others]):
+    for rank, part in enumerate([failure and in_one_line(failure), *others]):
         if isinstance(part, str):
             raise ValueError(f"rank {rank}: {part}") from failure
     return earlier, mine, others
@@ -92,8 +97,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
     """
     ranks = run.ranks
     blocks = (~done).nonzero()[0][ranks.rank :: ranks.world_size].tolist()
-    indices = torch.tensor([i for block in blocks for i in scorer.indices(block)], dtype=torch.int64)
-    saver = Saver(run.store, run.of, ranks.rank, run.cell.save_every, len(indices))
+    samples = sum(len(scorer.indices(block)) for block in blocks)
+    saver = Saver(run.store, run.of, ranks.rank, run.cell.save_every, samples)
 
     def advance(evaluations: int) -> None:
         if stop_requested():
@@ -102,7 +107,13 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
             line.advance(evaluations * ranks.world_size)
 
     denoiser, device = run.problem.denoiser, run.device
-    batches = generate(denoiser, run.plan, indices, batch_size=run.size, device=device, progress=advance)
+    batches = (
+        batch
+        for indices in _in_parts(blocks, scorer)
+        for batch in generate(
+            denoiser, run.plan, indices, batch_size=run.size, device=device, progress=advance
+        )
+    )
     try:
         started = time.perf_counter()
         for batch in batches:
@@ -120,3 +131,11 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
     except Stopped:
         saver.save(scorer)
         raise
+
+
+def _in_parts(blocks: list[int], scorer: Scorer) -> Iterator[torch.Tensor]:
+    """The sample indices of blocks, a million or so at a time: all at once would fill the memory."""
+    size = max(1, PART // max(1, len(scorer.indices(0))))
+    for start in range(0, len(blocks), size):
+        ranges = map(scorer.indices, blocks[start : start + size])
+        yield torch.cat([torch.arange(one.start, one.stop) for one in ranges])

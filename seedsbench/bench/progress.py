@@ -66,13 +66,16 @@ class SweepLine:
 
 
 class CellLine:
-    """Samples done of how many, and evaluations a second, of the cell that runs."""
+    """Samples done of how many, and evaluations a second, of the cell that runs.
 
-    def __init__(self, title: str, samples: int, evaluations: int, sweep: SweepLine | None) -> None:
-        self._samples, self._sweep, self._finished = samples, sweep, 0
+    done: samples that an earlier run has left. nfe: evaluations of each.
+    """
+
+    def __init__(self, title: str, samples: int, done: int, nfe: int, sweep: SweepLine | None) -> None:
+        self._samples, self._sweep, self._finished = samples, sweep, done
         self._bar = tqdm(
-            total=evaluations, desc=title, unit="NFE", unit_scale=True, leave=False, disable=None,
-            position=1 if sweep is not None else 0,
+            total=samples * nfe, initial=done * nfe, desc=title, unit="NFE", unit_scale=True, leave=False,
+            disable=None, position=1 if sweep is not None else 0,
             bar_format="{desc}: {percentage:3.0f}%{postfix}, {rate_fmt}",
         )  # fmt: skip
         self.finished(0)

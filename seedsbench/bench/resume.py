@@ -5,6 +5,7 @@ number of ranks, begins by adding them up into one. A file says which blocks of 
 is ever counted twice, and a file that cannot be used costs only time. Arrays only: nothing in it is run.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -20,12 +21,12 @@ import numpy as np
 
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.scoring import Scorer
-from seedsbench.files.atomic import write_atomic
+from seedsbench.files.atomic import set_aside, write_atomic
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 EARLIER = "earlier.npz"
 """The sums of earlier runs; those of each rank of the latest are in `rank-<i>.npz`."""
 MUCH_NEW = 0.02
@@ -37,15 +38,19 @@ MAX_COST = 0.02
 
 
 def packed(state: Mapping[str, np.ndarray], of: Mapping[str, Any]) -> bytes:
-    """Arrays and what they are of as the bytes of an .npz file."""
+    """Arrays and what they are of as the bytes of an .npz file, which ends with the sha256 of all before."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {**state, "about": np.array(json.dumps(of))}
     np.savez(buffer, **arrays)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return data + hashlib.sha256(data).digest()
 
 
-def unpacked(data: bytes) -> tuple[State, dict[str, Any]]:
-    """What packed() was given."""
+def unpacked(whole: bytes) -> tuple[State, dict[str, Any]]:
+    """What packed() was given; ValueError for what it has not made, or not so."""
+    data, written = whole[:-32], whole[-32:]
+    if hashlib.sha256(data).digest() != written:
+        raise ValueError("not as it was written")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         state = dict(file)
     return state, json.loads(str(state.pop("about")))
@@ -95,6 +100,8 @@ def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Score
     earlier, latest, used, ignored = empty(), empty(), 0, []
     for path in _files(store, of["run_key"]):
         try:
+            if not path.is_file() or path.stat().st_size > earlier.max_bytes:
+                raise ValueError("no file of sums")
             state, found = unpacked(path.read_bytes())
             for key in of.keys() - {"by"}:
                 if found.get(key) != of[key]:
@@ -116,13 +123,18 @@ def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Score
         if not _written(folder / EARLIER, packed(earlier.state(), of)):
             return earlier
     for path in folder.glob("rank-*.npz" if used else "*.npz"):
-        path.unlink(missing_ok=True)
+        if path.is_file() or path.is_symlink():
+            path.unlink(missing_ok=True)
+        else:
+            log.warning("%s is no file of sums: kept as %s", path, set_aside(path).name)
     return earlier
 
 
 def forget(store: ResultStore, run_key: str) -> None:
     """Delete what was saved of a cell, here and where restore() may have found it."""
     for folder in store.shared(f"partial/{run_key}"):
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # not empty: it holds the sums of other cells
             folder.parent.rmdir()

@@ -20,17 +20,17 @@ from seedsbench.bench.rows.columns import (
     asked,
     environment_of,
     identity_of,
-    reason_of,
     result_text,
     solver_facts,
     title_of,
 )
 from seedsbench.bench.rows.run_key import run_key
-from seedsbench.bench.rows.store import ResultStore
+from seedsbench.bench.rows.store import ResultStore, row_text
 from seedsbench.bench.sampling import batch_size_for, plan_of
 from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
-from seedsbench.bench.scoring import beside_fid, fid_floor
+from seedsbench.bench.scoring import Scorer, beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
+from seedsbench.checks import in_one_line
 from seedsbench.files.rows import Row
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
@@ -62,7 +62,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     try:
         device = device_of(cell.device, ranks.local_rank)
         problem = problem_of(cell, device)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _failed(cell, store, {**row, "run_key": run_key(cell, None)}, error)
     key = run_key(cell, problem)
     row.update(run_key=key, **identity_of(problem))
@@ -76,10 +76,11 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     try:
         row.update(as_used(cell, problem.denoiser))
         row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), sweep))
+        row_text({**row, "status": "done"})  # a value that no row can have is a failure of this cell
         row["status"] = "done"
     except BudgetError as error:
         row.update(status="skipped", reason=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _failed(cell, store, row, error)
     _stored(store, row)
     forget(store, key)
@@ -95,8 +96,8 @@ def follow(ranks: Ranks) -> None:
     for message in cells(ranks):
         try:
             part: Any = _share(ranks, **message)
-        except Exception as error:
-            part = reason_of(error)
+        except (Exception, SystemExit) as error:
+            part = in_one_line(error)
         gathered(ranks, part)
 
 
@@ -118,11 +119,11 @@ def _prepared(cell: Cell, problem: Problem, device: str, row: Row, ranks: Ranks)
     return CellRun(problem, plan, size, device, ResultStore(cell.study_folder), row, ranks)
 
 
-def _failed(cell: Cell, store: ResultStore, row: Row, error: Exception) -> Row:
+def _failed(cell: Cell, store: ResultStore, row: Row, error: BaseException) -> Row:
     if cell.debug:
         raise error
-    log.debug("cell failed", exc_info=error)
-    row.update(status="failed", reason=reason_of(error), **facts_in(error))
+    log.debug("%s failed", title_of(row), exc_info=error)
+    row.update(status="failed", reason=in_one_line(error), **facts_in(error))
     return _stored(store, row)
 
 
@@ -130,6 +131,21 @@ def _stored(store: ResultStore, row: Row) -> Row:
     store.write(row)
     log.info("%s: %s", title_of(row), result_text(row))
     return row
+
+
+def _scores(scorer: Scorer, run: CellRun, n_earlier: int) -> Row:
+    """The scores and the mean NFE. Sums of an earlier run that give none are forgotten, and said to be."""
+    try:
+        scores: Row = {**scorer.compute(), "nfe": scorer.nfe / run.cell.samples}
+        row_text({**run.row, **scores, "status": "done"})
+    except (ValueError, ArithmeticError) as error:
+        if not n_earlier:
+            raise
+        forget(run.store, run.row["run_key"])
+        raise ValueError(
+            f"the saved sums of {n_earlier} samples do not fit ({in_one_line(error)}) and are deleted: run again"
+        ) from error
+    return scores
 
 
 def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
@@ -141,7 +157,7 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
         scorer.add(part, alongside=True)
     if earlier.n_done:
         scorer.add(earlier.state())
-    row: Row = {**scorer.compute(), "nfe": scorer.nfe / cell.samples, "nfe_max": scorer.nfe_max}
+    row: Row = {**_scores(scorer, run, earlier.n_done), "nfe_max": scorer.nfe_max}
     sizes = facts_of(problem, scorer.extent.tolist(), cell.samples)
     warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()

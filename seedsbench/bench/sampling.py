@@ -72,7 +72,7 @@ def generate(
     """Yield finished samples of the given indices, `batch_size` at a time, in their order.
 
     A batch that runs out of memory is drawn again in halves, and later ones are no larger. progress is
-    called with the network evaluations spent since its last call, less those of a batch given up.
+    called before each evaluation with their number over the batch, and with less than 0 for a batch given up.
     """
     size = batch_size_for(denoiser, plan, batch_size, device) if isinstance(batch_size, int) else batch_size
     while len(indices):
@@ -112,17 +112,14 @@ def _finished(
     with torch.inference_mode(), tensor_cores(cell.precision == "tf32"):
         start, classes, noise = _start(cell, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        process = Process(network, plan.schedule, len(batch), labels, afs=cell.afs)
+        process = Process(network, plan.schedule, len(batch), labels, afs=cell.afs, progress=progress)
         times = plan.schedule.sigma_inv(plan.sigmas)
-        x, spent = start, 0
+        x = start
         try:
             for state in integrate(process, plan.solver, start, times, noise, cell.final):
                 x = state
-                total = int(process.nfe.sum())
-                progress(total - spent)
-                spent = total
         except Exception:
-            progress(-spent)
+            progress(-int(process.nfe.sum()))
             raise
     # A clone made here is an ordinary tensor again.
     return SampleBatch(batch, x.clone(), process.nfe.clone())

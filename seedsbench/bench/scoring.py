@@ -4,6 +4,7 @@ A network may round differently for another batch shape, so features are never c
 batch the sampler happened to use: samples wait until a block of consecutive indices is whole.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
-from seedsbench.bench.rows.previews import Strip
+from seedsbench.bench.rows.previews import N_SHOWN, Strip
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
@@ -118,10 +119,11 @@ class Scorer:
         alongside: they ran at the same time, so that the longer seconds count and not their sum.
         ValueError, with nothing changed, if that is not what it is.
         """
-        done = self._blocks_of(state)
+        done, shown = self._blocks_of(state), Strip()
+        shown.merge(_part(state, "shown"))
         for name, part in self._sums.items():
             part.add(_part(state, name))
-        self.shown.merge(_part(state, "shown"))
+        self.shown.merge(shown.state())
         total, most = state["nfe"].tolist()
         self.nfe, self.nfe_max = self.nfe + total, max(self.nfe_max, most)
         self.extent = _joined(self.extent, state["extent"])
@@ -146,7 +148,17 @@ class Scorer:
             raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
             raise ValueError(f"block {int((self.done & done).argmax())} is in both")
+        told = [i for block in done.nonzero()[0].tolist() for i in self.indices(block)]
+        if "table.indices" in state and state["table.indices"].tolist() != told:
+            raise ValueError("its features are of other samples than its sums")
         return done
+
+    @property
+    def max_bytes(self) -> int:
+        """What a file of a state() takes at most."""
+        image = 8 * N_SHOWN * math.prod(self._problem.denoiser.image_shape)
+        features = 0 if self._table is None else self._table.rows.numel() * 4 + self._n * 8
+        return sum(array.nbytes for array in self.state().values()) + features + image + 2**20
 
     def overlaps(self, state: Mapping[str, np.ndarray]) -> bool:
         """Whether a state() has blocks that are done here too."""

@@ -4,6 +4,7 @@ Overrides are read with Hydra's own parser; nothing is composed here.
 """
 
 import argparse
+import itertools
 import os
 import re
 from collections import Counter
@@ -21,6 +22,8 @@ from seedsbench.checks import nearest
 
 HOME = re.compile(r"^([\w.]+=)(~[^'\",]*)$")
 """A path from a home, which Hydra reads only in quotes, and a shell takes off the quotes it was given in."""
+MAX_CELLS = 10**4
+"""Cells that one command may name; each may be repeated."""
 GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
 
 
@@ -160,7 +163,7 @@ def _values(override: Override) -> list[str]:
     elif isinstance(value, IntervalSweep):
         values = [value.start, value.end]
     else:
-        values = list(override.sweep_string_iterator())
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_CELLS + 1))
     if not values:
         raise ValueError(f"{override.input_line} matches nothing: write {key}=a,b")
     return [f"{key}={value}" for value in values]

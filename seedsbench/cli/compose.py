@@ -5,6 +5,7 @@ Behind it nothing sees a configuration of Hydra's.
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.checks import nearest
-from seedsbench.cli.command import GROUPS, Command, Usage, read
+from seedsbench.cli.command import GROUPS, MAX_CELLS, Command, Usage, read
 from seedsbench.cli.errors import hydra_error_line
 
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -94,8 +95,13 @@ def compose_each(commands: Iterable[Iterable[str]], study: str) -> list[Composed
 def compositions(command: Command, study: str) -> list[Composed]:
     """Every cell of the command, composed but not built; raises Usage."""
     try:
+        choices = command.choices
+        if (cells := math.prod(map(len, choices))) > MAX_CELLS:
+            raise ValueError(
+                f"{cells:,} cells are more than {MAX_CELLS:,}: run a part of the sweep at a time"
+            )
         with composing():
-            return compose_each(itertools.product(*command.choices), study)
+            return compose_each(itertools.product(*choices), study)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(hydra_error_line(error)) from error
 

@@ -30,15 +30,13 @@ def files_of_cell(cell: Cell) -> list[Wanted]:
     return [*compared(cell.metrics, files), *extractor_files(cell.metrics)]
 
 
-def still_to_fetch(cell: Cell) -> bool:
-    """Whether a cell would first have to download something; FetchError for a path that is not there."""
-    missing = False
-    for wanted in files_of_cell(cell):
-        if wanted.remote is not None:
-            missing |= not cached_path(wanted.remote).is_file()
-        elif not (wanted.path and wanted.path.exists()):
-            resolve(wanted, offline=True)
-    return missing
+def still_to_fetch(wanted: Wanted) -> bool:
+    """Whether a file would first have to be downloaded; FetchError for a path that is not there."""
+    if wanted.remote is not None:
+        return not cached_path(wanted.remote).is_file()
+    if not (wanted.path and wanted.path.exists()):
+        resolve(wanted, offline=True)
+    return False
 
 
 def dry_run_text(cells: Iterable[Cell]) -> str:

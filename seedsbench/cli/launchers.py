@@ -11,17 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from seedsbench.bench.ranks import end, joined
 from seedsbench.bench.run import follow
-from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
+from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_signals
 from seedsbench.cli.logs import LOG_FILE
 
 IN_PROCESS = "basic"
 """The launcher and the sweeper that run cells one after another in this process."""
+_Result = TypeVar("_Result")
+_STOP_GRACE = 30.0
+"""Seconds that a worker without a parent has to save and end."""
 _SIGUSR2_GRACE = 2.0
 """Seconds within which SIGUSR2 may follow SIGTERM."""
 
@@ -42,10 +44,11 @@ def check_launcher(name: str, remote: bool, multirun: bool) -> None:
 
 
 @contextmanager
-def watch_workers(name: str, cells: int, study: Path) -> Iterator[None]:
+def watch_workers(name: str, cells: int, study: Path, stop: Path) -> Iterator[None]:
     """While the cells run elsewhere: say where, and repeat what submitit's workers log as it comes.
 
-    Raises Stopped as soon as SIGTERM comes: here are no steps to wait for.
+    A signal to stop makes the file `stop`, which tells joblib's workers to save and end; submitit's jobs go
+    on, and Stopped is raised at once.
     """
     logs = study / ".submitit" / "*" / "*_log.*"
     shown = name == "joblib"  # its workers write to this terminal themselves
@@ -56,17 +59,17 @@ def watch_workers(name: str, cells: int, study: Path) -> Iterator[None]:
     if not shown:
         follower.start()
     try:
-        with stops_on_sigterm(partial(_stop, shown)):
+        with stops_on_signals(stop.touch if shown else _leave_jobs):
             yield
     finally:
+        stop.unlink(missing_ok=True)
         ended.set()
         if not shown:
             follower.join()
 
 
-def _stop(ends_workers: bool) -> None:
-    if not ends_workers:
-        print("seedsbench: the jobs that were submitted go on, and leave their rows", file=sys.stderr)
+def _leave_jobs() -> None:
+    print("seedsbench: the jobs that were submitted go on, and leave their rows", file=sys.stderr)
     raise Stopped
 
 
@@ -85,7 +88,36 @@ def _follow(log: Path, ended: threading.Event) -> None:
             return
 
 
-def as_submitit_task(run: Callable[[], float | None]) -> float | None:
+def as_worker(run: Callable[[], _Result], stop: str) -> _Result | None:
+    """Run in a worker of joblib, which must not outlive its parent; None where it was told to stop.
+
+    It is told by a signal, by the file `stop`, and by the end of its parent; then it has `_STOP_GRACE`.
+    """
+    parent, done = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not (os.path.exists(stop) or os.getppid() != parent):
+            if done.wait(0.5):
+                return
+        request_stop()
+        if os.getppid() != parent and not done.wait(_STOP_GRACE):
+            os._exit(128 + signal.SIGTERM)  # stuck in a long evaluation: what it has saved is on disk
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    try:
+        with stops_on_signals():
+            watcher.start()
+            return None if os.path.exists(stop) else run()
+    except Stopped:
+        return None
+    finally:
+        done.set()
+        watcher.join()
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)  # nobody is left to hear of the result
+
+
+def as_submitit_task(run: Callable[[], _Result]) -> _Result | None:
     """Run as one task of a submitit job: its tasks are the ranks of a cell, and SIGUSR2 sends it back.
 
     submitit queues a job again and ends it from the signal handler, wherever the cell is, and takes no notice

@@ -1,10 +1,13 @@
 """Where messages go: to the terminal, without tearing a progress bar, and to the study's own file."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
+
+from seedsbench.bench.stopping import request_stop
 
 LOG_FILE = "seedsbench.log"
 
@@ -14,18 +17,32 @@ class ConsoleHandler(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=self.stream)
-        except Exception:
-            self.handleError(record)
+            tqdm.write(record.getMessage(), file=self.stream)
+        except BrokenPipeError:  # as of `| head`: nobody reads on
+            request_stop(signal.SIGPIPE)
+        except (OSError, ValueError):
+            pass
+
+
+class StudyHandler(logging.FileHandler):
+    """Writes records, and the tracebacks of errors, as long as there is room on the disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def log_to(study: Path) -> None:
-    """Send seedsbench's messages to stdout and `<study>/seedsbench.log`, in place of an earlier study's."""
+    """Send seedsbench's messages to stdout, and with tracebacks to `<study>/seedsbench.log`.
+
+    An earlier study's log gets no more.
+    """
     log = logging.getLogger("seedsbench")
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    for handler in (ConsoleHandler(sys.stdout), logging.FileHandler(study / LOG_FILE, delay=True)):
-        handler.setFormatter(logging.Formatter("%(message)s"))
+    console, file = ConsoleHandler(sys.stdout), StudyHandler(study / LOG_FILE, delay=True)
+    console.setLevel(logging.INFO)
+    file.setFormatter(logging.Formatter("%(message)s"))
+    for handler in (console, file):
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)

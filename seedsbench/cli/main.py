@@ -2,8 +2,9 @@
 
     seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50
 
-Exit codes: 0 all cells done or skipped, 1 some cell failed, 2 the command itself was wrong (one line
-says what and what would work; nothing has been computed), 143 stopped by SIGTERM (the same command goes on).
+Exit codes: 0 all cells done or skipped, 1 some cell failed or none is done, 2 the command itself was wrong
+(one line says what and what would work; nothing has been computed); where a signal stopped it, 128 and its
+number: 130 Ctrl-C, 141 a closed pipe, 143 SIGTERM (the same command goes on).
 """
 
 import os
@@ -13,33 +14,42 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import seedsbench
+from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
+from seedsbench.files.console import exit_code
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
     from seedsbench.bench.cell import Cell
+    from seedsbench.cli.compose import Composed
 
-STOPPED = 128 + 15
-"""The exit code after SIGTERM, as of a process that did not handle it."""
+DEBUG = "debug=true"
+"""The override with which errors are raised, with their tracebacks."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `seedsbench`; exits the process. Under torchrun rank 0 does it all, the others help."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if DEBUG in arguments:
+        raise SystemExit(_main(arguments))
+    raise SystemExit(exit_code("seedsbench", partial(_main, arguments)))
+
+
+def _main(arguments: list[str]) -> int:
     try:
-        command = parse(sys.argv[1:] if argv is None else argv)
+        command = parse(arguments)
         if command.version:
             print(f"seedsbench {seedsbench.__version__}")
-            return
+            return 0
         use_config_dirs(command)
         if command.informational:
             _answer()
-            return
-        code = _together(command) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _run(command)
+            return 0
+        return _together(command) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _run(command)
     except Usage as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"seedsbench: {error}", file=sys.stderr)
-        code = 2
-    raise SystemExit(code)
+        return 2
 
 
 def _answer() -> None:
@@ -56,59 +66,82 @@ def _together(command: Command) -> int:
     """This process as one of the ranks that torchrun started."""
     from seedsbench.bench.ranks import end, joined
     from seedsbench.bench.run import follow
-    from seedsbench.bench.stopping import Stopped, stops_on_sigterm
+    from seedsbench.bench.stopping import Stopped, stops_on_signals
 
     ranks = joined()
     if ranks.rank:
-        with stops_on_sigterm():
-            try:
+        try:
+            with stops_on_signals():
                 follow(ranks)
-            except Stopped:
-                return STOPPED
-            return 0
+        except Stopped as stopped:
+            return stopped.code
+        return 0
     try:
         code = _run(command)
     except Usage:
         end(ranks)
         raise
-    if code != STOPPED:
+    if code < 128:
         end(ranks)
     return code
 
 
 def _run(command: Command) -> int:
     """Check the command, run its cells and write the report; the exit code. Raises Usage."""
-    from seedsbench.bench.stopping import Stopped, stops_on_sigterm
-    from seedsbench.cli.check import check
-    from seedsbench.cli.compose import compositions
+    from seedsbench.bench.stopping import Stopped, stops_on_signals
     from seedsbench.cli.sweep import WorkerLost, run
 
     now = datetime.now()
     invocation = f"{now.isoformat()}-{os.getpid()}"
-    with stops_on_sigterm():
+    composed, command, text = _checked(command, study=now.strftime("%Y-%m-%d_%H-%M-%S"))
+    if text is not None:
+        print(text)
+        return 0
+    keys, lost = [], 0
+    try:
+        with stops_on_signals():
+            keys = run(composed, command, invocation)
+    except (WorkerLost, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        said = in_one_line(error).removeprefix("WorkerLost: ")
+        print(f"seedsbench: {said}; the same command fills in what is missing", file=sys.stderr)
+        lost = 1
+    except Stopped as stopped:
+        print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
+        return stopped.code
+    return _finish(composed[0].cell, invocation, keys) or lost
+
+
+def _checked(command: Command, study: str) -> tuple[list["Composed"], Command, str | None]:
+    """The cells of a command, checked; the command, its experiment spelt out; the text of plan and dry_run.
+
+    Raises Usage for whatever is wrong with a command: nothing has been computed then.
+    """
+    from seedsbench.cli.check import check
+    from seedsbench.cli.compose import compositions
+
+    try:
         command = with_experiment(command)
-        composed = compositions(command, study=now.strftime("%Y-%m-%d_%H-%M-%S"))
-        if (text := check(composed, command)) is not None:
-            print(text)
-            return 0
-        lost = 0
-        try:
-            run(composed, command, invocation)
-        except WorkerLost as error:
-            print(f"seedsbench: {error}; the same command fills in what is missing", file=sys.stderr)
-            lost = 1
-        except Stopped:
-            print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
-            return STOPPED
-        return _finish(composed[0].cell, invocation) or lost
+        composed = compositions(command, study)
+        return composed, command, check(composed, command)
+    except Usage:
+        raise
+    except Exception as error:
+        if DEBUG in command.overrides:
+            raise
+        raise Usage(f"{in_one_line(error)} ({DEBUG} shows where)") from error
 
 
-def _finish(cell: "Cell", invocation: str) -> int:
-    """Write the report of the study and say where it is; 1 if a cell of this invocation failed."""
+def _finish(cell: "Cell", invocation: str, keys: list[str]) -> int:
+    """Write the report of the study and say where it is.
+
+    1 if a cell of this invocation failed, if none of it is done, or if rows of it, given by keys, are gone.
+    """
     from seedsbench.report.main import finish_sweep
     from seedsbench.tracking.base import Tracker, harmless
 
-    code = finish_sweep(cell.study_folder, invocation, published=cell.published)
+    code = finish_sweep(cell.study_folder, invocation, keys, published=cell.published)
     tracker: Tracker = build(cell.tracker)
     harmless("tracking the study", partial(tracker.finish_study, cell.study_folder))
     return code

@@ -22,12 +22,13 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.columns import asked, title_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.cli.dry_run import still_to_fetch
+from seedsbench.cli.dry_run import files_of_cell, still_to_fetch
 from seedsbench.files.rows import read_row
 from seedsbench.solvers.base import BudgetError
 
 START_AND_REPORT = 6.0
 """Seconds of a sweep that are not its cells: imports, loading the network, tables and figures."""
+MAX_LINES = 2000
 SHORTEST = 0.5
 """Seconds of sampling in a row that tells a speed; in less, the first calls count for too much."""
 
@@ -49,13 +50,15 @@ def plan_text(cells: list[Cell]) -> str:
     lines, left = [], []
     for cell in cells:
         # If its files are not here, no row of it can be known.
-        problem = None if still_to_fetch(cell) else problem_of(cell, device_of(cell.device))
+        absent = any([still_to_fetch(wanted) for wanted in files_of_cell(cell)])
+        problem = None if absent else problem_of(cell, device_of(cell.device))
         for seed in range(cell.seed, cell.seed + cell.repeats):
             line, nfe = _line(replace(cell, seed=seed), problem)
             lines.append(line)
             left += [(cell, nfe)] if nfe else []
-    count = f"{len(lines)} cell{'s' * (len(lines) != 1)}"
-    return "\n".join([count, *lines, *_cost_lines(left, cells[0].study_folder)])
+    count, more = f"{len(lines)} cell{'s' * (len(lines) != 1)}", lines[MAX_LINES:]
+    shown = [*lines[:MAX_LINES], *([f"  and {len(more):,} more"] if more else [])]
+    return "\n".join([count, *shown, *_cost_lines(left, cells[0].study_folder)])
 
 
 def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:

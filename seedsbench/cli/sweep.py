@@ -5,8 +5,7 @@ What a launcher's worker gets, pickled, is a Job: it knows nothing of the comman
 
 import os
 import shlex
-import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -18,10 +17,14 @@ from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.progress import SweepLine
 from seedsbench.bench.run import run_cell
+from seedsbench.bench.stopping import Stopped, stop_requested
+from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command
 from seedsbench.cli.compose import Composed, cell_of, composing
-from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, watch_workers
+from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, as_worker, watch_workers
 from seedsbench.cli.logs import log_to
+from seedsbench.files.atomic import temporary_prefix
+from seedsbench.files.rows import Row
 from seedsbench.tracking.base import Tracker, harmless
 
 _WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug")
@@ -37,39 +40,44 @@ class WorkerLost(Exception):
     """A launcher's worker died: its row is missing, and maybe those of others."""
 
 
-def run(composed: list[Composed], command: Command, invocation: str) -> None:
-    """Run every cell, in this order. Raises Stopped at SIGTERM, and WorkerLost."""
+def run(composed: list[Composed], command: Command, invocation: str) -> list[str]:
+    """Run every cell, in this order; the run_keys of the rows, but for a sweeper that searches.
+
+    Raises Stopped when told to stop, and WorkerLost.
+    """
     first = composed[0]
     if (first.launcher, first.sweeper) != (IN_PROCESS, IN_PROCESS):
-        _launch(first, len(composed), command, invocation)
-        return
+        return _launch(first, len(composed), command, invocation)
     log_to(first.cell.study_folder)
     cells = [one.cell for one in composed]
     line = SweepLine([cost for cell in cells for cost in [cell.samples * cell.nfe] * cell.repeats])
     try:
-        for one in composed:
-            run_seeds(one.cell, one.words, invocation, line)
+        return [
+            row["run_key"] for one in composed for row in run_seeds(one.cell, one.words, invocation, line)
+        ]
     finally:
         line.close()
 
 
 def run_seeds(
     cell: Cell, words: Iterable[str], invocation: str, line: SweepLine | None = None
-) -> float | None:
-    """Run a cell with each of its seeds; their mean FID, for optimising sweepers, None if one was not scored.
-
-    words: the overrides that make it.
-    """
+) -> Iterator[Row]:
+    """The row of a cell with each of its seeds. words: the overrides that make it."""
     tracker: Tracker = registry.build(cell.tracker)
-    command, scores = _command_of(words), []
+    command = _command_of(words)
     for seed in range(cell.seed, cell.seed + cell.repeats):
         one = replace(cell, seed=seed, repeats=1)
         row = run_cell(one, command=f"{command} seed={seed}", invocation=invocation, sweep=line)
         if line is not None:
             line.cell_done(row, computed=row.get("invocation") == invocation)
         harmless("tracking", partial(tracker.log_row, cell.study_folder, row, asdict(one)))
-        scores += [row["fid"]] if row["status"] == "done" else []
-    return sum(scores) / len(scores) if len(scores) == cell.repeats else None
+        yield row
+
+
+def mean_fid(rows: list[Row]) -> float | None:
+    """What an optimising sweeper minimises; None where a row was not scored."""
+    scores = [row["fid"] for row in rows if row["status"] == "done"]
+    return sum(scores) / len(scores) if len(scores) == len(rows) else None
 
 
 def _command_of(words: Iterable[str]) -> str:
@@ -80,38 +88,54 @@ def _command_of(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does with a composed configuration; returns what an optimising sweeper minimises.
+    """What a worker does with a composed configuration.
 
-    cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF.
+    It returns the keys of its rows, or to a sweeper that searches what that minimises; None where it was told
+    to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that says so.
     """
 
     invocation: str
     study: str
     cwd: str
     folders: str
+    stop: str
 
-    def __call__(self, cfg: DictConfig) -> float | None:
+    def __call__(self, cfg: DictConfig) -> list[str] | float | None:
         os.chdir(self.cwd)
         registry.use_folders(self.folders)
         hydra = HydraConfig.get()
         cell = cell_of(cfg, hydra.runtime.choices, self.study)
         log_to(cell.study_folder)
-        work = partial(run_seeds, cell, hydra.overrides.task, self.invocation)
-        return as_submitit_task(work) if "SUBMITIT_EXECUTOR" in os.environ else work()
+        searching = hydra.runtime.choices["hydra/sweeper"] != IN_PROCESS
+
+        def work() -> list[str] | float | None:
+            rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
+            return mean_fid(rows) if searching else [row["run_key"] for row in rows]
+
+        return as_submitit_task(work) if "SUBMITIT_EXECUTOR" in os.environ else as_worker(work, self.stop)
 
 
-def _launch(first: Composed, n_cells: int, command: Command, invocation: str) -> None:
-    """Hand the sweep to Hydra's sweeper and launcher, which its first cell names."""
+def _launch(first: Composed, n_cells: int, command: Command, invocation: str) -> list[str]:
+    """Hand the sweep to Hydra's sweeper and launcher, which its first cell names; the keys of its rows."""
     study = first.cell.study_folder.name
-    job = Job(invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""))
+    stop = first.cell.study_folder / f"{temporary_prefix()}stop.tmp"
+    job = Job(invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""), str(stop.absolute()))
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]
-    with composing(), watch_workers(first.launcher, n_cells, first.cell.study_folder):
+    with composing(), watch_workers(first.launcher, n_cells, first.cell.study_folder, stop):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         try:
-            hydra.multirun("config", job, [*words, f"study='{quoted}'"])
+            batches = hydra.multirun("config", job, [*words, f"study='{quoted}'"])
+            known = batches if first.sweeper == IN_PROCESS else []
+            keys = [key for batch in known for one in batch for key in one.return_value or []]
         except Exception as error:
-            if type(error).__name__ not in LOST_WORKER:
-                traceback.print_exc()
-            raise WorkerLost("a worker was lost") from error
+            if stop_requested():
+                raise Stopped from error
+            if first.cell.debug:
+                raise
+            lost = type(error).__name__ in LOST_WORKER
+            raise WorkerLost("a worker was lost" if lost else in_one_line(error)) from error
+        if stop_requested():
+            raise Stopped
+    return keys

@@ -1,5 +1,6 @@
 """The denoiser seen through a schedule: the only thing a solver may evaluate, and it counts."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -83,8 +84,11 @@ class Process:
         schedule: sigma(t) and s(t) of the coordinates solvers step in.
         nfe: (B,) int64, network evaluations so far (guidance counts each of its evaluations).
         cost: network evaluations one call of the denoiser costs.
+        allowed: the evaluations a sample may cost; one more is refused. Any number until `allow` is called.
         afs: analytic first step: the first evaluation of each sample is replaced by `analytic` and is free.
         place: where in its run it is, as errors say it ("step 3 of 8"); kept by the loop.
+
+    progress: called before each evaluation with their number over the batch; what it raises ends the run.
     """
 
     def __init__(
@@ -95,28 +99,40 @@ class Process:
         labels: Tensor | None = None,
         *,
         afs: bool = False,
+        progress: Callable[[int], object] = lambda evaluations: None,
     ) -> None:
         self.schedule, self.afs, self.place = schedule, afs, ""
         self.nfe = torch.zeros(batch, dtype=torch.int64)
-        self._denoiser, self._labels, self._begun = denoiser, labels, False
+        self.allowed, self._who = sys.maxsize, ""
+        self._denoiser, self._labels, self._begun, self._progress = denoiser, labels, False, progress
         self.cost = getattr(denoiser, "evaluations", 1)
+
+    def allow(self, evaluations: int, who: str) -> None:
+        """From now on refuse more than so many evaluations a sample, in an error that names `who`."""
+        self.allowed, self._who = evaluations, who
 
     def predict(self, x: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
         """D(x, sigma) for *unscaled* x = data + sigma noise, of the type of x; costs one evaluation.
 
         rows: (n,) the places in the batch of x (n, C, H, W) and sigma (n,), where these are some samples
         only: then only these are counted. Adaptive solvers finish their samples at different times.
-        Raises ValueError unless the network's answer is an image for each (`check_like`).
+        Raises ValueError unless the network's answer is an image for each (`check_like`), and RuntimeError
+        for an evaluation more than `allowed`.
         """
         first, self._begun = not self._begun, True
         if first and self.afs:
             return analytic(x, sigma)
         labels = self._labels
-        if rows is None:
-            self.nfe += self.cost
-        else:
-            self.nfe[rows.cpu()] += self.cost
-            labels = None if labels is None else labels[rows]
+        counted = slice(None) if rows is None else rows.cpu()
+        self.nfe[counted] += self.cost
+        if (most := int(self.nfe.max())) > self.allowed:
+            raise RuntimeError(
+                f"in {self.place or 'its init'}, {self._who} asks for evaluation {most} of a sample, and "
+                f"promises {self.allowed}: correct its step or its nfe()"
+            )
+        self._progress(self.cost * len(x))
+        if rows is not None and labels is not None:
+            labels = labels[rows]
         who = f"in {self.place}, denoiser" if self.place else "denoiser"
         return check_like(self._denoiser(x, sigma, labels), x, who).to(x.dtype)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,10 +109,12 @@ def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
     return df, shown, [*faults, *doubled(shown)]
 
 
-def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> int:
-    """Report on a study whose sweep has ended: print what became of it; 1 if a cell of `invocation` failed.
+def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published: bool = False) -> int:
+    """Report on a study whose sweep has ended, and print what became of it.
 
-    A report that cannot be made is said and costs no row; it can be made again with seedsbench-report.
+    invocation: the sweep's; keys: of the rows that it made or found. Returns 1 if a row that it made has
+    failed, if none of its rows is done, and if one is gone. A report that cannot be made is said and costs no
+    row; it can be made again with seedsbench-report.
     """
     try:
         report = build_report(study, published=published)
@@ -123,8 +126,19 @@ def finish_sweep(study: Path, invocation: str, *, published: bool = False) -> in
     ours = df["invocation"] == invocation if "invocation" in df else False
     failed = int(((df["status"] == "failed") & ours).sum())
     if failed:
-        print(f"{failed} cell(s) failed: the reasons are in {report.table_md}", file=sys.stderr)
-    return int(failed > 0)
+        print(
+            f"{failed} cell(s) failed: the reasons are in {report.table_md}, the tracebacks in "
+            f"{study / 'seedsbench.log'}; debug=true stops at the first",
+            file=sys.stderr,
+        )
+    known = df.set_index("run_key")["status"]
+    gone = [key for key in keys if key not in known]
+    if gone:
+        print(f"{len(gone)} row(s) of this run are gone or damaged: {', '.join(gone[:5])}", file=sys.stderr)
+    none_done = bool(keys) and not (known.reindex(keys) == "done").any()
+    if none_done:
+        print("no cell of this run is done", file=sys.stderr)
+    return int(failed > 0 or bool(gone) or none_done)
 
 
 def _show(report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor
 
-from seedsbench.checks import check_fields
+from seedsbench.checks import check_fields, named
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 
@@ -143,8 +143,32 @@ class Solver(ABC):
             return own_steps
         available, most = budget - smallest + self.nfe(1), 2
         while self.nfe(most) <= available:
+            if most > 2 * available:
+                raise ValueError(
+                    f"{named(self)}: nfe({most}) is {self.nfe(most)}: a step costs an evaluation"
+                )
             most *= 2
         return bisect_right(range(most), available, lo=most // 2, key=self.nfe) - 1
+
+
+def check_declared(solver: Any) -> None:
+    """Raise ValueError unless a solver from outside is one and says what a row says of it.
+
+    The file that defines it is named, and what was expected.
+    """
+    who, expected = named(solver), {"order": (int,), "stochastic": (bool,), "family": (str,)}
+    if not isinstance(solver, Solver):
+        raise ValueError(f"{who} is no solver: derive it from seedsbench.solvers.Solver")
+    for name, types in {**expected, "weak_order": (int, type(None))}.items():
+        try:
+            value = getattr(solver, name)
+        except NotImplementedError as error:
+            raise ValueError(f"{who} has no {name}: write `{name} = 1`, if that is its order") from error
+        if type(value) not in types:
+            raise ValueError(f"{who}: {name}={value!r} must be of type {types[0].__name__}")
+    costs = [solver.nfe(n) for n in (1, 2)]
+    if not (all(type(cost) is int for cost in costs) and 0 <= costs[0] < costs[1]):
+        raise ValueError(f"{who}: nfe(1), nfe(2) are {costs}: expected the evaluations of so many steps")
 
 
 @dataclass(frozen=True)

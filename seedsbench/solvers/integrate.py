@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from seedsbench.checks import named
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, check_like, expand
-from seedsbench.solvers.base import Final, Solver
+from seedsbench.solvers.base import Final, Solver, StepResult
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver
 
 
@@ -28,9 +29,11 @@ def integrate(
     the schedule's coordinates; "stop" returns the (scaled) state as it is. States are in the schedule's
     scaled coordinates. Raises ValueError, naming solver and step, for a result that has not the shape, type
     and device of the state; NonFiniteError, naming step and sigma, at once on the CPU and in place of the
-    finished sample on a GPU; RuntimeError if the evaluations counted are not those that the solver promised.
+    finished sample on a GPU; RuntimeError if the evaluations counted are not those that the solver promised:
+    one more is refused before it is made.
     """
     n_steps, checks = len(times) - 1, _Checks(process, solver)
+    process.allow(solver.total_nfe(n_steps, final, afs=process.afs) * process.cost, named(solver))
     sigma = process.schedule.sigma(times[0])
     x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
     state = solver.init(process, x, times)
@@ -47,9 +50,9 @@ def integrate(
             yield x
             process.place = f"step {i + 1} of {n_steps}"
             result = solver.step(process, x, times[i], times[i + 1], state, noise)
-            if not hasattr(result, "x"):
-                found = f"in {process.place}, {type(solver).__name__} returned {type(result).__name__}"
-                raise ValueError(f"{found}, expected a StepResult")
+            if not isinstance(result, StepResult):
+                found = f"in {process.place}, {named(solver)} returned {type(result).__name__}"
+                raise ValueError(f"{found}, expected a StepResult: return StepResult(x, state)")
             x, state = checks.add(result.x, x, times[i]), result.state
         yield x
     if final != "stop":
@@ -72,7 +75,7 @@ class _Checks:
     """
 
     def __init__(self, process: Process, solver: Solver) -> None:
-        self._process, self._who = process, type(solver).__name__
+        self._process, self._who = process, named(solver)
         self._asked: list[tuple[Tensor, str, Tensor]] = []
 
     def add(self, found: Tensor, before: Tensor, t: Tensor) -> Tensor:
@@ -101,10 +104,9 @@ class _Checks:
 
 
 def _check_promise(solver: Solver, n_steps: int, process: Process, final: Final) -> None:
-    promised = solver.total_nfe(n_steps, final, afs=process.afs) * process.cost
-    kept = process.nfe <= promised if isinstance(solver, AdaptiveSolver) else process.nfe == promised
-    if not bool(kept.all()):
+    promised = process.allowed
+    if not (isinstance(solver, AdaptiveSolver) or bool((process.nfe == promised).all())):
         raise RuntimeError(
-            f"{type(solver).__name__} promises {promised} network evaluations for {n_steps} steps and "
+            f"{named(solver)} promises {promised} network evaluations for {n_steps} steps and "
             f"final={final}, but {process.nfe.min()}..{process.nfe.max()} were counted: correct its nfe()"
         )

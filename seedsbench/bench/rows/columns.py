@@ -97,13 +97,6 @@ def environment_of(device: str, world_size: int) -> Row:
     }
 
 
-def reason_of(error: Exception) -> str:
-    """An error in one line; with its type unless it is one that we raise to be read."""
-    message = " ".join(str(error).split())
-    expected = isinstance(error, ValueError | ArithmeticError)
-    return message if expected and message else f"{type(error).__name__}: {message}"
-
-
 def title_of(row: Row) -> str:
     """The cell in a few words, for logs and progress bars."""
     return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"

@@ -37,9 +37,13 @@ class Strip:
         return {"indices": np.array(list(self._images), dtype=np.int64), "images": images.numpy()}
 
     def merge(self, state: Mapping[str, np.ndarray]) -> None:
-        """Keep the images of another strip's state() too."""
-        if state:
-            self.add(torch.from_numpy(state["indices"]), torch.from_numpy(state["images"]))
+        """Keep the images of another strip's state() too; ValueError, with nothing kept, for no state."""
+        if not state:
+            return
+        indices, images = torch.from_numpy(state["indices"]), torch.from_numpy(state["images"])
+        if indices.ndim != 1 or images.ndim != 4 or len(indices) != len(images):
+            raise ValueError(f"its preview is {tuple(images.shape)} of {tuple(indices.shape)}")
+        self.add(indices, images)
 
     def write(self, path: Path) -> None:
         """Write the strip; nothing if there is no picture."""

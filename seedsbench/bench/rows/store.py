@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seedsbench.files.atomic import set_aside, sweep, write_atomic
-from seedsbench.files.rows import Row, read_row
+from seedsbench.files.rows import Row, check_row, read_row
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,13 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(v) for v in value]
     return value
+
+
+def row_text(row: Row) -> str:
+    """A row as its file holds it; ValueError for one that would not be read as a row again."""
+    text = json.dumps(_clean(row), indent=1, sort_keys=True, allow_nan=False)
+    check_row(json.loads(text))
+    return f"{text}\n"
 
 
 def _kept_aside(path: Path, why: str) -> None:
@@ -108,6 +115,5 @@ class ResultStore:
     def write(self, row: Row) -> Path:
         """Write a row atomically and return its path."""
         path = self.path(row["run_key"])
-        text = json.dumps(_clean(row), indent=1, sort_keys=True, allow_nan=False)
-        write_atomic(path, text.encode() + b"\n")
+        write_atomic(path, row_text(row).encode())
         return path

@@ -1,0 +1,43 @@
+"""How a command ends: with an exit code and at most one line on stderr, whatever ended it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from seedsbench.checks import in_one_line
+
+PIPE_CLOSED, INTERRUPTED = 128 + 13, 128 + 2
+"""Exit codes of a process that SIGPIPE or SIGINT ended."""
+
+
+def exit_code(name: str, run: Callable[[], int]) -> int:
+    """Run a command's body and return its exit code; name: of the command, for the line on stderr.
+
+    A reader that closed the pipe (`| head`) is no error and says nothing; Ctrl-C and errors of the system, as
+    a full disk, are one line, and so is an error of ours, with its place.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code, said = PIPE_CLOSED, None
+    except KeyboardInterrupt:
+        code, said = INTERRUPTED, "interrupted"
+    except OSError as error:
+        code, said = 1, in_one_line(error)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        code, said = (
+            1,
+            f"{in_one_line(error)} (an error of ours, at {Path(place.filename).name}:{place.lineno})",
+        )
+    with suppress(OSError, ValueError):  # so that Python's own flush at exit finds nothing to complain about
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if said is not None:
+        with suppress(OSError):
+            print(f"{name}: {said}", file=sys.stderr)
+    return code
