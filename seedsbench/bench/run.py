@@ -142,9 +142,8 @@ def _scores(scorer: Scorer, run: CellRun, n_earlier: int) -> Row:
         if not n_earlier:
             raise
         forget(run.store, run.row["run_key"])
-        raise ValueError(
-            f"the saved sums of {n_earlier} samples do not fit ({in_one_line(error)}) and are deleted: run again"
-        ) from error
+        said = f"the saved sums of {n_earlier} samples fit nothing and are deleted: run again"
+        raise ValueError(f"{said} ({in_one_line(error)})") from error
     return scores
 
 

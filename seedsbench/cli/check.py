@@ -1,6 +1,5 @@
 """Everything that can be wrong with a command is said here, in one line, before anything runs."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -12,12 +11,10 @@ from seedsbench.bench.problems.build import check_function, check_problem, known
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.command import Command, Usage, interval_in
 from seedsbench.cli.compose import Composed
-from seedsbench.cli.dry_run import UNSCORED, dry_run_text, files_of, still_to_fetch, unscored
+from seedsbench.cli.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.cli.errors import hydra_error_line
 from seedsbench.cli.launchers import IN_PROCESS, check_launcher
 from seedsbench.cli.plan import plan_text
-from seedsbench.files.download import FetchError
-from seedsbench.files.model_files import Wanted, resolve
 from seedsbench.solvers.base import check_declared
 
 
@@ -40,10 +37,9 @@ def check(composed: list[Composed], command: Command) -> str | None:
         if first.cell.plan:
             return plan_text(cells)
         check_launcher(first.launcher, first.remote, command.multirun)
-        if not first.remote:  # the machine that submits need not have a GPU, nor the way to the network
+        if not first.remote:  # the machine that submits need not have a GPU
             for precision, device in {(cell.precision, cell.device) for cell in cells}:
                 check_precision(precision, device_of(device))
-            _bring(cells)
         ResultStore(first.cell.study_folder).prepare()
     except ValueError as error:
         raise Usage(hydra_error_line(error)) from error
@@ -60,33 +56,6 @@ def _naming_file(group: str, name: str) -> Iterator[None]:
         if path is None or path.is_relative_to(registry.conf_dir()):
             raise
         raise ValueError(f"{path}: {error}") from error
-
-
-def _bring(cells: list[Cell]) -> None:
-    """Fetch what is missing, once, before anything runs. ValueError where no cell has its files.
-
-    Where only some have not, that is said, and they fail, each in its row.
-    """
-    found = files_of(cells)
-    faults = {title: _missing(files, cells[0].offline) for title, files in found.items()}
-    missing = {title: fault for title, fault in faults.items() if fault}
-    if len(missing) == len(found):
-        raise next(iter(missing.values()))
-    for title, fault in missing.items():
-        print(f"seedsbench: {title}: {fault}; its cells fail", file=sys.stderr)
-
-
-def _missing(files: list[Wanted] | ValueError, offline: bool) -> ValueError | None:
-    """Why the files of a cell cannot be had; None once they are here."""
-    if isinstance(files, ValueError):
-        return files
-    try:
-        for wanted in files:
-            if still_to_fetch(wanted):
-                resolve(wanted, offline=offline)
-    except FetchError as error:
-        return error
-    return None
 
 
 def _check_cells(cells: Iterable[Cell]) -> None:

@@ -1,9 +1,10 @@
-"""What the cells of a command need from outside: the text of dry_run=true. Fetches nothing."""
+"""The files that cells need from outside: fetched before a sweep, or listed (dry_run=true)."""
 
+import sys
 from collections.abc import Iterable
 
 from seedsbench.bench.cell import Cell
-from seedsbench.files.download import cached_path
+from seedsbench.files.download import FetchError, cached_path
 from seedsbench.files.extractor_files import compared, extractor_files
 from seedsbench.files.model_files import Wanted, listing, resolve, wanted_files
 
@@ -37,6 +38,33 @@ def still_to_fetch(wanted: Wanted) -> bool:
     if not (wanted.path and wanted.path.exists()):
         resolve(wanted, offline=True)
     return False
+
+
+def bring(cells: list[Cell]) -> None:
+    """Fetch what is missing, once, before a sweep. ValueError where no cell has its files.
+
+    Where only some have not, that is said, and they fail, each in its row.
+    """
+    found = files_of(cells)
+    faults = {title: _missing(files, cells[0].offline) for title, files in found.items()}
+    missing = {title: fault for title, fault in faults.items() if fault}
+    if len(missing) == len(found):
+        raise next(iter(missing.values()))
+    for title, fault in missing.items():
+        print(f"seedsbench: {title}: {fault}; its cells fail", file=sys.stderr)
+
+
+def _missing(files: list[Wanted] | ValueError, offline: bool) -> ValueError | None:
+    """Why the files of a cell cannot be had; None once they are here."""
+    if isinstance(files, ValueError):
+        return files
+    try:
+        for wanted in files:
+            if still_to_fetch(wanted):
+                resolve(wanted, offline=offline)
+    except FetchError as error:
+        return error
+    return None
 
 
 def dry_run_text(cells: Iterable[Cell]) -> str:

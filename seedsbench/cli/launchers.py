@@ -3,6 +3,7 @@
 Imports no launcher.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,8 @@ IN_PROCESS = "basic"
 _Result = TypeVar("_Result")
 _STOP_GRACE = 30.0
 """Seconds that a worker without a parent has to save and end."""
+_RUNNING: list[Path] = []
+"""In a worker: the file that tells the job which runs now to stop."""
 _SIGUSR2_GRACE = 2.0
 """Seconds within which SIGUSR2 may follow SIGTERM."""
 
@@ -88,33 +92,39 @@ def _follow(log: Path, ended: threading.Event) -> None:
             return
 
 
-def as_worker(run: Callable[[], _Result], stop: str) -> _Result | None:
-    """Run in a worker of joblib, which must not outlive its parent; None where it was told to stop.
+def as_worker(run: Callable[[], _Result], stop: Path, parent: int) -> _Result | None:
+    """Run in a worker of joblib, the process `parent` or a child of it; None where it was told to stop.
 
-    It is told by a signal, by the file `stop`, and by the end of its parent; then it has `_STOP_GRACE`.
+    It is told by a signal, by the file `stop`, and by the end of its parent.
     """
-    parent, done = os.getppid(), threading.Event()
-
-    def watch() -> None:
-        while not (os.path.exists(stop) or os.getppid() != parent):
-            if done.wait(0.5):
-                return
-        request_stop()
-        if os.getppid() != parent and not done.wait(_STOP_GRACE):
-            os._exit(128 + signal.SIGTERM)  # stuck in a long evaluation: what it has saved is on disk
-
-    watcher = threading.Thread(target=watch, daemon=True)
+    if os.getppid() == parent:
+        _watch(parent)
+    _RUNNING.append(stop)
     try:
         with stops_on_signals():
-            watcher.start()
-            return None if os.path.exists(stop) else run()
+            return None if stop.exists() else run()
     except Stopped:
         return None
     finally:
-        done.set()
-        watcher.join()
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGTERM)  # nobody is left to hear of the result
+        _RUNNING.clear()
+
+
+@cache
+def _watch(parent: int) -> None:
+    """From now on end when the parent does, at work or waiting for some; asked once in a process."""
+    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+
+
+def _stop_with(parent: int) -> None:
+    until = math.inf
+    while os.getppid() == parent or (_RUNNING and time.monotonic() < until):
+        orphan = os.getppid() != parent
+        if (orphan or any(stop.exists() for stop in _RUNNING)) and not stop_requested():
+            request_stop()
+        if orphan:
+            until = min(until, time.monotonic() + _STOP_GRACE)
+        time.sleep(0.5)
+    os._exit(128 + signal.SIGTERM)  # nobody is left to hear of a result; what is saved is on disk
 
 
 def as_submitit_task(run: Callable[[], _Result]) -> _Result | None:

@@ -17,6 +17,7 @@ import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
 from seedsbench.files.console import exit_code
+from seedsbench.files.download import FetchError
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
@@ -120,13 +121,18 @@ def _checked(command: Command, study: str) -> tuple[list["Composed"], Command, s
     """
     from seedsbench.cli.check import check
     from seedsbench.cli.compose import compositions
+    from seedsbench.cli.dry_run import bring
 
     try:
         command = with_experiment(command)
         composed = compositions(command, study)
-        return composed, command, check(composed, command)
+        if (text := check(composed, command)) is None and not composed[0].remote:
+            bring([one.cell for one in composed])
+        return composed, command, text
     except Usage:
         raise
+    except FetchError as error:
+        raise Usage(str(error)) from error
     except Exception as error:
         if DEBUG in command.overrides:
             raise

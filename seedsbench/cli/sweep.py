@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -91,14 +92,16 @@ class Job:
     """What a worker does with a composed configuration.
 
     It returns the keys of its rows, or to a sweeper that searches what that minimises; None where it was told
-    to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that says so.
+    to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that tells it to
+    stop. parent: the process of the command.
     """
 
     invocation: str
     study: str
     cwd: str
     folders: str
-    stop: str
+    stop: Path
+    parent: int
 
     def __call__(self, cfg: DictConfig) -> list[str] | float | None:
         os.chdir(self.cwd)
@@ -112,14 +115,20 @@ class Job:
             rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
             return mean_fid(rows) if searching else [row["run_key"] for row in rows]
 
-        return as_submitit_task(work) if "SUBMITIT_EXECUTOR" in os.environ else as_worker(work, self.stop)
+        return (
+            as_submitit_task(work)
+            if "SUBMITIT_EXECUTOR" in os.environ
+            else as_worker(work, self.stop, self.parent)
+        )
 
 
 def _launch(first: Composed, n_cells: int, command: Command, invocation: str) -> list[str]:
     """Hand the sweep to Hydra's sweeper and launcher, which its first cell names; the keys of its rows."""
     study = first.cell.study_folder.name
     stop = first.cell.study_folder / f"{temporary_prefix()}stop.tmp"
-    job = Job(invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""), str(stop.absolute()))
+    job = Job(
+        invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""), stop.absolute(), os.getpid()
+    )
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]
     with composing(), watch_workers(first.launcher, n_cells, first.cell.study_folder, stop):

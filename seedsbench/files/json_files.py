@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-MAX_BYTES = 2**20
-MAX_DIGITS = 40
-MAX_DEPTH = 50
+_MAX_BYTES = 2**20
+_MAX_DIGITS = 40
+_MAX_DEPTH = 50
 
 
-def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
+def read_json(path: Path, *, max_bytes: int = _MAX_BYTES) -> Any:
     """What an ordinary file holds: at most max_bytes of UTF-8 JSON, finite numbers, at most 50 levels deep.
 
     Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
@@ -27,20 +27,20 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     except FileNotFoundError:
         raise
     except RecursionError as error:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep") from error
     except OSError as error:
         raise ValueError(f"not readable ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8 text") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error})") from error
-    if _depth(found) > MAX_DEPTH:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    if _depth(found) > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
     return found
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
+    if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 

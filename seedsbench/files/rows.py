@@ -15,7 +15,7 @@ STATUSES = ("done", "skipped", "failed")
 
 
 @dataclass(frozen=True)
-class Kind:
+class ColumnKind:
     """What the values of a column are, null apart: of these types, and, for numbers, in [low, high]."""
 
     wanted: str
@@ -29,17 +29,17 @@ class Kind:
         return self.low is None or self.high is None or self.low <= value <= self.high
 
 
-TEXT = Kind("a text", (str,))
-FLAG = Kind("true or false", (bool,))
-OPTIONS = Kind("an object or a text", (dict, str))
-NUMBER = Kind("a number", (int, float), -1e15, 1e15)
-SCORE = Kind("a number from 0 to 1e15", (int, float), 0, 1e15)
-COUNT = Kind("a whole number below 2**53", (int,), 0, 2**53 - 1)
-SEED = Kind("a seed (0 to 2**64 - 1)", (int,), 0, 2**64 - 1)
+TEXT = ColumnKind("a text", (str,))
+FLAG = ColumnKind("true or false", (bool,))
+GROUP_OPTIONS = ColumnKind("an object or a text", (dict, str))
+NUMBER = ColumnKind("a number", (int, float), -1e15, 1e15)
+SCORE = ColumnKind("a number from 0 to 1e15", (int, float), 0, 1e15)
+COUNT = ColumnKind("a whole number below 2**53", (int,), 0, 2**53 - 1)
+SEED = ColumnKind("a seed (0 to 2**64 - 1)", (int,), 0, 2**64 - 1)
 # fmt: off
-COLUMNS: dict[str, Kind] = {
+COLUMNS: dict[str, ColumnKind] = {
     "run_key": TEXT, "status": TEXT, "reason": TEXT, "warning": TEXT, "model": TEXT, "regime": TEXT,
-    "schedule": TEXT, "grid": TEXT, "solver": TEXT, "solver_params": OPTIONS, "solver_family": TEXT,
+    "schedule": TEXT, "grid": TEXT, "solver": TEXT, "solver_params": GROUP_OPTIONS, "solver_family": TEXT,
     "order": NUMBER, "stochastic": FLAG, "nfe_budget": COUNT, "nfe": SCORE, "nfe_max": COUNT,
     "n_steps": COUNT, "samples": COUNT, "seed": SEED, "repeat": COUNT, "labels": TEXT, "final": TEXT,
     "fid": SCORE, "fid_floor": SCORE, "is_mean": SCORE, "is_std": SCORE, "extractor": TEXT,
@@ -48,10 +48,11 @@ COLUMNS: dict[str, Kind] = {
     "batch_size": COUNT, "world_size": COUNT, "time_utc": TEXT,
 }
 """The columns that people read first, in their order; null or missing where a row has none."""
-OTHER_COLUMNS: dict[str, Kind] = {
+OTHER_COLUMNS: dict[str, ColumnKind] = {
     "kid_mean": NUMBER, "kid_std": SCORE, "precision": SCORE, "recall": SCORE, "density": SCORE,
     "coverage": SCORE, "largest": SCORE, "largest_data": SCORE, "saturated": SCORE, "seconds_floor": SCORE,
-    "weak_order": NUMBER, "schedule_params": OPTIONS, "grid_params": OPTIONS, "metrics_params": OPTIONS,
+    "weak_order": NUMBER, "schedule_params": GROUP_OPTIONS, "grid_params": GROUP_OPTIONS,
+    "metrics_params": GROUP_OPTIONS,
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
     "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,
     "numerics_version": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG, "compile": FLAG,

@@ -15,9 +15,9 @@ import pandas as pd
 from seedsbench.files.rows import (
     COLUMNS,
     COUNT,
+    GROUP_OPTIONS,
     KINDS,
     NUMBER,
-    OPTIONS,
     SCORE,
     SEED,
     STATUSES,
@@ -90,7 +90,7 @@ def _value(name: str, value: Any) -> Any:
     """A value that a table can hold: JSON of a nested one."""
     if value is None:
         return None
-    if KINDS.get(name) is OPTIONS:
+    if KINDS.get(name) is GROUP_OPTIONS:
         return canonical_params(value)
     if isinstance(value, dict | list):
         return printable(_encode(value))

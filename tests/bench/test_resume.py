@@ -13,7 +13,7 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.resume import Saver, about, packed, unpacked
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.scoring import Scorer
-from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_sigterm
+from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, stops_on_signals
 from tests.support.cells import compose, run, same
 
 N = 1320  # 10 blocks of 128 and a last one of 40
@@ -27,7 +27,7 @@ def interrupt():
 def cut_off(folder, evaluations, *overrides, fraction=0.8, event=interrupt, ends=KeyboardInterrupt):
     """Runs the cell until so much of it is evaluated; its files of sums."""
     evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, event
-    with stops_on_sigterm(), pytest.raises(ends):
+    with stops_on_signals(), pytest.raises(ends):
         run(folder, *CELL, *overrides)
     evaluations.samples = 0
     return sorted(folder.glob("*/partial/*/*.npz"))
@@ -67,7 +67,7 @@ def test_a_cell_may_be_cut_off_many_times_and_its_seconds_add_up(tmp_path, evalu
 def test_a_signal_asks_for_a_stop_and_the_old_handler_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     told = threading.Event()
-    with stops_on_sigterm(told.set):
+    with stops_on_signals(told.set):
         signal.raise_signal(signal.SIGTERM)
         assert stop_requested()
         assert told.is_set()

@@ -131,7 +131,7 @@ EXPLICIT = ["solver=heun", "grid=explicit", "grid.sigmas=[80,5,1,0.1]"]
 @pytest.mark.parametrize(
     ("overrides", "nfe", "least"),
     [
-        *(([], nfe, 2) for nfe in (-5, 0, 1)),
+        *(([], nfe, 2) for nfe in (0, 1)),
         (["solver=heun", "final=denoise"], 2, 3),
         (["solver=seeds3", "final=stop"], 2, 3),
         (EXPLICIT, 6, 7),
@@ -200,7 +200,8 @@ def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch
         raise KeyError("bug")
 
     monkeypatch.setattr(Process, "predict", bug)
-    assert run(tmp_path)["reason"] == "KeyError: 'bug'"
+    reason = run(tmp_path)["reason"]
+    assert reason.startswith("KeyError: 'bug' (test_run.py:")
 
 
 def test_an_interrupt_is_no_failed_cell(tmp_path, monkeypatch):

@@ -236,7 +236,8 @@ def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
 
     monkeypatch.setattr(scoring.FID, "compute", fails)
     row = run(tmp_path, *QUICK, f"metrics.real={real}")
-    assert (row["status"], row["reason"]) == ("failed", "no covariance")
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("no covariance (test_scoring.py:")
 
 
 def test_the_floor_needs_twice_as_many_real_images(fake, real):

@@ -166,7 +166,7 @@ def test_a_value_that_means_nothing_is_refused_by_name(key):
         ("nfe=0", "nfe=0 must lie in [1, 1000000]: network evaluations for one sample"),
         ("nfe=-3", "nfe=-3 must lie in [1, 1000000]"),
         ("nfe=1000001", "nfe=1000001 must lie in [1, 1000000]"),
-        ("repeats=1000001", "repeats=1000001 must be at least 1, and at most 1000000"),
+        ("repeats=10001", "repeats=10001 must be at least 1, and at most 10000"),
         ("batch_size=4294967297", "batch_size=4294967297 must be at least 1, or auto, and at most 2**32"),
         ("metrics.kid_subsets=-1", "kid_subsets=-1 must lie in [0, 100000]"),
         ("metrics.kid_subset_size=1", "kid_subset_size=1 must lie in [2, 1e+06]"),

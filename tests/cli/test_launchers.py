@@ -71,7 +71,7 @@ def test_joblib_runs_the_sweep_into_one_study(tmp_path, capfd, monkeypatch):
     import joblib
 
     threads = max(1, joblib.cpu_count() // 2)
-    assert {row["reason"] for row in rows.values()} == {None, f"{threads} threads"}
+    assert {row["reason"] for row in rows.values()} == {None, f"{threads} threads (refusing.py:5)"}
     shown = capfd.readouterr()
     assert shown.out.count("4 cells: 2 done, 0 skipped, 2 failed.") == 1
     assert "4 cells by hydra/launcher=joblib" in shown.err
@@ -354,7 +354,7 @@ def test_a_task_of_a_job_that_dies_ends_the_job_though_slurm_lets_the_others_liv
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_slurm"])
 def test_a_command_that_waits_for_others_stops_when_told_to(name, tmp_path, capsys):
-    with pytest.raises(Stopped), watch_workers(name, 1, tmp_path):
+    with pytest.raises(Stopped), watch_workers(name, 1, tmp_path, tmp_path / "stop"):
         signal.raise_signal(signal.SIGTERM)
     assert ("submitted go on" in capsys.readouterr().err) == (name != "joblib")
 

@@ -29,9 +29,15 @@ def test_durations_are_said_as_people_do(seconds, said):
 
 
 def row_of(**more):
-    row = {"status": "done", "machine": machine(), "model": "gaussian_mixture", "regime": "edm"}
+    row = {
+        "run_key": "k",
+        "status": "done",
+        "machine": machine(),
+        "model": "gaussian_mixture",
+        "regime": "edm",
+    }
     row |= {"dtype": "float64", "network_precision": "fp32", "compile": False, "device": "cpu"}
-    row |= {"threads": 1, "batch_size": 256, "solver": "euler"}
+    row |= {"threads": 1, "batch_size": 256, "solver": "euler", "regime": "edm"}
     row |= {"nfe": 10.0, "samples": 100, "seconds_sampling": 2.0, "seconds_features": 0.5}
     return row | {"seconds_scoring": 0.5, "seconds_floor": 3.0} | more
 
@@ -44,7 +50,7 @@ def test_rows_of_the_same_solver_are_the_best_witnesses():
 
 
 @pytest.mark.parametrize(
-    "difference", [{"model": "glyphs"}, {"regime": "vp"}, {"device": "cuda"}, {"threads": 2}, {"nfe": None}]
+    "difference", [{"model": "glyphs"}, {"regime": "vp"}, {"device": "cuda"}, {"threads": 2}, {"nfe": 0}]
 )
 def test_rows_of_something_else_are_none(difference):
     assert speed_of(compose("solver=euler"), [row_of(**difference)]) is None
@@ -53,10 +59,10 @@ def test_rows_of_something_else_are_none(difference):
 def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
     folder = tmp_path / "study" / "rows"
     folder.mkdir(parents=True)
-    for name, row in {"a": row_of(), "b": row_of(machine="other"), "c": row_of(status="failed")}.items():
-        (folder / f"{name}.json").write_text(json.dumps(row))
+    for name, change in {"a": {}, "b": {"machine": "other"}, "c": {"status": "failed"}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(row_of(run_key=name, fid=1.0, **change)))
     (folder / "d.json").write_text("{half")
-    assert plan.earlier_rows(tmp_path) == [row_of()]
+    assert plan.earlier_rows(tmp_path) == [row_of(run_key="a", fid=1.0)]
 
 
 def test_a_row_says_its_machine(tmp_path):

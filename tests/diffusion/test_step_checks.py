@@ -13,6 +13,8 @@ from tests.support.cells import config_dir, run
 from tests.support.measure import START, mixture
 from tests.support.measure import run as sample
 
+HERE = r"\(test_step_checks\.py\)"
+PLUGIN = f"Plugin {HERE}"
 WRONG = {
     "int64": (lambda x: x.long(), "int64, expected float64"),
     "bool": (lambda x: x > 0, "bool, expected float64"),
@@ -53,9 +55,12 @@ class Plugin(Solver):
 @pytest.mark.parametrize("name", WRONG)
 def test_a_step_that_returns_something_else_is_named(name):
     spoil, said = WRONG[name]
-    with pytest.raises(ValueError, match=rf"^in step 3 of 5, Plugin returned {said}[^\n]*$"):
+    with pytest.raises(ValueError, match=rf"^in step 3 of 5, {PLUGIN} returned {said}[^\n]*$"):
         sample(Plugin(spoil), steps=5)
-    with pytest.raises(ValueError, match=rf"^in the final step \(denoise\), Plugin returned {said}[^\n]*$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^in the final step \(denoise\), {PLUGIN} returned {said}[^\n]*$",
+    ):
         sample(Plugin(spoil, at_the_end=True), steps=5)
 
 
@@ -64,7 +69,8 @@ def test_a_step_that_returns_no_result_is_named():
         def step(self, *args):
             return super().step(*args).x
 
-    with pytest.raises(ValueError, match=r"^in step 1 of 2, Bare returned Tensor, expected a StepResult$"):
+    said = rf"Bare {HERE} returned Tensor, expected a StepResult: return StepResult\(x, state\)"
+    with pytest.raises(ValueError, match=rf"^in step 1 of 2, {said}$"):
         sample(Bare(), steps=2)
 
 
@@ -82,12 +88,18 @@ class Spoilt(RK45):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (lambda found: {"x": found.x.mean(1, keepdim=True)}, r"Spoilt returned \(6, 1, 1, 1\), expected "),
-        (lambda found: {"error": found.error[:, None]}, r"Spoilt as error returned \(6, 1\)"),
+        (
+            lambda found: {"x": found.x.mean(1, keepdim=True)},
+            r"returned \(6, 1, 1, 1\), expected ",
+        ),
+        (
+            lambda found: {"error": found.error[:, None]},
+            r"as error returned \(6, 1\)",
+        ),
     ],
 )
 def test_trials_of_adaptive_solvers_are_checked_too(changes, said):
-    with pytest.raises(ValueError, match=rf"^in adaptive step 1, {said}"):
+    with pytest.raises(ValueError, match=rf"^in adaptive step 1, Spoilt {HERE} {said}"):
         sample(Spoilt(1e-3, 1e-3, "per_sample", changes=changes), steps=5)
 
 
@@ -139,4 +151,6 @@ def test_a_row_of_such_a_solver_is_failed_and_says_why(tmp_path, monkeypatch):
     config_dir(monkeypatch, tmp_path, "solver", "truncating_solver", MODULE, {"truncating": "Truncating"})
     row = run(tmp_path, "solver=truncating")
     assert row["status"] == "failed"
-    assert row["reason"].startswith("in step 1 of 5, Truncating returned int64, expected float64")
+    assert row["reason"].startswith(
+        "in step 1 of 5, Truncating (truncating_solver.py) returned int64, expected float64"
+    )

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.checks import PositiveShare, Range
+from seedsbench.checks import PositiveShare, Range, named
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, check_like, expand
 from seedsbench.exact.same_bits import tree_sum
@@ -114,7 +114,7 @@ class AdaptiveSolver(Solver):
             known = {name: value[rows] for name, value in memory.items()}
             # Drawn for the whole batch, so that draw i is a sample's i-th trial.
             leg = Leg(rows, here, then, noise.normal()[rows].double() if self.stochastic else None)
-            tried, who = x[rows], f"in {process.place}, {type(self).__name__}"
+            tried, who = x[rows], f"in {process.place}, {named(self)}"
             trial = self.trial(process, tried, leg, known)
             check_like(trial.x, tried, who, dtype=x.dtype)
             check_like(trial.error, here, f"{who} as error", dtype=x.dtype)

@@ -16,23 +16,23 @@ POWER_CUT = {"status": "failed", "reason": "power cut", "fid": None}
 
 
 def row(**changes):
-    return {"run_key": "k", "status": "done", "fid": 1.0, **changes}
+    return {"run_key": "k", "status": "done", "solver": "euler", "nfe": 5.0, "fid": 1.0, **changes}
 
 
 def test_a_row_is_read_as_it_was_written(tmp_path):
     store = ResultStore(tmp_path)
     path = store.write(row(nested={"a": [1, 2.5]}, text="é"))
     assert path == tmp_path / "rows" / "k.json"
-    assert store.read("k") == row(nested={"a": [1, 2.5]}, text="é")
+    assert store.finished("k") == row(nested={"a": [1, 2.5]}, text="é")
     assert path.read_text().endswith("}\n")
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_nan_and_infinity_become_null(tmp_path):
-    path = ResultStore(tmp_path).write(row(fid=math.nan, deep={"x": [math.inf, 1.0, -math.inf]}))
+    path = ResultStore(tmp_path).write(row(is_mean=math.nan, deep={"x": [math.inf, 1.0, -math.inf]}))
     assert "NaN" not in path.read_text()
     assert "Infinity" not in path.read_text()
-    assert json.loads(path.read_text()) == row(fid=None, deep={"x": [None, 1.0, None]})
+    assert json.loads(path.read_text()) == row(is_mean=None, deep={"x": [None, 1.0, None]})
 
 
 @pytest.mark.parametrize("before", [[], ["k.json"]])
@@ -52,7 +52,7 @@ def test_a_crash_while_writing_leaves_what_was_and_no_temporary_file(
         store.write(row(fid=2.0))
     monkeypatch.undo()
     assert os.listdir(tmp_path / "rows") == before
-    assert store.read("k") == (row() if before else None)
+    assert store.finished("k") == (row() if before else None)
 
 
 FOREIGN = {
@@ -85,7 +85,7 @@ def test_two_unreadable_files_of_one_key_are_both_kept(tmp_path):
     path = store.write(row())
     for content in ("first", "second"):
         path.write_text(content)
-        assert store.read("k") is None
+        assert store.finished("k") is None
     assert sorted(p.read_text() for p in path.parent.iterdir()) == ["first", "second"]
 
 
@@ -125,7 +125,7 @@ def test_sample_images_go_along_with_an_adopted_row(tmp_path):
     ResultStore(tmp_path / UNNAMED_A).write(row())
     write_atomic(ResultStore(tmp_path / UNNAMED_A).sample_path("k"), b"png")
     store = ResultStore(tmp_path / UNNAMED_B)
-    assert store.finished("k", adopt=False) == row()
+    assert store.finished("k", look_only=True) == row()
     assert not store.path("k").exists()
     assert store.finished("k") == row()
     assert store.sample_path("k").read_bytes() == b"png"
