@@ -15,10 +15,9 @@ from seedsbench.cli import main as cli
 from seedsbench.cli.command import parse
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.integrate import NonFiniteError
-from tests.support.cells import check, rows_of, same, write_broken_model
+from tests.support.cells import check, python, rows_of, same, write_broken_model
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
-CONSOLE = str(Path(sys.executable).with_name("seedsbench"))
 
 
 @pytest.fixture
@@ -46,10 +45,8 @@ def seedsbench(isolated, capsys):
     return run
 
 
-def console(*arguments, cwd):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-    how = {"cwd": cwd, "env": kept | {"OMP_NUM_THREADS": "1"}, "timeout": 120}
-    return subprocess.run([CONSOLE, *arguments], capture_output=True, text=True, **how)
+def console(*arguments, folder, code=0):
+    return python("-m", "seedsbench", *arguments, folder=folder, code=code)
 
 
 def test_flags_may_stand_anywhere():
@@ -116,9 +113,9 @@ def test_a_sweep_leaves_rows_table_and_figure_and_prints_the_report(seedsbench, 
 
 
 def test_repeats_are_rows_with_consecutive_seeds(seedsbench, tmp_path):
-    code, _, _ = seedsbench(*QUICK, "solver=seeds1", "nfe=5", "seed=7", "repeats=3", "study=s")
-    rows = list(rows_of(tmp_path / "results" / "s").values())
-    assert code == 0
+    assert seedsbench(*QUICK, "solver=seeds1", "nfe=5", "seed=7", "repeats=3")[0] == 0
+    (study,) = (tmp_path / "results").glob("20*")  # named by the time
+    rows = rows_of(study).values()
     assert sorted(row["seed"] for row in rows) == [7, 8, 9]
     assert len({row["fid"] for row in rows}) == 3
 
@@ -172,16 +169,9 @@ def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(see
     assert err.startswith("1 cell(s) failed")
 
 
-@pytest.mark.parametrize("how", ["flag", "environment"])
-def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch, how):
-    folder = write_broken_model(tmp_path / "mine")
-    flags = ["--config-dir", str(folder)] if how == "flag" else []
-    if how == "environment":
-        monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
-    models = "model=broken,gaussian"
-    code, _, err = seedsbench(
-        *flags, "-m", models, "samples=20", "device=cpu", "solver=euler", "nfe=6,7", "study=s"
-    )
+def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(write_broken_model(tmp_path / "mine")))
+    code, _, err = seedsbench(*QUICK[1:], "-m", "model=broken,gaussian", "solver=euler", "nfe=6,7", "study=s")
     study = tmp_path / "results" / "s"
     rows = [(row["model"], row["status"], row["reason"]) for row in rows_of(study).values()]
     assert code == 1
@@ -229,19 +219,17 @@ def test_a_row_file_that_is_no_row_is_set_aside(seedsbench, tmp_path):
 
 
 def test_help_teaches(tmp_path):
-    result = console("--help", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+    said = console("--help", folder=tmp_path)
     example = "seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50"
-    assert all(word in result.stdout for word in (example, "gaussian_mixture", "--config-dir", "iddpm"))
+    assert all(word in said for word in (example, "gaussian_mixture", "--config-dir", "iddpm"))
 
 
 def test_cfg_shows_a_cell(tmp_path):
     folder = write_broken_model(tmp_path / "mine")
     given = ("--cfg", "job", "--config-dir", str(folder), "model=broken", "solver=seeds3", "solver.c2=0.4")
-    result = console(*given, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "c2: 0.4" in result.stdout
-    assert "broken_network" in result.stdout
+    said = console(*given, folder=tmp_path)
+    assert "c2: 0.4" in said
+    assert "broken_network" in said
 
 
 def test_version(seedsbench):
@@ -249,29 +237,19 @@ def test_version(seedsbench):
     assert (code, out.split()[0]) == (0, "seedsbench")
 
 
-def test_the_console_script_refuses_in_one_line(tmp_path):
-    result = console("solver=elur", "nfe=5", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?\n"
+def test_a_process_refuses_in_one_line(tmp_path):
+    said = console("solver=elur", "nfe=5", folder=tmp_path, code=2)
+    assert said == "seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?\n"
     assert os.listdir(tmp_path) == []
-
-
-def test_the_console_script_runs_a_cell_from_any_directory_and_names_the_study_by_time(tmp_path):
-    result = console(*QUICK, "solver=euler", "nfe=5", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    (study,) = (tmp_path / "results").iterdir()
-    assert study.name[:2] == "20"
-    assert (study / "table.md").is_file()
 
 
 def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
     command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
+    study, program = tmp_path / "results" / "killed", Path(sys.executable).with_name("seedsbench")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    study = tmp_path / "results" / "killed"
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [CONSOLE, *command, "study=killed"], cwd=tmp_path, env=environment, stdout=log
-        )
+        words = [program, *command, "study=killed"]
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log)
         deadline = time.monotonic() + 60
         while len(list(study.glob("rows/*.json"))) < 3:
             assert process.poll() is None, "ended before it could be killed"

@@ -45,4 +45,4 @@ def refused(regime, device="cpu"):
 def fatal_to_a_rank(regime, device="cpu"):
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
-    return problem(regime)
+    return problem(regime, dies=True)
