@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it refuses and how, and sweeps that are interrupted."""
 
+import csv
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from seedsbench.cli import main as cli
 from seedsbench.cli.command import parse
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.integrate import NonFiniteError
-from tests.support.cells import check, python, rows_of, same, write_broken_model
+from tests.support.cells import check, python, rows_of, run, same, write_broken_model
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
 
@@ -266,3 +268,27 @@ def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(whole) == 40
     assert {key: same(row) for key, row in killed.items()} == {key: same(row) for key, row in whole.items()}
+
+
+@pytest.mark.slow
+def test_two_sweeps_into_one_study_end_well_and_the_last_report_is_of_all(tmp_path):
+    def sweep(nfe):  # both compute and write two of the rows
+        return console(
+            *QUICK, "-m", "solver=euler", nfe, "force=true", "save_every=0", "study=s", folder=tmp_path
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(sweep, ("nfe=5,6,8", "nfe=5,6,9")))
+    assert all("0 failed." in said and "Traceback" not in said and "problem" not in said for said in told)
+    assert any("4 cells: 4 done, 0 skipped, 0 failed." in said for said in told)
+
+    study = tmp_path / "results" / "s"
+    rows = rows_of(study).values()
+    assert sorted((row["nfe_budget"], row["status"]) for row in rows) == [(n, "done") for n in (5, 6, 8, 9)]
+    for row in rows:
+        assert same(row) == same(run(tmp_path, *QUICK, "solver=euler", f"nfe={row['nfe_budget']}"))
+    with (study / "table.csv").open() as file:
+        assert sorted(int(line["nfe_budget"]) for line in csv.DictReader(file)) == [5, 6, 8, 9]
+    assert (study / "report.html").read_text().rstrip().endswith("</html>")
+    assert not [path for path in study.rglob("*") if path.suffix == ".tmp" or "unreadable" in path.name]
+    assert not (study / "partial").exists()

@@ -10,14 +10,13 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from seedsbench.cli import fetch as fetch_main
 from seedsbench.files.download import FetchError, RemoteFile, cached_path, fetch, record_path
+from tests.support.cells import ROOT
 
-ROOT = Path(__file__).parents[2]
 BODY = bytes(range(256)) * 400
 PAGE = b"\n<!DOCTYPE html><html>Please confirm</html>"
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -310,10 +309,3 @@ def test_the_command_offline_names_every_missing_file_and_what_is_wrong_in_one_l
     assert command("model=imagenet64", "regime=vp") == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert "no weights for regime=vp: use regime=edm" in said
-
-
-def test_the_command_needs_no_torch():
-    code = "from seedsbench.cli.fetch import main; main(['model=cifar10_cond', 'dry_run=true'])"
-    show = f"{code}\nimport sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", show], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr

@@ -112,6 +112,7 @@ def test_report_and_tracking_name_no_torch_and_no_hydra():
         if part_of(path) in ("report", "tracking", "checks"):
             heavy = {name.split(".")[0] for name in imported(tree)} & {"torch", "hydra", "omegaconf"}
             assert not heavy, f"{relative(path)} imports {heavy}"
+            assert "pyplot" not in ast.dump(tree), f"{relative(path)}: its figures would stay open"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,7 @@ def test_report_and_tracking_name_no_torch_and_no_hydra():
     [
         ("-c 'import seedsbench'", {"seedsbench"}, {"torch", "hydra", "numpy", "pandas", "matplotlib"}),
         ("-m seedsbench.report.main --help", {"seedsbench"}, {"torch", "hydra", "omegaconf"}),
+        ("-m seedsbench.cli.fetch model=cifar10_cond dry_run=true", {"hydra"}, {"torch"}),
         ("-m seedsbench --help", {"hydra"}, {"torch", "scipy", "pandas", "matplotlib"}),
     ],
 )

@@ -1,8 +1,5 @@
 """The report of a study: what it leaves, of odd studies too, and its command."""
 
-import subprocess
-import sys
-
 import pytest
 
 from seedsbench.report.main import build_report, main
@@ -94,11 +91,3 @@ def test_the_command_prints_paths_and_errors_that_help(usual, tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "rows/*.json" in capsys.readouterr().out
-
-
-def test_the_report_imports_nothing_else_of_the_package():
-    code = "import sys, seedsbench.report.main; print(*sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "matplotlib.pyplot" not in out.split()
-    ours = {name for name in out.split() if name.split(".")[0] == "seedsbench"}
-    assert all(name == "seedsbench" or name.startswith("seedsbench.report") for name in ours)

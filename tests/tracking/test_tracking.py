@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +13,9 @@ from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
 from seedsbench.tracking.base import JsonLines, harmless
 from seedsbench.tracking.wandb import WandB
-from tests.support.cells import run
+from tests.support.cells import ROOT, python, run
 from tests.support.wandb_reader import offline_runs
 
-ROOT = Path(__file__).parents[2]
 CODES = {"done": 0, "skipped": 0, "failed": 1}
 IMAGES = ("model=glyphs", "samples=12", "nfe=5")
 
@@ -65,7 +62,7 @@ def test_nothing_is_imported_when_off():
         "build({**load('tracker', 'wandb'), 'mode': 'disabled'}).log_row(Path('.'), {}, {})\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    python("-c", code, folder=ROOT)
 
 
 def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch):
