@@ -158,19 +158,6 @@ def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):
-    code, out, err = seedsbench(
-        *QUICK[1:], "-m", "model=gaussian,gaussian_mixture", "labels=2", "nfe=20", "study=s"
-    )
-    rows = {row["model"]: row for row in rows_of(tmp_path / "results" / "s").values()}
-    assert code == 1
-    assert rows["gaussian"]["status"] == "failed"
-    assert rows["gaussian"]["reason"] == "labels=2 on an unconditional model: use labels=none"
-    assert rows["gaussian_mixture"]["status"] == "done"
-    assert "1 failed" in out
-    assert err.startswith("1 cell(s) failed")
-
-
 def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSBENCH_CONF", str(write_broken_model(tmp_path / "mine")))
     code, _, err = seedsbench(*QUICK[1:], "-m", "model=broken,gaussian", "solver=euler", "nfe=6,7", "study=s")

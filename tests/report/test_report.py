@@ -3,7 +3,7 @@
 import pytest
 
 from seedsbench.report.main import build_report, main
-from tests.support.studies import make_row, report_of, usual_rows
+from tests.support.studies import make_row, report_of, usual_rows, write_study
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,20 @@ def test_the_command_prints_paths_and_errors_that_help(usual, tmp_path, capsys):
     assert str(study / "figures" / "pareto.png") in out
     assert str(study / "table.md") in out
     (tmp_path / "empty" / "rows").mkdir(parents=True)
+    other = write_study(tmp_path / "other", [make_row("heun", 20)])
     wrong = {
-        tmp_path / "none": "no such folder",
-        tmp_path / "empty": "no cell of this study",
-        study / "rows": str(study),
-        study.parent: f"studies in it: {study}",
+        (tmp_path / "none",): "no such folder",
+        (tmp_path / "empty",): "no cell of this study",
+        (study / "rows",): str(study),
+        (study.parent,): f"studies in it: {study}",
+        (study, other, study): "3 studies: give one to report on it, or two to compare them",
+        (study, study): "are one study",
+        (study, tmp_path / "none"): "no such folder",
+        (study, other, "--published"): "one study",
+        (study, "--out", "x"): "two studies",
     }
-    for path, says in wrong.items():
-        assert main([str(path)]) == 2
+    for arguments, says in wrong.items():
+        assert main([*map(str, arguments)]) == 2
         error = capsys.readouterr().err
         assert says in error
         assert error.count("\n") == 1
