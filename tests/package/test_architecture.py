@@ -5,18 +5,25 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "seedsbench"
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-ALL_FUNCTIONS = [
-    (path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, FUNCTIONS)
-]
+# (place, node) of everything in the package, and of its functions.
+NODES = [(relative(path), node) for path, tree in TREES.items() for node in ast.walk(tree)]
+ALL_FUNCTIONS = [(place, node) for place, node in NODES if isinstance(node, FUNCTIONS)]
 
 # What each part may import of the package, itself apart. Parts not listed: see the test.
 ALLOWED = {
@@ -43,10 +50,6 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise", "own"},
 }
-
-
-def relative(path):
-    return path.relative_to(ROOT).as_posix()
 
 
 def part_of(path):
@@ -80,31 +83,18 @@ def test_imports_go_one_way():
         assert names <= ALLOWED[part], f"seedsbench/{part} must not import {sorted(names - ALLOWED[part])}"
 
 
-def assert_no_circle(graph):
-    done = set()
-
-    def visit(name, above):
-        assert name not in above, f"circle: {' -> '.join([*above, name])}"
-        if name in graph and name not in done:
-            for below in graph[name]:
-                visit(below, (*above, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
-
-
-def test_the_allowed_imports_hold_no_circle():
-    assert_no_circle(ALLOWED)
-
-
-def test_modules_import_no_circle():
+def module_graph():
     graph = {}
     for path, tree in TREES.items():
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        graph[name] = {other for other in imported(tree) if other != name}
+        graph[name] = set(imported(tree)) - {name}
     del graph["seedsbench"]  # its imports are deferred
-    assert_no_circle(graph)
+    return graph
+
+
+@pytest.mark.parametrize("graph", [ALLOWED, module_graph()], ids=["of parts that may", "of modules"])
+def test_imports_hold_no_circle(graph):
+    TopologicalSorter(graph).prepare()  # CycleError names one
 
 
 def test_report_and_tracking_name_no_torch_and_no_hydra():
@@ -136,7 +126,7 @@ def test_a_start_imports_nothing_heavy(words, needed, heavy):
 def test_modules_and_functions_are_short():
     lengths = {relative(path): len(path.read_text().splitlines()) for path in MODULES}
     assert not {name: lines for name, lines in lengths.items() if lines > 400}, "split them"
-    lengths = {(relative(path), node.name): node.end_lineno - node.lineno + 1 for path, node in ALL_FUNCTIONS}
+    lengths = {(place, node.name): node.end_lineno - node.lineno + 1 for place, node in ALL_FUNCTIONS}
     assert not {name: lines for name, lines in lengths.items() if lines > 80}, "split them"
 
 
@@ -149,20 +139,19 @@ def test_modules_and_public_names_are_documented():
 
 
 def test_public_signatures_are_annotated():
-    for path, node in ALL_FUNCTIONS:
+    for place, node in ALL_FUNCTIONS:
         if not node.name.startswith("_") or node.name == "__init__":
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
-            assert not bare, f"{relative(path)}: {node.name}({', '.join(bare)}) lacks annotations"
-            assert node.returns is not None, f"{relative(path)}: {node.name} lacks a return annotation"
+            assert not bare, f"{place}: {node.name}({', '.join(bare)}) lacks annotations"
+            assert node.returns is not None, f"{place}: {node.name} lacks a return annotation"
 
 
 def test_no_keyword_pass_through():
     documented = {("seedsbench/api.py", "solver"), ("seedsbench/registry.py", "configured")}
     documented |= {("seedsbench/api.py", "load_denoiser")}  # **hints, as design.md names it
-    for path, node in ALL_FUNCTIONS:
-        if node.args.kwarg is not None:
-            assert (relative(path), node.name) in documented, f"{relative(path)}: {node.name}(**...)"
+    found = {(place, node.name) for place, node in ALL_FUNCTIONS if node.args.kwarg is not None}
+    assert found <= documented
 
 
 DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal"}
@@ -178,13 +167,12 @@ def dotted(node):
 
 
 def test_noise_comes_from_one_place():
+    for place, node in NODES:
+        name = dotted(node)
+        drawn = (name[:1] == ["torch"] and name[-1] in DRAWS) or name[1:2] == ["random"]
+        allowed = place == "seedsbench/diffusion/noise.py"
+        assert allowed or not drawn, f"{place}:{node.lineno}: {'.'.join(name)}: use diffusion.noise"
     for path, tree in TREES.items():
-        if relative(path) == "seedsbench/diffusion/noise.py":
-            continue
-        for node in ast.walk(tree):
-            name = dotted(node)
-            drawn = (name[:1] == ["torch"] and name[-1] in DRAWS) or name[1:2] == ["random"]
-            assert not drawn, f"{relative(path)}:{node.lineno}: {'.'.join(name)}: use diffusion.noise"
         assert "random" not in {name.split(".")[0] for name in imported(tree)}, relative(path)
 
 
@@ -196,12 +184,8 @@ def test_solver_files_are_short_and_share_no_run_of_six_lines():
             continue
         lines = path.read_text().splitlines()
         assert len(lines) <= 250, f"{relative(path)} has {len(lines)} lines"
-        imports = {
-            number
-            for node in ast.walk(TREES[path])
-            if isinstance(node, (ast.Import, ast.ImportFrom))
-            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        }
+        nodes = [node for node in ast.walk(TREES[path]) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        imports = {number for node in nodes for number in range(node.lineno, node.end_lineno + 1)}
         kept = [line.strip() for number, line in enumerate(lines, 1) if number not in imports]
         kept = [line for line in kept if line and not line.startswith("#")]
         for start in range(len(kept) - 5):
@@ -214,7 +198,5 @@ GRADIENTS = {"no_grad", "enable_grad", "inference_mode", "set_grad_enabled", "re
 
 
 def test_solvers_evaluate_nothing_but_the_process():
-    for path, tree in TREES.items():
-        if part_of(path) == "solvers":
-            named = {name for node in ast.walk(tree) for name in dotted(node)}
-            assert not named & GRADIENTS, f"{relative(path)}: gradients are the caller's affair"
+    found = [place for place, node in NODES if "/solvers/" in place and GRADIENTS & {*dotted(node)}]
+    assert not found, "gradients are the caller's affair"
