@@ -28,6 +28,7 @@ from seedsbench.certify.weak import (
 )
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.seeds import Seeds2
+from tests.support.cells import config_dir
 from tests.support.measure import mixture as golden_mixture
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -200,13 +201,9 @@ class Lame(Seeds1):
 
 
 def test_a_solver_from_outside_is_certified_and_a_broken_or_unknown_one_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("SEEDSBENCH_CONF", "")
     monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "solver").mkdir()
-    (tmp_path / "solver" / "lame.yaml").write_text("_target_: lame.Lame\n")
-    (tmp_path / "lame.py").write_text(LAME)
-    assert main(["lame", "--config-dir", str(tmp_path), "--output", str(tmp_path), "--jobs", "1"]) == 1
+    config_dir(monkeypatch, tmp_path, "solver", "lame", LAME, {"lame": "Lame"})
+    assert main(["lame", "--output", str(tmp_path), "--jobs", "1"]) == 1
     told = capsys.readouterr()
     assert "lame: failed: ArithmeticError: it never works" in told.err
     assert "0 of 1 are as declared" in told.out

@@ -16,7 +16,7 @@ program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
 
 
 def flag(text, name, default):
-    found = re.search(rf"--{{name}}=(\\\\S+)", text)
+    found = re.search(rf"--{{name}}=(\\S+)", text)
     return shlex.split(found.group(1))[0] if found else default
 
 
@@ -27,7 +27,7 @@ def sbatch():
     if {record_only}:
         return
     (HOME / "ended").unlink(missing_ok=True)
-    last = int(re.match(r"0-(\\\\d+)", flag(text, "array", "0-0")).group(1))
+    last = int(re.match(r"0-(\\d+)", flag(text, "array", "0-0")).group(1))
     if os.fork():
         return
     os.setsid()
@@ -93,9 +93,7 @@ def install(folder, monkeypatch, *, record_only=False):
     monkeypatch.setattr(SlurmJob, "watcher", SlurmInfoWatcher())  # an earlier test's knows job 7 as ended
     bin_folder = folder / "bin"
     bin_folder.mkdir(parents=True)
-    text = SCRIPT.format(python=sys.executable, home=str(folder), record_only=record_only).replace(
-        "\\\\", "\\"
-    )
+    text = SCRIPT.format(python=sys.executable, home=str(folder), record_only=record_only)
     for name in ("sbatch", "srun", "sacct", "scontrol"):
         (bin_folder / name).write_text(text)
         (bin_folder / name).chmod(0o755)

@@ -68,10 +68,10 @@ def test_nothing_is_imported_when_off():
 def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch):
     options = registry.load("tracker", "wandb")
     assert registry.build(options).effective_mode == "online"
-    names = {"offline": "offline", "disabled": "disabled", "online": "online"}
-    for variable, mode in {**names, "dryrun": "offline", "run": "online", "shared": "online"}.items():
+    others = {"dryrun": "offline", "run": "online", "shared": "online"}
+    for variable in ("offline", "disabled", "online", *others):
         monkeypatch.setenv("WANDB_MODE", variable)
-        assert registry.build(options).effective_mode == mode
+        assert registry.build(options).effective_mode == others.get(variable, variable)
         given = registry.build({**options, "mode": "offline"})
         assert given.effective_mode == "offline", "what is given wins"
     for variable in ("ofline", "", "ONLINE"):
