@@ -141,14 +141,9 @@ def test_classes_from_outside_are_checked_too():
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_number_declares_its_range(group, name):
+def test_every_number_declares_its_range_and_every_option_is_refused_by_name_or_right(group, name):
     for option, hint in options_of(group, name).items():
         assert hint not in (int, float), f"{option}: write Annotated[{hint.__name__}, Range(...)]"
-
-
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_option_is_refused_by_name_or_right(group, name):
-    for option, hint in options_of(group, name).items():
         cell = None if group in BUILT else compose("model=gaussian", f"{group}={name}")
         for value in (*BAD, *edges_of(hint)):
             why = refusal(group, name, option, value, cell)

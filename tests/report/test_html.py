@@ -128,9 +128,8 @@ def test_nothing_is_loaded_from_elsewhere(usual, evil):
     for path in (usual, evil):
         content = path.read_text()
         page = Page(content)
-        addresses = [a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a]
-        outside = [a for a in addresses if not a.startswith(("data:", "#", "figures/"))]
-        assert outside == []
+        for address in (a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a):
+            assert address.startswith(("data:", "#", "figures/"))
         assert not re.search(r"@import|url\(", content)
         policy = next(a["content"] for a in page.of("meta") if "http-equiv" in a)
         assert "default-src 'none'" in policy
@@ -302,14 +301,12 @@ def test_the_legend_hides_curves_and_axes_switch(browser, usual):
     assert js(marks) == before
     for name in ("log-x", "log-y"):
         browser.find_element("id", name).click()
-        assert js(ticks) != logarithmic
-        assert js(marks) == before
+        assert (js(ticks) != logarithmic, js(marks)) == (True, before)
         browser.find_element("id", name).click()
     assert js(ticks) == logarithmic
     pick(browser, "plot-y", "is")
-    assert "IS, glyphs 64-d features" in js(ticks)
     pick(browser, "plot-x", "seconds")
-    assert "sampling seconds per image" in js(ticks)
+    assert {"IS, glyphs 64-d features", "sampling seconds per image"} <= {*js(ticks)}
     pick(browser, "plot-panel", "1")
     assert js("return document.querySelectorAll('#panels .panel').length") == 1
     assert browser.get_log("browser") == []
