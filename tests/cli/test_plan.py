@@ -86,12 +86,6 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
     assert "estimated time" in planned(tmp_path, monkeypatch, "force=true")
 
 
-def test_a_model_that_has_not_run_here_takes_a_time_not_known_yet(tmp_path, monkeypatch):
-    text = planned(tmp_path, monkeypatch, "model.std=0.2", "regime=vp")
-    assert "estimated time" not in text
-    assert "time not known yet of gaussian_mixture/vp: no such cell has run on this machine" in text
-
-
 def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
