@@ -10,15 +10,11 @@ import shutil
 import time
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from seedsbench.report.html import write_html
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
-from seedsbench.report.sheets import write_sheets
 from tests.support.studies import make_row, usual_rows, write_study
 
 DASH = "\N{EN DASH}"
@@ -55,23 +51,6 @@ class Page(HTMLParser):
         return json.loads(content)
 
 
-def build(study, figures=(), sheets=None):
-    """The page of a study without the time that matplotlib takes for its figures."""
-    df, faults = read_rows(study)
-    shown = panels(df)
-    sheets = write_sheets(shown, study, study / "figures") if sheets is None else sheets
-    return write_html(df, shown, faults, study, figures, sheets, tables=())
-
-
-def draw_figures(study):
-    """Stand-ins for the figures' files."""
-    folder = study / "figures"
-    folder.mkdir()
-    (folder / "pareto.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"/>')
-    (folder / "pareto.pdf").write_bytes(b"%PDF")
-    return [folder / "pareto.svg", folder / "pareto.pdf"]
-
-
 def evil_rows():
     """Rows whose every text is hostile, beside some that are merely odd."""
     failed = make_row("heun", 50, status="failed", reason=EVIL, command=f"seedsbench '{EVIL}'")
@@ -87,7 +66,7 @@ def usual(tmp_path_factory):
         row["command"] = f"seedsbench regime=edm solver={row['solver']} nfe={row['nfe_budget']}"
     rows += [{**row, "regime": "vp", "run_key": row["run_key"][::-1]} for row in rows]
     study = write_study(tmp_path_factory.mktemp("html") / "study", rows, sheets=True)
-    return build(study, draw_figures(study))
+    return build_report(study).html
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +142,7 @@ def test_a_key_like_a_path_reads_nothing_outside_the_study(tmp_path):
     row = {"run_key": "../../a", "status": "done", "solver": "heun"}
     (study / "rows" / "0.json").write_text(json.dumps(row))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
-    assert Page(build(study).read_text()).data["strips"] == {}
+    assert Page(build_report(study).html.read_text()).data["strips"] == {}
 
 
 def test_unreadable_files_are_listed(tmp_path):
@@ -171,7 +150,7 @@ def test_unreadable_files_are_listed(tmp_path):
     (study / "rows" / "half<b>.json").write_text('{"sta')
     for strip in (study / "samples").iterdir():
         strip.write_bytes(b"no image")
-    page = Page(build(study).read_text())
+    page = Page(build_report(study).html.read_text())
     assert "half<b>.json" in page.text
     assert "not readable as JSON" in page.text
     assert page.data["strips"] == {}
@@ -187,17 +166,9 @@ def test_the_page_of_a_thousand_rows_is_small(tmp_path):
         make_row(s, b, seed=k, regime=r, command=f"seedsbench regime={r} solver={s} nfe={b} seed={k}", **more)
         for s, b, k, r in itertools.islice(cells, 1000)
     ]
-    study = write_study(tmp_path / "s", rows)
-    for row in rows:
-        (study / "samples" / f"{row['run_key']}.png").write_bytes(b"\x89PNG\r\n" + bytes(8000))
-    figures, sheets = draw_figures(study), []
-    noise = np.random.default_rng(0).integers(0, 256, (280, 360, 3), np.uint8)
-    for regime in regimes:  # as large as sheets of eleven solvers at eight budgets are
-        sheets.append(study / "figures" / f"samples_glyphs_{regime}.png")
-        Image.fromarray(noise).resize((2160, 1680), Image.Resampling.NEAREST).save(sheets[-1])
-    path = build(study, figures, sheets)
-    assert path.stat().st_size < 4_000_000
-    assert len(Page(path.read_text()).of("img")) == len(sheets) + 1
+    report = build_report(write_study(tmp_path / "s", rows, sheets=True))
+    assert report.html.stat().st_size < 4_000_000
+    assert len(Page(report.html.read_text()).of("img")) >= len(report.sheets) + 1 == 5
 
 
 @pytest.fixture(scope="module")
