@@ -6,10 +6,8 @@ What every solver declares of its defaults is measured in test_solver_contract.p
 import math
 
 import pytest
-import torch
 
 import seedsbench
-from seedsbench.solvers.seeds import Seeds2
 from tests.support.measure import drift_order, gaussian_moments, weak_orders
 
 UNIP = {"corrector": False}
@@ -172,16 +170,3 @@ def test_weak_order(name, options, wanted):
 def test_data_prediction_has_the_exact_conditional_mean_on_a_gaussian(name, steps):
     mean, _ = gaussian_moments(name, steps)
     assert mean == pytest.approx(0.3, abs=1e-12)
-
-
-class WrongStageNoise(Seeds2):
-    """SEEDS-2 whose stage noise ignores c2."""
-
-    def _path(self, process, splitting, sigmas, noise):
-        exact = super()._path(process, splitting, sigmas, noise)
-        fresh = noise.increment(*map(splitting.noise_clock, sigmas[:2]))
-        return [exact[0], torch.as_tensor(fresh), exact[2]]
-
-
-def test_wrong_stage_noise_would_be_seen():
-    assert weak_orders(WrongStageNoise(), 256)[1] < 1.5

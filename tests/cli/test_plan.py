@@ -56,10 +56,6 @@ def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
     assert plan.earlier_rows(tmp_path) == [row_of()]
 
 
-def test_a_row_says_its_machine(tmp_path):
-    assert run(tmp_path)["machine"] == machine()
-
-
 def planned(tmp_path, monkeypatch, *overrides):
     rows = [row_of(solver=name) for name in ("euler", "heun")]
     monkeypatch.setattr(plan, "earlier_rows", lambda results: rows)
@@ -102,6 +98,7 @@ def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatc
 def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
     place = [f"results_dir={tmp_path}", "study=study", "nfe=15"]
     row = run(tmp_path, *place, "solver=heun")
+    assert row["machine"] == machine()
     names = registry.names("solver")
     lines = plan_text([compose(*place, f"solver={name}") for name in names]).splitlines()[1:-2]
     assert any(f"heun nfe=15 seed=0: 7 steps, NFE 15, done, FID {row['fid']:.3f}" in line for line in lines)

@@ -11,7 +11,7 @@ import yaml
 
 from scripts.make_sweeps import SWEEPS, sweep_text
 from seedsbench import registry
-from seedsbench.cli.command import Usage, parse, with_experiment
+from seedsbench.cli.command import parse, with_experiment
 from tests.support.cells import ROOT, check, python, rows_of
 from tests.support.wandb_reader import offline_runs
 
@@ -121,11 +121,6 @@ def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
 @pytest.mark.parametrize("name", sorted({*registry.names("experiment")} - {"churn_optuna"}))
 def test_an_experiment_can_run(name):
     assert checked(["-m", f"experiment={name}"])[0][0].cell.study_folder.parent == Path("results")
-
-
-def test_an_interval_without_a_searching_sweeper_is_refused():
-    with pytest.raises(Usage, match=r"interval needs a sweeper that searches.*write solver\.eta=a,b"):
-        checked(["-m", *QUICK, "solver=seeds3", "solver.eta=interval(0, 1)"])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from seedsbench import registry
 from seedsbench.report.main import build_report
 from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
-from seedsbench.tracking.base import JsonLines, harmless
+from seedsbench.tracking.base import harmless
 from seedsbench.tracking.wandb import WandB
 from tests.support.cells import ROOT, python, run
 from tests.support.wandb_reader import offline_runs
@@ -31,13 +31,6 @@ def clean(monkeypatch):
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
-
-
-def test_json_lines_holds_every_row(tmp_path):
-    rows = [{"run_key": "a", "fid": 1.5, "reason": None}, {"run_key": "b", "status": "failed"}]
-    for row in rows:
-        JsonLines().log_row(tmp_path, row, {})
-    assert [json.loads(line) for line in (tmp_path / "track.jsonl").read_text().splitlines()] == rows
 
 
 def test_a_failing_tracker_is_one_warning(caplog):
