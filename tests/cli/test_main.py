@@ -194,10 +194,11 @@ def test_plan_lists_the_cells_and_writes_nothing(seedsbench, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_help_teaches(tmp_path):
+def test_help_teaches_and_the_version_is_told(tmp_path, seedsbench):
     said = console("--help", folder=tmp_path)
     example = "seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50"
     assert all(word in said for word in (example, "gaussian_mixture", "--config-dir", "iddpm"))
+    assert seedsbench("--version")[1].startswith("seedsbench ")
 
 
 def test_cfg_shows_a_cell(tmp_path):
@@ -206,11 +207,6 @@ def test_cfg_shows_a_cell(tmp_path):
     said = console(*given, folder=tmp_path)
     assert "c2: 0.4" in said
     assert "broken_network" in said
-
-
-def test_version(seedsbench):
-    code, out, _ = seedsbench("--version")
-    assert (code, out.split()[0]) == (0, "seedsbench")
 
 
 def test_a_process_refuses_in_one_line(tmp_path):
