@@ -75,10 +75,7 @@ def refusal(*arguments):
         ("nfe=range(5,9)", "names several values: add -m"),
         ("solver=euler solver=heun", "solver is given 2 times: for several values write -m solver=a,b"),
         ("nfe=5 nfe=6", "nfe is given 2 times"),
-        (
-            "-m solver.eta=interval(0,1)",
-            "a sweeper that searches, as hydra/sweeper=optuna, or write solver.eta=a,b",
-        ),
+        ("-m solver=seeds3 solver.eta=interval(0,1)", "hydra/sweeper=optuna, or write solver.eta=a,b"),
         ("-m solver=glob(zzz*)", "solver=glob(zzz*) matches nothing"),
         ("--bogus", "unknown flag '--bogus'"),
         ("-x", "unknown flag '-x'"),

@@ -209,12 +209,6 @@ def test_cfg_shows_a_cell(tmp_path):
     assert "broken_network" in said
 
 
-def test_a_process_refuses_in_one_line(tmp_path):
-    said = console("solver=elur", "nfe=5", folder=tmp_path, code=2)
-    assert said == "seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?\n"
-    assert os.listdir(tmp_path) == []
-
-
 def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
     command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
     study, program = tmp_path / "results" / "killed", Path(sys.executable).with_name("seedsbench")
