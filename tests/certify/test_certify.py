@@ -40,9 +40,6 @@ def committed():
     return pd.read_csv(RESULTS / "certificate.csv").set_index("solver", drop=False)
 
 
-# --- the files -------------------------------------------------------------------------------------
-
-
 def test_the_committed_certificate_is_of_every_solver_as_it_declares_itself_today(committed):
     wanted = {one.title: one.build() for one in configured_solvers()}
     assert set(committed.index) == set(wanted), "run seedsbench-certify"
@@ -78,9 +75,6 @@ def test_the_tables_are_made_of_the_rows_and_the_figure_is_there(committed, tmp_
     assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
 
 
-# --- declared orders against measured ones ------------------------------------------------------------
-
-
 def test_declared_weak_order_is_the_measured_one(solver_name):
     """Of solvers whose map is affine, exactly; the drift order is measured in test_solver_contract."""
     solver = seedsbench.solver(solver_name)
@@ -96,9 +90,6 @@ def test_a_wrong_declaration_is_contradicted():
     row |= {"weak_mean_gaussian": math.nan, "weak_variance_gaussian": 0.99}
     row |= {"weak_mixture": 0.98, "weak_mixture_stderr": 0.0}
     assert verdict(row) == "drift order 1.05 (linear), declared 2; weak order 0.98, declared 2"
-
-
-# --- the measures ------------------------------------------------------------------------------------
 
 
 def test_the_problem_is_the_golden_mixture():
@@ -174,9 +165,6 @@ def test_distances_know_the_distribution():
     assert sliced_wasserstein(exact * 2) > 10 * sliced_wasserstein(exact)
     assert distance("seeds3", 3) is None
     assert distance("heun", 10, samples=500).nfe == 9
-
-
-# --- the command ---------------------------------------------------------------------------------------
 
 
 def test_the_command_for_one_solver_keeps_the_others_rows(committed, tmp_path, capsys):

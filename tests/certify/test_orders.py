@@ -102,8 +102,6 @@ def test_tiny_eta_is_the_ode_to_rounding():
         assert quiet == pytest.approx(none, rel=1e-6)
 
 
-# --- weak orders ------------------------------------------------------------------------------------
-
 # Solver, options, order and steps.
 SEEDS = [("seeds1", {}, 1), *(("seeds2", options, 2) for options in ({}, {"c2": 0.4}, {"c2": 1.0}))]
 SEEDS += [("seeds3", {}, 2), ("seeds3", {"c2": 0.4}, 2)]
