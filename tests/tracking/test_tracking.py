@@ -74,6 +74,15 @@ def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch):
             WandB()
 
 
+def test_online_is_online_whatever_the_variable_says(monkeypatch):
+    """To ask for a login, wandb looks at its variable, and finds nobody logged in where that says offline."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    wandb.teardown()
+    assert tracking_wandb._logged_in(wandb)
+
+
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     """A study of four cells (two done, one skipped, one failed) logged offline, and its runs."""
@@ -140,9 +149,7 @@ def test_an_outage_is_one_warning_and_the_rest_is_recorded_offline(tmp_path, mon
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     if trouble == "no connection":
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        # Asked for a login, wandb looks at its variable, and finds nobody logged in where that says offline.
-        monkeypatch.setenv("WANDB_MODE", "offline")
-    study, tracker = tmp_path / "study", WandB(mode="online", timeout=1.0)
+    study, tracker = tmp_path / "study", WandB(timeout=1.0)
     started = time.monotonic()
     for nfe in (5, 6):
         row = run(tmp_path, f"nfe={nfe}")
