@@ -43,7 +43,8 @@ def test_a_cifar10_size_network_and_inception_leave_a_row_once_and_in_little_mem
     (path,) = (tmp_path / "results" / "own" / "rows").iterdir()
     row = json.loads(path.read_text())
     assert (row["status"], row["reason"], row["nfe"]) == ("done", None, 7)
-    assert {"kid_mean", "kid_std", "precision", "recall", "density", "coverage"} <= row.keys()
+    scores = ("fid", "is_mean", "is_std", "kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+    assert None not in [row[score] for score in scores]
     protocol = ("samples", "seed", "extractor", "extractor_weights", "reference", "quantiser")
     known = (16, 0, "inception-v3", file_sha256(weights)[:16], "ref.npz", QUANTISER)
     assert tuple(row[name] for name in protocol) == known

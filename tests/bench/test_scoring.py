@@ -17,10 +17,9 @@ from seedsbench.bench.problems.base import Model
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.problems.glyphs import glyphs_problem
 from seedsbench.bench.scoring import fid_floor
-from seedsbench.data.uint8 import QUANTISER, to_uint8
+from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.files.digests import file_sha256
 from seedsbench.metrics.reference import of_images, write_statistics
 from seedsbench.report import summary
 from seedsbench.report.curves import MISSING
@@ -28,35 +27,13 @@ from seedsbench.report.pareto import Panel
 from tests.support.cells import compose, key_of, run, same, samples_of
 from tests.support.extractors import (
     DIM,
-    HAS_TORCH_FIDELITY,
     fake_extractor,
     some_images,
     write_images,
-    write_inception,
 )
 
 GLYPHS = ("model=glyphs", "solver=euler", "nfe=3", "samples=8")
 QUICK = (*GLYPHS, "metrics=inception", "metrics.kid_subsets=2", "metrics.floor_sets=1")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity")
-def test_one_run_of_the_real_network_leaves_a_row_with_its_protocol(tmp_path):
-    """Four 16 x 16 images: FID, IS, KID, precision and recall in one pass; the second run finds it."""
-    weights, rng = write_inception(tmp_path / "inception.pth"), np.random.default_rng(0)
-    features = rng.standard_normal((7, 2048)).astype(np.float32)
-    np.savez(tmp_path / "ref.npz", mu=features.mean(0), sigma=np.eye(2048), features=features)
-    overrides = [*GLYPHS, "samples=4", "metrics=inception", f"metrics.weights={weights}", "metrics.block=2"]
-    overrides += [f"metrics.{which}={tmp_path / 'ref.npz'}" for which in ("reference", "real")]
-    overrides += ["metrics.splits=2", "metrics.floor_sets=1"]
-    row = run(tmp_path, *overrides)
-    assert (row["status"], row["reason"]) == ("done", None)
-    for name in ("fid", "is_mean", "kid_mean", "kid_std", "precision", "recall", "density"):
-        assert math.isfinite(row[name]), name
-    assert (row["extractor"], row["reference"], row["quantiser"]) == ("inception-v3", "ref.npz", QUANTISER)
-    assert row["extractor_weights"] == file_sha256(weights)[:16]
-    assert len(row["reference_id"]) == len(row["extractor_id"]) == 16
-    assert run(tmp_path, *overrides, invocation="again") == row
 
 
 def test_without_weights_the_row_says_what_to_download_and_where_to_put_it(tmp_path, monkeypatch):

@@ -112,12 +112,15 @@ def test_unknown_hints_and_formats_are_named(weights):
 
 
 def test_an_edm_pickle_and_its_conversion_are_the_same_denoiser(tmp_path, capsys):
-    pickle, own = write_edm(tmp_path / "net.pkl"), tmp_path / "net.safetensors"
+    """With an argument that JSON has no number for; no other file is left."""
+    pickle, own = write_edm(tmp_path / "net.pkl", sigma_max=float("inf")), tmp_path / "net.safetensors"
     assert main([str(pickle), str(own)]) == 0
     assert str(own) in capsys.readouterr().out
     one, two = seedsbench.load_denoiser(pickle), seedsbench.load_denoiser(own)
     x, sigma = torch.randn(2, *one.image_shape), torch.tensor(0.7)
     assert torch.equal(one(x, sigma), two(x, sigma))
+    assert two.sigma_max == one.sigma_max == float("inf")
+    assert {path.name for path in tmp_path.iterdir()} == {"net.pkl", "net.safetensors"}
     assert main([str(tmp_path / "gone.pkl"), str(own)]) == 2
     assert main([str(pickle), str(tmp_path / "net.bin")]) == 2
 

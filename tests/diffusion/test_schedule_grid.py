@@ -58,14 +58,6 @@ def test_a_range_that_no_vp_schedule_fits_leaves_its_constants():
     assert VP().through(0.5, 2.0) == VP()
 
 
-def test_subvp_is_vps_signal_with_the_smaller_variance():
-    t = torch.linspace(0.01, 1, 9, dtype=torch.float64)
-    vp, subvp = VP(fit_range=False), SubVP(fit_range=False)
-    assert torch.allclose(subvp.scale(t), vp.scale(t), rtol=1e-12)
-    std = subvp.sigma(t) * subvp.scale(t)
-    assert torch.allclose(std, 1 - vp.scale(t) ** 2, rtol=1e-9)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(GRIDS),

@@ -217,13 +217,6 @@ def test_ddpm(case):
         close(got, reference)
 
 
-def test_ddpm_variances_are_two():
-    names = ("fixed_small", "fixed_small_log", "small", "fixed_large", "fixed_large_log", "large")
-    x = [sample(DDPM(variance=variance), latents=START, steps=5).x for variance in names]
-    assert [torch.equal(x[0], other) for other in x] == [True] * 3 + [False] * 3
-    assert all(torch.equal(x[3], other) for other in x[4:])
-
-
 # --- options, one by one ----------------------------------------------------------------------------
 
 
@@ -239,11 +232,6 @@ def test_dynamic_thresholding_is_each_samples_own():
         parts = [dynamic_threshold(part, ratio, top) for part in images.split(2)]
         assert torch.equal(torch.cat(parts), got)
         assert dynamic_threshold(images.float(), ratio, top).dtype == torch.float32
-
-
-def test_thresholding_at_one_is_clipping_to_one():
-    images = torch.linspace(-3, 3, 24, dtype=torch.float64).reshape(2, 3, 2, 2)
-    assert torch.equal(DDIM(thresholding=True).clipped(images), DDIM(clip_sample=True).clipped(images))
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 19, 50, 600, 999])
@@ -280,20 +268,6 @@ def test_zero_snr_starts_from_pure_noise():
         for solver in ("heun", "seeds3", "dpmpp_2m", "ddpm", "euler_maruyama"):
             seedsbench.sample(Live(schedule, "v_prediction"), START, solver=solver, **path)
     close(*ends)
-
-
-def test_without_alpha_of_one_the_last_step_lands_on_the_table():
-    """The same as one more step of the grid, to the table's first level, and staying there."""
-    schedule, grid = schedule_of("linear"), DiscreteGrid(timestep_spacing="trailing")
-    levels = grid.levels(6, 0, 0, schedule)
-    one_more = torch.cat([levels, schedule.log_sigmas[:1].exp()])
-
-    def end(sigmas, final):
-        solver = DDIM(eta=0.5, set_alpha_to_one=final == "stop")
-        path = {"sigmas": sigmas, "schedule": schedule, "final": final}
-        return seedsbench.sample(Live(schedule, "sample"), START, solver=solver, **path).x
-
-    assert torch.allclose(end(levels, "denoise"), end(one_more, "stop"), rtol=1e-12, atol=1e-12)
 
 
 # --- refusals ---------------------------------------------------------------------------------------

@@ -149,14 +149,6 @@ def test_diffusers_ipndm(case):
         close(x * scale, reference)
 
 
-def test_rhoab_is_ipndm_v():
-    case = next(
-        case for case in DIFF_SOLVERS if str(case).endswith("polynomial_n11_max_order-3_deis_mode-rhoab")
-    )
-    rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
-    assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
-
-
 def test_compat_without_meaning_is_refused():
     with pytest.raises(ValueError, match="compat=diff_sampler has no meaning for mode=rhoab"):
         seedsbench.solver("deis", mode="rhoab", compat="diff_sampler")

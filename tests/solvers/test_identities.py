@@ -73,10 +73,6 @@ def test_methods_that_are_the_same_in_sigma(one, other):
     same(run(one), run(other))
 
 
-def test_the_first_step_of_dpmpp_2m_is_ddim():
-    same(run("dpmpp_2m", sigmas=LEVELS[:2]), run("ddim", sigmas=LEVELS[:2]))
-
-
 @pytest.mark.parametrize("stages", [2, 3])
 def test_eta_zero_seeds_of_edms_prediction_is_its_ode_twin(stages):
     """Exponential Runge-Kutta on the ODE in EDM's clock; recorded runs have the other two predictions."""

@@ -331,20 +331,6 @@ def test_fuzz_mutated_files_are_read_or_refused_in_one_line(tmp_path_factory, re
 # --- conversion -----------------------------------------------------------------------------------
 
 
-def test_a_converted_pickle_is_the_same_network(tmp_path):
-    source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
-    write_edm(source, resolution=16, label_dim=3, sigma_max=float("inf"))
-    convert_edm(source, target)
-    assert sorted(os.listdir(tmp_path)) == ["net.pkl", "net.safetensors"]
-    record, converted = read_edm(source), read_converted(target)
-    config, _ = read_weights(target)
-    assert config["class_name"] == converted.class_name == record.class_name == "EDMPrecond"
-    assert converted.init_args == record.init_args == (16, 3)
-    assert converted.init_kwargs == json.loads(json.dumps(record.init_kwargs))
-    assert converted.init_kwargs["sigma_max"] == float("inf")
-    torch.testing.assert_close(converted.state_dict, dict(record.state_dict), rtol=0, atol=0)
-
-
 def test_what_cannot_be_converted_leaves_nothing(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
     with pytest.raises(FileNotFoundError):
