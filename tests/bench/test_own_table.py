@@ -168,7 +168,3 @@ def test_betas_of_the_ddim_authors():
     alphas = 1 / (1 + (2 * last.log_sigmas).exp())
     assert alphas[:-1].tolist() == pytest.approx([4 / 5, 3 / 5, 2 / 5, 1 / 5])
     assert alphas[-1] < 1e-20
-    with pytest.raises(ValueError, match=r"trained_betas=0.1 must be a list of numbers in \(0, 1\)"):
-        Discrete(trained_betas=0.1)
-    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\), the last one in"):
-        Discrete(trained_betas=(1.0, 0.5), num_train_timesteps=2)

@@ -8,7 +8,7 @@ from seedsbench.diffusion.noise import Philox, Silent
 from seedsbench.solvers.ddim import DDIM
 from seedsbench.solvers.integrate import NonFiniteError
 from tests.support.golden import mixture_parameters
-from tests.support.measure import START, mixture, run
+from tests.support.measure import START, mixture, never, run
 
 
 def test_trajectory_has_every_level_and_the_sample():
@@ -78,6 +78,44 @@ def test_labels_choose_components():
         run("heun", steps=3, labels=labels)
 
 
+EXPLICIT = {"name": "explicit", "sigmas": [10.0, 1.0, 0.1]}
+UNUSABLE_SOLVERS = [
+    ("sees3", "seeds3"),
+    ({"name": "seeds1", "etta": 0.5}, "Did you mean 'eta'"),
+    ({"name": "seeds3", "c2": 2 / 3, "c3": 0.5}, "near c2=2/3"),
+    ({"name": "sa_solver", "tau_start": 0.01}, r"tau_start=0.01 must lie in \[0.72, inf\]"),
+    ({"name": "dpm_solver3", "r1": 0.7}, "r1=0.7 must be less than r2=0.66"),
+    ({"name": "deis", "mode": "rhoab", "compat": "diff_sampler"}, "compat=diff_sampler has no meaning"),
+    ({"name": "ddim", "clip_sample": True, "thresholding": True}, "only one can act"),
+    *[
+        ({"name": "ddpm", "variance": v}, f"variance={v} needs a denoiser that predicts a variance")
+        for v in ("learned", "learned_range")
+    ],
+    # An adaptive ODE solver has no stochastic options.
+    ({"name": "rk45", "eta": 1.0}, "unknown option 'eta'. Known: atol, first_step, norms, rtol"),
+    ({"name": "adaptive_sde", "eta": 0.0}, "unknown option 'eta'"),
+    ({"name": "pc_ve", "predictor": "none", "corrector": "none"}, "predictor and corrector are none"),
+    ({"name": "pc_vp", "discretization": "reference"}, "use schedule=vp"),
+    ({"name": "pc_ve", "discretization": "reference"}, "use schedule=ve_geometric"),
+    ({"name": "pc_subvp", "discretization": "reference"}, "use schedule=subvp"),
+]
+INTERVALS = ([1.0, 90.0, 3, 1], [0.0005, 0.001, 3, 1])
+OUT_OF_RANGE = [{"name": "restart", "intervals": [interval]} for interval in INTERVALS]
+RANGE = r"t_max in the run's range of noise levels, \(0.002, 80\]"
+TABLE = {"name": "discrete", "num_train_timesteps": 2}
+UNUSABLE_TABLES = [
+    ({"name": "discrete", "trained_betas": [0.1, 0.2]}, "set num_train_timesteps=2"),
+    (TABLE | {"trained_betas": [0.1, 1.2]}, r"\[1\]=1.2 must lie in \[1e-10, 1\]"),
+    (TABLE | {"trained_betas": ["a", "b"]}, r"trained_betas\[0\]='a' must be a number"),
+    (TABLE | {"trained_betas": [1.0, 0.5]}, r"betas must lie in \(0, 1\), the last one in"),
+]
+OPTIONS_OF_A_TABLE = [
+    ({"previous_timestep": "diffusers"}, "linear", "use schedule=discrete"),
+    ({"set_alpha_to_one": False}, "linear", "use schedule=discrete"),
+    ({"previous_timestep": "diffusers"}, {"name": "discrete", "num_train_timesteps": 10}, "never move"),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -102,24 +140,20 @@ def test_labels_choose_components():
         ({"steps": 2, "indices": [-1, 0, 1, 2, 3, 4]}, r"2\*\*32"),
         ({"steps": 2, "seed": -1}, r"seed=-1 .*2\*\*64"),
         ({"steps": 2, "seed": 0.5}, "seed=0.5 must be an integer"),
+        ({"nfe": 4, "solver": "heun", "grid": EXPLICIT}, "smallest budget that works is 5"),
+        *[({"steps": 3, "solver": choice}, message) for choice, message in UNUSABLE_SOLVERS],
+        *[({"steps": 9, "grid": "edm", "solver": choice}, RANGE) for choice in OUT_OF_RANGE],
+        *[({"steps": 1, "schedule": table}, message) for table, message in UNUSABLE_TABLES],
+        *[
+            ({"steps": 20, "solver": {"name": name, **options}, "schedule": schedule}, message)
+            for name in ("ddim", "pndm")
+            for options, schedule, message in OPTIONS_OF_A_TABLE
+        ],
     ],
 )
-def test_unusable_arguments(options, message):
+def test_unusable_arguments_are_refused_before_the_first_evaluation(options, message):
     with pytest.raises(ValueError, match=message):
-        run("euler", **options)
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ("sees3", "seeds3"),
-        ({"name": "seeds1", "etta": 0.5}, "Did you mean 'eta'"),
-        ({"name": "seeds3", "c2": 2 / 3, "c3": 0.5}, "near c2=2/3"),
-    ],
-)
-def test_unknown_solvers_and_options_name_their_neighbours(choice, message):
-    with pytest.raises(ValueError, match=message):
-        seedsbench.solver(choice)
+        run(**{"solver": "euler", "denoiser": never, **options})
 
 
 def test_nan_names_step_and_sigma():
@@ -157,8 +191,5 @@ def test_the_analytic_limit_is_the_denoiser_of_unit_normal_data():
     assert torch.allclose(*(run("euler", gaussian, steps=3, afs=afs).x for afs in (False, True)), atol=0.02)
 
 
-def test_a_budget_must_pay_for_an_explicit_grid():
-    grid = {"name": "explicit", "sigmas": [10.0, 1.0, 0.1]}
-    assert run("heun", nfe=7, grid=grid).nfe.tolist() == [5] * 6
-    with pytest.raises(ValueError, match="smallest budget that works is 5"):
-        run("heun", nfe=4, grid=grid)
+def test_an_explicit_grid_costs_what_its_levels_do():
+    assert run("heun", nfe=7, grid=EXPLICIT).nfe.tolist() == [5] * 6

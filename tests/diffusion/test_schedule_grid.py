@@ -116,10 +116,13 @@ def test_a_grid_finer_than_the_table_merges_levels():
         (lambda: Explicit(sigmas=(math.nan, 1.0)), "must be a number"),
         (lambda: Explicit(sigmas=(math.inf, 1.0)), r"sigmas\[0\]=inf must lie in"),
         (lambda: DiscreteGrid().levels(5, 0.1, 1, Linear()), "use schedule=discrete"),
+        (lambda: DiscreteGrid(steps_offset=1).levels(1000, 0, 0, Discrete()), "use steps_offset=0 or less"),
+        (lambda: DiscreteGrid(steps_offset=1, timestep_spacing="trailing"), "set steps_offset=0 with"),
+        (lambda: Discrete(trained_betas=0.1), r"trained_betas=0.1 must be a list of numbers in \(0, 1\)"),
         (lambda: EDM().range(100.0, 200.0), r"grid\.sigma_min"),
         (lambda: EDM(sigma_min=3.0, sigma_max=2.0), "sigma_min < sigma_max"),
     ],
 )
-def test_grid_errors_say_what_would_work(use, message):
+def test_errors_of_grids_and_tables_say_what_would_work(use, message):
     with pytest.raises(ValueError, match=message):
         use()

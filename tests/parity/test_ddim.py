@@ -15,12 +15,11 @@ import seedsbench
 from seedsbench.denoisers.prediction import denoised_of, raw_output_of
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.process import Process
-from seedsbench.diffusion.schedule import Discrete, Linear
+from seedsbench.diffusion.schedule import Discrete
 from seedsbench.noise import Recorded, Silent
 from seedsbench.solvers.ddim import DDIM, DDPM, dynamic_threshold
-from seedsbench.solvers.pndm import PNDM
 from tests.support.golden import cases
-from tests.support.measure import mixture, never
+from tests.support.measure import mixture
 from tests.support.measure import run as sample
 from tests.support.parity import close
 from tests.support.replay import Replay
@@ -268,58 +267,3 @@ def test_zero_snr_starts_from_pure_noise():
         for solver in ("heun", "seeds3", "dpmpp_2m", "ddpm", "euler_maruyama"):
             seedsbench.sample(Live(schedule, "v_prediction"), START, solver=solver, **path)
     close(*ends)
-
-
-# --- refusals ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"name": "ddim", "clip_sample": True, "thresholding": True}, "only one can act"),
-        *(
-            ({"name": "ddpm", "variance": v}, f"variance={v} needs a denoiser that predicts a variance")
-            for v in ("learned", "learned_range")
-        ),
-    ],
-)
-def test_wrong_options_are_refused(choice, message):
-    with pytest.raises(ValueError, match=message):
-        seedsbench.solver(choice)
-
-
-@pytest.mark.parametrize("kind", [DDIM, PNDM])
-@pytest.mark.parametrize(
-    ("options", "schedule", "message"),
-    [
-        ({"previous_timestep": "diffusers"}, Linear(), "use schedule=discrete"),
-        ({"set_alpha_to_one": False}, Linear(), "use schedule=discrete"),
-        ({"previous_timestep": "diffusers"}, Discrete(num_train_timesteps=10), "would never move"),
-    ],
-)
-def test_options_of_a_table_need_one_with_room(kind, options, schedule, message):
-    with pytest.raises(ValueError, match=message):
-        sample(kind(**options), never, START, steps=20, schedule=schedule)
-
-
-def test_timesteps_off_the_table_are_refused():
-    schedule = schedule_of("linear")
-    with pytest.raises(ValueError, match=r"steps_offset=1 with 1000 levels .* use steps_offset=0 or less"):
-        DiscreteGrid(steps_offset=1).levels(1000, 0, 0, schedule)
-    assert len(DiscreteGrid(steps_offset=1).levels(999, 0, 0, schedule)) == 999
-    with pytest.raises(ValueError, match="set steps_offset=0 with timestep_spacing=trailing"):
-        DiscreteGrid(steps_offset=1, timestep_spacing="trailing")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"trained_betas": [0.1, 0.2]}, "set num_train_timesteps=2"),
-        ({"trained_betas": [0.1, 1.2], "num_train_timesteps": 2}, r"\[1\]=1.2 must lie in \[1e-10, 1\]"),
-        ({"trained_betas": ["a", "b"], "num_train_timesteps": 2}, r"trained_betas\[0\]='a' must be a number"),
-    ],
-)
-def test_wrong_tables_are_refused(options, message):
-    schedule = {"name": "discrete", **options}
-    with pytest.raises(ValueError, match=message):
-        seedsbench.sample(never, START, solver="ddim", steps=1, schedule=schedule)

@@ -9,7 +9,6 @@ the loop's.
 import pytest
 import torch
 
-import seedsbench
 from seedsbench.denoisers.prediction import Predicted, raw_output_of
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
@@ -147,8 +146,3 @@ def test_diffusers_ipndm(case):
     got = run("ipndm", Replay(eps), states[0], sigmas=sigmas, final="stop").trajectory[1:-1]
     for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
         close(x * scale, reference)
-
-
-def test_compat_without_meaning_is_refused():
-    with pytest.raises(ValueError, match="compat=diff_sampler has no meaning for mode=rhoab"):
-        seedsbench.solver("deis", mode="rhoab", compat="diff_sampler")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import seedsbench
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import VE, VP, Linear
 from seedsbench.noise import Recorded
@@ -187,15 +186,3 @@ def test_noise_lies_in_the_interval_of_tau_alone():
     silent, none, noisy = (run_on(choice, sigmas=levels).x for choice in choices)
     assert torch.equal(silent, none)
     assert not torch.equal(noisy, silent)
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"name": "sa_solver", "tau_start": 0.01}, r"tau_start=0.01 must lie in \[0.72, inf\]"),
-        ({"name": "dpm_solver3", "r1": 0.7}, "r1=0.7 must be less than r2=0.66"),
-    ],
-)
-def test_options_that_do_not_fit_each_other_are_refused(choice, message):
-    with pytest.raises(ValueError, match=message):
-        seedsbench.solver(**choice)

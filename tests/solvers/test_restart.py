@@ -9,7 +9,7 @@ import torch
 import seedsbench
 from seedsbench.noise import Recorded
 from seedsbench.solvers.base import BudgetError
-from tests.support.measure import START, gaussian_moments, log_levels, mixture, never, run
+from tests.support.measure import START, gaussian_moments, log_levels, mixture, run
 
 SEVERAL = [[0.06, 0.3, 3, 2], [1.09, 1.92, 4, 1], [19.35, 40.79, 5, 3], [0.05, 0.2, 2, 1]]
 
@@ -149,9 +149,3 @@ def test_levels_are_those_that_the_network_knows():
 def test_a_bad_interval_is_named(interval, why):
     with pytest.raises(ValueError, match=f"Restart: interval.*{why}"):
         seedsbench.solver("restart", intervals=[interval])
-
-
-@pytest.mark.parametrize("interval", [[1.0, 90.0, 3, 1], [0.0005, 0.001, 3, 1]])
-def test_an_interval_outside_the_run_is_refused_before_any_evaluation(interval):
-    with pytest.raises(ValueError, match=r"t_max in the run's range of noise levels, \(0.002, 80\]"):
-        run({"name": "restart", "intervals": [interval]}, never, grid="edm", steps=9)
