@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -196,18 +197,12 @@ def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
 
 
 def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch):
-    def bug(*_):
-        raise KeyError("bug")
-
-    monkeypatch.setattr(Process, "predict", bug)
+    monkeypatch.setattr(Process, "predict", Mock(side_effect=KeyError("bug")))
     assert run(tmp_path)["reason"] == "KeyError: 'bug'"
 
 
 def test_an_interrupt_is_no_failed_cell(tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Process, "predict", interrupt)
+    monkeypatch.setattr(Process, "predict", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert rows_of(tmp_path / "study") == {}

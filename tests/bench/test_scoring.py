@@ -1,6 +1,7 @@
 """metrics=inception and its kin: any model on any extractor, and what a row then says."""
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -197,10 +198,7 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
 def test_no_score_beside_fid_takes_it_down(tmp_path, fake, real, monkeypatch, where, name, scores, error):
     whole = run(tmp_path, *QUICK, f"metrics.real={real}", "study=whole")
 
-    def fails(*_, **__):
-        raise error("it does\nnot converge")
-
-    monkeypatch.setattr(where, name, fails)
+    monkeypatch.setattr(where, name, Mock(side_effect=error("it does\nnot converge")))
     row = run(tmp_path, *QUICK, f"metrics.real={real}")
     assert f"no {', '.join(scores)}: it does not converge" in row["warning"].split("; ")
     for one in ("fid", "fid_floor", "is_mean", "is_std", *scoring.KERNEL, *scoring.MANIFOLD):
@@ -208,10 +206,7 @@ def test_no_score_beside_fid_takes_it_down(tmp_path, fake, real, monkeypatch, wh
 
 
 def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
-    def fails(*_):
-        raise ValueError("no covariance")
-
-    monkeypatch.setattr(scoring.FID, "compute", fails)
+    monkeypatch.setattr(scoring.FID, "compute", Mock(side_effect=ValueError("no covariance")))
     row = run(tmp_path, *QUICK, f"metrics.real={real}")
     assert (row["status"], row["reason"]) == ("failed", "no covariance")
 

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -157,9 +158,6 @@ def test_a_file_that_is_not_the_weights_is_refused_with_what_to_get(tmp_path, we
     ],
 )
 def test_a_torch_fidelity_that_cannot_be_imported_is_a_plain_message(monkeypatch, error, message):
-    def fails(name):
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", fails)
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=error))
     with pytest.raises(ValueError, match=message):
         inception.torch_fidelity_class()

@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import requests
 
 from seedsbench.bench.problems import build, scored_on
 from seedsbench.bench.problems.build import model_of, problem_of
@@ -41,13 +43,7 @@ BASELINE_FILES = {
 def isolated(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "_get", no_network)
-
-
-def no_network(*_):
-    import requests
-
-    raise requests.ConnectionError("Name or service not known")
+    monkeypatch.setattr(fetch, "_get", Mock(side_effect=requests.ConnectionError("Name not known")))
 
 
 def dry_run(*arguments):

@@ -2,7 +2,6 @@
 
 import copyreg
 import io
-import itertools
 import os
 import pickle
 import pickletools
@@ -190,13 +189,9 @@ def hostile(command):
     """name -> (bytes, what the refusal must name)."""
     foreign = [
         ("os", "system", command),
-        ("subprocess", "Popen", ["sh", "-c", command]),
-        ("builtins", "eval", f"__import__('os').system({command!r})"),
         ("builtins", "getattr", Name("torch", "hub"), "load"),
         ("torch.hub", "load", "a/b", "c"),
-        ("pickle", "loads", pickle.dumps(Runs(os.system, command))),
         ("copyreg", "_reconstructor", Name("os", "system"), Name("os", "system"), None),
-        ("copyreg", "__newobj__", Name(*MODULES)),
     ]
     legacy = saved_with_code(command, _use_new_zipfile_serialization=False)
     calls = {f"{at[0]}.{at[1]}": (Call(*at), f"{at[0]}.{at[1]}") for at in foreign}
@@ -205,9 +200,9 @@ def hostile(command):
         "storage with code, legacy": (Call(*LOAD, legacy), f"{os.system.__module__}.system"),
     }
     made = {name: (ema(x=value), said) for name, (value, said) in (calls | VALUES).items()}
-    for name, protocol in itertools.product(("os.system", "torch.hub.load"), (2, 3, 4, 5)):
-        value, said = calls[name]  # elsewhere in the file
-        made[f"{name} beside ema, {protocol}"] = dumped(snapshot(None) | {"x": value}, protocol), said
+    for protocol in (2, 3, 4, 5):  # elsewhere in the file
+        beside = dumped(snapshot(None) | {"x": Call("os", "system", command)}, protocol)
+        made[f"os.system beside ema, {protocol}"] = beside, "os.system"
     return made | {name: (ema(_parameters={"w": p}), said) for name, (p, said) in PARAMETERS.items()} | FILES
 
 
@@ -228,7 +223,6 @@ VALUES = {
     "parameter of text": (Call("torch._utils", "_rebuild_parameter", "x", False, {}), "made of a tensor"),
     "set of huge": (Call("builtins", "set", 10**9), "set"),
     "bytes of huge": (Call("builtins", "bytes", 10**12), "builtins.bytes"),
-    "storage of a number": (Call(*LOAD, 10**12), "_load_from_bytes"),
     "storage of a foreign type": (Call(*LOAD, storage_blob(kind=("os", "system"))), "os.system"),
     "storage declares too much": (Call(*LOAD, storage_blob(10**15, b"x" * 64)), "1000000000000000"),
     "storage counts otherwise": (Call(*LOAD, storage_blob(counted=10**15)), "1000000000000000"),
