@@ -19,6 +19,7 @@ from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete, make_betas
 from seedsbench.noise import latents
 from tests.support.cells import compose, run
+from tests.support.pipelines import write_pipeline
 
 COSINE = Discrete(beta_schedule="squaredcos_cap_v2", num_train_timesteps=200)
 SHAPE = {"img_channels": 1, "img_resolution": 2}
@@ -26,24 +27,6 @@ SHAPE = {"img_channels": 1, "img_resolution": 2}
 
 def network(schedule=COSINE):
     return Predicted(lambda x, t, labels: torch.tanh(x + t / 100), "epsilon", schedule, **SHAPE)
-
-
-def folder_of(path, **scheduler):
-    """A 200-step cosine pipeline of diffusers, and its scheduler."""
-    diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=[8, 8],
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-    ).eval()
-    told = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 200, "clip_sample": False}
-    ddim = diffusers.DDIMScheduler(**{**told, **scheduler})
-    diffusers.DDIMPipeline(unet, ddim).save_pretrained(path)
-    return unet, ddim
 
 
 def theirs(unet, scheduler, x, steps):
@@ -57,7 +40,9 @@ def theirs(unet, scheduler, x, steps):
 
 @pytest.mark.parametrize("scheduler", [{}, {"timestep_spacing": "trailing"}, {"steps_offset": 1}], ids=str)
 def test_a_folder_is_sampled_as_diffusers_would_with_nothing_repeated(tmp_path, scheduler):
-    unet, ddim = folder_of(tmp_path / "net", **scheduler)
+    told = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 200, "clip_sample": False}
+    pipeline = write_pipeline(tmp_path / "net", **told | scheduler)
+    unet, ddim = pipeline.unet, pipeline.scheduler
     overrides = (
         "model=diffusers_pipeline",
         f"model.path={tmp_path}/net",

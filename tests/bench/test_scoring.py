@@ -4,7 +4,6 @@ import math
 from unittest.mock import Mock
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -22,9 +21,6 @@ from seedsbench.data.uint8 import to_uint8
 from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.metrics.reference import of_images, write_statistics
-from seedsbench.report import summary
-from seedsbench.report.curves import MISSING
-from seedsbench.report.pareto import Panel
 from tests.support.cells import compose, key_of, run, same, samples_of
 from tests.support.extractors import (
     DIM,
@@ -216,14 +212,3 @@ def test_the_floor_needs_twice_as_many_real_images(fake, real):
     assert fid_floor(problem, 20, "balanced", 2) > 0
     assert fid_floor(problem, 21, "balanced", 2) is None
     assert fid_floor(problem, 10, "balanced", 2) > fid_floor(problem, 20, "balanced", 2)
-
-
-@pytest.mark.parametrize("extractor", ["inception-v3", "dinov2-vit-l-14"])
-def test_few_samples_are_said_to_bias_the_fid(extractor):
-    def said(samples, which=extractor):
-        return summary.bias(Panel({"extractor": which, "samples": samples}, "", "", pd.DataFrame(), {}))
-
-    assert "biased upwards by few samples: at 2,000 compare it" in said("2000")
-    assert said("9999")
-    assert "at 2,000 compare it" in said("2000", "glyphs-64d")
-    assert said("10000") == said("50000") == said(MISSING) == ""
