@@ -1,7 +1,6 @@
 """One cell: a configuration in, a row out, whatever happens in between."""
 
 import math
-import re
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -15,7 +14,6 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows import run_key as science
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.diffusion.process import Process
-from seedsbench.solvers.base import BudgetError
 from tests.support.cells import BROKEN_MODULE, compose, config_dir, key_of, rows_of, run, same
 
 # design.md, section 4: what outside checks read.
@@ -55,26 +53,6 @@ def test_rows_that_came_to_nothing_have_the_same_fields(tmp_path):
         assert set(PROMISED) <= set(row)
         assert row["fid"] is None
         assert row["reason"]
-
-
-@pytest.mark.parametrize("solver", seedsbench.solver_names())
-@pytest.mark.parametrize(
-    ("final", "budgets"),
-    [("denoise", (9, 10)), ("stop", (9,)), pytest.param("stop", (10,), marks=pytest.mark.slow)],
-)
-def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final, budgets):
-    method = seedsbench.solver(solver)
-    for nfe in budgets:
-        row = run(tmp_path, f"solver={solver}", f"nfe={nfe}", f"final={final}", "samples=4")
-        if nfe < method.total_nfe(1, final):
-            assert row["status"] == "skipped"
-            with pytest.raises(BudgetError, match=re.escape(row["reason"])):
-                method.steps_for(nfe, final)
-            continue
-        promised = method.total_nfe(method.steps_for(nfe, final), final)
-        assert row["status"] == "done", row["reason"]
-        assert row["nfe"] <= row["nfe_max"] <= promised <= nfe
-        assert method.adaptive or row["nfe"] == row["nfe_max"] == promised
 
 
 SAME_NUMBERS = ["device=auto", "batch_size=3", "batch_size=auto", "results_dir=/elsewhere", "study=other"]

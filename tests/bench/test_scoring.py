@@ -22,27 +22,10 @@ from seedsbench.denoisers.analytic import FiniteData
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.metrics.reference import of_images, write_statistics
 from tests.support.cells import compose, key_of, run, same, samples_of
-from tests.support.extractors import (
-    DIM,
-    fake_extractor,
-    some_images,
-    write_images,
-)
+from tests.support.extractors import DIM, fake_extractor, some_images, write_images
 
 GLYPHS = ("model=glyphs", "solver=euler", "nfe=3", "samples=8")
 QUICK = (*GLYPHS, "metrics=inception", "metrics.kid_subsets=2", "metrics.floor_sets=1")
-
-
-def test_without_weights_the_row_says_what_to_download_and_where_to_put_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    np.savez(tmp_path / "ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    files = {"inception": "weights-inception-2015-12-05-6726825d.pth", "dinov2": "dinov2_vitl14_pretrain.pth"}
-    for extractor, name in files.items():
-        row = run(tmp_path, *GLYPHS, f"metrics={extractor}", f"metrics.reference={tmp_path / 'ref.npz'}")
-        assert row["status"] == "failed"
-        assert f"put it at {tmp_path}/hub/checkpoints/{name}" in row["reason"]
-    row = run(tmp_path, *GLYPHS, "metrics=inception")
-    assert "glyphs names no reference for metrics=inception: give metrics.reference=" in row["reason"]
 
 
 @pytest.fixture
@@ -94,6 +77,8 @@ def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real
     row = run(tmp_path, *GLYPHS)
     assert row["status"] == "failed"
     assert "bare has no features of its own to be scored on: choose metrics=inception" in row["reason"]
+    row = run(tmp_path, *QUICK)
+    assert "bare names no reference for metrics=inception: give metrics.reference=" in row["reason"]
     row = run(tmp_path, *QUICK, f"metrics.reference={real}")
     assert (row["status"], row["reference"], row["extractor"]) == ("done", "real", "fake")
     assert row["fid_floor"] is None

@@ -92,25 +92,6 @@ def test_a_folder_of_the_model_alone(tmp_path, layout):
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-def test_levels_are_the_table_and_timesteps_its_indices(tmp_path):
-    write(tmp_path)
-    denoiser = load_diffusers(tmp_path)
-    seen = []
-    forward = denoiser.unet.forward
-    denoiser.unet.forward = lambda x, t, **options: seen.append(t.tolist()) or forward(x, t, **options)
-    assert denoiser.image_shape == (3, 8, 8)
-    assert len(denoiser.levels) == 1000
-    assert (denoiser.sigma_min, denoiser.sigma_max) == (denoiser.levels[0], denoiser.levels[-1])
-    x = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
-    denoiser(x, denoiser.levels[[0, 999]])
-    denoiser(x, (denoiser.levels[[7, 8]].log().mean()).exp())
-    assert seen[0] == [0.0, 999.0]
-    assert seen[1] == pytest.approx(7.5, abs=1e-3)
-    near = denoiser.levels[[3, 500]] * 1.0001
-    assert torch.equal(denoiser.round_sigma(near), denoiser.levels[[3, 500]])
-    assert torch.equal(denoiser.round_sigma(torch.tensor([1e-9, 1e9]).double()), denoiser.levels[[0, 999]])
-
-
 def test_classes_are_one_hot_rows(tmp_path):
     write(tmp_path, network={"num_class_embeds": 3})
     denoiser = load_diffusers(tmp_path)

@@ -60,10 +60,7 @@ def test_a_range_that_no_vp_schedule_fits_leaves_its_constants():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from(GRIDS),
-    n=st.integers(2, 200),
-    low=st.floats(1e-3, 0.05),
-    high=st.floats(5.0, 150.0),
+    name=st.sampled_from(GRIDS), n=st.integers(2, 200), low=st.floats(1e-3, 0.05), high=st.floats(5.0, 150.0)
 )
 def test_grids_decrease_between_the_ends_of_the_range(name, n, low, high):
     grid = built("grid", name)

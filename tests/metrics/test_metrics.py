@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from seedsbench import metrics
 from seedsbench.metrics import moments
-from seedsbench.metrics.fid import _factor
 from tests.support.golden import golden
 from tests.support.parity import fid_gaussians, kernel_of, plain_moments
 
@@ -82,15 +81,6 @@ def test_few_samples_of_a_large_problem_are_scored_to_rounding(n, copies):
     few = plain_moments(rows)
     for pair in ((*few, mu, cov), (mu, cov, *few)):
         assert metrics.frechet_distance(*pair, cholesky_from=1) == pytest.approx(wanted, rel=1e-8)
-
-
-@pytest.mark.parametrize("rank", [0, 1, 63, 64, 65, 130, 190])
-def test_a_covariance_of_low_rank_has_a_factor_of_as_many_columns(rank):
-    root = normal(200, rank)
-    matrix = root @ root.T
-    factor = _factor(matrix)
-    assert factor.shape == (200, rank)
-    assert float((factor @ factor.T - matrix).abs().max()) <= 1e-12 * float(matrix.abs().max())
 
 
 def test_singular_covariances_stored_in_float32_are_scored_to_its_rounding():

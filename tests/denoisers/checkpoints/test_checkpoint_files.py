@@ -23,12 +23,7 @@ from seedsbench.denoisers.checkpoints import weights as stored_weights
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.states import check_state, is_state
-from seedsbench.denoisers.checkpoints.weights import (
-    convert_edm,
-    read_converted,
-    read_weights,
-    save_weights,
-)
+from seedsbench.denoisers.checkpoints.weights import convert_edm, read_converted, read_weights, save_weights
 from tests.support.edm_checkpoint import CIFAR10, write_edm
 from tests.support.edm_files import (
     Name,
