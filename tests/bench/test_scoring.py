@@ -6,7 +6,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from seedsbench import metrics
 from seedsbench.bench import run as cell
@@ -111,9 +110,7 @@ def test_what_is_odd_of_a_reference_is_said_in_the_row(tmp_path, fake, real):
 
 def test_grey_samples_are_scored_against_grey_images(tmp_path, fake, real, monkeypatch):
     images = some_images(12, size=16, seed=4)[:, :1]
-    (grey := tmp_path / "grey").mkdir()
-    for i, image in enumerate(images):
-        Image.fromarray(image[0].numpy()).save(grey / f"{i}.png")
+    grey = write_images(tmp_path / "grey", images)
     data = FiniteData(images.double() / 127.5 - 1, sigma_min=0.002, sigma_max=80.0)
     monkeypatch.setattr(build_module, "_model", lambda *_: Model("grey", FixedBatch(data), "grey"))
     long = (*QUICK, "solver=heun", "nfe=35")

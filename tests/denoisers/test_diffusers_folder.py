@@ -79,11 +79,6 @@ def test_from_zero_snr_too(tmp_path, prediction, betas):
     assert (images - theirs(pipeline)).abs().max() < 1e-5
 
 
-def test_epsilon_without_signal_is_refused_naming_the_file(tmp_path):
-    write(tmp_path, rescale_betas_zero_snr=True)
-    refused(tmp_path, r"scheduler_config.json: prediction_type='epsilon' .*v_prediction")
-
-
 @pytest.mark.parametrize("layout", ["flat", "flat .bin"])
 def test_a_folder_of_the_model_alone(tmp_path, layout):
     write(tmp_path / "pipeline")
@@ -143,6 +138,7 @@ def edited(path, **changes):
         (SCHEDULER, {"beta_schedule": "laplace"}, "laplace"),
         (SCHEDULER, {"num_train_timesteps": "many"}, "must be an integer"),
         (SCHEDULER, {"prediction_type": "flow"}, "must be one of epsilon, sample, v_prediction"),
+        (SCHEDULER, {"rescale_betas_zero_snr": True}, "json: prediction_type='epsilon' .*v_prediction"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, file, changes, expected):

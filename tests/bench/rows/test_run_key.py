@@ -9,7 +9,7 @@ from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
 from seedsbench.cli.command import parse
 from seedsbench.cli.compose import compositions
 from seedsbench.files.sources import source_id
-from tests.support.cells import ROOT, compose, python
+from tests.support.cells import ROOT, compose, python, rows_of
 
 AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
 CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
@@ -18,8 +18,7 @@ CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
 def rows_of_command(folder, *words, package=ROOT):
     """The rows of a command in a process of its own."""
     said = python("-m", "seedsbench", *words, "study=s", folder=folder, PYTHONPATH=str(package))
-    rows = (json.loads(path.read_text()) for path in (folder / "results" / "s" / "rows").glob("*.json"))
-    return sorted(rows, key=lambda row: row["time_utc"]), said
+    return rows_of(folder / "results" / "s").values(), said
 
 
 def test_an_outside_solver_that_was_edited_gets_a_new_row(tmp_path):
