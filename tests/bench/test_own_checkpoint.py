@@ -13,7 +13,7 @@ from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_imag
 PEAK_MB = 2500
 RUN = """
 import sys
-from seedsbench.cli import main
+from seedsbench.cli.main import main
 try:
     main(sys.argv[1:])
 finally:

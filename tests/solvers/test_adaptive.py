@@ -108,10 +108,3 @@ def test_adaptive_sde_has_weak_order_two_on_uniform_steps_and_keeps_the_variance
     assert weak_orders(uniform, 128, std=0.8, high=2.0, low=0.3)[1] == pytest.approx(2, abs=0.1)
     moments = gaussian_moments(uniform, 400, high=2.0, low=0.3)
     assert tuple(moments) == pytest.approx((0.3, 0.25 + 0.09), rel=1e-3)
-
-
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_adaptive_sde_accepts_more_with_the_mean_square_error(norm):
-    result = run({"name": "adaptive_sde", "error_norm": norm})
-    assert result.x.isfinite().all()
-    assert int(result.nfe.max()) < 2 * PLENTY

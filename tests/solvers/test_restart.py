@@ -134,16 +134,13 @@ def test_levels_are_those_that_the_network_knows():
 @pytest.mark.parametrize(
     ("interval", "why"),
     [
-        *(([0.3, t_max, 3, 2], "t_min < t_max") for t_max in (0.06, 0.3)),
+        ([0.3, 0.3, 3, 2], "t_min < t_max"),
         ([0, 0.3, 3, 2], r"\[0\]=0 must lie in \(0, "),
         ([0.06, math.inf, 3, 2], r"\[1\]=inf must lie in \(0, "),
-        ([0.06, math.nan, 3, 2], r"\[1\]=nan must be a number"),
-        (["a", 0.3, 3, 2], r"\[0\]='a' must be a number"),
         ([0.06, 0.3, 1, 2], r"\[2\]=1 must lie in \[2, "),
         ([0.06, 0.3, 2.5, 2], r"\[2\]=2.5 must be an integer"),
         ([0.06, 0.3, 3, -1], r"\[3\]=-1 must lie in \[0, "),
-        ([0.06, 0.3, 3, True], r"\[3\]=True must be an integer"),
-        *((wrong, "must be a list of 4") for wrong in ([0.06, 0.3, 3], 0.06)),
+        ([0.06, 0.3, 3], "must be a list of 4"),
     ],
 )
 def test_a_bad_interval_is_named(interval, why):

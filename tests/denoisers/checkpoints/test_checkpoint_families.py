@@ -192,8 +192,6 @@ def test_a_respaced_process_keeps_fewer_levels(tmp_path):
         (RAW, {"centered": False}, "centered=false and scale_by_sigma=true are for sde=vesde"),
         (RAW, {"beta_min": 30}, "0 < beta_min < beta_max"),
         (SCORE, {"image_size": 7}, "multiple of 2"),
-        (SCORE, {"weights": "best"}, "must be one of ema, raw"),
-        (SCORE, {"name": "unet"}, "must be one of ncsnpp, ddpm"),
     ],
 )
 def test_hints_that_do_not_fit_are_named(tmp_path, name, hints, said):
