@@ -126,11 +126,6 @@ def test_a_budget_that_fits_no_step_is_skipped_with_the_smallest_that_works(
     assert run(tmp_path, *overrides, f"nfe={least}")["nfe"] == least
 
 
-def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
-    row = run(tmp_path, *EXPLICIT, "nfe=20")
-    assert (row["status"], row["n_steps"], row["nfe"]) == ("done", 3, 7)
-
-
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [

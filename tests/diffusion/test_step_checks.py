@@ -113,11 +113,3 @@ def test_a_denoised_image_of_another_floating_type_is_converted(dtype):
     found = sample("heun", lambda *args: exact(*args).to(dtype), **path).x
     assert found.dtype == torch.float64
     assert torch.allclose(found, sample("heun", **path).x, atol=0.15)
-
-
-@pytest.mark.parametrize(
-    "dtype", [torch.int32, torch.int64, torch.bool, torch.complex64, torch.float16, "float64"]
-)
-def test_the_state_is_float64_or_float32(dtype):
-    with pytest.raises(ValueError, match=r"^dtype=[^\n]* must be torch\.float64 or torch\.float32[^\n]*$"):
-        sample("heun", steps=4, dtype=dtype)

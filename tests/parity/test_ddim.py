@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import seedsbench
 from seedsbench.denoisers.prediction import denoised_of, raw_output_of
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.noise import Recorded, Silent
+from seedsbench.noise import Recorded
 from seedsbench.solvers.ddim import DDIM, DDPM, dynamic_threshold
 from tests.support.golden import cases
 from tests.support.measure import mixture
@@ -255,15 +254,3 @@ def test_a_step_of_diffusers_differs_where_the_grid_is_uneven(spacing, same):
         for previous in ("grid", "diffusers")
     )
     assert torch.allclose(grids, diffusers, rtol=1e-12) == same
-
-
-def test_zero_snr_starts_from_pure_noise():
-    """Whatever the floor, v prediction gives the samples of the limit, and no solver becomes infinite."""
-    ends, grid = [], DiscreteGrid(timestep_spacing="trailing")
-    for floor in (1e-30, 1e-32):
-        schedule = Discrete(rescale_betas_zero_snr=True, terminal_alpha_cumprod=floor)
-        ends.append(run(Live(schedule, "v_prediction"), START, DDIM(), schedule, grid, 7)[-1])
-        path = {"steps": 7, "schedule": schedule, "grid": grid, "noise": Silent(START.shape)}
-        for solver in ("heun", "seeds3", "dpmpp_2m", "ddpm", "euler_maruyama"):
-            seedsbench.sample(Live(schedule, "v_prediction"), START, solver=solver, **path)
-    close(*ends)

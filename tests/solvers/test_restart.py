@@ -9,7 +9,7 @@ import torch
 import seedsbench
 from seedsbench.noise import Recorded
 from seedsbench.solvers.base import BudgetError
-from tests.support.measure import START, gaussian_moments, log_levels, mixture, run
+from tests.support.measure import START, gaussian_moments, mixture, run
 
 SEVERAL = [[0.06, 0.3, 3, 2], [1.09, 1.92, 4, 1], [19.35, 40.79, 5, 3], [0.05, 0.2, 2, 1]]
 
@@ -95,20 +95,6 @@ def test_the_law_stays_that_of_the_data(schedule):
     assert variance == pytest.approx((0.5**2 + 0.05**2) * scale**2, rel=5e-3)
     louder = gaussian_moments(solver | {"S_noise": 1.1}, 100, schedule=schedule)[1]
     assert louder > variance * 1.02
-
-
-def test_each_restart_contracts_what_came_before():
-    """On N(0, 1/4) data the flow from t_max down shrinks by the ratio of the standard deviations."""
-    denoiser = seedsbench.analytic.Gaussian(0.0, 0.5, image_shape=(1, 1, 1))
-    start, silence = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(9, 1, 1, 1, 1).double()
-
-    def end(k):
-        solver = {"name": "restart", "intervals": [[0.06, 0.3, 40, k]]}
-        path = {"sigmas": log_levels(100, 10.0, 0.06), "final": "stop", "noise": Recorded(silence)}
-        return run(solver, denoiser, start, **path).x
-
-    ratio = math.sqrt((0.25 + 0.06**2) / (0.25 + 0.3**2))
-    assert float(end(4) / end(0)) == pytest.approx(ratio**4, rel=1e-3)
 
 
 def test_levels_are_those_that_the_network_knows():
