@@ -122,12 +122,3 @@ def test_a_run_shorter_than_its_history_takes_lower_orders(steps):
     lower = {1: "dpm_solver1", 2: {"name": "dpmpp_2m", "solver_type": "heun"}}[steps]
     third = run_on({"name": "dpmpp_3m", "solver_type": "heun"}, steps=steps)
     assert torch.allclose(third.x, run_on(lower, steps=steps).x)
-
-
-def test_noise_lies_in_the_interval_of_tau_alone():
-    quiet = {"name": "sa_solver", "tau_start": 0.9, "tau_end": 0.5}
-    levels = [10.0, 1.0, 0.4, 0.1]  # no step begins between 0.5 and 0.9
-    choices = quiet, {**quiet, "tau_value": 0.0}, "sa_solver"
-    silent, none, noisy = (run_on(choice, sigmas=levels).x for choice in choices)
-    assert torch.equal(silent, none)
-    assert not torch.equal(noisy, silent)
