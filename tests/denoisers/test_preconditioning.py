@@ -133,15 +133,6 @@ def test_the_denoiser_combines_input_and_network_as_in_table_1(name, shape):
         denoiser(x, sigma, torch.eye(5)[:2])
 
 
-def test_fractional_labels_lie_between_the_nearest_ones():
-    schedule = Discrete()
-    sigma = schedule.sigma(torch.tensor([3.25, 500.5, 998.75], dtype=torch.float64))
-    fractional = DiscreteNoisePrediction(schedule, fractional=True)
-    torch.testing.assert_close(fractional.c_noise(sigma), torch.tensor([3.25, 500.5, 998.75]).double())
-    assert torch.equal(fractional.round_sigma(sigma), sigma)
-    assert DiscreteNoisePrediction(schedule).c_noise(sigma)[[0, 2]].tolist() == [3, 999]
-
-
 def test_score_preconditioners_agree_with_table_1_where_it_applies():
     sigma = torch.tensor([0.03, 1.0, 80.0], dtype=torch.float64)
     ours, table = ScoreVE(), VEPreconditioner()

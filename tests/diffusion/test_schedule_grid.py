@@ -35,14 +35,6 @@ def test_sigma_inverts_and_derivatives_match_autograd(schedule):
         assert torch.allclose(derivative, numeric, rtol=1e-8)
 
 
-def test_vp_has_edms_constants_and_ends():
-    schedule = VP(fit_range=False)
-    t = torch.tensor([1e-3, 1.0], dtype=torch.float64)
-    assert schedule.sigma(t).tolist() == pytest.approx([0.010485992786702987, 152.1669702839464], rel=1e-12)
-    fitted = VP().through(*schedule.sigma(t).tolist())
-    assert (fitted.beta_d, fitted.beta_min) == pytest.approx((19.9, 0.1), rel=1e-9)
-
-
 @pytest.mark.parametrize(("schedule", "first"), [(VP(), 1e-3), (SubVP(), 1e-3), (Geometric(), 0.0)], ids=repr)
 @pytest.mark.parametrize("low", [0.002, 0.005])
 def test_a_fitted_schedule_has_the_range_at_its_ends(schedule, first, low):

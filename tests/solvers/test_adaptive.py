@@ -19,10 +19,6 @@ PLENTY = 400  # trials, so that the budget rule never acts
 SHAPE = (2, 1, 1)
 
 
-def test_every_adaptive_solver_is_tested():
-    assert set(ADAPTIVE) >= {"rk45", "dopri5", "dpm_adaptive", "adaptive_sde"}
-
-
 def run(solver, *, trials=PLENTY, indices=range(5), levels=None):
     indices, levels = torch.tensor(indices), log_levels(trials, 40.0, 0.02) if levels is None else levels
     path = {"sigmas": levels, "schedule": "vp", "final": "stop", "seed": 2, "indices": indices}

@@ -25,6 +25,7 @@ UNIP = {"name": "unipc", "corrector": False}
 SA = {"name": "sa_solver", "predictor_order": 2, "corrector_order": 3}
 
 
+ANCESTRAL = {"predictor": "ancestral", "corrector": "none"}
 ETA_0, EDM = {"eta": 0.0}, {"prediction": "edm"}
 
 
@@ -33,6 +34,8 @@ ETA_0, EDM = {"eta": 0.0}, {"prediction": "edm"}
     [
         ("seeds1", "ddpm"),  # the posterior
         ("seeds1", {"name": "ddim", "eta": 1.0}),
+        ({"name": "pc_ve", **ANCESTRAL}, {"name": "ddpm", "variance": "small"}),  # the posterior's variance
+        ({"name": "pc_vp", **ANCESTRAL}, {"name": "ddpm", "variance": "large"}),  # beta
         *(({"name": "seeds1", "prediction": p, **ETA_0}, "ddim") for p in ("data", "noise")),
         ({"name": "karras_sde", "S_churn": 0.0}, "heun"),
         ({"name": "karras_sde", "S_churn": 0.0, "rk_order": 1}, "euler"),
