@@ -107,14 +107,11 @@ def test_vp_and_linear_coordinates_agree_for_exponential_solvers(solver):
 # --- histories and noise of the DPM-Solver family ---------------------------------------------------
 
 
-def test_lower_order_final_of_the_multistep_solvers():
-    """Without the step to zero the last grid step is DDIM; with it, of order 2 at most."""
-    for name in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
-        choices = {"name": name, "denoise_to_zero": False}, {"name": name, "lower_order_final": False}
-        assert not torch.allclose(*(run_on(choice, steps=9, final="stop").x for choice in choices), atol=1e-9)
-    for name, same in (("dpmpp_2m", True), ("dpmpp_3m", False)):
-        choices = name, {"name": name, "lower_order_final": False}
-        assert torch.equal(*(run_on(choice, steps=9).x for choice in choices)) == same
+def test_sa_solver_may_keep_its_order_to_the_end():
+    """Recorded runs show what the others do."""
+    options = ("denoise_to_zero", "lower_order_final")
+    runs = [run_on({"name": "sa_solver", option: False}, steps=9, final="stop") for option in options]
+    assert not torch.allclose(runs[0].x, runs[1].x, atol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
