@@ -143,16 +143,6 @@ def test_what_the_model_cannot_do_is_a_failed_row_before_any_evaluation(
     assert "\n" not in row["reason"]
 
 
-@pytest.mark.parametrize(
-    ("model", "labels"),
-    [("gaussian", ("balanced", "none")), ("gaussian_mixture", ("balanced", "random", "none", "2"))],
-)
-def test_a_model_takes_the_labels_it_can(tmp_path, model, labels):
-    for label in labels:
-        row = run(tmp_path, f"model={model}", f"labels={label}")
-        assert (row["status"], row["labels"]) == ("done", label)
-
-
 def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
     choices = {"broken": "broken_problem"}
     folder = config_dir(monkeypatch, tmp_path, "model", "broken_network", BROKEN_MODULE, choices)

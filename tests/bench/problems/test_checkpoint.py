@@ -220,12 +220,6 @@ def test_cached_weights_of_another_model_are_refused(tmp_path, weights, scored):
         problem_of(cfg, "cpu")
 
 
-def test_a_missing_path_says_so(tmp_path):
-    row = run(tmp_path, "model=file", "model.path=nowhere.pkl")
-    assert row["reason"].startswith("model.path=")
-    assert "no such file" in row["reason"]
-
-
 def test_on_the_cpu_a_network_sees_batches_of_one_size():
     inner = glyphs_problem("vp").denoiser.denoiser
     wrapped = placed(inner, "cpu")
