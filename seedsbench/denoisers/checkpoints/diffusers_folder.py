@@ -161,22 +161,15 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
             f"{found}: {kind} has no beta_schedule; a DDPM, DDIM or like scheduler would work"
         )
     given = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
-    prediction = config.get("prediction_type", "epsilon")
+    prediction, spacing = config.get("prediction_type", "epsilon"), config.get("timestep_spacing")
+    offset = config.get("steps_offset", 0) if spacing == "leading" else 0  # the other spacings have none
     try:
         schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
-        spacing = _spacing(config)
+        grid = None if spacing is None else DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
         check_prediction(prediction, schedule)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{found}: {error}") from error
-    return schedule, prediction, spacing
-
-
-def _spacing(config: dict[str, Any]) -> DiscreteGrid | None:
-    """How the scheduler picks timesteps; only leading ones have an offset."""
-    if (spacing := config.get("timestep_spacing")) is None:
-        return None
-    offset = config.get("steps_offset", 0) if spacing == "leading" else 0
-    return DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
+    return schedule, prediction, grid
 
 
 def _variant(folder: Path) -> str | None:
