@@ -202,10 +202,7 @@ def test_sizes_of_the_published_networks():
 
 
 def test_a_level_between_two_of_iddpm_goes_to_the_nearer():
-    """The released code finds it by rounded squares of distances, and at this one level takes the farther.
-
-    Recorded as c_noise 608; on levels of the table, where sampling happens, the two agree.
-    """
+    """The released code's rounded distances take the farther here (608), and agree where sampling happens."""
     preconditioner = IDDPMPreconditioner()
     sigma = torch.tensor(1.430350422859192)
     assert float(preconditioner.c_noise(sigma)) == 607

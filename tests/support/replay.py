@@ -46,10 +46,7 @@ def replayed(case, evaluations=slice(None), *, recorded_states=False):
 
 
 def churned(case):
-    """The Euler solver with the churn of a case, and its noise.
-
-    The noise is recorded where the level is raised; karras_sde draws at every level.
-    """
+    """Euler with a case's churn, and its noise, recorded where the level is raised."""
     levels, churn = case["sigmas_f64"], case.settings["step_kwargs"] or {"s_churn": 0.0}
     choice = {"name": "karras_sde", "rk_order": 1, "S_churn": churn["s_churn"]}
     draws = torch.zeros(len(levels), *case["x_traj_f64"][0].shape, dtype=torch.float64)
