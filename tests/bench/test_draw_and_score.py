@@ -1,5 +1,7 @@
 """Samples in turn with their scoring: seconds by the clock, every error as itself."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -53,18 +55,10 @@ def test_seconds_are_those_of_the_clock(tmp_path, monkeypatch, watch):
     ],
 )
 def test_an_error_in_scoring_fails_the_cell_as_itself(tmp_path, watch, error, number, reason):
-    reached = []
-
-    def fail():
-        reached.append(1)
-        if len(reached) == number + 1:
-            raise error
-
-    watch(lambda: None, fail)
+    watch(lambda: None, Mock(side_effect=2 * [*[None] * number, error]))
     row = run(tmp_path, *CELL)
     assert row["status"] == "failed"
     assert reason in row["reason"]
-    reached.clear()
     with pytest.raises(type(error)) as caught:
         run(tmp_path / "debug", *CELL, "debug=true")
     assert caught.value is error

@@ -1,20 +1,19 @@
 """A researcher's own weights at full size, through the command line: a network, Inception, a row, again."""
 
-import json
 import sys
 
 import pytest
 
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.files.digests import file_sha256
-from tests.support.cells import python
+from tests.support.cells import python, rows_of
 from tests.support.edm_checkpoint import CIFAR10, write_edm
 from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_images, write_inception
 
 PEAK_MB = 2500
 RUN = """
 import sys
-from seedsbench.cli import main
+from seedsbench.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
@@ -40,13 +39,13 @@ def test_a_cifar10_size_network_and_inception_leave_a_row_once_and_in_little_mem
     command += ["metrics.real=ref.npz", "device=cpu", "study=own"]
     said = python("-c", RUN, *command, folder=tmp_path)
     assert int(said.split("peak kB")[1].split()[0]) / 1000 < PEAK_MB
-    (path,) = (tmp_path / "results" / "own" / "rows").iterdir()
-    row = json.loads(path.read_text())
+    (row,) = rows_of(tmp_path / "results" / "own").values()
     assert (row["status"], row["reason"], row["nfe"]) == ("done", None, 7)
-    assert {"kid_mean", "kid_std", "precision", "recall", "density", "coverage"} <= row.keys()
+    scores = ("fid", "is_mean", "is_std", "kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+    assert None not in [row[score] for score in scores]
     protocol = ("samples", "seed", "extractor", "extractor_weights", "reference", "quantiser")
     known = (16, 0, "inception-v3", file_sha256(weights)[:16], "ref.npz", QUANTISER)
     assert tuple(row[name] for name in protocol) == known
     assert all(len(row[name]) == 16 for name in ("model_id", "extractor_id", "reference_id"))
     assert "already done" in python("-c", RUN, *command, folder=tmp_path)
-    assert json.loads(path.read_text())["time_utc"] == row["time_utc"]
+    assert rows_of(tmp_path / "results" / "own") == {row["run_key"]: row}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -196,9 +197,7 @@ def test_two_torchruns_into_one_study_share_a_cell_and_collide_nowhere(tmp_path)
 
 @pytest.mark.parametrize("wait", [ranks.broadcast, lambda: ranks.gathered(Ranks(0, 2), None)])
 def test_a_connection_that_breaks_ends_the_run_and_is_no_failure_of_the_cell(monkeypatch, wait):
-    def broken(*_, **__):
-        raise RuntimeError("Connection closed by peer")
-
+    broken = Mock(side_effect=RuntimeError("Connection closed by peer"))
     for name in ("broadcast_object_list", "gather_object"):
         monkeypatch.setattr(ranks.dist, name, broken)
     with pytest.raises(Stopped):

@@ -3,6 +3,7 @@
 import signal
 import threading
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,14 +18,11 @@ from seedsbench.bench.stopping import Stopped, request_stop, stop_requested, sto
 from tests.support.cells import compose, run, same
 
 N = 1320  # 10 blocks of 128 and a last one of 40
+INTERRUPT = Mock(side_effect=KeyboardInterrupt)
 CELL = ["solver=euler", "nfe=2", f"samples={N}", "batch_size=50", "save_every=0"]
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def cut_off(folder, evaluations, *overrides, fraction=0.8, event=interrupt, ends=KeyboardInterrupt):
+def cut_off(folder, evaluations, *overrides, fraction=0.8, event=INTERRUPT, ends=KeyboardInterrupt):
     """Runs the cell until so much of it is evaluated; its files of sums."""
     evaluations.samples, evaluations.at, evaluations.event = 0, fraction * 2 * N, event
     with stops_on_signals(), pytest.raises(ends):

@@ -1,8 +1,8 @@
 """One cell: a configuration in, a row out, whatever happens in between."""
 
 import math
-import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +14,6 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows import run_key as science
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.diffusion.process import Process
-from seedsbench.solvers.base import BudgetError
 from tests.support.cells import BROKEN_MODULE, compose, config_dir, key_of, rows_of, run, same
 
 # design.md, section 4: what outside checks read.
@@ -56,26 +55,6 @@ def test_rows_that_came_to_nothing_have_the_same_fields(tmp_path):
         assert row["reason"]
 
 
-@pytest.mark.parametrize("solver", seedsbench.solver_names())
-@pytest.mark.parametrize(
-    ("final", "budgets"),
-    [("denoise", (9, 10)), ("stop", (9,)), pytest.param("stop", (10,), marks=pytest.mark.slow)],
-)
-def test_measured_evaluations_stay_within_the_budget(tmp_path, solver, final, budgets):
-    method = seedsbench.solver(solver)
-    for nfe in budgets:
-        row = run(tmp_path, f"solver={solver}", f"nfe={nfe}", f"final={final}", "samples=4")
-        if nfe < method.total_nfe(1, final):
-            assert row["status"] == "skipped"
-            with pytest.raises(BudgetError, match=re.escape(row["reason"])):
-                method.steps_for(nfe, final)
-            continue
-        promised = method.total_nfe(method.steps_for(nfe, final), final)
-        assert row["status"] == "done", row["reason"]
-        assert row["nfe"] <= row["nfe_max"] <= promised <= nfe
-        assert method.adaptive or row["nfe"] == row["nfe_max"] == promised
-
-
 SAME_NUMBERS = ["device=auto", "batch_size=3", "batch_size=auto", "results_dir=/elsewhere", "study=other"]
 SAME_NUMBERS += ["force=true", "debug=true", "tracker=jsonl", "repeats=3", "plan=true", "precision=fp32"]
 SAME_NUMBERS += ["compile=false", "seeding=philox"]
@@ -99,17 +78,13 @@ def test_whatever_may_change_numbers_gives_another_run_key():
     assert list(keys.values()) == cells
 
 
-def test_a_run_key_depends_on_the_numerics_version(monkeypatch):
-    before = key_of()
-    monkeypatch.setattr(science, "NUMERICS_VERSION", science.NUMERICS_VERSION + 1)
-    assert key_of() != before
-
-
-def test_a_run_key_depends_on_the_weights():
+def test_a_run_key_depends_on_the_weights_and_the_numerics_version(monkeypatch):
     cfg = compose()
     problem = problem_of(cfg, "cpu")
     others = [replace(problem, model_id="other"), replace(problem, reference_id="other")]
-    assert len({run_key(cfg, which) for which in (problem, *others)}) == 3
+    keys = {run_key(cfg, which) for which in (problem, *others)}
+    monkeypatch.setattr(science, "NUMERICS_VERSION", science.NUMERICS_VERSION + 1)
+    assert len(keys | {run_key(cfg, problem)}) == 4
 
 
 @pytest.mark.parametrize("solver", ["heun", "seeds3", "karras_sde", "dpmpp_2m"])
@@ -147,11 +122,6 @@ def test_a_budget_that_fits_no_step_is_skipped_with_the_smallest_that_works(
     assert run(tmp_path, *overrides, f"nfe={least}")["nfe"] == least
 
 
-def test_an_explicit_grid_takes_its_own_steps_within_the_budget(tmp_path):
-    row = run(tmp_path, *EXPLICIT, "nfe=20")
-    assert (row["status"], row["n_steps"], row["nfe"]) == ("done", 3, 7)
-
-
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -173,16 +143,6 @@ def test_what_the_model_cannot_do_is_a_failed_row_before_any_evaluation(
     assert "\n" not in row["reason"]
 
 
-@pytest.mark.parametrize(
-    ("model", "labels"),
-    [("gaussian", ("balanced", "none")), ("gaussian_mixture", ("balanced", "random", "none", "2"))],
-)
-def test_a_model_takes_the_labels_it_can(tmp_path, model, labels):
-    for label in labels:
-        row = run(tmp_path, f"model={model}", f"labels={label}")
-        assert (row["status"], row["labels"]) == ("done", label)
-
-
 def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
     choices = {"broken": "broken_problem"}
     folder = config_dir(monkeypatch, tmp_path, "model", "broken_network", BROKEN_MODULE, choices)
@@ -196,19 +156,12 @@ def test_nan_fails_the_cell_naming_step_and_sigma(tmp_path, monkeypatch):
 
 
 def test_an_unexpected_error_is_a_failed_row_with_its_type(tmp_path, monkeypatch):
-    def bug(*_):
-        raise KeyError("bug")
-
-    monkeypatch.setattr(Process, "predict", bug)
-    reason = run(tmp_path)["reason"]
-    assert reason.startswith("KeyError: 'bug' (test_run.py:")
+    monkeypatch.setattr(Process, "predict", Mock(side_effect=KeyError("bug")))
+    assert run(tmp_path)["reason"].startswith("KeyError: 'bug' (")
 
 
 def test_an_interrupt_is_no_failed_cell(tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Process, "predict", interrupt)
+    monkeypatch.setattr(Process, "predict", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert rows_of(tmp_path / "study") == {}
@@ -219,12 +172,6 @@ def test_asking_for_cuda_where_there_is_none_says_so(monkeypatch):
     assert device_of("auto") == "cpu"
     with pytest.raises(ValueError, match=r"device=cuda:1.*use device=cpu or auto"):
         device_of("cuda:1")
-
-
-def test_the_floor_does_not_depend_on_the_solver(tmp_path):
-    rows = [run(tmp_path, f"solver={solver}", "nfe=9") for solver in ("euler", "seeds2", "heun")]
-    assert len({row["fid_floor"] for row in rows}) == 1
-    assert len({row["fid"] for row in rows}) == 3
 
 
 def test_the_floor_does_not_depend_on_how_many_images_are_made_at_a_time(monkeypatch):

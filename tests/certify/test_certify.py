@@ -28,6 +28,7 @@ from seedsbench.certify.weak import (
 )
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.seeds import Seeds2
+from tests.support.cells import config_dir
 from tests.support.measure import mixture as golden_mixture
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -37,9 +38,6 @@ RESULTS = Path(__file__).parents[2] / "results"
 def committed():
     """The rows of the certificate in results/, by solver."""
     return pd.read_csv(RESULTS / "certificate.csv").set_index("solver", drop=False)
-
-
-# --- the files -------------------------------------------------------------------------------------
 
 
 def test_the_committed_certificate_is_of_every_solver_as_it_declares_itself_today(committed):
@@ -77,9 +75,6 @@ def test_the_tables_are_made_of_the_rows_and_the_figure_is_there(committed, tmp_
     assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
 
 
-# --- declared orders against measured ones ------------------------------------------------------------
-
-
 def test_declared_weak_order_is_the_measured_one(solver_name):
     """Of solvers whose map is affine, exactly; the drift order is measured in test_solver_contract."""
     solver = seedsbench.solver(solver_name)
@@ -95,9 +90,6 @@ def test_a_wrong_declaration_is_contradicted():
     row |= {"weak_mean_gaussian": math.nan, "weak_variance_gaussian": 0.99}
     row |= {"weak_mixture": 0.98, "weak_mixture_stderr": 0.0}
     assert verdict(row) == "drift order 1.05 (linear), declared 2; weak order 0.98, declared 2"
-
-
-# --- the measures ------------------------------------------------------------------------------------
 
 
 def test_the_problem_is_the_golden_mixture():
@@ -175,9 +167,6 @@ def test_distances_know_the_distribution():
     assert distance("heun", 10, samples=500).nfe == 9
 
 
-# --- the command ---------------------------------------------------------------------------------------
-
-
 def test_the_command_for_one_solver_keeps_the_others_rows(committed, tmp_path, capsys):
     old = committed[committed["solver"].isin(["euler", "heun"])].assign(samples=200)
     stale = old.iloc[:1].assign(solver="gone")
@@ -200,13 +189,9 @@ class Lame(Seeds1):
 
 
 def test_a_solver_from_outside_is_certified_and_a_broken_or_unknown_one_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("SEEDSBENCH_CONF", "")
     monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "solver").mkdir()
-    (tmp_path / "solver" / "lame.yaml").write_text("_target_: lame.Lame\n")
-    (tmp_path / "lame.py").write_text(LAME)
-    assert main(["lame", "--config-dir", str(tmp_path), "--output", str(tmp_path), "--jobs", "1"]) == 1
+    config_dir(monkeypatch, tmp_path, "solver", "lame", LAME, {"lame": "Lame"})
+    assert main(["lame", "--output", str(tmp_path), "--jobs", "1"]) == 1
     told = capsys.readouterr()
     assert "lame: failed: ArithmeticError: it never works" in told.err
     assert "0 of 1 are as declared" in told.out

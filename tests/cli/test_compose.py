@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 from hydra import compose
 
-from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.cli.compose import cell_of, compose_each, composing
 
@@ -66,10 +65,3 @@ def test_a_solver_of_ones_own_may_say_more_than_options(tmp_path, monkeypatch, t
 def test_an_unknown_option_is_named_whichever_solver_came_before():
     with composing(), pytest.raises(ValueError, match=r"solver\.c2"):
         compose_each([["solver=seeds3", "solver.c2=0.4"], ["solver=heun", "solver.c2=0.4"]], "study")
-
-
-@pytest.mark.parametrize("group", ["solver", "model", "grid", "metrics"])
-def test_every_file_of_a_group_becomes_a_cell(group):
-    with composing():
-        found = compose_each([[f"{group}={name}"] for name in registry.names(group)], "study")
-    assert [one.cell.choices[group] for one in found] == registry.names(group)

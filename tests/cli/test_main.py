@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it refuses and how, and sweeps that are interrupted."""
 
+import csv
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,9 @@ from seedsbench.cli import main as cli
 from seedsbench.cli.command import parse
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.integrate import NonFiniteError
-from tests.support.cells import check, rows_of, same, write_broken_model
+from tests.support.cells import check, python, rows_of, run, same, write_broken_model
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
-CONSOLE = str(Path(sys.executable).with_name("seedsbench"))
 
 
 @pytest.fixture
@@ -46,10 +47,8 @@ def seedsbench(isolated, capsys):
     return run
 
 
-def console(*arguments, cwd):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-    how = {"cwd": cwd, "env": kept | {"OMP_NUM_THREADS": "1"}, "timeout": 120}
-    return subprocess.run([CONSOLE, *arguments], capture_output=True, text=True, **how)
+def console(*arguments, folder, code=0):
+    return python("-m", "seedsbench", *arguments, folder=folder, code=code)
 
 
 def test_flags_may_stand_anywhere():
@@ -106,19 +105,22 @@ def test_a_sweep_leaves_rows_table_and_figure_and_prints_the_report(seedsbench, 
     assert str(Path("results/s/figures/pareto.png")) in out
     assert "Glyph" not in out, "other libraries keep quiet"
     tracked = [json.loads(line) for line in (study / "track.jsonl").read_text().splitlines()]
-    assert sorted(row["run_key"] for row in tracked) == sorted(rows)
+    assert len(tracked) == 4
+    assert {row["run_key"]: row for row in tracked} == rows
 
+    (study / "rows" / "notes.json").write_text('{"not": "a row"}')
     written = {path: path.stat().st_mtime_ns for path in (study / "rows").iterdir()}
-    code, out, _ = seedsbench(*QUICK, "solver=euler,heun", "-m", "nfe=5,7", "study=s", "tracker=jsonl")
+    code, out, err = seedsbench(*QUICK, "solver=euler,heun", "-m", "nfe=5,7", "study=s", "tracker=jsonl")
     assert code == 0
+    assert "notes.json" in err, "the report names what it left out"
     assert out.count("is already done") == 4
     assert {path: path.stat().st_mtime_ns for path in (study / "rows").iterdir()} == written
 
 
 def test_repeats_are_rows_with_consecutive_seeds(seedsbench, tmp_path):
-    code, _, _ = seedsbench(*QUICK, "solver=seeds1", "nfe=5", "seed=7", "repeats=3", "study=s")
-    rows = list(rows_of(tmp_path / "results" / "s").values())
-    assert code == 0
+    assert seedsbench(*QUICK, "solver=seeds1", "nfe=5", "seed=7", "repeats=3")[0] == 0
+    (study,) = (tmp_path / "results").glob("20*")  # named by the time
+    rows = rows_of(study).values()
     assert sorted(row["seed"] for row in rows) == [7, 8, 9]
     assert len({row["fid"] for row in rows}) == 3
 
@@ -159,29 +161,9 @@ def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-def test_impossible_labels_fail_the_cell_and_the_exit_code_but_not_the_sweep(seedsbench, tmp_path):
-    code, out, err = seedsbench(
-        *QUICK[1:], "-m", "model=gaussian,gaussian_mixture", "labels=2", "nfe=20", "study=s"
-    )
-    rows = {row["model"]: row for row in rows_of(tmp_path / "results" / "s").values()}
-    assert code == 1
-    assert rows["gaussian"]["status"] == "failed"
-    assert rows["gaussian"]["reason"] == "labels=2 on an unconditional model: use labels=none"
-    assert rows["gaussian_mixture"]["status"] == "done"
-    assert "1 failed" in out
-    assert err.startswith("1 cell(s) failed")
-
-
-@pytest.mark.parametrize("how", ["flag", "environment"])
-def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch, how):
-    folder = write_broken_model(tmp_path / "mine")
-    flags = ["--config-dir", str(folder)] if how == "flag" else []
-    if how == "environment":
-        monkeypatch.setenv("SEEDSBENCH_CONF", str(folder))
-    models = "model=broken,gaussian"
-    code, _, err = seedsbench(
-        *flags, "-m", models, "samples=20", "device=cpu", "solver=euler", "nfe=6,7", "study=s"
-    )
+def test_a_failing_cell_never_stops_the_sweep(seedsbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSBENCH_CONF", str(write_broken_model(tmp_path / "mine")))
+    code, _, err = seedsbench(*QUICK[1:], "-m", "model=broken,gaussian", "solver=euler", "nfe=6,7", "study=s")
     study = tmp_path / "results" / "s"
     rows = [(row["model"], row["status"], row["reason"]) for row in rows_of(study).values()]
     assert code == 1
@@ -203,9 +185,7 @@ def test_debug_raises_at_the_first_failing_cell(seedsbench, tmp_path):
 
 
 def test_plan_lists_the_cells_and_writes_nothing(seedsbench, tmp_path):
-    code, out, err = seedsbench(
-        *QUICK, "-m", "solver=euler,heun", "nfe=1,9", "repeats=2", "plan=true", "study=s"
-    )
+    code, out, err = seedsbench(*QUICK, "-m", "solver=euler,heun", "nfe=1,9", "repeats=2", "plan=true")
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == "8 cells"
     assert len(out.splitlines()) == 11
@@ -214,64 +194,28 @@ def test_plan_lists_the_cells_and_writes_nothing(seedsbench, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_row_file_that_is_no_row_is_set_aside(seedsbench, tmp_path):
-    command = [*QUICK, "solver=euler", "nfe=5", "study=s"]
-    seedsbench(*command)
-    (path,) = (tmp_path / "results" / "s" / "rows").glob("*.json")
-    path.write_text('{"half')
-    (path.parent / "notes.json").write_text('{"not": "a row"}')
-    code, out, err = seedsbench(*command)
-    assert code == 0
-    assert "kept as" in out
-    assert "notes.json" in err, "the report names what it left out"
-    assert json.loads(path.read_text())["status"] == "done"
-    assert path.with_name(f"{path.name}.unreadable").read_text() == '{"half'
-
-
-def test_help_teaches(tmp_path):
-    result = console("--help", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+def test_help_teaches_and_the_version_is_told(tmp_path, seedsbench):
+    said = console("--help", folder=tmp_path)
     example = "seedsbench -m solver=seeds1,seeds3,heun nfe=10,20,50"
-    assert all(word in result.stdout for word in (example, "gaussian_mixture", "--config-dir", "iddpm"))
+    assert all(word in said for word in (example, "gaussian_mixture", "--config-dir", "iddpm"))
+    assert seedsbench("--version")[1].startswith("seedsbench ")
 
 
 def test_cfg_shows_a_cell(tmp_path):
     folder = write_broken_model(tmp_path / "mine")
     given = ("--cfg", "job", "--config-dir", str(folder), "model=broken", "solver=seeds3", "solver.c2=0.4")
-    result = console(*given, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "c2: 0.4" in result.stdout
-    assert "broken_network" in result.stdout
-
-
-def test_version(seedsbench):
-    code, out, _ = seedsbench("--version")
-    assert (code, out.split()[0]) == (0, "seedsbench")
-
-
-def test_the_console_script_refuses_in_one_line(tmp_path):
-    result = console("solver=elur", "nfe=5", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "seedsbench: unknown solver 'elur'. Did you mean 'euler' or 'heun'?\n"
-    assert os.listdir(tmp_path) == []
-
-
-def test_the_console_script_runs_a_cell_from_any_directory_and_names_the_study_by_time(tmp_path):
-    result = console(*QUICK, "solver=euler", "nfe=5", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    (study,) = (tmp_path / "results").iterdir()
-    assert study.name[:2] == "20"
-    assert (study / "table.md").is_file()
+    said = console(*given, folder=tmp_path)
+    assert "c2: 0.4" in said
+    assert "broken_network" in said
 
 
 def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
     command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
+    study, program = tmp_path / "results" / "killed", Path(sys.executable).with_name("seedsbench")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    study = tmp_path / "results" / "killed"
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [CONSOLE, *command, "study=killed"], cwd=tmp_path, env=environment, stdout=log
-        )
+        words = [program, *command, "study=killed"]
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log)
         deadline = time.monotonic() + 60
         while len(list(study.glob("rows/*.json"))) < 3:
             assert process.poll() is None, "ended before it could be killed"
@@ -288,3 +232,27 @@ def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(whole) == 40
     assert {key: same(row) for key, row in killed.items()} == {key: same(row) for key, row in whole.items()}
+
+
+@pytest.mark.slow
+def test_two_sweeps_into_one_study_end_well_and_the_last_report_is_of_all(tmp_path):
+    def sweep(nfe):  # both compute and write two of the rows
+        return console(
+            *QUICK, "-m", "solver=euler", nfe, "force=true", "save_every=0", "study=s", folder=tmp_path
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(sweep, ("nfe=5,6,8", "nfe=5,6,9")))
+    assert all("0 failed." in said and "Traceback" not in said and "problem" not in said for said in told)
+    assert any("4 cells: 4 done, 0 skipped, 0 failed." in said for said in told)
+
+    study = tmp_path / "results" / "s"
+    rows = rows_of(study).values()
+    assert sorted((row["nfe_budget"], row["status"]) for row in rows) == [(n, "done") for n in (5, 6, 8, 9)]
+    for row in rows:
+        assert same(row) == same(run(tmp_path, *QUICK, "solver=euler", f"nfe={row['nfe_budget']}"))
+    with (study / "table.csv").open() as file:
+        assert sorted(int(line["nfe_budget"]) for line in csv.DictReader(file)) == [5, 6, 8, 9]
+    assert (study / "report.html").read_text().rstrip().endswith("</html>")
+    assert not [path for path in study.rglob("*") if path.suffix == ".tmp" or "unreadable" in path.name]
+    assert not (study / "partial").exists()

@@ -1,12 +1,12 @@
 """plan=true and the lines of a running sweep: what is left, how long it takes, and quiet in logs."""
 
+import contextlib
 import json
 import os
 import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +16,7 @@ from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.progress import SweepLine
 from seedsbench.cli import plan
 from seedsbench.cli.plan import Speed, plan_text, speed_of
-from tests.support.cells import QUICK, compose, run
-
-ROOT = Path(__file__).parents[2]
+from tests.support.cells import QUICK, ROOT, compose, python, run
 
 
 @pytest.mark.parametrize(
@@ -49,11 +47,10 @@ def test_rows_of_the_same_solver_are_the_best_witnesses():
     assert speed_of(cfg, [other]).evaluation == 0.02
 
 
-@pytest.mark.parametrize(
-    "difference", [{"model": "glyphs"}, {"regime": "vp"}, {"device": "cuda"}, {"threads": 2}, {"nfe": 0}]
-)
-def test_rows_of_something_else_are_none(difference):
-    assert speed_of(compose("solver=euler"), [row_of(**difference)]) is None
+@pytest.mark.parametrize("name", ["model", "regime", "device", "threads", "nfe", "seconds_sampling"])
+def test_rows_of_something_else_and_short_runs_are_none(name):
+    difference = {"threads": 2, "nfe": 0, "seconds_sampling": 0.1}
+    assert speed_of(compose("solver=euler"), [row_of(**{name: difference.get(name, "other")})]) is None
 
 
 def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
@@ -63,10 +60,6 @@ def test_rows_of_another_machine_and_broken_files_are_left_out(tmp_path):
         (folder / f"{name}.json").write_text(json.dumps(row_of(run_key=name, fid=1.0, **change)))
     (folder / "d.json").write_text("{half")
     assert plan.earlier_rows(tmp_path) == [row_of(run_key="a", fid=1.0)]
-
-
-def test_a_row_says_its_machine(tmp_path):
-    assert run(tmp_path)["machine"] == machine()
 
 
 def planned(tmp_path, monkeypatch, *overrides):
@@ -95,16 +88,6 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
     assert "estimated time" in planned(tmp_path, monkeypatch, "force=true")
 
 
-def test_short_runs_tell_no_speed():
-    assert speed_of(compose("solver=euler"), [row_of(seconds_sampling=0.1)]) is None
-
-
-def test_a_model_that_has_not_run_here_takes_a_time_not_known_yet(tmp_path, monkeypatch):
-    text = planned(tmp_path, monkeypatch, "model.std=0.2", "regime=vp")
-    assert "estimated time" not in text
-    assert "time not known yet of gaussian_mixture/vp: no such cell has run on this machine" in text
-
-
 def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -121,6 +104,7 @@ def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatc
 def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
     place = [f"results_dir={tmp_path}", "study=study", "nfe=15"]
     row = run(tmp_path, *place, "solver=heun")
+    assert row["machine"] == machine()
     names = registry.names("solver")
     lines = plan_text([compose(*place, f"solver={name}") for name in names]).splitlines()[1:-2]
     assert any(f"heun nfe=15 seed=0: 7 steps, NFE 15, done, FID {row['fid']:.3f}" in line for line in lines)
@@ -148,44 +132,27 @@ def test_the_time_left_goes_by_evaluations_not_by_cells(monkeypatch):
     line.close()
 
 
-def sweep(tmp_path, stderr):
-    words = ["-m", *QUICK[:2], "samples=2000", "device=cpu", "nfe=5,400", "study=s"]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "seedsbench", *words]
-    return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr)
+SWEEP = ("-m", "seedsbench", "-m", *QUICK[:2], "samples=2000", "device=cpu", "nfe=5,400", "study=s")
 
 
 @pytest.mark.slow
 def test_a_log_file_has_no_progress(tmp_path):
-    process = sweep(tmp_path, subprocess.PIPE)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, b"")
-    assert b"\r" not in out
+    said = python(*SWEEP, folder=tmp_path)
+    assert "\r" not in said
+    assert "sweep:" not in said
 
 
 def test_a_terminal_has_a_line_for_the_sweep_and_one_for_the_cell(tmp_path):
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    process = sweep(tmp_path, theirs)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *SWEEP], cwd=tmp_path, env=environment, stderr=theirs)
     os.close(theirs)
     shown, deadline = b"", time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(mine, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    text = shown.decode()
-    assert "sweep: 0/2 cells" in text
-    assert "sweep: 1/2 cells" in text
-    assert " left" in text
-    assert "2000 samples" in text
-    assert "NFE/s" in text
+    with contextlib.suppress(OSError):  # the other end is closed
+        while time.monotonic() < deadline and (part := os.read(mine, 4096)):
+            shown += part
+    assert process.wait(timeout=60) == 0
+    for said in ("sweep: 0/2 cells", "sweep: 1/2 cells", " left", "2000 samples", "NFE/s"):
+        assert said in shown.decode()

@@ -33,18 +33,15 @@ def test_seed_stream_and_index_change_a_picture():
         assert not torch.equal(one, other)
 
 
-def test_every_two_classes_differ_when_all_factors_agree():
-    images = g.render(torch.arange(10), torch.zeros(10, len(g.FACTORS)))
-    distance = torch.cdist(images.flatten(1), images.flatten(1)) + 100 * torch.eye(10)
+def test_every_two_classes_differ_and_every_factor_changes_the_picture_of_some_class():
+    def render(factors):
+        return g.render(torch.arange(10), factors).flatten(1)
+
+    base = render(torch.zeros(10, len(g.FACTORS)))
+    distance = torch.cdist(base, base) + 100 * torch.eye(10)
     assert distance.min() > 5, divmod(int(distance.argmin()), 10)
-
-
-def test_every_factor_changes_the_picture_of_some_class():
-    base = g.render(torch.arange(10), torch.zeros(10, len(g.FACTORS)))
-    for i, name in enumerate(g.FACTORS):
-        moved = torch.zeros(10, len(g.FACTORS))
-        moved[:, i] = 0.8
-        assert not torch.equal(g.render(torch.arange(10), moved), base), name
+    for name, moved in zip(g.FACTORS, 0.8 * torch.eye(len(g.FACTORS)), strict=True):
+        assert not torch.equal(render(moved.expand(10, -1)), base), name
 
 
 def test_shapes_stay_inside_the_picture():

@@ -132,16 +132,13 @@ REFUSED = {
     "network": (SMALL, {"kwargs": {"model_type": "SongUnet"}}, "SongUNet"),
     "network that is no name": (SMALL, {"kwargs": {"model_type": ["SongUNet"]}}, "model_type"),
     "argument": (SMALL, {"kwargs": {"num_block": 1}}, "num_blocks"),
-    "another network's argument": (SMALL, {"kwargs": {"beta_d": 19.9}}, "beta_d"),
     "argument given twice": (SMALL, {"init_args": (8,)}, "img_resolution is given twice"),
     "too many arguments": (SMALL, {"init_args": (8,) * 12}, "12 positional"),
     "no resolution": (SMALL, {"init_kwargs": {"img_channels": 3}}, "img_resolution"),
     "value of the wrong type": (SMALL, {"kwargs": {"num_blocks": "many"}}, "num_blocks=many"),
-    "endless network": (SMALL, {"kwargs": {"num_blocks": 10**9}}, "num_blocks"),
     "huge network": (SMALL, {"kwargs": {"channel_mult": [10**9]}}, "channel_mult"),
     "empty network": (SMALL, {"kwargs": {"channel_mult": []}}, "cannot be built"),
     "width": (SMALL, {"kwargs": {"model_channels": 2}}, "cannot be built"),
-    "no level": (SMALL, {"kwargs": {"img_resolution": 0}}, "img_resolution"),
     "odd size": (SMALL, {"kwargs": {"img_resolution": 9}}, "multiple of 2"),
     "table of nothing": (IDDPM, {"kwargs": {"M": 0}}, "no noise levels|no range"),
     "beyond float": (SMALL, {"kwargs": {"sigma_data": 10**400}}, "too large"),
@@ -205,10 +202,7 @@ def test_sizes_of_the_published_networks():
 
 
 def test_a_level_between_two_of_iddpm_goes_to_the_nearer():
-    """The released code finds it by rounded squares of distances, and at this one level takes the farther.
-
-    Recorded as c_noise 608; on levels of the table, where sampling happens, the two agree.
-    """
+    """The released code's rounded distances take the farther here (608), and agree where sampling happens."""
     preconditioner = IDDPMPreconditioner()
     sigma = torch.tensor(1.430350422859192)
     assert float(preconditioner.c_noise(sigma)) == 607

@@ -13,7 +13,6 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.embedded import load_glyphs
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
-from seedsbench.own import table_of
 from tests.support.cells import compose
 from tests.support.measure import mixture
 
@@ -201,14 +200,6 @@ def test_a_learnt_variance_is_cut_and_an_object_with_sample_is_read():
     for wrong in (lambda x, t: x[:, :1], lambda x, t: None, lambda x, t: x.long()):
         with pytest.raises(ValueError, match=said):
             seedsbench.denoiser(wrong, "epsilon", **options)(START, sigma)
-
-
-@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
-def test_a_table_of_alphas_is_the_schedule_to_rounding(beta_schedule):
-    schedule = Discrete(num_train_timesteps=200, beta_schedule=beta_schedule)
-    alphas = 1 / (1 + (2 * schedule.log_sigmas).exp())
-    for given in (alphas, alphas.tolist()):
-        torch.testing.assert_close(table_of(given).log_sigmas, schedule.log_sigmas, rtol=0, atol=2e-12)
 
 
 @pytest.mark.parametrize(

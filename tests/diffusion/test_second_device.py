@@ -104,20 +104,6 @@ def test_a_path_that_fails_hands_out_no_finished_sample(device, seen):
             next(path)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("shape", [(), (4,), (4, 16)])
-def test_a_schedule_computes_where_its_times_are(name, shape):
-    schedule = built("schedule", name)
-    sigmas = torch.linspace(0.1, 30.0, 64, dtype=torch.float64)[: torch.Size(shape).numel()].reshape(shape)
-    times = schedule.sigma_inv(sigmas)
-    given = {"sigma": times, "dsigma": times, "scale": times, "dscale": times, "sigma_inv": sigmas}
-    given["scale_at"] = sigmas
-    with SecondDevice():
-        there = {what: getattr(schedule, what)(value.to(ELSEWHERE)).cpu() for what, value in given.items()}
-    for what, value in given.items():
-        assert torch.equal(there[what], getattr(schedule, what)(value)), what
-
-
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("kind", ["mixture", "finite"])
 def test_exact_denoisers_follow_their_input(kind, each):

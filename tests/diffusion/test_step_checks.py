@@ -9,7 +9,6 @@ import torch
 
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.rk45 import RK45
-from tests.support.cells import config_dir, run
 from tests.support.measure import START, mixture
 from tests.support.measure import run as sample
 
@@ -105,8 +104,7 @@ def test_trials_of_adaptive_solvers_are_checked_too(changes, said):
 
 @pytest.mark.parametrize("name", [name for name in WRONG if name not in ("half", "single")])
 @pytest.mark.parametrize(
-    ("solver", "place"),
-    [("euler", "step 2 of 4"), ("seeds3", "step 1 of 4"), ("rk45", r"adaptive step \d")],
+    ("solver", "place"), [("euler", "step 2 of 4"), ("seeds3", "step 1 of 4"), ("rk45", r"adaptive step \d")]
 )
 def test_a_denoiser_that_returns_something_else_is_named(name, solver, place):
     spoil, said = WRONG[name]
@@ -127,30 +125,3 @@ def test_a_denoised_image_of_another_floating_type_is_converted(dtype):
     found = sample("heun", lambda *args: exact(*args).to(dtype), **path).x
     assert found.dtype == torch.float64
     assert torch.allclose(found, sample("heun", **path).x, atol=0.15)
-
-
-@pytest.mark.parametrize(
-    "dtype", [torch.int32, torch.int64, torch.bool, torch.complex64, torch.float16, "float64"]
-)
-def test_the_state_is_float64_or_float32(dtype):
-    with pytest.raises(ValueError, match=r"^dtype=[^\n]* must be torch\.float64 or torch\.float32[^\n]*$"):
-        sample("heun", steps=4, dtype=dtype)
-
-
-MODULE = """
-from seedsbench.solvers.base import StepResult
-from seedsbench.solvers.ddim import DDIM
-
-class Truncating(DDIM):
-    def step(self, *args):
-        return StepResult(super().step(*args).x.long())
-"""
-
-
-def test_a_row_of_such_a_solver_is_failed_and_says_why(tmp_path, monkeypatch):
-    config_dir(monkeypatch, tmp_path, "solver", "truncating_solver", MODULE, {"truncating": "Truncating"})
-    row = run(tmp_path, "solver=truncating")
-    assert row["status"] == "failed"
-    assert row["reason"].startswith(
-        "in step 1 of 5, Truncating (truncating_solver.py) returned int64, expected float64"
-    )

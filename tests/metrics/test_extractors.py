@@ -2,10 +2,10 @@
 
 import importlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from seedsbench.data.pictures import image_names
@@ -13,7 +13,13 @@ from seedsbench.files.download import cached_path
 from seedsbench.files.extractor_files import extractor_weights
 from seedsbench.metrics import dinov2, inception
 from seedsbench.metrics.reference import of_images
-from tests.support.extractors import HAS_TORCH_FIDELITY, some_images, write_dinov2, write_inception
+from tests.support.extractors import (
+    HAS_TORCH_FIDELITY,
+    some_images,
+    write_dinov2,
+    write_images,
+    write_inception,
+)
 
 needs_torch_fidelity = pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity")
 INCEPTION = pytest.param("inception", marks=needs_torch_fidelity)
@@ -95,23 +101,17 @@ def test_images_are_resized_as_torch_fidelity_does():
 
 
 @pytest.mark.parametrize("extractor", [INCEPTION, "dinov2"])
-def test_grey_samples_and_grey_files_are_treated_alike(tmp_path, weights, extractor):
+def test_grey_samples_and_grey_files_are_treated_alike_and_images_are_uint8(tmp_path, weights, extractor):
     """One channel as a sample has it, and the file read as RGB: the same features, to the bit."""
     found = EXTRACTORS[extractor](weights[extractor], block=3)
     images = some_images(6, size=16, seed=4)[:, :1]
-    for i, image in enumerate(images):
-        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i}.png")
-    wanted = of_images(tmp_path, found, features=True)
+    wanted = of_images(write_images(tmp_path, images), found, features=True)
     names = [int(Path(name).stem) for name in image_names(tmp_path)]
     mine = torch.cat([found.padded(block)[0] for block in images[names].split(3)])
     assert torch.equal(mine.float(), wanted.features)
     assert wanted.facts == "1x16x16"
-
-
-@pytest.mark.parametrize("extractor", [INCEPTION, "dinov2"])
-def test_images_that_are_not_uint8_are_refused(weights, extractor):
     with pytest.raises(ValueError, match=r"images are torch.float32 \(1, 3, 8, 8\)"):
-        EXTRACTORS[extractor](weights[extractor]).extract(torch.zeros(1, 3, 8, 8))
+        found.extract(torch.zeros(1, 3, 8, 8))
 
 
 # Weights files
@@ -157,9 +157,6 @@ def test_a_file_that_is_not_the_weights_is_refused_with_what_to_get(tmp_path, we
     ],
 )
 def test_a_torch_fidelity_that_cannot_be_imported_is_a_plain_message(monkeypatch, error, message):
-    def fails(name):
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", fails)
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=error))
     with pytest.raises(ValueError, match=message):
         inception.torch_fidelity_class()

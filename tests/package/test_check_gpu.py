@@ -1,21 +1,13 @@
 """scripts/check_gpu.py where there is no GPU: its course, its verdicts, what it reads from the benchmarks."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from scripts.check_gpu import check, column, compared, run_part
-
-ROOT = Path(__file__).parents[2]
+from tests.support.cells import ROOT, python
 
 
 def checked(*words):
-    command = [sys.executable, ROOT / "scripts" / "check_gpu.py", "--device", "cpu", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return python("scripts/check_gpu.py", "--device", "cpu", *words, folder=ROOT)
 
 
 def test_without_a_gpu_it_says_so_and_ends_well():

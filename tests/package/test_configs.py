@@ -2,15 +2,12 @@
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
+from collections import defaultdict
 
 import pytest
 import torch
 from hydra.utils import get_object
-from omegaconf import OmegaConf
 
 from seedsbench import registry
 from seedsbench.bench.problems.build import problem_of
@@ -18,19 +15,14 @@ from seedsbench.cli.command import GROUPS
 from seedsbench.diffusion.grid import Grid
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
-from tests.support.cells import compose
+from tests.support.cells import ROOT, compose, model_files, python
 
-ROOT = Path(__file__).parents[2]
 CHOICES = [(group, name) for group in GROUPS for name in registry.names(group)]
 KINDS = {"solver": Solver, "schedule": Schedule, "grid": Grid}
 # A choice that cannot stand alone, and what it needs beside it.
 NEEDS = {("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"], ("grid", "discrete"): ["schedule=discrete"]}
 # Models that need no file from outside; of the others see bench/problems/test_checkpoint.py.
-BUILT_IN = [
-    path.stem
-    for path in sorted((registry.conf_dir() / "model").glob("*.yaml"))
-    if not {"files", "path"} & OmegaConf.load(path).keys()
-]
+BUILT_IN = [name for name, model in model_files().items() if not {"files", "path"} & model.keys()]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -66,30 +58,19 @@ def test_every_model_builds_in_every_regime_and_denoises(model, regime):
 
 
 @pytest.mark.parametrize(
-    ("regime", "schedule", "grid", "constants"),
+    ("regime", "schedule", "grid"),
     [
-        (
-            "vp",
-            {"name": "vp", "beta_d": 19.9, "beta_min": 0.1},
-            "vp",
-            {"sigma_min": 0.010486, "sigma_max": 152.17},
-        ),
-        ("ve", {"name": "ve"}, "ve", {"sigma_min": 0.02, "sigma_max": 100.0}),
-        (
-            "iddpm",
-            {"name": "linear"},
-            "iddpm",
-            {"sigma_min": 0.002, "sigma_max": 81.0, "C_1": 0.001, "C_2": 0.008, "M": 1000},
-        ),
-        ("edm", {"name": "linear"}, "edm", {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}),
+        ("vp", {"beta_d": 19.9, "beta_min": 0.1}, {"sigma_min": 0.010486, "sigma_max": 152.17}),
+        ("ve", {}, {"sigma_min": 0.02, "sigma_max": 100.0}),
+        ("iddpm", {}, {"sigma_min": 0.002, "sigma_max": 81.0, "C_1": 0.001, "C_2": 0.008, "M": 1000}),
+        ("edm", {}, {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}),
     ],
 )
-def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, schedule, grid, constants):
-    cfg = compose(f"regime={regime}")
-    chosen = cfg.choices
-    assert (cfg.regime.name, chosen["schedule"], chosen["grid"]) == (regime, schedule.pop("name"), grid)
+def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, schedule, grid):
+    cfg, named = compose(f"regime={regime}"), "linear" if regime in ("iddpm", "edm") else regime
+    assert (cfg.regime.name, cfg.choices["schedule"], cfg.choices["grid"]) == (regime, named, regime)
     assert {name: cfg.schedule[name] for name in schedule} == schedule
-    assert {name: cfg.grid[name] for name in constants} == pytest.approx(constants, rel=1e-4)
+    assert {name: cfg.grid[name] for name in grid} == pytest.approx(grid, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +109,10 @@ def test_the_built_wheel_holds_conf_and_weights(tmp_path):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    python("-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, folder=source)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    expected = {
-        f"seedsbench/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")
-    }
-    assert expected <= held
+    assert {f"seedsbench/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")} <= held
     assert "seedsbench/assets/glyphs/features.safetensors" in held
     data = {name for name in held if not name.endswith(".py")}  # modules may be called checkpoints
     assert not any("checkpoint" in name or name.startswith(("tests", "conf")) for name in data)
@@ -143,8 +120,7 @@ def test_the_built_wheel_holds_conf_and_weights(tmp_path):
 
 def test_no_two_solvers_are_the_same_configuration():
     """Rows are named by what they compute: of two equal ones a sweep would keep one."""
-    found = {}
+    found = defaultdict(list)
     for name in registry.names("solver"):
-        configuration = str(sorted(registry.load("solver", name).items()))
-        assert configuration not in found, f"{name} is {found[configuration]} by another name"
-        found[configuration] = name
+        found[str(sorted(registry.load("solver", name).items()))].append(name)
+    assert not [names for names in found.values() if len(names) > 1]

@@ -6,7 +6,6 @@ What an option may be is declared beside its type (`seedsbench.checks.Range`); t
 import dataclasses
 import math
 import re
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -22,7 +21,6 @@ from seedsbench.analytic import GaussianMixture
 from seedsbench.bench.cell import CELL_OPTIONS
 from seedsbench.bench.problems.build import FACTS, check_function, check_problem
 from seedsbench.checks import Range, check_options
-from seedsbench.cli import main as cli
 from seedsbench.metrics import frechet_distance
 from seedsbench.noise import Philox, latents
 from tests.support.cells import compose, run
@@ -143,14 +141,9 @@ def test_classes_from_outside_are_checked_too():
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_number_declares_its_range(group, name):
+def test_every_number_declares_its_range_and_every_option_is_refused_by_name_or_right(group, name):
     for option, hint in options_of(group, name).items():
         assert hint not in (int, float), f"{option}: write Annotated[{hint.__name__}, Range(...)]"
-
-
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_option_is_refused_by_name_or_right(group, name):
-    for option, hint in options_of(group, name).items():
         cell = None if group in BUILT else compose("model=gaussian", f"{group}={name}")
         for value in (*BAD, *edges_of(hint)):
             why = refusal(group, name, option, value, cell)
@@ -175,65 +168,6 @@ def assert_right(group, name, option, value):
             return
     assert option in ANOTHER_LAW + AS_COARSE_AS_ASKED_FOR + SLOW_TO_CONVERGE, (option, value, distance)
     assert largest < BOUND, (option, value)
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Of a command, the line that it says as it ends with code 2."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-
-    def line(arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["model=gaussian"] * ("model=" not in arguments) + arguments.split())
-        assert end.value.code == 2
-        (said,) = capsys.readouterr().err.splitlines()
-        return said
-
-    return line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("solver=dpm_adaptive solver.icoeff=-inf", "DPMAdaptive: icoeff=-inf must lie in [0, 10]"),
-        ("solver=seeds3 solver.c2=0.5 solver.c3=0.5", "c2=0.5 and c3=0.5 must be at least 0.001 apart"),
-        ("grid.sigma_max=1e400", "EDM: sigma_max=inf must lie in (0, 1e+08]"),
-        ("model.means=[[0,nan]]", "mixture_problem: means[0][1]=nan must be a number"),
-        ("model.means=[[0],[0,1]]", "must be one or more lists of as many numbers each"),
-        ("model.weights=[0.5,0.5]", "weights have shape (2,); expected one for each mean, (1,)"),
-        ("+model.foo=1", "mixture_problem: unknown option 'foo'. Known: means, name, std, weights"),
-        ("+model.device=cuda", "mixture_problem: unknown option 'device'"),
-        ("~model.std", "mixture_problem: missing a required argument: 'std'"),
-        ("+metrics.foo=1", "unknown option of metrics 'foo'. Known: floor_sets, splits"),
-        ("metrics.splits=true", "metrics: splits=True must be an integer"),
-        ("metrics=inception metrics.bound=inf", "standard_problem: bound=inf must lie in [1, 4096]"),
-        ("model=celeba64 metrics=inception model.shape=[3,0,64]", "shape[1]=0 must lie in [1, 1e+06] or"),
-        ("tracker=wandb tracker.timeout=inf", "WandB: timeout=inf must lie in (0, 1e+06]"),
-        ("afs=-5", "afs=-5 must be true or false"),
-        ("-m nfe=10,20 afs=false,2", "afs=2 must be true or false"),
-        ("plan=true model.std=inf", "mixture_problem: std=inf must lie in [1e-06, 10]"),
-    ],
-)
-def test_a_command_is_refused_in_one_line_before_anything_runs(tmp_path, refused, arguments, said):
-    assert said in refused(arguments)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("solver: {c2: 7}", "Seeds3: c2=7 must lie in [0.001, 1]"),
-        ("grid: {rho: .nan}", "EDM: rho=nan must be a number"),
-        ("model: {std: -.inf}", "mixture_problem: std=-inf must lie in [1e-06, 10]"),
-        ("afs: -5", "afs=-5 must be true or false"),
-    ],
-)
-def test_an_experiment_is_refused_too(tmp_path, refused, text, said):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}\n")
-    assert said in refused(f"--config-dir={tmp_path} experiment=own")
 
 
 @pytest.mark.slow

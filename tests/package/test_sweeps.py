@@ -3,8 +3,6 @@
 import itertools
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -13,11 +11,10 @@ import yaml
 
 from scripts.make_sweeps import SWEEPS, sweep_text
 from seedsbench import registry
-from seedsbench.cli.command import Usage, parse, with_experiment
-from tests.support.cells import check, rows_of
+from seedsbench.cli.command import parse, with_experiment
+from tests.support.cells import ROOT, check, python, rows_of
 from tests.support.wandb_reader import offline_runs
 
-ROOT = Path(__file__).parents[2]
 CELLS = {"embedded_pareto": 96, "seeds_ablation": 72, "seeds1_ablation": 9, "cifar10_regimes": 32}
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
 
@@ -63,26 +60,8 @@ def command_of(sweep, assignment):
     return [word for part in sweep["command"] for word in filled.get(part, [part])]
 
 
-def run(words, folder, **environment):
-    """Run a command in the folder, this checkout's seedsbench first on its path."""
-    (folder / "bin").mkdir()
-    program = folder / "bin" / "seedsbench"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m seedsbench "$@"\n')
-    program.chmod(0o755)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SEEDSBENCH_")}
-    paths = {"PATH": str(program.parent), "PYTHONPATH": str(ROOT)}
-    kept |= {key: os.pathsep.join([first, os.environ.get(key, "")]) for key, first in paths.items()}
-    environment = {**kept, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=True
-    )
-
-
 def test_every_sweep_file_is_what_its_experiment_gives(name):
     assert (ROOT / "sweeps" / f"{name}.yaml").read_text() == sweep_text(name), "run scripts/make_sweeps.py"
-
-
-def test_there_is_no_other_sweep_file():
     assert {path.stem for path in (ROOT / "sweeps").glob("*.yaml")} == set(SWEEPS)
 
 
@@ -126,7 +105,9 @@ def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
     handed = {name: {"value": value} for name, value in assignment.items()}
     parameters.write_text(yaml.safe_dump({"wandb_version": 1, **handed}))
     agents = {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agentrun"}
-    run(command_of(sweep, assignment), tmp_path, **agents, WANDB_SWEEP_PARAM_PATH=str(parameters))
+    words = command_of(sweep, assignment)[2:]
+    agents["WANDB_SWEEP_PARAM_PATH"] = str(parameters)
+    python("-m", "seedsbench", *words, folder=tmp_path, **agents)
     study = tmp_path / "results" / "seeds_ablation"
     (row,) = rows_of(study).values()
     assert (row["status"], row["solver_params"]["c2"]) == ("done", 0.25)
@@ -142,16 +123,11 @@ def test_an_experiment_can_run(name):
     assert checked(["-m", f"experiment={name}"])[0][0].cell.study_folder.parent == Path("results")
 
 
-def test_an_interval_without_a_searching_sweeper_is_refused():
-    with pytest.raises(Usage, match=r"interval needs a sweeper that searches.*write solver\.eta=a,b"):
-        checked(["-m", *QUICK, "solver=seeds3", "solver.eta=interval(0, 1)"])
-
-
 @pytest.mark.slow
 def test_optuna_searches_and_a_cell_without_score_does_not_end_it(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs hydra-optuna-sweeper")
     words = ["-m", "experiment=churn_optuna", *QUICK, "nfe=choice(2,7)", "hydra.sweeper.n_trials=5"]
-    run(["seedsbench", *words], tmp_path)
+    python("-m", "seedsbench", *words, folder=tmp_path)
     study = tmp_path / "results" / "churn_optuna"
     rows = list(rows_of(study).values())
     assert len(rows) == 5

@@ -15,10 +15,7 @@ from tests.support.replay import churned, replayed
 
 
 class Stacked(Golden):
-    """Arrays of a scheduler's cases in one, rows in the order of the json: an array each doubles the file.
-
-    Levels are padded with zeros. Noise has an array for each case.
-    """
+    """A scheduler's cases in one array, rows as in the json, padded with zeros; noise has one a case."""
 
     def array(self, case, name):
         if self.has(case, name):

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.solvers.ddim import dynamic_threshold
 from seedsbench.solvers.unipc import UniPC
 from tests.support.golden import cases, golden
 from tests.support.measure import mixture
 from tests.support.parity import close, run_from
-from tests.support.replay import churned, replayed
+from tests.support.replay import check_states, churned, replayed, thresholded
 
 # --- diff-sampler: every case of its DPM-Solver-2, DPM-Solver++ and UniPC, all ending at sigma_min ---
 
@@ -46,11 +45,6 @@ class Corrected(UniPC):
         return result
 
 
-def thresholded(denoiser, most=float("inf")):
-    """With dynamic thresholding, which no solver of the family does; diff-sampler has no switch for it."""
-    return lambda *given: dynamic_threshold(denoiser(*given), 0.995, most)
-
-
 @pytest.mark.parametrize("case", DIFF_SAMPLER, ids=str)
 def test_diff_sampler(case):
     s, solver = case.settings, diff_sampler_solver(case.settings)
@@ -64,23 +58,6 @@ def test_diff_sampler(case):
 
 
 # --- diffusers ---------------------------------------------------------------------------------------
-
-
-def check(case, solver, noise=None, states=None):
-    """The states at the case's levels, or at the first `states` of them."""
-    reference, levels, config = case["x_traj_f64"], case["sigmas_f64"], case.settings["config"]
-    denoiser, schedule = replayed(case)
-    if config.get("thresholding", False):
-        denoiser = thresholded(denoiser, config["sample_max_value"])
-    to_zero = bool(levels[-1] == 0) and states is None
-    levels = levels[:-1] if to_zero else levels[:states]
-    if solver["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
-        solver = solver | {"denoise_to_zero": to_zero}
-    run = {"schedule": schedule, "final": "denoise" if to_zero else "stop", "noise": noise}
-    trajectory = run_from(reference[0], denoiser, solver, levels, **run).trajectory
-    # diffusers' UniPC with bh1 in data prediction ends in infinity / infinity = NaN in the step to zero.
-    good = len(reference[:states]) - (not case.settings["finite"])
-    close((trajectory if to_zero else trajectory[:-1])[:good], reference[:good])
 
 
 def of(*schedulers, wanted=lambda algorithm, order: True):
@@ -131,7 +108,7 @@ def test_diffusers_dpm_multistep(case):
         # Diffusers lowers the order of runs shorter than 15 steps only.
         "lower_order_final": s.get("lower_order_final", True) and case.settings["num_inference_steps"] < 15,
     } | ({"compat": "diffusers"} if order == 3 else {})
-    check(case, solver if order > 1 else {"name": "dpm_solver1"})
+    check_states(case, solver if order > 1 else {"name": "dpm_solver1"})
 
 
 @pytest.mark.parametrize("case", UNIPC, ids=str)
@@ -144,7 +121,7 @@ def test_diffusers_unipc(case):
         "prediction": "data" if s.get("predict_x0", True) else "noise",
         "disable_corrector": len(s.get("disable_corrector", [])),
     }
-    check(case, solver)
+    check_states(case, solver)
 
 
 @pytest.mark.parametrize("case", SA, ids=str)
@@ -163,7 +140,7 @@ def test_diffusers_sa_solver(case):
         "prediction": s.get("algorithm_type", "data_prediction").split("_")[0],
         "slope": "exact" if "noise" in s.get("algorithm_type", "") else "bh1",
     }
-    check(case, solver, case.noise((tau_end <= levels) & (levels <= tau_start)))
+    check_states(case, solver, case.noise((tau_end <= levels) & (levels <= tau_start)))
 
 
 @pytest.mark.parametrize("case", SDE, ids=str)
@@ -178,7 +155,7 @@ def test_diffusers_sde_multistep(case):
         "slope": {"midpoint": "bh2", "heun": "exact"}[s["solver_type"]],
         "prediction": "data" if algorithm(s) == "sde-dpmsolver++" else "noise",
     }
-    check(case, solver, case.noise())
+    check_states(case, solver, case.noise())
 
 
 def test_third_order_sde_of_diffusers_has_a_wrong_sign():
@@ -201,7 +178,7 @@ def test_third_order_sde_of_diffusers_has_a_wrong_sign():
 def test_diffusers_edm_euler(case):
     levels = case["sigmas_f64"]
     # With final_sigmas_type sigma_min the last level comes twice, the second a little above the first.
-    check(case, *churned(case), states=None if levels[-1] == 0 else len(levels) - 1)
+    check_states(case, *churned(case), states=None if levels[-1] == 0 else len(levels) - 1)
 
 
 def singlestep_solver(config, order, nodes):

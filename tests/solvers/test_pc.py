@@ -11,7 +11,7 @@ import torch
 
 import seedsbench
 from seedsbench.noise import Silent
-from tests.support.measure import START, drift_order, log_levels, never, run
+from tests.support.measure import START, drift_order, log_levels, run
 
 PC = ("pc_ve", "pc_vp", "pc_subvp")
 PREDICTORS = ("reverse_diffusion", "ancestral", "euler_maruyama", "none")
@@ -62,22 +62,3 @@ def test_probability_flow_is_the_ode_at_order_one(name, predictor):
     path = {"sigmas": log_levels(200, 5.0, 0.1), "schedule": "vp", "final": "stop"}
     exact = run({"name": "rk45", "rtol": 1e-8, "atol": 1e-8}, **path).x
     assert float((run(choice, **path).x - exact).abs().max()) < 0.05
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        # An adaptive ODE solver has no stochastic options.
-        ({"name": "rk45", "eta": 1.0}, "unknown option 'eta'. Known: atol, first_step, norms, rtol"),
-        ({"name": "adaptive_sde", "eta": 0.0}, "unknown option 'eta'"),
-        ({"name": "pc_ve", "predictor": "none", "corrector": "none"}, "predictor and corrector are none"),
-        ({"name": "pc_vp", "discretization": "reference"}, "use schedule=vp"),
-        ({"name": "pc_ve", "discretization": "reference"}, "use schedule=ve_geometric"),
-        ({"name": "pc_subvp", "discretization": "reference"}, "use schedule=subvp"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused_before_the_first_evaluation(choice, message):
-    with pytest.raises(ValueError) as caught:
-        run(choice, never, steps=3)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)

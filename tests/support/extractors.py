@@ -33,12 +33,12 @@ def fake_extractor(weights=None, device="cpu", *, block=4, bound=64.0):
 
 
 def write_images(folder, images, names=None):
-    """uint8 (n, 3, H, W) as PNG files."""
+    """uint8 (n, 1 or 3, H, W) as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     names = names or [f"{i:04d}.png" for i in range(len(images))]
     for name, image in zip(names, images, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
+        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(folder / name)
     return folder
 
 

@@ -4,6 +4,8 @@ import torch
 
 from seedsbench.denoisers.prediction import denoised_of
 from seedsbench.noise import Recorded
+from seedsbench.solvers.ddim import dynamic_threshold
+from tests.support.parity import close, run_from
 
 # Schedulers of diffusers that keep x = data + sigma noise; the others scale it to unit variance.
 UNSCALED = ("EDM", "Euler", "Heun", "KDPM2", "LMS")
@@ -44,10 +46,7 @@ def replayed(case, evaluations=slice(None), *, recorded_states=False):
 
 
 def churned(case):
-    """The Euler solver with the churn of a case, and its noise.
-
-    The noise is recorded where the level is raised; karras_sde draws at every level.
-    """
+    """Euler with a case's churn, and its noise, recorded where the level is raised."""
     levels, churn = case["sigmas_f64"], case.settings["step_kwargs"] or {"s_churn": 0.0}
     choice = {"name": "karras_sde", "rk_order": 1, "S_churn": churn["s_churn"]}
     draws = torch.zeros(len(levels), *case["x_traj_f64"][0].shape, dtype=torch.float64)
@@ -56,3 +55,25 @@ def churned(case):
         draws[raised] = case["noise"]
         choice |= {"S_min": churn["s_tmin"], "S_max": churn["s_tmax"], "S_noise": churn["s_noise"]}
     return choice, Recorded(draws)
+
+
+def thresholded(denoiser, most=float("inf")):
+    """With dynamic thresholding, which no solver of the family does; diff-sampler has no switch for it."""
+    return lambda *given: dynamic_threshold(denoiser(*given), 0.995, most)
+
+
+def check_states(case, solver, noise=None, states=None):
+    """The states at the case's levels, or at the first `states` of them."""
+    reference, levels, config = case["x_traj_f64"], case["sigmas_f64"], case.settings["config"]
+    denoiser, schedule = replayed(case)
+    if config.get("thresholding", False):
+        denoiser = thresholded(denoiser, config["sample_max_value"])
+    to_zero = bool(levels[-1] == 0) and states is None
+    levels = levels[:-1] if to_zero else levels[:states]
+    if solver["name"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "sa_solver"):
+        solver = solver | {"denoise_to_zero": to_zero}
+    run = {"schedule": schedule, "final": "denoise" if to_zero else "stop", "noise": noise}
+    trajectory = run_from(reference[0], denoiser, solver, levels, **run).trajectory
+    # diffusers' UniPC with bh1 in data prediction ends in infinity / infinity = NaN in the step to zero.
+    good = len(reference[:states]) - (not case.settings.get("finite", True))
+    close((trajectory if to_zero else trajectory[:-1])[:good], reference[:good])

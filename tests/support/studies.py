@@ -1,7 +1,6 @@
 """Studies made up for tests of the report: rows as the benchmark writes them, and strips of samples."""
 
 import json
-import math
 import zlib
 from pathlib import Path
 from tempfile import mkdtemp
@@ -96,15 +95,7 @@ def report_of(folder, rows, sheets=False):
     return build_report(write_study(folder / "study", rows, sheets))
 
 
-def strip(row, n=16, size=16):
-    """Disks on a ground: the same for every cell of a seed, noisier where the FID is worse."""
-    rng = np.random.default_rng(int(row["seed"]))
-    y, x = np.mgrid[:size, :size]
-    images = []
-    for _ in range(n):
-        centre, radius = rng.uniform(5, 10, 2), rng.uniform(3, 6)
-        inside = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2)[..., None]
-        images.append(np.where(inside, rng.uniform(0.6, 1, 3), rng.uniform(0, 0.5, 3)))
-    noise = np.random.default_rng(1).normal(size=(size, size * n, 3))
-    noisy = np.concatenate(images, 1) + min(0.3, 0.05 * math.sqrt(row["fid"] or 0)) * noise
-    return Image.fromarray((np.clip(noisy, 0, 1) * 255).astype(np.uint8))
+def strip(row):
+    """Sixteen images of 16 x 16 pixels, of squares in colours of their own."""
+    random = np.random.default_rng(zlib.crc32(row["run_key"].encode()))
+    return Image.fromarray(random.integers(0, 256, (4, 64, 3), np.uint8).repeat(4, 0).repeat(4, 1))

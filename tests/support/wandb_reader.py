@@ -51,28 +51,24 @@ class OfflineRun:
         self.exit_code = None
         for record in records(path):
             kind = record.WhichOneof("record_type")
+            found = getattr(record, kind)
             if kind == "run":
-                run = record.run
-                self.id, self.group, self.job_type = run.run_id, run.run_group, run.job_type
-                self.name, self.sweep, self.project = run.display_name, run.sweep_id, run.project
-                self.config.update(_values(run.config.update))
-            elif kind == "config":
-                self.config.update(_values(record.config.update))
+                self.id, self.group, self.job_type = found.run_id, found.run_group, found.job_type
+                self.name, self.sweep, self.project = found.display_name, found.sweep_id, found.project
+                self.config.update(_values(found.config.update))
+            elif kind in ("config", "summary"):
+                getattr(self, kind).update(_values(found.update))
             elif kind == "history":
-                self.history.append(_values(record.history.item))
-            elif kind == "summary":
-                self.summary.update(_values(record.summary.update))
+                self.history.append(_values(found.item))
             elif kind == "metric":
-                self.metrics[record.metric.name] = record.metric.step_metric
+                self.metrics[found.name] = found.step_metric
             elif kind == "exit":
-                self.exit_code = record.exit.exit_code
+                self.exit_code = found.exit_code
 
 
 def offline_runs(study):
     """All offline runs below a study folder, oldest first."""
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()  # as at the end of a process: only now is everything on disk
-    return [
-        OfflineRun(path)
-        for path in sorted(study.glob("wandb/offline-run-*"), key=lambda p: p.stat().st_ctime_ns)
-    ]
+    paths = sorted(study.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_ctime_ns)
+    return [*map(OfflineRun, paths)]

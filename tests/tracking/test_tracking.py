@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +11,11 @@ from seedsbench import registry
 from seedsbench.report.main import build_report
 from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
-from seedsbench.tracking.base import JsonLines, harmless
+from seedsbench.tracking.base import harmless
 from seedsbench.tracking.wandb import WandB
-from tests.support.cells import run
+from tests.support.cells import ROOT, python, run
 from tests.support.wandb_reader import offline_runs
 
-ROOT = Path(__file__).parents[2]
 CODES = {"done": 0, "skipped": 0, "failed": 1}
 IMAGES = ("model=glyphs", "samples=12", "nfe=5")
 
@@ -34,13 +31,6 @@ def clean(monkeypatch):
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
-
-
-def test_json_lines_holds_every_row(tmp_path):
-    rows = [{"run_key": "a", "fid": 1.5, "reason": None}, {"run_key": "b", "status": "failed"}]
-    for row in rows:
-        JsonLines().log_row(tmp_path, row, {})
-    assert [json.loads(line) for line in (tmp_path / "track.jsonl").read_text().splitlines()] == rows
 
 
 def test_a_failing_tracker_is_one_warning(caplog):
@@ -65,16 +55,16 @@ def test_nothing_is_imported_when_off():
         "build({**load('tracker', 'wandb'), 'mode': 'disabled'}).log_row(Path('.'), {}, {})\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    python("-c", code, folder=ROOT)
 
 
 def test_the_mode_is_wandbs_variable_unless_it_is_given(monkeypatch):
     options = registry.load("tracker", "wandb")
     assert registry.build(options).effective_mode == "online"
-    names = {"offline": "offline", "disabled": "disabled", "online": "online"}
-    for variable, mode in {**names, "dryrun": "offline", "run": "online", "shared": "online"}.items():
+    others = {"dryrun": "offline", "run": "online", "shared": "online"}
+    for variable in ("offline", "disabled", "online", *others):
         monkeypatch.setenv("WANDB_MODE", variable)
-        assert registry.build(options).effective_mode == mode
+        assert registry.build(options).effective_mode == others.get(variable, variable)
         given = registry.build({**options, "mode": "offline"})
         assert given.effective_mode == "offline", "what is given wins"
     for variable in ("ofline", "", "ONLINE"):

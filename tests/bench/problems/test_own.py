@@ -1,6 +1,5 @@
 """From one's own float32 network to a row: the README's recipe, and each wrong form of it in one line."""
 
-import json
 import re
 import sys
 
@@ -11,7 +10,7 @@ from seedsbench.bench.problems import build
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
-from tests.support.cells import check, compose, python, run
+from tests.support.cells import check, compose, python, rows_of, run
 from tests.support.extractors import some_images, write_images
 
 MYNET = """
@@ -67,8 +66,8 @@ def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
     assert len([*MYNET.strip().splitlines(), COMMAND]) <= 12
     words = ("-m", *COMMAND.split(), "samples=16", "device=cpu", "study=own")
     python(*words, folder=folder)
-    (path,) = (folder / "results" / "own" / "rows").iterdir()
-    row = done(json.loads(path.read_text()))
+    (row,) = rows_of(folder / "results" / "own").values()
+    done(row)
     assert (row["reason"], row["model"], row["extractor"]) == (None, "python", "values")
     assert row["warning"] is None
     assert row["nfe"] <= 8

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from unittest.mock import Mock
 
 import pytest
 
@@ -44,10 +45,7 @@ def test_a_crash_while_writing_leaves_what_was_and_no_temporary_file(
     if before:
         store.write(row())
 
-    def crash(*_):
-        raise error
-
-    monkeypatch.setattr(os, moment, crash)
+    monkeypatch.setattr(os, moment, Mock(side_effect=error))
     with pytest.raises((KeyboardInterrupt, OSError)):
         store.write(row(fid=2.0))
     monkeypatch.undo()

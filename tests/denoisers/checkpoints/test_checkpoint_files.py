@@ -9,6 +9,7 @@ import pickle
 import timeit
 import zipfile
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,17 +23,14 @@ from seedsbench.denoisers.checkpoints import weights as stored_weights
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.states import check_state, is_state
-from seedsbench.denoisers.checkpoints.weights import (
-    convert_edm,
-    read_converted,
-    read_weights,
-    save_weights,
-)
+from seedsbench.denoisers.checkpoints.weights import convert_edm, read_converted, read_weights, save_weights
+from tests.support.cells import python
 from tests.support.edm_checkpoint import CIFAR10, write_edm
 from tests.support.edm_files import (
     Name,
     Runs,
     dumped,
+    fake_persistence,
     network,
     persistent,
     snapshot,
@@ -166,7 +164,6 @@ TORCH_HOSTILE = {
     "plain pickle": (pickle.dumps({"a": 1}), "operand"),
     "other pickles": (pickle.dumps(1) * 5, "magic number"),
     "html": (b"<html>", "operand"),
-    "numpy": (b"\x93NUMPY", "operand"),
 }
 
 
@@ -241,9 +238,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     save_weights(path, weights(), CONFIG)
     before = path.read_bytes()
 
-    def full(written):
-        raise OSError("no space left on device")
-
+    full = Mock(side_effect=OSError("no space left on device"))
     with pytest.raises(CheckpointError, match="no space left"):
         save_weights(path, {"a": torch.ones(1)}, {}, check=full)
     assert path.read_bytes() == before
@@ -331,20 +326,6 @@ def test_fuzz_mutated_files_are_read_or_refused_in_one_line(tmp_path_factory, re
 # --- conversion -----------------------------------------------------------------------------------
 
 
-def test_a_converted_pickle_is_the_same_network(tmp_path):
-    source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
-    write_edm(source, resolution=16, label_dim=3, sigma_max=float("inf"))
-    convert_edm(source, target)
-    assert sorted(os.listdir(tmp_path)) == ["net.pkl", "net.safetensors"]
-    record, converted = read_edm(source), read_converted(target)
-    config, _ = read_weights(target)
-    assert config["class_name"] == converted.class_name == record.class_name == "EDMPrecond"
-    assert converted.init_args == record.init_args == (16, 3)
-    assert converted.init_kwargs == json.loads(json.dumps(record.init_kwargs))
-    assert converted.init_kwargs["sigma_max"] == float("inf")
-    torch.testing.assert_close(converted.state_dict, dict(record.state_dict), rtol=0, atol=0)
-
-
 def test_what_cannot_be_converted_leaves_nothing(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
     with pytest.raises(FileNotFoundError):
@@ -376,10 +357,27 @@ def test_a_file_that_denoises_another_way_than_its_source_is_not_left(tmp_path, 
     assert os.listdir(tmp_path) == ["net.pkl"]
 
 
+MEMORY = """
+import sys
+from seedsbench.denoisers.checkpoints.edm.read import read_edm
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+before, kept = peak(), read_edm(sys.argv[1])
+print(peak() - before)
+"""
+
+
 @pytest.mark.slow
-def test_a_converted_file_loads_three_times_faster(tmp_path):
+def test_a_large_pickle_costs_no_more_than_plain_pickle_and_its_conversion_loads_faster(tmp_path):
     source, target = tmp_path / "net.pkl", tmp_path / "net.safetensors"
-    write_edm(source, resolution=32, network=CIFAR10)
+    write_edm(source, resolution=32, network=CIFAR10)  # 55M parameters
     convert_edm(source, target)
-    pickled = min(timeit.repeat(lambda: read_edm(source), repeat=5, number=1))
-    assert pickled > 3 * min(timeit.repeat(lambda: read_converted(target), repeat=5, number=1))
+
+    def seconds(read):
+        return min(timeit.repeat(read, repeat=5, number=1))
+
+    ours = seconds(lambda: read_edm(source))
+    with fake_persistence():
+        assert ours < 2 * seconds(lambda: pickle.loads(source.read_bytes()))
+    assert ours > 3 * seconds(lambda: read_converted(target))
+    assert int(python("-c", MEMORY, str(source), folder=tmp_path)) < 2.2 * source.stat().st_size

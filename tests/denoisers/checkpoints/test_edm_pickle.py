@@ -2,15 +2,12 @@
 
 import copyreg
 import io
-import itertools
 import os
 import pickle
 import pickletools
 import struct
-import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,13 +187,9 @@ def hostile(command):
     """name -> (bytes, what the refusal must name)."""
     foreign = [
         ("os", "system", command),
-        ("subprocess", "Popen", ["sh", "-c", command]),
-        ("builtins", "eval", f"__import__('os').system({command!r})"),
         ("builtins", "getattr", Name("torch", "hub"), "load"),
         ("torch.hub", "load", "a/b", "c"),
-        ("pickle", "loads", pickle.dumps(Runs(os.system, command))),
         ("copyreg", "_reconstructor", Name("os", "system"), Name("os", "system"), None),
-        ("copyreg", "__newobj__", Name(*MODULES)),
     ]
     legacy = saved_with_code(command, _use_new_zipfile_serialization=False)
     calls = {f"{at[0]}.{at[1]}": (Call(*at), f"{at[0]}.{at[1]}") for at in foreign}
@@ -205,9 +198,9 @@ def hostile(command):
         "storage with code, legacy": (Call(*LOAD, legacy), f"{os.system.__module__}.system"),
     }
     made = {name: (ema(x=value), said) for name, (value, said) in (calls | VALUES).items()}
-    for name, protocol in itertools.product(("os.system", "torch.hub.load"), (2, 3, 4, 5)):
-        value, said = calls[name]  # elsewhere in the file
-        made[f"{name} beside ema, {protocol}"] = dumped(snapshot(None) | {"x": value}, protocol), said
+    for protocol in (2, 3, 4, 5):  # elsewhere in the file
+        beside = dumped(snapshot(None) | {"x": Call("os", "system", command)}, protocol)
+        made[f"os.system beside ema, {protocol}"] = beside, "os.system"
     return made | {name: (ema(_parameters={"w": p}), said) for name, (p, said) in PARAMETERS.items()} | FILES
 
 
@@ -228,7 +221,6 @@ VALUES = {
     "parameter of text": (Call("torch._utils", "_rebuild_parameter", "x", False, {}), "made of a tensor"),
     "set of huge": (Call("builtins", "set", 10**9), "set"),
     "bytes of huge": (Call("builtins", "bytes", 10**12), "builtins.bytes"),
-    "storage of a number": (Call(*LOAD, 10**12), "_load_from_bytes"),
     "storage of a foreign type": (Call(*LOAD, storage_blob(kind=("os", "system"))), "os.system"),
     "storage declares too much": (Call(*LOAD, storage_blob(10**15, b"x" * 64)), "1000000000000000"),
     "storage counts otherwise": (Call(*LOAD, storage_blob(counted=10**15)), "1000000000000000"),
@@ -261,13 +253,8 @@ NO_SET = {"_non_persistent_buffers_set": 5, "_buffers": {"b": None}}
 FILES = {
     "STACK_GLOBAL of numbers": (raw(b"K\x01K\x02\x93"), "STACK_GLOBAL requires str"),
     "BUILD on a global": (raw(stack_global(*MODULES) + b"}b"), "__setstate__() missing 1"),
-    "BUILD on a list": (raw(b"]}b"), "'list' object has no attribute"),
     "REDUCE of text": (raw(text("os.system") + b")R"), "'str' object is not callable"),
-    "REDUCE without a tuple": (raw(stack_global("numpy", "dtype") + b"]R"), "must be a tuple"),
-    "SETITEM on a global": (raw(stack_global("numpy", "dtype") + b"NNs"), "item assignment"),
-    "SETITEM on an object": (raw(stack_global(*MODULES) + b")\x81NNs"), "item assignment"),
     "APPEND to a tuple": (raw(b")Na"), "'tuple' object has no attribute"),
-    "ADDITEMS to a list": (raw(b"](K\x01\x90"), "'list' object has no attribute"),
     "unhashable key": (raw(b"}]Ns"), "unhashable"),
     "colliding keys": (raw(b"}\x8a\x20" + b"\x01" * 32 + b"Ns"), "integer of 249 bits"),
     "huge text": (raw(b"\x8d" + struct.pack("<Q", 2**62)), str(2**62)),
@@ -307,7 +294,6 @@ FILES = {
     "no state": (dumped({"ema": persistent("X", None)}), "_reconstruct_persistent_obj"),
     "shared storage": (ema(_buffers=dict.fromkeys(map(str, range(100)), BIG)), "more than the file has"),
     "zip": (b"PK\x03\x04" + bytes(100), "zip"),
-    "html": (b"<!DOCTYPE html><html>404", "no pickle"),
     "nothing": (b"\x80", "no"),
 }
 
@@ -474,38 +460,3 @@ PIECES = st.one_of(
 @given(pieces=st.lists(PIECES, max_size=30))
 def test_fuzz_made_up_programs_raise_nothing_else(pieces):
     outcome(raw(b"".join(pieces)))
-
-
-# --- cost -----------------------------------------------------------------------------------------
-
-MEASURE = """
-import pickle, re, sys, time
-from pathlib import Path
-from tests.support.edm_files import fake_persistence
-from seedsbench.denoisers.checkpoints.edm.read import read_edm
-def peak():
-    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-before, start = peak(), time.perf_counter()
-with fake_persistence(), open(sys.argv[2], "rb") as file:
-    kept = pickle.load(file) if sys.argv[1] == "plain" else read_edm(sys.argv[2])
-print(time.perf_counter() - start, peak() - before)
-"""
-
-
-@pytest.mark.slow
-def test_a_large_file_costs_no_more_than_plain_pickle(tmp_path):
-    path = tmp_path / "net.pkl"
-    # 55M parameters in blocks of 2 x 256 x 256 x 9
-    with fake_persistence(), path.open("wb") as file:
-        pickle.dump({"ema": network(channels=256, blocks=46)}, file)
-    size = path.stat().st_size
-    assert size > 4 * 54e6
-
-    def cost(how):
-        command, here = [sys.executable, "-c", MEASURE, how, str(path)], Path(__file__).parents[3]
-        return [float(said) for said in subprocess.check_output(command, text=True, cwd=here).split()]
-
-    costs = [cost(how) for how in ("plain", "ours", "plain", "ours")]
-    plain, ours = (min(seconds for seconds, _ in costs[start::2]) for start in (0, 1))
-    assert ours < 2 * plain
-    assert costs[1][1] < 2.2 * size
