@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
+from seedsbench.files.ordinary import read_ordinary
+
 MAX_BYTES = 2**20
 MAX_DIGITS = 40
 MAX_DEPTH = 50
@@ -16,20 +18,15 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
     in one line that does not name the file, for everything else.
     """
+    return parse_json(read_ordinary(path, max_bytes=max_bytes))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What a JSON text holds, within the same bounds; ValueError, in one line, for any other text."""
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("not an ordinary file")
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise ValueError(f"longer than {max_bytes:,} bytes")
         found = json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
-    except FileNotFoundError:
-        raise
     except RecursionError as error:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
-    except OSError as error:
-        raise ValueError(f"not readable ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8 text") from error
     except json.JSONDecodeError as error:

@@ -31,6 +31,7 @@ RC: Any = {
     "text.color": INK,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
+    "text.parse_math": False,  # text of a row is no formula
     "svg.hashsalt": "seedsbench",  # else every SVG has random element ids
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
