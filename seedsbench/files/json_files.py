@@ -37,8 +37,8 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
+    if (count := len(digits.lstrip("-"))) > MAX_DIGITS:
+        raise ValueError(f"a number of {count} digits")
     return int(digits)
 
 

@@ -6,6 +6,7 @@ their places are solved for before anything is drawn.
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +118,9 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: float = 200
     for kind in kinds:
         buffer = io.BytesIO()
         options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn in its place
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         write_atomic(written[-1], buffer.getvalue())
     return written
