@@ -187,4 +187,7 @@ def padded(values: np.ndarray, share: float, least: float) -> tuple[float, float
 def text_inches(text: str, points: float) -> float:
     """Width of a text in the figures' font."""
     font = FontProperties(family="DejaVu Sans")
-    return float(TextPath((0, 0), text, size=points, prop=font).get_extents().x1) / 72
+    try:
+        return float(TextPath((0, 0), text, size=points, prop=font).get_extents().x1) / 72
+    except AttributeError:  # matplotlib's own, for a text without ink: a zero-width space
+        return 0.0
