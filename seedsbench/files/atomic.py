@@ -28,7 +28,7 @@ def temporary_prefix() -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the same folder to be written; it takes `path`'s place if no error is raised.
 
-    A link there is replaced, not followed; a folder there is set aside.
+    A link, a pipe or a device there is replaced and not followed; a folder there is set aside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=".tmp")
@@ -50,6 +50,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def own_folder(path: Path) -> Path:
+    """`path`, a folder after this: anything else there, a link to a folder too, is set aside.
+
+    Nothing that is written into it can so land elsewhere.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        set_aside(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def set_aside(path: Path) -> Path:

@@ -5,43 +5,40 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-_MAX_BYTES = 2**20
-_MAX_DIGITS = 40
-_MAX_DEPTH = 50
+from seedsbench.files.ordinary import read_ordinary
+
+MOST_BYTES = 2**20
+MOST_DIGITS = 40
+MOST_LEVELS = 50
 
 
-def read_json(path: Path, *, max_bytes: int = _MAX_BYTES) -> Any:
+def read_json(path: Path, *, max_bytes: int = MOST_BYTES) -> Any:
     """What an ordinary file holds: at most max_bytes of UTF-8 JSON, finite numbers, at most 50 levels deep.
 
     Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
     in one line that does not name the file, for everything else.
     """
+    return parse_json(read_ordinary(path, max_bytes=max_bytes))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What a JSON text holds, within the same bounds; ValueError, in one line, for any other text."""
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("not an ordinary file")
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise ValueError(f"longer than {max_bytes:,} bytes")
         found = json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
-    except FileNotFoundError:
-        raise
     except RecursionError as error:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep") from error
-    except OSError as error:
-        raise ValueError(f"not readable ({error.strerror})") from error
+        raise ValueError(f"nested more than {MOST_LEVELS} deep") from error
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8 text") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error})") from error
-    if _depth(found) > _MAX_DEPTH:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    if _depth(found) > MOST_LEVELS:
+        raise ValueError(f"nested more than {MOST_LEVELS} deep")
     return found
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
+    if (count := len(digits.lstrip("-"))) > MOST_DIGITS:
+        raise ValueError(f"a number of {count} digits")
     return int(digits)
 
 

@@ -17,6 +17,7 @@ from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_p
 from seedsbench.report.points import newest, points
 from seedsbench.report.ranking import Difference, Point, difference
 from seedsbench.report.rows import take
+from seedsbench.report.texts import printable
 
 
 class Pair(NamedTuple):
@@ -56,7 +57,7 @@ def names_of(first: Path, second: Path) -> tuple[str, str]:
     """The names of two folders; with as many folders above them as it takes to tell them apart."""
     a, b = first.resolve().parts, second.resolve().parts
     depth = next(depth for depth in range(1, max(len(a), len(b)) + 1) if a[-depth:] != b[-depth:])
-    return "/".join(a[-depth:]), "/".join(b[-depth:])
+    return printable("/".join(a[-depth:])), printable("/".join(b[-depth:]))
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Comparison:
@@ -104,7 +105,7 @@ def _keys_told(first: dict[str, float], second: dict[str, float]) -> str:
     shared = first.keys() & second.keys()
     if not shared:
         return "none shared"
-    differ = sum(first[k] != second[k] and not (pd.isna(first[k]) and pd.isna(second[k])) for k in shared)
+    differ = sum(first[k] != second[k] for k in shared)
     if differ:
         return f"{differ} shared with another FID"
     if first.keys() == second.keys():

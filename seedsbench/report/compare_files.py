@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from seedsbench.files.atomic import write_atomic
 from seedsbench.report.compare import Comparison, Pair, rows_of
 from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
@@ -18,8 +19,9 @@ from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import GREY, INK, RC
-from seedsbench.report.summary import TitledTable, bias, fid, number
-from seedsbench.report.table import markdown_table
+from seedsbench.report.summary import TitledTable, bias, fid, no_fid, number
+from seedsbench.report.table import text_table
+from seedsbench.report.texts import csv_bytes, markdown
 
 _DOTTED = (0, (1, 1.6))
 _CLEAR = {True: "yes", False: "no", None: "cannot be said"}
@@ -30,24 +32,23 @@ def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) ->
 
     faults: files of either study that could not be read, or repeat another row.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     figures = _write_figure(found, folder)
     problems = TitledTable("Problems", ["file", "what"], [list(fault) for fault in faults])
     cells = [_both(found), _alone(found)]
     if len(found.panels) == 1:  # their first column names the panel
         cells = [t._replace(header=t.header[1:], lines=[line[1:] for line in t.lines]) for t in cells]
     tables = [table for table in (*cells, problems) if table.lines]
-    page, markdown, csv = (folder / f"compare.{kind}" for kind in ("html", "md", "csv"))
-    _lines_of(found).to_csv(csv, index=False, lineterminator="\n", encoding="utf-8")
-    notes = [f"- {note}" for note in _notes(found)]
+    page, read, csv = (folder / f"compare.{kind}" for kind in ("html", "md", "csv"))
+    write_atomic(csv, csv_bytes(_lines_of(found)))
+    notes = [f"- {markdown(note)}" for note in _notes(found)]
     title = f"{found.names[1]} compared with {found.names[0]}"
-    lines = [f"# {title}", "", outcome_sentence(found), "", *notes, ""]
+    lines = [f"# {markdown(title)}", "", markdown(outcome_sentence(found)), "", *notes, ""]
     for table in tables:
-        lines += [f"## {table.title}", "", *([table.note, ""] if table.note else [])]
-        lines += [*markdown_table(table.header, table.lines), ""]
-    markdown.write_text("\n".join(lines), encoding="utf-8", newline="\n")
-    page.write_text(_page(title, found, tables, figures), encoding="utf-8", newline="\n")
-    return [page, markdown, csv, *figures]
+        lines += [f"## {table.title}", "", *([markdown(table.note), ""] if table.note else [])]
+        lines += [*text_table(table.header, table.lines), ""]
+    write_atomic(read, "\n".join(lines).encode())
+    write_atomic(page, _page(title, found, tables, figures).encode())
+    return [page, read, csv, *figures]
 
 
 def outcome_sentence(found: Comparison) -> str:
@@ -107,7 +108,7 @@ def _alone(found: Comparison) -> TitledTable:
 
 def _score(point: Point | None) -> str:
     if point is None or pd.isna(point["fid"]):
-        return next((status for status in ("failed", "skipped") if point and point[status]), "-")
+        return no_fid(point) if point else "-"
     return fid(point) + (f" (n = {point['n']})" if point["n"] > 1 else "")
 
 

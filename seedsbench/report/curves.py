@@ -8,6 +8,7 @@ import json
 import pandas as pd
 
 from seedsbench.report.points import asked_steps
+from seedsbench.report.texts import shown_name
 
 # Beside solver and parameters these make a curve of their own; named in its label where they vary.
 SETTINGS = (
@@ -21,6 +22,7 @@ _DEFAULTS = {"network_precision": "fp32", "compile": "False", "afs": "False", "s
 NAMES = {"network_precision": "precision"}  # settings that people know by another name
 MISSING = "?"  # a row does not say
 NONE = ""  # a row's schedule or grid has no such option
+MOST_OPTIONS = 200  # of one group; where rows have more they are told apart, but not named
 COMPARED_STUDY = "compared_study"  # a column of the rows of two studies: which one, 0 or 1
 
 
@@ -37,11 +39,11 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
         given = {name: params[text].get(name) for name in varying[solver]}
         told = [f"{name}={_short(value)}" for name, value in given.items() if value is not None]
         told += [_setting(str(n), v) for n, v in zip(settings, values, strict=True) if v != NONE]
-        label = " ".join([solver, *told])
-        identity = (text, *values)
-        # Two settings may print alike (0.123451 and 0.123452, null and left out): a hash tells them apart.
+        label = shown_name(" ".join([solver, *told]))
+        identity = (solver, text, *values)
+        # Two may print alike (0.123451 and 0.123452, null and left out, long names): a hash tells them apart.
         if owner.setdefault(label, identity) != identity:
-            label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:4]
+            label += " #" + hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
         labels.append(label)
     return pd.Series(labels, index=rows.index, dtype="object")
 
@@ -54,7 +56,11 @@ def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
     for column in OPTIONS:
         texts = as_text(rows, column)
         params = {text: json.loads(text) for text in texts.unique() if text != MISSING}
-        for option in sorted({name for one in params.values() for name in one}):
+        options = sorted({name for one in params.values() for name in one})
+        if len(options) > MOST_OPTIONS:
+            settings[column] = texts
+            continue
+        for option in options:
             told = {text: _json(one[option]) if option in one else NONE for text, one in params.items()}
             settings[f"{column.removesuffix('_params')}.{option}"] = texts.map({**told, MISSING: MISSING})
     return settings
@@ -103,6 +109,8 @@ def as_text(df: pd.DataFrame, name: str) -> pd.Series:
 
 def _varying(params: list[dict]) -> list[str]:
     names = sorted({name for one in params for name in one})
+    if len(names) > MOST_OPTIONS:
+        return []
     return [name for name in names if len({_json(one.get(name)) for one in params}) > 1]
 
 

@@ -6,6 +6,7 @@ their places are solved for before anything is drawn.
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from seedsbench.files.atomic import write_atomic
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.points import front
 from seedsbench.report.published import matching
 from seedsbench.report.rows import status_counts, take
 from seedsbench.report.style import GREY, INK, PALE, RC, log_ticks, padded, plain_number, spread, text_inches
+from seedsbench.report.texts import csv_bytes
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
 LEFT_MARGIN, _RIGHT, _TOP, _BOTTOM = 0.62, 0.12, 0.30, 0.50  # margins of one panel, inches
@@ -31,6 +34,10 @@ _METADATA = {
     "svg": {"Date": None},
     "pdf": dict.fromkeys(("CreationDate", "Producer")),
 }
+
+MOST_PANELS = 40  # in a figure
+_MOST_PIXELS = 40_000_000  # of a PNG; a larger one is drawn with fewer to the inch
+_LOWEST, _HIGHEST = 1e-30, 1e30  # what is drawn: a margin around it is a number still
 
 _LABEL_PT, NOTE_PT = 8.0, 7.0
 _LABEL_GAP = (_LABEL_PT + 2.5) / 72  # from one label to the next, inches
@@ -70,7 +77,7 @@ def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None
     """A panel's points, or those found instead, that can be shown."""
     found = panel.points if found is None else found
     found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[f"{plot.y}_std"])
-    shown = np.isfinite(found[["x", "y"]]).all(axis=1) & (found[["x", "y"]] > 0).all(axis=1)
+    shown = found["x"].between(_LOWEST, _HIGHEST) & found["y"].between(_LOWEST, _HIGHEST)
     kept = take(found, shown).sort_values("x", kind="stable", ignore_index=True)
     sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.y == "fid" else -1)
     kept["front"] = front(kept["x"].to_numpy(), sure)
@@ -99,20 +106,23 @@ def write_figures(df: pd.DataFrame, shown: list[Panel], folder: Path, *, overlay
     if overlay:
         told = [matching(panel).assign(panel=panel.title) for panel in shown]
         written.append(folder / "published.csv")
-        pd.concat(told).to_csv(written[-1], index=False, lineterminator="\n")
+        write_atomic(written[-1], csv_bytes(pd.concat(told)))
     return written
 
 
-def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: int = 200) -> list[Path]:
+def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: float = 200) -> list[Path]:
     """Write path.png, path.svg ... without dates and versions; whole files or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = figure.get_size_inches()
+    dpi = min(dpi, math.sqrt(_MOST_PIXELS / (width * height)))
     written = []
     for kind in kinds:
         buffer = io.BytesIO()
         options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn in its place
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
-        written[-1].write_bytes(buffer.getvalue())
+        write_atomic(written[-1], buffer.getvalue())
     return written
 
 
@@ -132,7 +142,8 @@ def draw_figure(
 
 
 def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _FOOT) -> Figure:
-    """Panels side by side under a title; `foot` inches beneath them are left for notes."""
+    """The first MOST_PANELS side by side under a title; `foot` inches beneath them are left for notes."""
+    drawn = drawn[:MOST_PANELS]
     plot = drawn[0].plot
     common, titles = split_titles([curves.panel.parts for curves in drawn])
     figure, axes = _grid(drawn, common, any(titles), foot)
@@ -182,8 +193,9 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
         y, std = curves.points["y"].to_numpy(float), curves.points["spread"].fillna(0).to_numpy(float)
         floors = curves.points["fid_floor"].to_numpy(float) if curves.plot.y == "fid" else y
         values = np.concatenate([y - std, y + std, floors])
+        values = values[(values >= _LOWEST) & (values <= _HIGHEST)]
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
-        by_extractor.setdefault(key, []).append(np.concatenate([values[values > 0], y / 1.1]))
+        by_extractor.setdefault(key, []).append(np.concatenate([values, y / 1.1]))
     return [(x, padded(np.concatenate(by_extractor[key]), 0.06, 1.6)) for key in keys]
 
 
@@ -206,6 +218,7 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
         "skipped": counts["skipped"],
         "failed": counts["failed"],
         f"without a positive {_LABELS[drawn[0].plot.y]}": sum(curves.hidden for curves in drawn),
+        "panels": max(0, len(drawn) - MOST_PANELS),
         "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
     }
     if any(absent.values()):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from seedsbench.files.atomic import write_atomic
 from seedsbench.report.html_data import (
     FIGURE_BYTES,
     MAX_IMAGES,
@@ -29,6 +30,7 @@ from seedsbench.report.html_data import (
 from seedsbench.report.pareto import Panel
 from seedsbench.report.rows import RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import TitledTable, number
+from seedsbench.report.texts import printable
 
 _TITLES = {
     "pareto": "FID against measured NFE",
@@ -37,7 +39,6 @@ _TITLES = {
 }
 # Beside every column that begins with "version".
 _ENVIRONMENT = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_html(
@@ -74,7 +75,7 @@ def write_html(
         "environment": _environment(df),
     }
     path = study / "report.html"
-    path.write_text(fill(asset("report.html"), parts), encoding="utf-8", newline="\n")
+    write_atomic(path, fill(asset("report.html"), parts).encode())
     return path
 
 
@@ -85,7 +86,7 @@ def fill(template: str, parts: dict[str, str]) -> str:
 
 def text(value: object) -> str:
     """Any text as HTML text or a quoted attribute; characters that HTML forbids are replaced."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+    return escape(printable(str(value)), quote=True)
 
 
 def policy_hash(content: str) -> str:
@@ -111,7 +112,7 @@ def _trouble(df: pd.DataFrame, faults: Sequence[RowFault]) -> str:
         ("Failed", take(df, df["status"] == "failed"), "reason"),
         ("Skipped", take(df, df["status"] == "skipped"), "reason"),
         ("Warnings", take(df, df["warning"].notna()), "warning"),
-        ("Finished without a positive FID", without_fid(df).assign(reason="no positive FID"), "reason"),
+        ("Finished with an FID of 0", without_fid(df).assign(reason="in no figure"), "reason"),
     ]
     parts = [_by_reason(title, chosen, column) for title, chosen, column in groups if len(chosen)]
     if faults:
@@ -173,7 +174,7 @@ def _best_in_words(shown: list[Panel]) -> str:
     told = []
     for panel in shown[:6]:
         found = panel.points
-        found = take(found, (found["fid"] > 0) & found["nfe"].notna() & ~found["doubted"])
+        found = take(found, (found["fid"] > 0) & ~found["doubted"])
         if len(found):
             best = found.loc[found["fid"].idxmin()]
             lowest = f"lowest FID {best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}."
@@ -205,7 +206,7 @@ def _environment(df: pd.DataFrame) -> str:
         counts = Counter(str(json_value(value, whole=True)) for value in df[name].dropna())
         told = [value if len(counts) == 1 else f"{value} ({n} cells)" for value, n in counts.most_common()]
         lines.append((re.sub(r"^versions?_", "", str(name)).replace("_", " "), "; ".join(told)))
-    times = sorted(set(df["time_utc"].dropna().astype(str)))
+    times = sorted(set(df["time_utc"].dropna()))
     lines.append(("computed (UTC)", " to ".join([*times[:1], *times[1:][-1:]])))
     seconds = df["seconds_sampling"].sum()
     told = f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -8,16 +8,17 @@ import base64
 import io
 import json
 import math
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
-from PIL import Image
 
+from seedsbench.files.ordinary import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.pictures import open_png, opened_png, read_png
 from seedsbench.report.style import Look, legible
 
 _DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
@@ -30,7 +31,6 @@ FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all
 MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
 _KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
 _REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squares stay squares
-_LARGEST_SOURCE = 40_000_000  # pixels; what is larger is named, not decoded
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
@@ -141,12 +141,8 @@ def figure_uri(versions: list[Path], most: int) -> str | None:
 
 
 def _smaller(path: Path, most: int) -> str | None:
-    try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > _LARGEST_SOURCE:
-                return None
-            image = opened.convert("RGB")
-    except (OSError, ValueError):
+    image = opened_png(read_png(path))
+    if image is None:
         return None
     for factor in _REDUCTIONS:
         buffer = io.BytesIO()
@@ -158,9 +154,10 @@ def _smaller(path: Path, most: int) -> str | None:
 
 def strip_uris(keys: list[str], samples: Path) -> dict[str, str]:
     """The cells' own strips of samples, where all of them together are small; else none: sheets show them."""
-    strips = {path.stem: path for path in samples.glob("*.png") if path.is_file()}
-    wanted = {key: strips[key] for key in keys if key in strips}
-    if sum(path.stat().st_size for path in wanted.values()) > STRIP_BYTES:
-        return {}
-    read = {key: path.read_bytes() for key, path in wanted.items() if os.access(path, os.R_OK)}
-    return {key: _data_uri(data, "png") for key, data in read.items() if data.startswith(b"\x89PNG\r\n")}
+    read: dict[str, bytes] = {}
+    for key in keys:
+        with suppress(OSError, ValueError):  # none, not readable, or too large by itself
+            read[key] = read_ordinary(samples / f"{key}.png", max_bytes=STRIP_BYTES)
+        if sum(map(len, read.values())) > STRIP_BYTES:
+            return {}
+    return {key: _data_uri(data, "png") for key, data in read.items() if open_png(data)}

@@ -2,13 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 from filelock import FileLock
 
+from seedsbench.files.atomic import own_folder, set_aside
+from seedsbench.files.console import exit_code
 from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
@@ -18,6 +23,7 @@ from seedsbench.report.rows import RowFault, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
+from seedsbench.report.texts import printable
 
 _HELP = """\
 Rebuild the report of a study from its rows. Needs no torch, GPU or weights: a study folder copied to a
@@ -38,6 +44,8 @@ _EXAMPLE = """\
 example:  seedsbench-report results/2025-01-31_12-00-00
           seedsbench-report results/before results/after
 """
+LOCK_SECONDS = 60.0
+"""How long a report waits for another one of the same study."""
 
 
 class StudyError(ValueError):
@@ -70,15 +78,38 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     """
     study = Path(study)
     _check_folder(study)
-    with FileLock(study / ".report.lock"):  # of two sweeps into one study, the last to end reports on both
+    with _locked(study / ".report.lock") as unlocked:
         df, shown, faults = _rows_of(study)
+        faults += unlocked
         write_csv(df, study / "table.csv")
         write_markdown(df, shown, faults, study / "table.md")
         write_latex(shown, study / "table.tex")
-        figures = write_figures(df, shown, study / "figures", overlay=published)
-        sheets = write_sheets(shown, study, study / "figures")
+        folder = own_folder(study / "figures")
+        figures = write_figures(df, shown, folder, overlay=published)
+        sheets = write_sheets(shown, study, folder)
         page = write_html(df, shown, faults, study, figures, sheets, page_tables(shown))
     return Report(study / "table.md", figures[0], page, sheets, faults, summary_text(df, shown), df)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[list[RowFault]]:
+    """Of two sweeps into one study, the last to end reports on both. What is not a lock file is set aside.
+
+    Where no lock is to be had, what is wrong: files are written whole, so a report without one is sound.
+    """
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            set_aside(path)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # filelock's Timeout is an OSError
+        said = "; written without it, another report of the study at the same moment may show fewer rows"
+        yield [RowFault(path.name, f"no lock to be had ({type(error).__name__}: {error}){said}")]
+        return
+    try:
+        yield []
+    finally:
+        lock.release()
 
 
 def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tuple[str, list[Path]]:
@@ -86,13 +117,16 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
 
     folder: `<second>/compare/<first>` where None. Raises StudyError where either holds no readable row.
     """
+    for study in (first, second):
+        _check_folder(study)
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
     (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
     named = zip(names, (faults, other_faults), strict=True)
     found = compare(rows, others, names)
-    folder = second / "compare" / first.resolve().name if folder is None else folder
+    if folder is None:
+        folder = own_folder(own_folder(second / "compare") / first.resolve().name)
     all_faults = [RowFault(f"{name}: {f.file}", f.why) for name, theirs in named for f in theirs]
     told = [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
     return "\n".join(told), write_comparison(found, all_faults, folder)
@@ -119,18 +153,15 @@ def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published
     try:
         report = build_report(study, published=published)
     except (StudyError, OSError) as error:
-        print(f"seedsbench: no report: {error}", file=sys.stderr)
+        _say(f"seedsbench: no report: {error}", sys.stderr)
         return 1
     _show(report)
     df = report.rows
     ours = df["invocation"] == invocation if "invocation" in df else False
     failed = int(((df["status"] == "failed") & ours).sum())
     if failed:
-        print(
-            f"{failed} cell(s) failed: the reasons are in {report.table_md}, the tracebacks in "
-            f"{study / 'seedsbench.log'}; debug=true stops at the first",
-            file=sys.stderr,
-        )
+        places = f"the reasons are in {report.table_md}, the tracebacks in {study / 'seedsbench.log'}"
+        _say(f"{failed} cell(s) failed: {places}; debug=true stops at the first", sys.stderr)
     known = df.set_index("run_key")["status"]
     gone = [key for key in keys if key not in known]
     if gone:
@@ -141,12 +172,16 @@ def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published
     return int(failed > 0 or bool(gone) or none_done)
 
 
+def _say(text: str, stream: TextIO) -> None:
+    """Print what names of files and studies may be part of; what the stream has no character for is a '?'."""
+    encoding = stream.encoding or "utf-8"
+    print(printable(text).encode(encoding, "replace").decode(encoding), file=stream)
+
+
 def _show(report: Report) -> None:
-    print(f"\n{report.summary}\n")
-    for path in report.paths:
-        print(path)
+    _say("\n".join([f"\n{report.summary}\n", *map(str, report.paths)]), sys.stdout)
     for fault in report.faults:
-        print(f"problem: {fault.file}: {fault.why}", file=sys.stderr)
+        _say(f"problem: {fault.file}: {fault.why}", sys.stderr)
 
 
 def _check_folder(study: Path) -> None:
@@ -167,6 +202,10 @@ def _check_folder(study: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when a report was written, 2 when there was nothing to report on."""
+    return exit_code("seedsbench-report", partial(_main, argv))
+
+
+def _main(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         "seedsbench-report", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -188,9 +227,11 @@ def main(argv: list[str] | None = None) -> int:
         else:
             first, second = given.study
             told, written = compare_studies(first, second, given.out)
-            print("\n".join([told, *map(str, written)]))
+            _say("\n".join([told, *map(str, written)]), sys.stdout)
+    except BrokenPipeError:
+        raise
     except (StudyError, OSError) as error:
-        print(f"seedsbench-report: {error}", file=sys.stderr)
+        _say(f"seedsbench-report: {error}", sys.stderr)
         return 2
     return 0
 

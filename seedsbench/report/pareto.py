@@ -14,6 +14,7 @@ from seedsbench.report.curves import MISSING, as_text, curve_labels
 from seedsbench.report.points import curves_of, newest, points
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
+from seedsbench.report.texts import LONGEST, shown_name
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
 # Schedule and grid of each regime, so that a panel which departs from them can say so.
@@ -52,7 +53,7 @@ class Panel:
     @property
     def features(self) -> str:
         """The extractor in words."""
-        return feature_name(self.key["extractor"])
+        return feature_name(shown_name(self.key["extractor"]))
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -82,7 +83,10 @@ def panels(df: pd.DataFrame) -> list[Panel]:
     made = []
     for (key, _), rows in zip(groups, labelled, strict=True):
         title = " · ".join([title_part(name, key[name]) for name in told] + _departures(rows))
-        made.append(Panel(key, title, "_".join(_slug(name, key[name]) for name in told), rows, looks))
+        slug = "_".join(_slug(name, key[name]) for name in told).encode()[:LONGEST].decode(errors="ignore")
+        if slug in {panel.slug for panel in made}:  # names that differ in what no file name shows
+            slug += f"_{len(made)}"
+        made.append(Panel(key, title, slug, rows, looks))
     return made
 
 
@@ -102,6 +106,7 @@ def _panel_keys(df: pd.DataFrame) -> pd.DataFrame:
 
 def title_part(name: str, value: str) -> str:
     """One part of a title: 'N = 2,000', 'balanced labels', 'reference 1a2b3c4d'."""
+    value = shown_name(value)
     if name == "regime":
         return REGIME_NAMES.get(value, value)
     if name == "samples":
@@ -135,7 +140,7 @@ def _departures(rows: pd.DataFrame) -> list[str]:
     usual = _REGIME_DEFAULTS.get(str(rows["regime"].iloc[0]), {})
     found = {name: set(as_text(rows, name)) - {MISSING} for name in usual}
     apart = {name: values for name, values in found.items() if usual[name] not in values}
-    return [f"{name} {min(values)}" for name, values in apart.items() if len(values) == 1]
+    return [f"{name} {shown_name(min(values))}" for name, values in apart.items() if len(values) == 1]
 
 
 def doubled(shown: list[Panel]) -> list[RowFault]:

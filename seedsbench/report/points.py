@@ -16,8 +16,7 @@ def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
     A skipped row does not say the last two, since its solver was never built: other rows of it do.
     """
     curves = rows.groupby("curve", sort=True)[["solver"]].first()
-    facts = rows.assign(order=pd.to_numeric(rows["order"], errors="coerce"))
-    curves = curves.join(facts.groupby("solver")[["solver_family", "order"]].first(), on="solver")
+    curves = curves.join(rows.groupby("solver")[["solver_family", "order"]].first(), on="solver")
     curves = curves.assign(order=curves["order"].fillna(0.0))
     ranks = [solver_rank(*line) for line in curves.itertuples(index=False)]
     return curves.iloc[sorted(range(len(curves)), key=ranks.__getitem__)]
@@ -38,7 +37,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     means += [name for name in OTHER_SCORES if name in rows]
     rows = rows.assign(
         seconds=1 / rows["images_per_second"],
-        warnings=rows["warning"].map(lambda told: len(str(told).split("; ")) if told else 0).where(done, 0),
+        warnings=rows["warning"].map(lambda told: len(told.split("; ")) if told else 0).where(done, 0),
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
     )
     rows[means] = rows[means].where(done)
@@ -72,7 +71,7 @@ def newest(rows: pd.DataFrame) -> pd.DataFrame:
     ranked = rows.assign(
         _steps=asked_steps(rows),
         _done=rows["status"] == "done",
-        _time=rows["time_utc"].fillna("").astype(str),
+        _time=rows["time_utc"].fillna(""),
     )
     ranked = ranked.sort_values(["_done", "_time", "run_key"], kind="stable")
     return rows.loc[ranked.drop_duplicates(same, keep="last").index].sort_index()

@@ -6,12 +6,14 @@ costs one line in the report and not the report.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from seedsbench.files.json_files import parse_json
 from seedsbench.files.rows import (
     COLUMNS,
     COUNT,
@@ -23,11 +25,13 @@ from seedsbench.files.rows import (
     STATUSES,
     read_row,
 )
+from seedsbench.report.texts import printable
 
 _SORTED_BY = [
     *("model", "regime", "solver", "solver_params", "schedule", "grid", "final", "labels", "samples"),
     *("extractor", "reference_id", "nfe_budget", "n_steps", "seed", "repeat", "run_key"),
 ]
+MOST_COLUMNS = 500  # beside those of the schema
 WHOLE = [name for name in COLUMNS if COLUMNS[name] in (COUNT, SEED)]
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -48,9 +52,26 @@ def read_rows(study: Path) -> tuple[pd.DataFrame, list[RowFault]]:
             continue
         try:
             rows.append(read_row(path))
-        except (OSError, ValueError) as error:
-            faults.append(RowFault(printable(path.name), f"{printable(str(error))}; left out"))
-    return _frame(rows), sorted(faults)
+        except FileNotFoundError:
+            faults.append(RowFault(_shown(path), "a link to no file, or deleted just now; left out"))
+        except ValueError as error:
+            faults.append(RowFault(_shown(path), f"{printable(str(error))}; left out"))
+    others, more = _further_columns(rows)
+    if more:
+        said = f"hold {more} columns more than the {MOST_COLUMNS} that most of them have; these are left out"
+        faults.append(RowFault("rows", said))
+    return _frame(rows, others), sorted(faults)
+
+
+def _shown(path: Path) -> str:
+    return printable(path.name).replace("\n", " ")
+
+
+def _further_columns(rows: list[dict[str, Any]]) -> tuple[list[str], int]:
+    """Columns beside those of the schema, those that most rows have, and how many more there are."""
+    found = Counter(name for row in rows for name in row if name not in COLUMNS)
+    kept = sorted(found, key=lambda name: (name not in KINDS, -found[name], name))[:MOST_COLUMNS]
+    return sorted(kept), len(found) - len(kept)
 
 
 def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
@@ -65,13 +86,12 @@ def status_counts(df: pd.DataFrame) -> dict[str, int]:
 
 def without_fid(df: pd.DataFrame) -> pd.DataFrame:
     """Finished cells with an FID of zero: said in tables, since no logarithmic axis shows them."""
-    return take(df, (df["status"] == "done") & ~(df["fid"] > 0))
+    return take(df, df["fid"] == 0)
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    others: set[str] = set().union(*rows) - set(COLUMNS)
+def _frame(rows: list[dict[str, Any]], others: list[str]) -> pd.DataFrame:
     columns = {}
-    for name in [*COLUMNS, *sorted(others)]:
+    for name in [*COLUMNS, *others]:
         values = [_value(name, row.get(name)) for row in rows]
         columns[printable(name)] = pd.Series(values, dtype=_dtype(name))
     frame = pd.DataFrame(columns)
@@ -92,14 +112,7 @@ def _value(name: str, value: Any) -> Any:
         return None
     if KINDS.get(name) is GROUP_OPTIONS:
         return canonical_params(value)
-    if isinstance(value, dict | list):
-        return printable(_encode(value))
-    return printable(value) if isinstance(value, str) else value
-
-
-def printable(text: str) -> str:
-    """Text that can be written and drawn: JSON and file names may hold NUL and half a surrogate pair."""
-    return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
+    return _encode(_printable(value)) if isinstance(value, dict | list) else _printable(value)
 
 
 def canonical_params(value: Any) -> str:
@@ -110,10 +123,19 @@ def canonical_params(value: Any) -> str:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             value = {"params": value}
     if not isinstance(value, dict):
         value = {"params": value}
     # Hydra's own keys (_target_ and the like) say where the code lies, not what it does.
-    return _encode({str(key): item for key, item in value.items() if not str(key).startswith("_")})
+    return _encode(_printable({key: item for key, item in value.items() if not key.startswith("_")}))
+
+
+def _printable(value: Any) -> Any:
+    """The same of every text within: as JSON an unprintable one would be hidden until it is read."""
+    if isinstance(value, dict):
+        return {printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value

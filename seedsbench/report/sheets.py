@@ -4,6 +4,7 @@ Drawn with Pillow, pixel by pixel: small images are enlarged by a whole factor w
 what one sees is what was sampled.
 """
 
+import io
 import math
 from functools import cache
 from pathlib import Path
@@ -13,14 +14,20 @@ import matplotlib as mpl
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from seedsbench.files.atomic import write_atomic
+from seedsbench.report.figures import MOST_PANELS
 from seedsbench.report.pareto import Panel
+from seedsbench.report.pictures import opened_png, read_png
 from seedsbench.report.points import newest
 from seedsbench.report.rows import take
 from seedsbench.report.style import GREY, INK
 from seedsbench.report.summary import number
+from seedsbench.report.texts import shown_name
 
 _PER_ROW, _MOST = 5, 10  # images beside each other in a cell, images a cell
 _SMALLEST, _LARGEST = 48, 96  # edge of a shown image, pixels
+_MOST_CURVES, _MOST_BUDGETS = 60, 16  # in a sheet
+_MOST_PIXELS = 500_000_000  # of all strips of a sheet: some ten seconds to decode
 _GAP, _PAD, _MARGIN = 3, 16, 24  # between images, cells, and around the sheet
 _HEAD, _CAPTION = 78, 24  # heights of the title with column heads, and of the line under a cell
 _BLANK, _RULE = "#f3f3f3", "#dddddd"  # a cell without images, and its edge
@@ -28,11 +35,12 @@ _TITLE, _BODY, _SMALL = 17, 14, 12  # text, pixels
 
 
 class Sheet(NamedTuple):
-    """What one sheet shows: a row for each (curve, budget), and how large an image is drawn."""
+    """What one sheet shows: a row for each (curve, budget), the strips by run_key, and how large an image is
+    drawn."""
 
     panel: Panel
     cells: dict[tuple[str, str], dict]
-    strips: dict[str, Image.Image]
+    strips: dict[str, Path]
     curves: list[str]
     budgets: list[str]
     images: int
@@ -41,12 +49,13 @@ class Sheet(NamedTuple):
 
 def write_sheets(shown: list[Panel], study: Path, folder: Path) -> list[Path]:
     """Write samples_<panel>.png for every panel that has a strip of samples; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for panel in shown:
+    for panel in shown[:MOST_PANELS]:
         if (sheet := _lay_out(panel, study / "samples")) is not None:
             written.append(folder / f"samples_{panel.slug}.png")
-            _draw_sheet(sheet).save(written[-1], compress_level=3)
+            drawn = io.BytesIO()
+            _draw_sheet(sheet).save(drawn, format="PNG", compress_level=3)
+            write_atomic(written[-1], drawn.getvalue())
     return written
 
 
@@ -60,26 +69,23 @@ def _lay_out(panel: Panel, samples: Path) -> Sheet | None:
         budget = number(row["nfe"] if pd.isna(row["nfe_budget"]) else row["nfe_budget"], "g")
         cells.setdefault((str(row["curve"]), budget), row)
     done = {place: row["run_key"] for place, row in cells.items() if row["status"] == "done"}
-    strips = {key: strip for key in done.values() if (strip := _strip(samples / f"{key}.png"))}
-    if not strips:
-        return None
     present = {curve for curve, _ in cells}
-    curves = [curve for curve in panel.looks if curve in present]
+    curves = [curve for curve in panel.looks if curve in present][:_MOST_CURVES]
     # A budget at which nothing finished has nothing to look at; table.md holds the reasons.
-    budgets = sorted({budget for _, budget in done}, key=lambda text: float(text) if text != "-" else 0)
-    images = min(_MOST, *(strip.width // strip.height for strip in strips.values()))
-    edge = max(strip.height for strip in strips.values())
-    shown = _LARGEST if edge > _LARGEST else edge * math.ceil(_SMALLEST / edge)
-    return Sheet(panel, cells, strips, curves, budgets, images, shown)
-
-
-def _strip(path: Path) -> Image.Image | None:
-    """A strip of square images, or None where it cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB") if opened.width >= opened.height else None
-    except (OSError, ValueError):
+    budgets = sorted({budget for _, budget in done}, key=float)[:_MOST_BUDGETS]
+    sizes, pixels = {}, 0
+    for key in (key for (curve, budget), key in done.items() if curve in curves and budget in budgets):
+        strip = read_png(samples / f"{key}.png")
+        if strip is None or strip.width < strip.height or pixels + strip.width * strip.height > _MOST_PIXELS:
+            continue
+        sizes[key], pixels = strip.size, pixels + strip.width * strip.height
+    if not sizes:
         return None
+    images = min(_MOST, *(width // height for width, height in sizes.values()))
+    edge = max(height for _, height in sizes.values())
+    shown = _LARGEST if edge > _LARGEST else edge * math.ceil(_SMALLEST / edge)
+    strips = {key: samples / f"{key}.png" for key in sizes}
+    return Sheet(panel, cells, strips, curves, budgets, images, shown)
 
 
 def _draw_sheet(sheet: Sheet) -> Image.Image:
@@ -119,13 +125,12 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
     pen = ImageDraw.Draw(canvas)
     why = "not run"
     if row is not None and row["status"] != "done":
-        why = f"{row['status']}: {row['reason'] or 'no reason recorded'}"
+        why = f"{row['status']}: {shown_name(row['reason'] or 'no reason recorded')}"
     elif row is not None:
-        fid = "no FID" if pd.isna(row["fid"]) else f"FID {row['fid']:#.3g}".rstrip(".")
-        caption = fid if pd.isna(row["nfe"]) else f"NFE {row['nfe']:.4g}   {fid}"
+        caption = f"NFE {row['nfe']:.4g}   FID {row['fid']:#.3g}".rstrip(".")
         pen.text((x, y + height + 5), caption, GREY, _font(_SMALL))
-        strip = sheet.strips.get(row["run_key"])
-        if strip is not None:
+        path = sheet.strips.get(row["run_key"])
+        if path and (strip := opened_png(read_png(path))):
             size, step = strip.height, sheet.edge + _GAP
             how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
             for k in range(sheet.images):
@@ -133,7 +138,7 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
                 down, across = divmod(k, _PER_ROW)
                 canvas.paste(image, (x + across * step, y + down * step))
             return
-        why = "samples not readable"
+        why = "samples not readable, or too large"
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BLANK, outline=_RULE)
     lines = _wrap(why, width - 20, _SMALL)[: max(1, (height - 12) // (_SMALL + 4))]
     for k, line in enumerate(lines):

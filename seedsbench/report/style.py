@@ -31,6 +31,7 @@ RC: Any = {
     "text.color": INK,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
+    "text.parse_math": False,  # text of a row is no formula
     "svg.hashsalt": "seedsbench",  # else every SVG has random element ids
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -186,4 +187,7 @@ def padded(values: np.ndarray, share: float, least: float) -> tuple[float, float
 def text_inches(text: str, points: float) -> float:
     """Width of a text in the figures' font."""
     font = FontProperties(family="DejaVu Sans")
-    return float(TextPath((0, 0), text, size=points, prop=font).get_extents().x1) / 72
+    try:
+        return float(TextPath((0, 0), text, size=points, prop=font).get_extents().x1) / 72
+    except AttributeError:  # matplotlib's own, for a text without ink: a zero-width space
+        return 0.0

@@ -171,7 +171,7 @@ def no_fid(point: Point) -> str:
     """Why a point has no FID; nothing where it has one."""
     if not pd.isna(point["fid"]):
         return ""
-    return "failed" if point["failed"] else "skipped" if point["skipped"] else "no FID"
+    return "failed" if point["failed"] else "skipped"
 
 
 def fid(point: Point) -> str:

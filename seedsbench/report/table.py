@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from seedsbench.files.atomic import write_atomic
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
@@ -20,14 +21,11 @@ from seedsbench.report.summary import (
     plus_minus,
     rank_by_area,
 )
+from seedsbench.report.texts import csv_bytes, latex, markdown, printable
 
 _WORDS = (
     "A cell is one solver at one NFE budget, of one model, regime and seed. NFE: evaluations of the network "
     "for an image, measured; the budget is their limit."
-)
-_ESCAPES = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "·": r"$\cdot$"}
 )
 _LATEX_TABLE = r"""\begin{table}
   \centering
@@ -45,26 +43,26 @@ _HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "image
 
 def write_csv(df: pd.DataFrame, path: Path) -> None:
     """All rows and columns; whole numbers without a point, missing values empty."""
-    whole = [name for name in WHOLE if df[name].dtype == float and (df[name].dropna() % 1 == 0).all()]
-    df.astype(dict.fromkeys(whole, "Int64")).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    whole = [name for name in WHOLE if df[name].dtype == float]
+    write_atomic(path, csv_bytes(df.astype(dict.fromkeys(whole, "Int64"))))
 
 
 def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], path: Path) -> None:
     """The table people read: points by panel, then what was skipped, failed or unreadable, and why."""
-    lines = [f"# {path.parent.resolve().name}", "", _counts(df), "", _WORDS, ""]
+    lines = [f"# {markdown(printable(path.parent.resolve().name))}", "", _counts(df), "", _WORDS, ""]
     for panel in shown:
         lines += _section(panel)
     lines += _listed(shown, "warning", df["warning"].notna(), "Warnings")
     for status in ("skipped", "failed"):
         lines += _listed(shown, "reason", df["status"] == status, status.capitalize())
     without = [
-        [r["solver"], number(r["nfe_budget"], ".0f"), number(r["fid"], ".4g"), r["run_key"]]
-        for r in without_fid(df).to_dict("records")
+        [row["solver"], number(row["nfe_budget"], ".0f"), row["run_key"]]
+        for row in without_fid(df).to_dict("records")
     ]
-    header = ["solver", "NFE budget", "FID", "run_key"]
-    lines += _titled("## Finished without a positive FID (in no figure)", header, without)
+    header = ["solver", "NFE budget", "run_key"]
+    lines += _titled("## Finished with an FID of 0 (in no figure)", header, without)
     lines += _titled("## Problems", ["file", "what"], [list(fault) for fault in faults])
-    path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    write_atomic(path, "\n".join(lines).encode())
 
 
 def _counts(df: pd.DataFrame) -> str:
@@ -78,7 +76,7 @@ def _section(panel: Panel) -> list[str]:
     best = best_points(found)
     lines = [
         [
-            *(str(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
+            *(markdown(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
             *(f"**{fid(point)}**" if i in best else fid(point), minimum(point)),
             *(number(point["fid_floor"], ".3g"), plus_minus(point["is_mean"], point["is_std"])),
             *(number(point["images_per_second"], ".3g"), _status(point)),
@@ -87,7 +85,7 @@ def _section(panel: Panel) -> list[str]:
     ]
     by_area = "Geometric mean FID over a range of NFE (area under the curve on log axes):"
     return [
-        *(f"## {' · '.join(panel.parts)}", "", features_note(panel), ""),
+        *(f"## {markdown(panel.full_title)}", "", markdown(features_note(panel)), ""),
         *(*markdown_table(_HEADER, lines), ""),
         *_titled("Best at each budget:", *best_at_each(found)),
         *_titled(by_area, *rank_by_area(found)),
@@ -96,7 +94,7 @@ def _section(panel: Panel) -> list[str]:
 
 
 def _titled(title: str, header: list[str], lines: list[list[str]]) -> list[str]:
-    return [title, "", *markdown_table(header, lines), ""] if lines else []
+    return [title, "", *text_table(header, lines), ""] if lines else []
 
 
 def _status(point: Point) -> str:
@@ -121,9 +119,14 @@ def _listed(shown: list[Panel], column: str, mask: pd.Series, title: str) -> lis
     return _titled(f"## {title}", header, lines)
 
 
+def text_table(header: list[str], lines: list[list[str]]) -> list[str]:
+    """A Markdown table of any texts."""
+    return markdown_table([*map(markdown, header)], [[*map(markdown, line)] for line in lines])
+
+
 def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns line up as plain text too."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in [header, *lines]]
+    """A Markdown table whose columns line up as plain text too; its cells are Markdown."""
+    cells = [[str(cell).replace("\n", " ") for cell in line] for line in [header, *lines]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     drawn = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
@@ -162,12 +165,7 @@ def write_latex(shown: list[Panel], path: Path) -> None:
         blocks.append(_latex_table(panel, "fid"))
         if (panel.points["n"] > 1).any():
             blocks.append(_latex_table(panel, "fid_min"))
-    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
-
-
-def latex_escaped(text: str) -> str:
-    """Text with LaTeX's own characters made harmless."""
-    return text.translate(_ESCAPES)
+    write_atomic(path, ("\n\n".join(blocks) + "\n").encode())
 
 
 def _latex_table(panel: Panel, score: str) -> str:
@@ -185,11 +183,11 @@ def _latex_table(panel: Panel, score: str) -> str:
     found = panel.points.dropna(subset="nfe_budget")
     budgets = sorted(found["nfe_budget"].unique())
     told = matrix(found, budgets, cell, score=score, absent="--")
-    lines = [" & ".join([latex_escaped(curve), *cells]) + r" \\" for curve, *cells in told]
+    lines = [" & ".join([latex(curve), *cells]) + r" \\" for curve, *cells in told]
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
     told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
     warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
-    title, features = latex_escaped(panel.full_title), latex_escaped(panel.features)
+    title, features = latex(panel.full_title), latex(panel.features)
     caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."
     head = " & ".join(["NFE", *(f"{budget:.0f}" for budget in budgets)]) + r" \\"
     return _LATEX_TABLE % (caption, "r" * len(budgets), head, "\n    ".join(lines))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,21 @@ class Tracker:
 
 @dataclass(frozen=True)
 class JsonLines(Tracker):
-    """Appends each row to `<study>/<filename>`, one JSON object a line, one write a line."""
+    """Appends each row to `<study>/<filename>`, one JSON object a line, one write a line.
+
+    OSError where a link, or a pipe that nobody reads, stands in its place: no row lands elsewhere.
+    """
 
     filename: str = "track.jsonl"
 
     def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
-        with open(study / self.filename, "ab", buffering=0) as file:
+        with open(study / self.filename, "ab", buffering=0, opener=_as_it_is) as file:
             file.write((json.dumps(row, sort_keys=True) + "\n").encode())
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    """Open without following a link and without waiting, where the system can."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 _SAID: set[str] = set()

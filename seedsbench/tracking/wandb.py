@@ -89,6 +89,8 @@ class WandB(Tracker):
     def _log_cell(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
         import wandb
 
+        from seedsbench.report.pictures import read_png
+
         name = f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
         run = self._start(study, "cell", name, row["run_key"], {"cfg": config})
         run.define_metric("nfe")
@@ -96,7 +98,7 @@ class WandB(Tracker):
             run.define_metric(score, step_metric="nfe")
         logged: dict[str, Any] = {key: row[key] for key in _SCORES if isinstance(row.get(key), Real)}
         strip = study / "samples" / f"{row['run_key']}.png"
-        if strip.is_file():
+        if read_png(strip):
             logged["samples"] = wandb.Image(str(strip), caption=name)
         if logged:
             run.log(logged)
@@ -107,7 +109,9 @@ class WandB(Tracker):
         import wandb
 
         from seedsbench.report.pareto import panels
+        from seedsbench.report.pictures import read_png
         from seedsbench.report.rows import read_rows
+        from seedsbench.report.texts import printable
 
         df, _ = read_rows(study)
         run = self._start(study, "study", f"study {study.name}", "study", {"study": study.name})
@@ -123,8 +127,8 @@ class WandB(Tracker):
                 title = f"FID against NFE: {panel.title}"
                 chart = wandb.plot.line_series(xs, ys, keys=list(curves), title=title, xname="NFE")
                 logged[f"pareto/{panel.slug}"] = chart
-        for figure in sorted((study / "figures").glob("*.png")):
-            logged[f"figures/{figure.stem}"] = wandb.Image(str(figure))
+        for figure in filter(read_png, sorted((study / "figures").glob("*.png"))):
+            logged[f"figures/{printable(figure.stem)}"] = wandb.Image(str(figure))
         run.log(logged)
         counts = {f"cells_{name}": int(count) for name, count in df["status"].value_counts().items()}
         run.summary.update({"cells": len(df), **counts})

@@ -4,7 +4,6 @@ import itertools
 import math
 import re
 
-import numpy as np
 import pytest
 
 from seedsbench.report.figures import prepare
@@ -12,7 +11,7 @@ from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.summary import features_note, page_tables
-from seedsbench.report.table import latex_escaped
+from seedsbench.report.texts import latex
 from tests.report.test_html import Page
 from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
 
@@ -50,7 +49,7 @@ def test_latex_is_escaped_and_bolds_the_best(tmp_path):
     assert r"heun & $\mathbf{0.25}$ \\" in text
     assert text.count(r"\toprule") == 1
     escaped = r"a\_b\%\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert latex_escaped("a_b%&#{}~^\\") == escaped
+    assert latex("a_b%&#{}~^\\") == escaped
 
 
 def test_the_lowest_of_repeats_stands_beside_mean_and_spread(tmp_path):
@@ -117,7 +116,7 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     for row in rows[::9]:
         row.update(status="failed", fid=None, reason="non-finite sample")
     for row in rows[4::13]:
-        row.update(fid=float("nan"), unknown={"column": [1]})
+        row.update(fid=float("nan"))  # no row
     study = write_study(tmp_path / "s", rows)
     for path in sorted((study / "rows").glob("*.json"))[::10]:
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
@@ -129,9 +128,11 @@ def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     table = report.table_md.read_text()
     page = Page(report.html.read_text()).text
     assert all(name in table and name in page for name in listed)
-    bad = [row for row in rows if row["status"] == "failed" or np.isnan(row["fid"])]
-    assert all(row["run_key"] in table for row in bad)
-    assert len(report.rows) == len(rows)
+    failed = [row for row in rows if row["status"] == "failed"]
+    none = [row for row in rows[4::13] if row not in failed]
+    assert all(row["run_key"] in table for row in failed + none)
+    assert {f"{row['run_key']}.json" for row in none} <= listed
+    assert len(report.rows) == len(rows) - len(none)
 
 
 def test_a_warned_row_is_shown_marked_listed_and_never_best(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,10 @@ from seedsbench import registry
 from seedsbench.report.main import build_report
 from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
-from seedsbench.tracking.base import harmless
+from seedsbench.tracking.base import JsonLines, harmless
 from seedsbench.tracking.wandb import WandB
 from tests.support.cells import ROOT, python, run
+from tests.support.studies import make_row, write_study
 from tests.support.wandb_reader import offline_runs
 
 CODES = {"done": 0, "skipped": 0, "failed": 1}
@@ -178,3 +180,39 @@ def test_under_an_agent_the_first_cell_is_the_agents_run_and_the_study_is_not(tm
         *(("sweep1", True, "cell"), ("", False, "cell"), ("", False, "study")),
     ]
     assert os.environ["WANDB_SWEEP_ID"] == "sweep1"
+
+
+def test_json_lines_follow_no_link_and_wait_for_no_pipe(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (tmp_path / "track.jsonl").symlink_to(outside)
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name in ("track.jsonl", "pipe.jsonl"):
+        with pytest.raises(OSError, match=name):
+            JsonLines(filename=name).log_row(tmp_path, {}, {})
+    assert outside.read_text() == "untouched"
+
+
+def test_a_studys_run_is_made_whatever_lies_in_its_folder(tmp_path):
+    pytest.importorskip("wandb")
+    study = tmp_path / "study"
+    good = make_row("heun", 10)
+    write_study(study, [good, make_row("ddim", 10)], sheets=True)
+    (study / "rows" / "bad.json").write_text(json.dumps({**good, "run_key": "bad", "fid": -1}))
+    build_report(study)
+    os.mkfifo(study / "figures" / "fifo.png")
+    (study / "figures" / "text.png").write_text("no picture")
+    (study / "figures" / "zero.png").symlink_to("/dev/zero")
+    strip = study / "samples" / f"{good['run_key']}.png"
+    Path(os.fsdecode(os.fsencode(study) + b"/figures/\xfe.png")).write_bytes(strip.read_bytes())
+    strip.unlink()
+    os.mkfifo(strip)
+    tracker = WandB(mode="offline")
+    tracker.log_row(study, good, {})
+    tracker.finish_study(study)
+    cell, whole = sorted(offline_runs(study), key=lambda found: found.job_type)
+    assert "samples" not in cell.history[0]
+    assert whole.summary["cells"] == 2
+    drawn = {name for name in whole.history[0] if name.startswith("figures/")}
+    assert drawn >= {"figures/pareto", "figures/\N{REPLACEMENT CHARACTER}"}
+    assert not drawn & {"figures/fifo", "figures/text", "figures/zero"}

@@ -1,0 +1,39 @@
+"""PNG pictures that anyone may have put into a study: their size is known before they are opened_png."""
+
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from seedsbench.files.ordinary import read_ordinary
+
+MOST_BYTES = 32 * 2**20
+MOST_PIXELS = 40_000_000
+
+
+def read_png(path: Path) -> Image.Image | None:
+    """A PNG of at most MOST_BYTES and MOST_PIXELS, its pixels not opened_png yet; None for all else."""
+    try:
+        return open_png(read_ordinary(path, max_bytes=MOST_BYTES))
+    except (OSError, ValueError):
+        return None
+
+
+def open_png(data: bytes) -> Image.Image | None:
+    """The same of a file's bytes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=("PNG",))
+    except Exception:  # Pillow has no common class for what a damaged picture raises
+        return None
+    return image if 0 < image.width * image.height <= MOST_PIXELS else None
+
+
+def opened_png(image: Image.Image | None) -> Image.Image | None:
+    """Its pixels as RGB; None where they are damaged."""
+    try:
+        return image.convert("RGB") if image else None
+    except Exception:  # as above
+        return None
