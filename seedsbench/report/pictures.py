@@ -8,14 +8,14 @@ from PIL import Image
 
 from seedsbench.files.ordinary import read_ordinary
 
-MOST_BYTES = 32 * 2**20
+MOST_PNG_BYTES = 32 * 2**20
 MOST_PIXELS = 40_000_000
 
 
 def read_png(path: Path) -> Image.Image | None:
-    """A PNG of at most MOST_BYTES and MOST_PIXELS, its pixels not opened_png yet; None for all else."""
+    """A PNG of at most MOST_PNG_BYTES and MOST_PIXELS, its pixels not opened_png yet; None for all else."""
     try:
-        return open_png(read_ordinary(path, max_bytes=MOST_BYTES))
+        return open_png(read_ordinary(path, max_bytes=MOST_PNG_BYTES))
     except (OSError, ValueError):
         return None
 
