@@ -1,13 +1,19 @@
-"""Shared fixtures, and solvers from outside."""
+"""Shared fixtures, the same machine for every test, solvers from outside, and another order."""
 
 import gc
+import os
+import random
 import sys
 from pathlib import Path
 
-import pytest
-import torch
+from tests.support import machine
 
-from seedsbench import registry
+machine.clear()  # before libraries look
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from seedsbench import registry  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -18,14 +24,15 @@ def pytest_addoption(parser):
         default=None,
         help="also run the solver tests over DIR/solver/*.yaml (modules found in DIR)",
     )
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in another order")
 
 
 def pytest_configure(config):
+    if config.option.markexpr != "gpu":  # who asks for those tests chooses the GPU
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     extra = config.getoption("--solver-dir")
     if extra:
         sys.path.insert(0, str(Path(extra).resolve()))
-        import os
-
         os.environ["SEEDSBENCH_CONF"] = str(Path(extra).resolve())
 
 
@@ -34,8 +41,37 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("solver_name", registry.names("solver"))
 
 
+def pytest_collection_modifyitems(config, items):
+    """Shuffled are files, and tests within a file, so that what a file shares is still made once."""
+    if config.option.shuffle is not None:
+        order = random.Random(config.option.shuffle)
+        files = {path: order.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], order.random()))
+
+
 def pytest_collection_finish(session):
     gc.freeze()  # thousands of tests and all their modules, which live to the end, need not be walked again
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """An empty home, and in it a folder to stand in that nothing may be written to."""
+    path = tmp_path_factory.mktemp("home")
+    (path / "here").mkdir(mode=0o555)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def any_machine(home):
+    """Each test starts from the same environment and folder, whatever the machine or another test sets."""
+    before, folder = dict(os.environ), os.getcwd()
+    os.environ |= {"HOME": str(home), "LC_ALL": "C.UTF-8"}
+    os.chdir(home / "here")
+    yield
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(before)
+    assert os.listdir(home / "here") == [], "written to the current folder"
 
 
 @pytest.fixture(params=[1, 2])

@@ -1,10 +1,8 @@
 """Several processes, one cell: the same row, whoever fails, and whoever dies."""
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -14,8 +12,8 @@ from seedsbench.bench.ranks import ALONE, Ranks
 from seedsbench.bench.stopping import Stopped
 from tests.support.cells import config_dir, rows_of, run, same
 from tests.support.extractors import some_images, write_images
+from tests.support.machine import environment
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"world_size", "threads"}
 
 FATAL = '''
@@ -60,12 +58,11 @@ def plain(row):
 
 
 def started(n, *arguments, cwd):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
     return subprocess.Popen(
         [*command, "-m", "seedsbench", *arguments],
         cwd=cwd,
-        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,9 +202,7 @@ def test_a_connection_that_breaks_ends_the_run_and_is_no_failure_of_the_cell(mon
     ranks.end(Ranks(0, 2))  # nobody is left to hear it
 
 
-def test_a_process_alone_is_no_rank_and_waits_for_nobody(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_process_alone_is_no_rank_and_waits_for_nobody():
     ranks.joined.cache_clear()
     assert ranks.joined() is ALONE
     assert ranks.gathered(ALONE, "part") == ["part"]

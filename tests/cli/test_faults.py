@@ -10,7 +10,8 @@ import time
 import pytest
 
 from seedsbench.cli import main as cli
-from tests.support.cells import ROOT, rows_of, write_choices
+from tests.support.cells import rows_of, write_choices
+from tests.support.machine import environment
 
 CELL = ("model=gaussian_mixture", "samples=20", "device=cpu", "study=s")
 SOLVER = """
@@ -31,11 +32,9 @@ class Mine(Solver):
 
 def start(*words, folder, **more):
     """`python -m seedsbench` in a folder, in a process group of its own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SEEDSBENCH_")}
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    environment = kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "seedsbench", *words]
-    return subprocess.Popen(command, cwd=folder, env=environment, **how | more)
+    return subprocess.Popen(command, cwd=folder, env=environment(), **how | more)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from seedsbench.cli.command import parse
 from seedsbench.diffusion.process import Process
 from seedsbench.solvers.integrate import NonFiniteError
 from tests.support.cells import check, python, rows_of, run, same, write_broken_model
+from tests.support.machine import environment
 
 QUICK = ["model=gaussian_mixture", "samples=20", "device=cpu"]
 
@@ -212,10 +213,9 @@ def test_cfg_shows_a_cell(tmp_path):
 def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
     command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
     study, program = tmp_path / "results" / "killed", Path(sys.executable).with_name("seedsbench")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log", "w") as log:
         words = [program, *command, "study=killed"]
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log)
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=log)
         deadline = time.monotonic() + 60
         while len(list(study.glob("rows/*.json"))) < 3:
             assert process.poll() is None, "ended before it could be killed"

@@ -16,7 +16,8 @@ from seedsbench.bench.machine import duration, machine
 from seedsbench.bench.progress import SweepLine
 from seedsbench.cli import plan
 from seedsbench.cli.plan import Speed, plan_text, speed_of
-from tests.support.cells import QUICK, ROOT, compose, python, run
+from tests.support.cells import QUICK, compose, python, run
+from tests.support.machine import environment
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,7 @@ def test_a_terminal_has_a_line_for_the_sweep_and_one_for_the_cell(tmp_path):
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, *SWEEP], cwd=tmp_path, env=environment, stderr=theirs)
+    process = subprocess.Popen([sys.executable, *SWEEP], cwd=tmp_path, env=environment(), stderr=theirs)
     os.close(theirs)
     shown, deadline = b"", time.monotonic() + 120
     with contextlib.suppress(OSError):  # the other end is closed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from seedsbench.cli import fetch as fetch_main
 from seedsbench.files.download import FetchError, RemoteFile, cached_path, fetch, record_path
-from tests.support.cells import ROOT
+from tests.support.machine import environment
 
 BODY = bytes(range(256)) * 400
 PAGE = b"\n<!DOCTYPE html><html>Please confirm</html>"
@@ -90,8 +91,6 @@ def site():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
 
@@ -193,7 +192,11 @@ print(fetch(RemoteFile(sys.argv[1], "shared.pkl"), timeout=20).sha256)
 
 
 def process(url):
-    return subprocess.Popen([sys.executable, "-c", FETCH, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command, clean = (
+        [sys.executable, "-c", FETCH, url],
+        environment(SEEDSBENCH_CACHE=os.environ["SEEDSBENCH_CACHE"]),
+    )
+    return subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_killed_download_leaves_a_partial_file_that_the_next_run_replaces(site, cache):

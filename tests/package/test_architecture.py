@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.machine import ROOT, environment
+
 PACKAGE = ROOT / "seedsbench"
 
 
@@ -112,7 +112,7 @@ def test_report_and_tracking_name_no_torch_and_no_hydra():
 )
 def test_a_start_imports_nothing_heavy(words, needed, heavy):
     command = [sys.executable, "-X", "importtime", *shlex.split(words)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     modules = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert needed <= modules
     assert not modules & heavy

@@ -3,7 +3,8 @@
 import pytest
 
 from scripts.check_gpu import check, column, compared, run_part
-from tests.support.cells import ROOT, python
+from tests.support.cells import python
+from tests.support.machine import ROOT
 
 
 def checked(*words):

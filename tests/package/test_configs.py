@@ -15,7 +15,8 @@ from seedsbench.cli.command import GROUPS
 from seedsbench.diffusion.grid import Grid
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
-from tests.support.cells import ROOT, compose, model_files, python
+from tests.support.cells import compose, model_files, python
+from tests.support.machine import ROOT
 
 CHOICES = [(group, name) for group in GROUPS for name in registry.names(group)]
 KINDS = {"solver": Solver, "schedule": Schedule, "grid": Grid}

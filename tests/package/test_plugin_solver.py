@@ -6,7 +6,8 @@ import pytest
 
 import seedsbench
 from seedsbench import registry
-from tests.support.cells import ROOT, python, rows_of
+from tests.support.cells import python, rows_of
+from tests.support.machine import ROOT
 
 CONTRACT = "tests/solvers/test_solver_contract.py"
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from pathlib import Path
 from random import Random
 
@@ -12,7 +11,8 @@ import yaml
 from scripts.make_sweeps import SWEEPS, sweep_text
 from seedsbench import registry
 from seedsbench.cli.command import parse, with_experiment
-from tests.support.cells import ROOT, check, python, rows_of
+from tests.support.cells import check, python, rows_of
+from tests.support.machine import ROOT
 from tests.support.wandb_reader import offline_runs
 
 CELLS = {"embedded_pareto": 96, "seeds_ablation": 72, "seeds1_ablation": 9, "cifar10_regimes": 32}
@@ -27,8 +27,6 @@ def checked(words):
 def isolated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEEDSBENCH_CONF", "")
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(params=SWEEPS)

@@ -33,6 +33,8 @@ from seedsbench.report.summary import page_tables
 from seedsbench.report.table import write_csv, write_latex, write_markdown
 from seedsbench.report.texts import latex, markdown
 from tests.report.test_html import EVIL, Page
+from tests.support.machine import environment
+from tests.support.machine import environment
 from tests.support.studies import make_row, report_of, write_study
 
 OUTPUTS = ("table.csv", "table.md", "table.tex", "report.html", "figures/pareto.png", "figures/pareto.svg")
@@ -296,7 +298,7 @@ def test_an_undecodable_study_is_reported_on_compared_and_printed(tmp_path):
     code = "import sys; from seedsbench.report.main import main; "
     code += "sys.exit(main(sys.argv[1:2]) + main(sys.argv[1:]))"
     line = [sys.executable, "-c", code, *map(os.fsencode, studies)]
-    told = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    told = subprocess.run(line, capture_output=True, env=environment(PYTHONIOENCODING="ascii"))
     assert told.returncode == 0, told.stderr
     assert told.stderr.count(b"\n") == 1
     assert b"problem: ?<b>| `.json: not JSON" in told.stderr
@@ -361,7 +363,8 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tmp_path):
     code = "import sys; from seedsbench.report.main import main; sys.exit(main())"
     read, write = os.pipe()
     os.close(read)
-    told = subprocess.run([sys.executable, "-c", code, str(study)], stdout=write, stderr=subprocess.PIPE)
+    line, streams = [sys.executable, "-c", code, str(study)], {"stdout": write, "stderr": subprocess.PIPE}
+    told = subprocess.run(line, **streams, env=environment())
     os.close(write)
     assert (told.returncode, told.stderr) == (141, b"")
 

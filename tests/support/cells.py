@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -20,8 +19,8 @@ from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.cli import check as checking
 from seedsbench.cli.command import GROUPS, read
 from seedsbench.cli.compose import compose_each, composing, compositions
+from tests.support import machine
 
-ROOT = Path(__file__).parents[2]
 QUICK = ("model=gaussian_mixture", "solver=euler", "nfe=6", "samples=20", "device=cpu")
 # Fields that say when, where and how fast a row was made, not what came out.
 CIRCUMSTANCES = {
@@ -78,10 +77,8 @@ def samples_of(cell, problem):
 
 def python(*arguments, folder, code=0, **environment):
     """What a Python of its own said in a folder; it must have ended with this exit code."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SEEDSBENCH_")}
-    kept |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=1200)
+    command, clean = [sys.executable, *arguments], machine.environment(**environment)
+    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, timeout=1200)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -14,7 +14,8 @@ from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
 from seedsbench.tracking.base import JsonLines, harmless
 from seedsbench.tracking.wandb import WandB
-from tests.support.cells import ROOT, python, run
+from tests.support.cells import python, run
+from tests.support.machine import ROOT
 from tests.support.studies import make_row, write_study
 from tests.support.wandb_reader import offline_runs
 
@@ -24,9 +25,7 @@ IMAGES = ("model=glyphs", "samples=12", "nfe=5")
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
-    """No W&B variable, login or earlier warning of this process reaches a test."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
+    """No W&B login or earlier warning of this process reaches a test."""
     monkeypatch.setenv("NETRC", os.devnull)
     for state in (tracking._SAID, tracking_wandb._FALLEN_BACK, tracking_wandb._AGENT_RUNS):
         state.clear()

@@ -9,7 +9,8 @@ from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
 from seedsbench.cli.command import parse
 from seedsbench.cli.compose import compositions
 from seedsbench.files.sources import source_id
-from tests.support.cells import ROOT, compose, python, rows_of
+from tests.support.cells import compose, python, rows_of
+from tests.support.machine import ROOT
 
 AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
 CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
