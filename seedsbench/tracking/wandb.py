@@ -140,7 +140,7 @@ class WandB(Tracker):
 
         options = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
         options |= {"x_disable_stats": True, "init_timeout": self.timeout, "finish_timeout": self.timeout}
-        known = getattr(wandb.Settings, "model_fields", options)  # an older wandb has not all of them
+        known = wandb.Settings.model_fields  # an older wandb has no finish_timeout
         settings = wandb.Settings(**{name: options[name] for name in options if name in known})
         given: dict[str, Any] = {"group": study.name, "job_type": kind, "name": name, "config": config}
         in_sweep = "WANDB_SWEEP_ID" in os.environ

@@ -33,11 +33,9 @@ DRIFT = {
     ("dpm_solver3", 3): [{"r1": 0.5}],
     ("dpmpp_2s", 2): [{"r1": 1.0}],
     ("dpmpp_2m", 2): [{"solver_type": "heun"}, {"prediction": "noise"}],
-    ("dpmpp_3m", 3): [{"prediction": "noise"}],
     ("unipc", 1): [{**UNIP, "solver_order": 1}],
     ("unipc", 2): [{"solver_order": 1}, UNIP],
     ("unipc", 3): [{"variant": "bh1", "prediction": "noise"}, {**UNIP, "solver_order": 3}],
-    ("sa_solver", 1): [{**TAU_0, "predictor_order": 2, "corrector_order": 1}],
     ("sa_solver", 2): [{**TAU_0, "predictor_order": 1, "corrector_order": 2}],
     ("sa_solver", 3): [{**TAU_0, "corrector_order": 0}],
     ("er_sde", 1): [{"max_order": 1, "noise_scale": "er_sde_5"}],
@@ -47,7 +45,8 @@ DRIFT = {
 # Their terms of higher order are large at first.
 FINER = {
     ("dpm_solver3", 2): [{"r2": 0.75}],
-    ("dpmpp_3m", 2): [{"compat": "diffusers"}],
+    ("dpmpp_3m", 3): [{"prediction": "noise"}],
+    ("sa_solver", 1): [{**TAU_0, "predictor_order": 2, "corrector_order": 1}],
     ("lms", 1): [{"order": 1}],
     ("lms", 2): [{"order": 2}],
     ("lms", 3): [{"order": 3}],
@@ -55,8 +54,11 @@ FINER = {
     ("dpm_fast", 3): [{"remainder": 2}],
     ("dpmpp_sde", 2): [{"r": 0.3, "eta": 0.0}],
     ("dpmpp_2m_sde", 2): [{"solver_type": "heun"}],
-    ("dpmpp_3m_sde", 2): [{"eta": 0.0, "compat": "k_diffusion"}],
     ("dpmpp_3m_sde", 3): [{"eta": 0.0}],
+}
+FINEST = {
+    ("dpmpp_3m", 2): [{"compat": "diffusers"}],
+    ("dpmpp_3m_sde", 2): [{"eta": 0.0, "compat": "k_diffusion"}],
 }
 
 
@@ -64,7 +66,7 @@ FINER = {
     ("steps", "name", "options", "wanted"),
     [
         (steps, name, options, wanted)
-        for steps, table in ((64, DRIFT), (128, FINER))
+        for steps, table in ((32, DRIFT), (64, FINER), (128, FINEST))
         for (name, wanted), choices in table.items()
         for options in choices
     ],

@@ -133,7 +133,7 @@ def test_the_time_left_goes_by_evaluations_not_by_cells(monkeypatch):
     line.close()
 
 
-SWEEP = ("-m", "seedsbench", "-m", *QUICK[:2], "samples=2000", "device=cpu", "nfe=5,400", "study=s")
+SWEEP = ("-m", "seedsbench", "-m", *QUICK[:2], "samples=2000", "device=cpu", "nfe=5,200", "study=s")
 
 
 @pytest.mark.slow

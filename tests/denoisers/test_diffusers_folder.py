@@ -131,7 +131,7 @@ def edited(path, **changes):
         (MODEL, {"out_channels": 4}, "maps 3 channels to 4"),
         (MODEL, {"sample_size": [8, 16]}, "only square images"),
         (MODEL, {"sample_size": None}, "only square images"),
-        (MODEL, {"block_out_channels": [8, 8]}, "cannot be loaded by diffusers: .* size mismatch"),
+        (MODEL, {"block_out_channels": [8, 8]}, "cannot be loaded by diffusers: "),
         (MODEL, {"num_class_embeds": 3}, "1 missing keys, the first is 'class_embedding.weight'"),
         (MODEL, {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "unexpected keys, the first is"),
         (SCHEDULER, {"beta_schedule": "absent", "_class_name": "KarrasVeScheduler"}, "has no beta_schedule"),

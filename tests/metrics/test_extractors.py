@@ -41,7 +41,7 @@ def test_features_and_logits_are_torch_fidelitys_own(weights):
         "inception-v3-compat",
         ["2048", "logits_unbiased"],
         feature_extractor_weights_path=str(weights["inception"]),
-    )
+    ).eval()  # which an older one does not do itself
     with torch.inference_mode():
         wanted = own(images)
     found = inception.inception_extractor(weights["inception"], block=2).extract(images)

@@ -34,7 +34,6 @@ from seedsbench.report.table import write_csv, write_latex, write_markdown
 from seedsbench.report.texts import latex, markdown
 from tests.report.test_html import EVIL, Page
 from tests.support.machine import environment
-from tests.support.machine import environment
 from tests.support.studies import make_row, report_of, write_study
 
 OUTPUTS = ("table.csv", "table.md", "table.tex", "report.html", "figures/pareto.png", "figures/pareto.svg")
@@ -394,7 +393,7 @@ def test_any_value_in_any_field_gives_a_report(tmp_path):
     numbers = itertools.count()
 
     @seed(14)
-    @settings(max_examples=25, deadline=None, database=None)
+    @settings(max_examples=10, deadline=None, database=None)
     @given(CHANGED_FIELDS)
     def check(changes):
         rows = {}
@@ -409,7 +408,7 @@ def test_any_change_of_bytes_gives_a_report(tmp_path):
     numbers = itertools.count()
 
     @seed(14)
-    @settings(max_examples=25, deadline=None, database=None)
+    @settings(max_examples=10, deadline=None, database=None)
     @given(CHANGED_BYTES)
     def check(changes):
         rows = {}

@@ -3,37 +3,35 @@
 import json
 import re
 import shlex
+import sys
 
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
 from seedsbench.cli.command import parse
 from seedsbench.cli.compose import compositions
 from seedsbench.files.sources import source_id
-from tests.support.cells import compose, python, rows_of
+from tests.support.cells import compose, config_dir, run
 from tests.support.machine import ROOT
 
 AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
 CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
 
 
-def rows_of_command(folder, *words, package=ROOT):
-    """The rows of a command in a process of its own."""
-    said = python("-m", "seedsbench", *words, "study=s", folder=folder, PYTHONPATH=str(package))
-    return rows_of(folder / "results" / "s").values(), said
+def test_an_outside_solver_that_was_edited_gets_a_new_row(tmp_path, monkeypatch):
+    mine = config_dir(monkeypatch, tmp_path, "solver", "ab2", AB2, {"ab2": "AB2"})
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which is known by its second
 
+    def row():
+        """As of a process of its own."""
+        monkeypatch.delitem(sys.modules, "ab2", raising=False)
+        return run(tmp_path, "solver=ab2", *CELL, config_dirs=[mine])
 
-def test_an_outside_solver_that_was_edited_gets_a_new_row(tmp_path):
-    mine = tmp_path / "mine"
-    (mine / "solver").mkdir(parents=True)
-    (mine / "solver" / "ab2.yaml").write_text("_target_: ab2.AB2\n")
-    (mine / "ab2.py").write_text(AB2)
-    words = ("--config-dir", "mine", "solver=ab2", *CELL)
-    (first,), _ = rows_of_command(tmp_path, *words)
-    assert "is already done" in rows_of_command(tmp_path, *words)[1]
+    first = row()
+    assert row() == first, "is already done"
     assert "0.5 * h" in AB2
     (mine / "ab2.py").write_text(AB2.replace("0.5 * h", "0.0 * h"))
-    rows, _ = rows_of_command(tmp_path, *words)
-    (edited,) = (row for row in rows if row["run_key"] != first["run_key"])
+    edited = row()
+    assert edited["run_key"] != first["run_key"]
     assert edited["fid"] != first["fid"]
     assert edited["solver_params"]["source_id"] != first["solver_params"]["source_id"], "and another curve"
 
