@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from seedsbench.files.atomic import sweep, temporary_prefix, write_atomic
 from seedsbench.files.digests import file_sha256, folder_sha256
 from seedsbench.files.json_files import read_json
-from seedsbench.files.regular import MAX_BYTES, check_regular
+from seedsbench.files.regular import MAX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,6 @@ def sha256_of(path: Path) -> str:
     try:
         if path.is_dir():
             return folder_sha256(path)
-        check_regular(path)
         return file_sha256(path)
     except OSError as error:
         raise FetchError(

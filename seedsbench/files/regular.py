@@ -1,4 +1,4 @@
-"""The one look at a path from outside before it is opened: is it an ordinary file, readable, of a size to read?
+"""The one look at a path from outside before it is opened: is it an ordinary file that can be read?
 
 Opening a pipe waits for ever, a device never ends, and a file of holes (`truncate -s 100G`) takes no room on
 the disk but minutes to read.

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -45,10 +46,10 @@ def site():
             if self.path.startswith("/ok"):
                 self.wfile.write(BODY)
             while self.path.startswith("/endless"):
-                try:
+                with suppress(OSError):
                     self.wfile.write(bytes(2**16))
-                except OSError:
-                    return
+                    continue
+                return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
