@@ -24,7 +24,7 @@ from seedsbench.files.archives import Refused, array_header, open_member, open_z
 from seedsbench.files.regular import check_regular
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "MPO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 """What a file of any such name may be to Pillow, which also has readers that start other programs (EPS)."""
 MAX_PIXELS = 4096 * 4096
 """Of a picture: 50 MB decoded. Those of the largest data sets that models learn have a sixteenth."""
