@@ -88,7 +88,7 @@ def _existing(path: Path) -> Path:
 
 def metadata_of(path: Path) -> dict[str, str]:
     """The text stored beside the weights; ValueError for a file that is no safetensors."""
-    checked_safetensors(_existing(path))
+    checked_safetensors(path)
     try:
         with safe_open(path, framework="pt") as stored:
             return stored.metadata() or {}

@@ -255,7 +255,7 @@ def _check_weights(folder: Path, library: Any) -> None:
     wanted = sum(parameter.numel() for parameter in network.parameters())
     if wanted > held:  # a number takes a byte at the very least
         raise CheckpointError(
-            f"{folder} cannot be loaded: its config.json is of {wanted} numbers, its weights have {held} bytes"
+            f"{folder} cannot be loaded: config.json has {wanted} numbers, its weights {held} bytes"
         )
 
 
