@@ -7,6 +7,7 @@ tensors of any size out of one number by strides of 0. Imports torch, unlike the
 
 import io
 import pickletools
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ def load_tensors(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     The tensors take at most twice what the file holds.
     """
     held = check_torch_file(path, max_bytes=max_bytes)
-    # Not mapped: only then does torch compare the size that a storage declares with what the file holds.
-    content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how damaged files are pickled
+        # Not mapped: only then does torch compare the size that a storage declares with what the file holds.
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
     _check_sizes(content, max(MAX_FREE, 2 * held))
     return content
 

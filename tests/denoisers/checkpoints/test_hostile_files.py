@@ -246,13 +246,14 @@ def test_a_configuration_of_an_absurd_network_takes_no_memory(tmp_path, file, ch
 # --- figures and fuzz -----------------------------------------------------------------------------
 
 MEASURED = """
-import resource, sys, time
+import sys, time
+from tests.support.peak import peak_memory
 import seedsbench, torch, seedsbench.denoisers.checkpoints.formats
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+before, start = peak_memory(), time.monotonic()
 try:
     seedsbench.load_denoiser(sys.argv[1])
 except ValueError as error:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - start, error)
+    print(peak_memory() - before, time.monotonic() - start, error)
 """
 
 
