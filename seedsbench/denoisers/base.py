@@ -123,8 +123,8 @@ class FixedBatch(Wrapper):
     """
 
     def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
-        self.denoiser, self.size = denoiser, size
         super().__init__(denoiser)
+        self.size = size
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])

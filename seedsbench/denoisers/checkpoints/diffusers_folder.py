@@ -7,19 +7,17 @@ unit variance in scaled coordinates (DDPM, DDIM and their kin); epsilon, v and s
 with any part beside these two, as a latent one, is refused: its network's samples are not its images.
 """
 
-import copy
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.base import move
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors, one_line
 from seedsbench.denoisers.networks.unet_blocks import check_size
+from seedsbench.denoisers.own import OfNetwork
 from seedsbench.denoisers.prediction import Predicted, PredictionType, check_prediction
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
@@ -51,7 +49,7 @@ class _Plain(nn.Module):
         return self.unet(x_t, t, class_labels=classes).sample
 
 
-class DiffusersDenoiser(Predicted):
+class DiffusersDenoiser(OfNetwork, Predicted):
     """A UNet2DModel, float32, as a denoiser; shape and classes are those of its configuration.
 
     Samples are not clipped on the way: a scheduler's `clip_sample` is the sampler's affair, not the
@@ -67,7 +65,7 @@ class DiffusersDenoiser(Predicted):
     ) -> None:
         config = unet.config
         super().__init__(
-            self._output,
+            None,
             prediction_type,
             schedule,
             img_channels=config.in_channels,
@@ -75,17 +73,8 @@ class DiffusersDenoiser(Predicted):
             label_dim=config.num_class_embeds or 0,
         )
         self.unet, self.spacing = unet, spacing
-        self._run: nn.Module = _Plain(unet)
-
-    def to(self, device: torch.device | str) -> "DiffusersDenoiser":
-        """Move the network's weights, in place, as `move` does; returns self."""
-        move(self.unet, device)
-        return self
-
-    def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "DiffusersDenoiser":
-        changed = copy.copy(self)
-        changed._run, changed.network = change(self._run), changed._output
-        return changed
+        self.net = self._run = _Plain(unet)
+        self._shape = (self.img_channels, self.img_resolution, self.img_resolution)
 
     def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """The network's output (B, C, H, W) at the scaled state x_t and time t, () or (B,)."""
@@ -177,22 +166,15 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
     if isinstance(steps, int | float) and steps > most:
         raise CheckpointError(f"{found} has num_train_timesteps={steps}: at most {most} can be read")
     given = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
-    prediction = config.get("prediction_type", "epsilon")
+    prediction, spacing = config.get("prediction_type", "epsilon"), config.get("timestep_spacing")
+    offset = config.get("steps_offset", 0) if spacing == "leading" else 0  # the other spacings have none
     try:
         schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
-        spacing = _spacing(config)
+        grid = None if spacing is None else DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
         check_prediction(prediction, schedule)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{found}: {error}") from error
-    return schedule, prediction, spacing
-
-
-def _spacing(config: dict[str, Any]) -> DiscreteGrid | None:
-    """How the scheduler picks timesteps; only leading ones have an offset."""
-    if (spacing := config.get("timestep_spacing")) is None:
-        return None
-    offset = config.get("steps_offset", 0) if spacing == "leading" else 0
-    return DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
+    return schedule, prediction, grid
 
 
 def _variant(folder: Path) -> str | None:

@@ -116,9 +116,8 @@ def _network(kind: _Kind, given: dict[str, Any]) -> SongUNet | DhariwalUNet:
     if not isinstance(model_type, str) or model_type not in _NETWORKS:
         raise ValueError(nearest(_shown(model_type), _NETWORKS, what="model_type"))
     config_class, network_class = _NETWORKS[model_type]
-    known = [
-        field.name for field in fields(config_class) if field.name not in ("in_channels", "out_channels")
-    ]
+    channel_counts = ("in_channels", "out_channels")
+    known = [field.name for field in fields(config_class) if field.name not in channel_counts]
     options = {key: value for key, value in given.items() if key not in _WITHOUT_EFFECT}
     channels = _size("img_channels", options.pop("img_channels", None))
     for key, value in options.items():
