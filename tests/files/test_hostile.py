@@ -11,6 +11,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seedsbench.files import download
 from seedsbench.files.atomic import temporary_prefix
@@ -207,3 +209,24 @@ def test_strange_paths_are_said_at_once(tmp_path):
     assert check_regular(tmp_path / "a", max_bytes=100) == 100
     refused(lambda: check_regular(tmp_path / "a", max_bytes=99), match="100 bytes, over the limit of 99")
     refused(check_regular, tmp_path / "a\0b", match="null")
+
+
+RECORD = json.dumps({"sha256": SHA, "url": "https://e.org/a", "first_use": "2026"}).encode()
+EDITS = st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@given(EDITS)
+def test_fuzz_records_are_read_or_refused_in_one_line(tmp_path_factory, edits):
+    folder = tmp_path_factory.getbasetemp()
+    file = RemoteFile("https://e.org/a", "fuzzed", folder=folder)
+    data = bytearray(RECORD)
+    for at, new in edits:
+        at %= len(data)
+        data[at : at + len(new)] = new
+    cached_path(file).write_bytes(BODY)
+    record_path(cached_path(file)).write_bytes(data)
+    try:
+        assert fetch(file, offline=True).sha256 == SHA
+    except FetchError as error:
+        assert str(error).isprintable()  # noqa: PT017
