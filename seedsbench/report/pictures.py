@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedsbench.files.ordinary import read_ordinary
+from seedsbench.files.regular import read_ordinary
 
 MOST_PNG_BYTES = 32 * 2**20
 MOST_PIXELS = 40_000_000
