@@ -2,7 +2,7 @@
 
 1-bit, grey, palette, RGB, CMYK and YCbCr are what Pillow's convert("RGB") makes of them, as in torch-fidelity
 and guided-diffusion. Neither applies EXIF orientation or colour profiles: pixels count as they are stored.
-16 bits a channel are cut to their upper 8 (65535 is white), as Pillow does with RGB. Refused by name:
+16 bits a channel are cut to their upper 8 (65535 is white), as Pillow does with RGB. BadArchive by name:
 transparent pixels, whose colour nobody sees; animations and files of several pages; numbers without a stated
 black and white (32-bit integers, floats); Lab; truncated files. Sizes are judged before pixels are decoded.
 """
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedsbench.files.archives import Refused, array_header, open_member, open_zip, printable, reading
+from seedsbench.files.archives import BadArchive, array_header, open_member, open_zip, reading, shown
 from seedsbench.files.regular import check_regular
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -48,11 +48,13 @@ class Sizes:
         """Raise ValueError, naming the picture, for one too large, or of another size than the first."""
         size = f"{name} has {width} x {height} pixels"
         if width * height > self.max_pixels:
-            raise Refused(f"{size}, over {self.max_pixels} in all: make them smaller, or use a smaller block")
+            raise BadArchive(
+                f"{size}, over {self.max_pixels} in all: make them smaller, or use a smaller block"
+            )
         first, *wanted = self.first = self.first if self.first[0] else (name, width, height)
         if [width, height] != wanted:
             other = f"{Path(first).name} has {wanted[0]} x {wanted[1]}"
-            raise Refused(f"{size}, {other}: a reference's images must have one size")
+            raise BadArchive(f"{size}, {other}: a reference's images must have one size")
 
 
 class Picture(NamedTuple):
@@ -116,7 +118,7 @@ def pictures(path: str | Path, names: list[str], *, max_pixels: int = MAX_PIXELS
             archive = open_zip(path)
         with archive:
             for name in names:
-                yield decoded(partial(open_member, archive, name), f"{path}: {printable(name)}", sizes)
+                yield decoded(partial(open_member, archive, name), f"{path}: {shown(name)}", sizes)
 
 
 def _opened(path: Path) -> IO[bytes]:

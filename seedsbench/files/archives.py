@@ -20,7 +20,7 @@ _ENCRYPTED = 0x1  # a flag of a member
 _CHUNK = 2**20
 
 
-class Refused(ValueError):
+class BadArchive(ValueError):
     """What is wrong with a file, said in full: `reading` adds nothing to it."""
 
 
@@ -37,10 +37,15 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def printable(text: object, limit: int = 300) -> str:
-    """Text from a file on one line, safe to print, cut to `limit` characters."""
-    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(str(text).split()))
-    return plain if len(plain) <= limit else f"{plain[: limit - 3]}..."
+def shown(value: object, limit: int = 100) -> str:
+    """Text from a file, safe to print: ASCII on one line, cut to `limit` characters."""
+    text = str(value).encode("unicode_escape").decode("ascii")
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """The start of the text of an error or a value, safe to print."""
+    return shown(" ".join(str(error).split()), limit)
 
 
 @contextmanager
@@ -48,10 +53,10 @@ def reading(what: str) -> Iterator[None]:
     """Turn whatever reading a file raises into a ValueError, in one line that begins with `what`."""
     try:
         yield
-    except Refused:
+    except BadArchive:
         raise
     except Exception as error:  # zipfile, zlib, numpy and decoders of images raise what they like
-        raise ValueError(f"{what}: {printable(error) or type(error).__name__}") from error
+        raise ValueError(f"{what}: {one_line(error, 300) or type(error).__name__}") from error
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

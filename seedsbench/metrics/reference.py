@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.data.pictures import ARRAY, image_names, pictures
-from seedsbench.files.archives import Header, npz_array, npz_header, open_zip, printable, reading
+from seedsbench.files.archives import Header, npz_array, npz_header, open_zip, reading, shown
 from seedsbench.files.digests import digest
 from seedsbench.files.regular import check_regular
 from seedsbench.metrics.base import as_matrix
@@ -139,8 +139,8 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     made_with = str(stored.get("extractor_id", extractor.id))
     if made_with != extractor.id:
         raise ValueError(
-            f"{path} was made with {printable(stored.get('extractor', 'another extractor'), 60)} "
-            f"{printable(made_with, 60)}, "
+            f"{path} was made with {shown(stored.get('extractor', 'another extractor'), 60)} "
+            f"{shown(made_with, 60)}, "
             f"these weights are {extractor.name} {extractor.id}: make it again with seedsbench-reference"
         )
     rows = None
@@ -153,7 +153,7 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
     sides = shape[1:] if stored["image_shape"].shape == (3,) and shape[0] in _COLOURS else []
     if not sides or not all(type(n) is int and 0 < n <= _MAX_SIDE for n in sides) or bits not in (8, 16):
-        found = f"image_shape is {printable(shape, 60)} and image_bits {printable(bits, 60)}"
+        found = f"image_shape is {shown(shape, 60)} and image_bits {shown(bits, 60)}"
         raise ValueError(f"{path}: {found}; expected [1 or 3, height, width] and 8 or 16")
     return Reference(moments, identity, path.name, rows, tuple(shape), bits)
 
@@ -205,7 +205,7 @@ def _arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
 def _count(path: Path, value: np.ndarray) -> int:
     """The number of images, 0 where it is not known."""
     if value.shape != () or value.dtype.kind not in "iu" or not 0 <= int(value) < 2**53:
-        found = printable(value.tolist(), 60)
+        found = shown(value.tolist(), 60)
         raise ValueError(f"{path}: n is {found}; expected a whole number of images, or 0 for unknown")
     return int(value)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from seedsbench.files.archives import shown
 from seedsbench.files.regular import MAX_BYTES, check_regular
 from seedsbench.files.torch_files import load_tensors
 
@@ -12,17 +13,6 @@ MAX_HEADER_BYTES = 16 * 2**20
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, in one line: what was wrong, the value, what would work."""
-
-
-def shown(value: Any, limit: int = 100) -> str:
-    """Text from a file, safe to print: ASCII on one line, cut to `limit` characters."""
-    text = str(value).encode("unicode_escape").decode("ascii")
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def one_line(error: object) -> str:
-    """The start of the text of an error or a value, safe to print."""
-    return shown(" ".join(str(error).split()), 200)
 
 
 def checked_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Path:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord, read_edm
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors, one_line, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors
 from seedsbench.denoisers.preconditioning.karras import Preconditioned
 from seedsbench.diffusion.noise import latents
+from seedsbench.files.archives import one_line, shown
 from seedsbench.files.atomic import replacing
 
 ENTRY = "seedsbench"

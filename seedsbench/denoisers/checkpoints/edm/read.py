@@ -19,7 +19,8 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
 from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file
+from seedsbench.files.archives import one_line, shown
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
