@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors, one_line
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.own import OfNetwork
 from seedsbench.denoisers.prediction import Predicted, PredictionType, check_prediction
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
+from seedsbench.files.archives import one_line
 from seedsbench.files.json_files import read_json
 from seedsbench.files.torch_files import check_torch_file
 
