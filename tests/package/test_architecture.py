@@ -45,7 +45,8 @@ ALLOWED = {
     "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
     | {"solvers"},
     "report": {"files"},
-    "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
+    "certify": {"api", "checks", "denoisers", "diffusion", "files", "metrics", "registry", "report"}
+    | {"solvers"},
     "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
     | {"solvers", "tracking"},
     "__main__": {"cli"},
