@@ -1,4 +1,4 @@
-"""PNG pictures that anyone may have put into a study: their size is known before they are opened_png."""
+"""PNG pictures that anyone may have put into a study: their size is known before they are decoded."""
 
 import io
 import warnings
@@ -13,7 +13,7 @@ MOST_PIXELS = 40_000_000
 
 
 def read_png(path: Path) -> Image.Image | None:
-    """A PNG of at most MOST_PNG_BYTES and MOST_PIXELS, its pixels not opened_png yet; None for all else."""
+    """A PNG of at most MOST_PNG_BYTES and MOST_PIXELS, its pixels not decoded yet; None for all else."""
     try:
         return open_png(read_ordinary(path, max_bytes=MOST_PNG_BYTES))
     except (OSError, ValueError):
