@@ -1,6 +1,7 @@
 """Shared fixtures, the same machine for every test, solvers from outside, and another order."""
 
 import gc
+import logging
 import os
 import random
 import sys
@@ -64,10 +65,11 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def any_machine(home):
     """Each test starts from the same environment and folder, whatever the machine or another test sets."""
-    before, folder = dict(os.environ), os.getcwd()
+    before, folder, level = dict(os.environ), os.getcwd(), logging.root.level
     os.environ |= {"HOME": str(home), "LC_ALL": "C.UTF-8"}
     os.chdir(home / "here")
     yield
+    logging.root.setLevel(level)  # which Hydra sets
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(before)

@@ -109,7 +109,7 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
     denoiser, device = run.problem.denoiser, run.device
     batches = (
         batch
-        for indices in _in_parts(blocks, scorer)
+        for indices in in_parts(blocks, scorer)
         for batch in generate(
             denoiser, run.plan, indices, batch_size=run.size, device=device, progress=advance
         )
@@ -133,7 +133,7 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         raise
 
 
-def _in_parts(blocks: list[int], scorer: Scorer) -> Iterator[torch.Tensor]:
+def in_parts(blocks: list[int], scorer: Scorer) -> Iterator[torch.Tensor]:
     """The sample indices of blocks, a million or so at a time: all at once would fill the memory."""
     size = max(1, PART // max(1, len(scorer.indices(0))))
     for start in range(0, len(blocks), size):

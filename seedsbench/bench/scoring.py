@@ -148,9 +148,10 @@ class Scorer:
             raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
             raise ValueError(f"block {int((self.done & done).argmax())} is in both")
-        told = [i for block in done.nonzero()[0].tolist() for i in self.indices(block)]
-        if "table.indices" in state and state["table.indices"].tolist() != told:
-            raise ValueError("its features are of other samples than its sums")
+        if self._table is not None:
+            told = [i for block in done.nonzero()[0].tolist() for i in self.indices(block)]
+            if state["table.indices"].tolist() != told:
+                raise ValueError("its features are of other samples than its sums")
         return done
 
     @property

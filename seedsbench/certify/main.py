@@ -5,8 +5,11 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from seedsbench.files.console import exit_code
 
 _DESCRIPTION = """\
 Measure every configured solver on problems whose answers are known: drift, weak and strong order, evaluations
@@ -24,6 +27,10 @@ _EXAMPLE = "example:  seedsbench-certify seeds3 heun        seedsbench-certify -
 
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 if all is as declared, 1 if not, 2 for a wrong command."""
+    return exit_code("seedsbench-certify", partial(_main, argv))
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.config_dir is not None:
         _add_config_dir(arguments.config_dir)

@@ -2,7 +2,10 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
+
+from seedsbench.files.console import exit_code
 
 _HELP = """\
 Read an EDM .pkl without running it and write its network as .safetensors: weights and configuration, no code.
@@ -12,6 +15,10 @@ The file loads faster, needs no unpickler and gives the same numbers.
 
 def main(argv: list[str] | None = None) -> int:
     """Console entry: 0 when the file was written, 2 when it could not be."""
+    return exit_code("seedsbench-convert", partial(_main, argv))
+
+
+def _main(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="seedsbench-convert", description=_HELP)
     parser.add_argument("source", type=Path, help="an EDM .pkl")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")

@@ -9,35 +9,41 @@ there. Exit codes: 0 all there, 1 some file could not be had, 2 the command was 
 
 import logging
 import sys
+from functools import partial
 
 from seedsbench.bench.cell import Cell
 from seedsbench.cli.command import Usage, parse, use_config_dirs, with_experiment
 from seedsbench.cli.compose import compositions
 from seedsbench.cli.dry_run import dry_run_text, files_of
+from seedsbench.files.console import exit_code
 from seedsbench.files.download import FetchError
 from seedsbench.files.model_files import resolve
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `seedsbench-fetch`; exits the process."""
+def main(argv: list[str] | None = None) -> int:
+    """Console entry: 0 when all is there, 1 when a file could not be had, 2 when the command was wrong."""
+    return exit_code("seedsbench-fetch", partial(_main, argv))
+
+
+def _main(argv: list[str] | None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("filelock").setLevel(logging.WARNING)
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
-        return
+        return 0
     try:
         command = parse(arguments)
         use_config_dirs(command)
         cells = [one.cell for one in compositions(with_experiment(command), study="fetch")]
         if cells[0].dry_run:
             print(dry_run_text(cells))
-            return
+            return 0
         failed = _fetch_all(cells)
     except (Usage, ValueError) as error:
         print(f"seedsbench-fetch: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    raise SystemExit(1 if failed else 0)
+        return 2
+    return 1 if failed else 0
 
 
 def _fetch_all(cells: list[Cell]) -> int:
@@ -68,4 +74,4 @@ def _fetch_all(cells: list[Cell]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,12 +6,14 @@ seedsbench model=... metrics=inception metrics.reference=cifar10.npz
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from seedsbench.data.pictures import image_names, other_kinds
+from seedsbench.files.console import exit_code
 from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
@@ -20,14 +22,19 @@ from seedsbench.metrics.reference import doubts, of_images, write_statistics
 EXTRACTORS = {"inception": inception_extractor, "dinov2": dinov2_extractor}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `seedsbench-reference`; exit code 2 and one line for what cannot be done."""
+def main(argv: list[str] | None = None) -> int:
+    """Console entry: 0 when the file was written; 2, and one line, for what cannot be done."""
+    return exit_code("seedsbench-reference", partial(_main, argv))
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         make(arguments.images, arguments.output, _extractor(arguments), features=arguments.features)
     except (ValueError, OSError) as error:
         print(f"seedsbench-reference: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 2
+    return 0
 
 
 def make(images: Path, output: Path, extractor: Extractor, *, features: bool = False) -> None:
@@ -81,4 +88,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seedsbench.files.ordinary import read_ordinary
+from seedsbench.files.regular import read_ordinary
 
 MOST_BYTES = 2**20
 MOST_DIGITS = 40

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from seedsbench.files.ordinary import read_ordinary
+from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.pictures import open_png, opened_png, read_png
 from seedsbench.report.style import Look, legible

@@ -1,4 +1,4 @@
-"""PNG pictures that anyone may have put into a study: their size is known before they are opened_png."""
+"""PNG pictures that anyone may have put into a study: their size is known before they are decoded."""
 
 import io
 import warnings
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedsbench.files.ordinary import read_ordinary
+from seedsbench.files.regular import read_ordinary
 
 MOST_PNG_BYTES = 32 * 2**20
 MOST_PIXELS = 40_000_000
 
 
 def read_png(path: Path) -> Image.Image | None:
-    """A PNG of at most MOST_PNG_BYTES and MOST_PIXELS, its pixels not opened_png yet; None for all else."""
+    """A PNG of at most MOST_PNG_BYTES and MOST_PIXELS, its pixels not decoded yet; None for all else."""
     try:
         return open_png(read_ordinary(path, max_bytes=MOST_PNG_BYTES))
     except (OSError, ValueError):

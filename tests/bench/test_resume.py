@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from seedsbench.bench.draw_and_score import in_parts
 from seedsbench.bench.problems.base import Pairs
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.resume import Saver, about, packed, unpacked
@@ -92,8 +93,17 @@ def changed(data, name=None, change=None, **about):
         lambda data: changed(data, run_key="0" * 16),
         lambda data: changed(data, "fid.total", lambda array: array[:-1]),
         lambda data: changed(data, "done", lambda array: array[::-1].copy()),
+        lambda data: changed(data, "shown.images", lambda array: array[:-1]),
     ],
-    ids=["truncated", "flipped", "empty", "foreign", "of another shape", "of other blocks"],
+    ids=[
+        "truncated",
+        "flipped",
+        "empty",
+        "foreign",
+        "of another shape",
+        "of other blocks",
+        "of other images",
+    ],
 )
 def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluations, whole, harm, caplog):
     (path,) = cut_off(tmp_path, evaluations)
@@ -104,6 +114,34 @@ def test_sums_that_cannot_be_used_are_ignored_with_one_warning(tmp_path, evaluat
     assert warning.startswith("partial sums that cannot be used")
     assert same(row) == same(whole)
     assert not (tmp_path / "study" / "partial").exists()
+
+
+@pytest.mark.parametrize("place", ["rank-0.npz", "earlier.npz", "."])
+def test_what_stands_in_the_place_of_sums_is_set_aside(tmp_path, evaluations, whole, place):
+    (path,) = cut_off(tmp_path, evaluations)
+    path.unlink()
+    if place == ".":
+        path.parent.rmdir()
+        path.parent.write_text("in the way")
+    else:
+        (path.parent / place).mkdir()
+    assert same(run(tmp_path, *CELL)) == same(whole)
+    assert not (tmp_path / "study" / "partial").exists() or place != "."
+
+
+def test_sums_that_give_no_score_are_deleted_and_the_next_run_begins_anew(tmp_path, evaluations, whole):
+    (path,) = cut_off(tmp_path, evaluations)
+    path.write_bytes(changed(path.read_bytes(), "fid.products", lambda array: -array))
+    row = run(tmp_path, *CELL)
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("the saved sums of 1024 samples fit nothing and are deleted: run again (")
+    assert same(run(tmp_path, *CELL)) == same(whole)
+
+
+def test_indices_of_a_large_cell_are_made_a_part_at_a_time():
+    whole_blocks = Mock(indices=lambda block: range(block * 100, block * 100 + 100))
+    parts = in_parts(list(range(30_000)), whole_blocks)
+    assert [len(part) for part in parts] == [1_048_500, 1_048_500, 903_000]
 
 
 def test_no_block_counts_twice_where_a_restart_was_cut_off(tmp_path, evaluations, whole):

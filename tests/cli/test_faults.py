@@ -251,8 +251,8 @@ def test_ctrl_c_saves_what_is_done_and_says_one_line(tmp_path, ended):
 def test_sigterm_is_heard_within_a_step_and_said_in_one_line(tmp_path):
     many = SOLVER.replace(
         "        x = x +",
-        "        for _ in range(10**6 - 1):\n            process.drift(x, t)\n"
-        "            open('begun', 'w').close()\n        x = x +",
+        "        open('begun', 'w').close()\n"
+        "        for _ in range(10**6 - 1):\n            process.drift(x, t)\n        x = x +",
     )
     words = plugin(tmp_path, many.replace("order = 1", "order = 1\n    evaluations = 10**6"))
     process = start(*words, *CELL, "nfe=1000000", "final=stop", "tracker=jsonl", folder=tmp_path)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from seedsbench.files.json_files import MOST_BYTES, MOST_DIGITS, MOST_LEVELS, parse_json, read_json
-from seedsbench.files.ordinary import read_ordinary
+from seedsbench.files.regular import read_ordinary
 from seedsbench.files.rows import COLUMNS, COUNT, FLAG, KINDS, NUMBER, SCORE, SEED, TEXT, check_row, read_row
 from tests.support.studies import make_row
 

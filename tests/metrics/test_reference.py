@@ -1,7 +1,6 @@
 """References: statistics files checked, images streamed, identities by content."""
 
 import zipfile
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -265,7 +264,7 @@ def test_of_an_npz_with_both_the_wanted_statistics_win(tmp_path):
         (np.zeros((4, 0, 8, 3), np.uint8), "save it so with numpy.savez"),
         (np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)), "by columns"),
         (np.zeros((1, 8, 8, 3), np.uint8), "holds 1 images"),
-        (np.array([None]), "arr_0 is object"),
+        (np.array([None]), "holds Python objects"),
     ],
 )
 def test_other_arrays_are_refused_with_what_would_work(tmp_path, array, message):
@@ -289,8 +288,7 @@ def command(monkeypatch, capsys):
     monkeypatch.setitem(reference_main.EXTRACTORS, "inception", fake_extractor)
 
     def run(*words, fails=False):
-        with pytest.raises(SystemExit, match="2") if fails else nullcontext():
-            reference_main.main([*map(str, words), "--device", "cpu"])
+        assert reference_main.main([*map(str, words), "--device", "cpu"]) == (2 if fails else 0)
         told = capsys.readouterr()
         lines = (told.err if fails else told.out).splitlines()
         assert len(lines) == 1 or not fails

@@ -35,7 +35,7 @@ ALLOWED = {
     "registry": {"checks"},
     "diffusion": {"checks", "exact"},
     "solvers": {"checks", "diffusion", "exact"},
-    "data": {"checks", "exact", "diffusion"},
+    "data": {"checks", "exact", "diffusion", "files"},
     "metrics": {"checks", "data", "diffusion", "exact", "files"},
     "denoisers": {"checks", "data", "diffusion", "exact", "files"},
     "noise": {"diffusion"},
@@ -45,7 +45,8 @@ ALLOWED = {
     "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
     | {"solvers"},
     "report": {"files"},
-    "certify": {"api", "checks", "denoisers", "diffusion", "metrics", "registry", "report", "solvers"},
+    "certify": {"api", "checks", "denoisers", "diffusion", "files", "metrics", "registry", "report"}
+    | {"solvers"},
     "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
     | {"solvers", "tracking"},
     "__main__": {"cli"},

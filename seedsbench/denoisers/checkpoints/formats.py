@@ -14,12 +14,13 @@ from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import INSTEAD, read_edm
 from seedsbench.denoisers.checkpoints.guided import load_guided
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
 from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX
 from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
 from seedsbench.denoisers.checkpoints.weights import ENTRY, read_converted
 from seedsbench.denoisers.embedded import as_denoiser, load_network, metadata_of
+from seedsbench.files.archives import shown
 
 
 def load_edm(path: str | Path, *, key: str = "ema") -> Denoiser:

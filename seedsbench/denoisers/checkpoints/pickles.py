@@ -13,12 +13,9 @@ import pickletools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
-from seedsbench.denoisers.checkpoints.reading import shown
+from seedsbench.files.archives import shown
+from seedsbench.files.torch_files import MAX_OPCODES, MAX_TUPLES
 
-MAX_OPCODES = 2_000_000
-"""Of one file; 600 tensors need 150 000."""
-MAX_TUPLES = 50_000
-"""Python hashes nested tuples by recursion without a limit: 120 000 of them overflow a stack of 8 MB."""
 OPCODES = frozenset(
     """NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8
     BINBYTES SHORT_BINBYTES BINBYTES8 MARK EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.files.archives import one_line
 
 DATA_PARALLEL = "module."
 """What DataParallel puts before every key."""

@@ -4,12 +4,15 @@ import json
 import logging
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.files.atomic import write_atomic
+from seedsbench.files.atomic import temporary_prefix, write_atomic
 from tests.support.cells import rows_of, run
 
 UNNAMED_A, UNNAMED_B = "2025-01-01_00-00-00", "2025-01-02_00-00-00"
@@ -45,7 +48,8 @@ def test_a_crash_while_writing_leaves_what_was_and_no_temporary_file(
     if before:
         store.write(row())
 
-    monkeypatch.setattr(os, moment, Mock(side_effect=error))
+    for owner in (os, Path):  # whichever of the two is asked
+        monkeypatch.setattr(owner, moment, Mock(side_effect=error), raising=False)
     with pytest.raises((KeyboardInterrupt, OSError)):
         store.write(row(fid=2.0))
     monkeypatch.undo()
@@ -133,6 +137,18 @@ def test_preparing_an_unwritable_folder_says_what_would_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to .*file/study.*results_dir="):
         ResultStore(tmp_path / "file" / "study").prepare()
+
+
+def test_preparing_deletes_what_killed_writers_left_and_nothing_of_living_ones(tmp_path):
+    store = ResultStore(tmp_path)
+    store.write(row())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine, dead = temporary_prefix(), temporary_prefix().replace(f".{os.getpid()}.", f".{ended.pid}.")
+    for name in (f"{mine}a.tmp", f"{dead}b.tmp", ".somebody.tmp"):
+        (tmp_path / "rows" / name).touch()
+    store.prepare()
+    assert sorted(os.listdir(tmp_path / "rows")) == sorted([f"{mine}a.tmp", ".somebody.tmp", "k.json"])
 
 
 def test_preparing_leaves_only_the_folder(tmp_path):

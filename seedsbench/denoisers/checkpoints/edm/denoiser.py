@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seedsbench.checks import nearest
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
+from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.checkpoints.states import check_state
 from seedsbench.denoisers.networks.unet import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import Resampler
@@ -25,6 +25,7 @@ from seedsbench.denoisers.preconditioning.karras import (
     VEPreconditioner,
     VPPreconditioner,
 )
+from seedsbench.files.archives import one_line
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ class name, constructor arguments, and state dict.
 
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
 from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file
+from seedsbench.files.archives import one_line, shown
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
@@ -61,7 +63,10 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
     """
     path = checked_file(path)
     try:
-        content = unpickled(path.read_bytes(), ALLOWED)
+        with path.open("rb") as file:  # what is clearly something else need not be read as a whole
+            start = file.read(2)
+            data = start + (file.read() if start[:1] == pickle.PROTO else b"")
+        content = unpickled(data, ALLOWED)
         return network_in(content, key, path.stat().st_size)
     except Refused as error:
         raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
