@@ -18,6 +18,7 @@ class ConsoleHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             tqdm.write(record.getMessage(), file=self.stream)
+            self.stream.flush()  # so that a reader who has gone is noticed now
         except BrokenPipeError:  # as of `| head`: nobody reads on
             request_stop(signal.SIGPIPE)
         except (OSError, ValueError):

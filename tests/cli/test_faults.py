@@ -34,7 +34,7 @@ class Mine(Solver):
 def start(*words, folder, **more):
     """`python -m seedsbench` in a folder, in a process group of its own."""
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    command = [sys.executable, "-u", "-m", "seedsbench", *words]  # each row is written as it comes
+    command = [sys.executable, "-m", "seedsbench", *words]
     return subprocess.Popen(command, cwd=folder, env=environment(), **how | more)
 
 
