@@ -5,6 +5,7 @@ the network's state, with its configuration and provenance as JSON in the metada
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from torch import nn
 from seedsbench.checks import nearest
 from seedsbench.data.glyphs import ASSETS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.denoisers.checkpoints.reading import checked_safetensors
+from seedsbench.denoisers.checkpoints.states import network_of
 from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned, Preconditioner
 from seedsbench.files.digests import file_sha256
@@ -43,12 +46,13 @@ def load_network(path: Path) -> GlyphUNet:
         stored = json.loads(metadata["network"])
         if stored["regime"] not in PRECONDITIONERS:
             raise ValueError(f"regime {stored['regime']!r} is none of {', '.join(PRECONDITIONERS)}")
-        network = GlyphUNet(GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])}))
-        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+        config = GlyphUNetConfig(**{**stored, "channels": tuple(stored["channels"])})
+        state = {name: value.float() for name, value in load_file(path).items()}
+        network = network_of(partial(GlyphUNet, config), state, path)
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         said = " ".join(str(error).split())[:160]
         raise ValueError(f"{path} holds no network this version can rebuild: {said}") from error
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoiser:
@@ -84,8 +88,9 @@ def _existing(path: Path) -> Path:
 
 def metadata_of(path: Path) -> dict[str, str]:
     """The text stored beside the weights; ValueError for a file that is no safetensors."""
+    checked_safetensors(path)
     try:
-        with safe_open(_existing(path), framework="pt") as stored:
+        with safe_open(path, framework="pt") as stored:
             return stored.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error

@@ -73,9 +73,12 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def sweep(folder: Path) -> None:
-    """Delete temporary files and folders below a folder that no living process can still be writing."""
-    for path in folder.rglob(".*.tmp"):
+def sweep(folder: Path, *, below: bool = True) -> None:
+    """Delete temporary files and folders in a folder that no living process can still be writing.
+
+    below: those in the folders in it, too.
+    """
+    for path in (folder.rglob if below else folder.glob)(".*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
         with suppress(OSError):  # another process sweeps too
             if found is None or not _abandoned(path, found["host"], int(found["pid"])):

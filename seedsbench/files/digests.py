@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from seedsbench.files.regular import check_regular
+
 
 def digest(*parts: Any) -> str:
     """16 hex digits of the sha256 of the JSON, or of the bytes, of the parts."""
@@ -15,7 +17,8 @@ def digest(*parts: Any) -> str:
 
 
 def file_sha256(path: str | Path) -> str:
-    """The sha256 of a file, 64 hex digits."""
+    """The sha256 of a file, 64 hex digits; raises as `check_regular` for what is no ordinary file."""
+    check_regular(Path(path))
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):

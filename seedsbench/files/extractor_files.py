@@ -19,6 +19,7 @@ _PUBLISHED = {
         "weights-inception-2015-12-05-6726825d.pth",
         about_mb=96,
         licence="Apache-2.0 (torch-fidelity)",
+        sha256_starts="6726825d",  # the name says so, as those of torch's hub do
     ),
     "dinov2": RemoteFile(  # to be had by hand
         None,

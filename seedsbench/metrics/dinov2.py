@@ -16,6 +16,7 @@ from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK, Extractor, load_weights, on_colour
 
 _SIZE, _PATCH, _HEAD = 224, 14, 64
+_BLOCK_WEIGHTS = 14  # tensors of a block
 _OFFSET = 0.1
 """Positions are interpolated by a factor (patches + 0.1) / trained patches: part of the published network."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,8 +96,15 @@ class VisionTransformer(nn.Module):
         if dim % _HEAD:
             raise RuntimeError(f"{dim} channels are no whole number of heads of {_HEAD}")
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-        network = cls(dim, depth, state["blocks.0.mlp.fc1.weight"].shape[0], positions)
-        network.load_state_dict(state)
+        if depth * _BLOCK_WEIGHTS > len(state):
+            raise RuntimeError(f"{len(state)} weights are too few for {depth} blocks")
+        # Without memory first: shapes in a damaged file may describe a network of any size.
+        with torch.device("meta"):
+            network = cls(dim, depth, state["blocks.0.mlp.fc1.weight"].shape[0], positions)
+        for name, value in network.state_dict().items():
+            if state[name].shape != value.shape:
+                raise RuntimeError(f"{name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}")
+        network.to_empty(device="cpu").load_state_dict(state)
         return network
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from seedsbench.exact.blocks import map_blocks, one_thread
 from seedsbench.files.digests import file_sha256
 from seedsbench.files.download import cached_path
 from seedsbench.files.extractor_files import extractor_weights
+from seedsbench.files.torch_files import load_tensors
 
 BLOCK = 128
 """Features are computed in blocks of this many consecutive sample indices, whatever the batch size."""
@@ -79,12 +80,15 @@ def load_weights(
     if published.url:
         advice = f"get it by seedsbench-fetch metrics={extractor}, or {advice}"
     path = place if weights is None else Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{extractor} weights: {path} is not there: {advice}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        sha256 = file_sha256(path)
+        if weights is None and (fault := published.fault(sha256)) is not None:
+            raise ValueError(fault)
+        state = load_tensors(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{extractor} weights: {path} is not there: {advice}") from None
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ValueError(f"{path} cannot be read as plain weights ({reason}): {advice}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of tensors: {advice}")
@@ -93,7 +97,7 @@ def load_weights(
     except (KeyError, RuntimeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not hold the weights of {extractor} ({reason}): {advice}") from error
-    return network.eval().requires_grad_(False), file_sha256(path)[:16]
+    return network.eval().requires_grad_(False), sha256[:16]
 
 
 def on_colour(network: Extraction, device: torch.device | str) -> Extraction:

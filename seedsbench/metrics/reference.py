@@ -8,8 +8,7 @@ Identities are of contents: packing, names and order of the images do not matter
 
 import hashlib
 import itertools
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.data.pictures import ARRAY, Picture, image_names, pictures
+from seedsbench.data.pictures import ARRAY, image_names, pictures
+from seedsbench.files.archives import Header, npz_array, npz_header, open_zip, printable, reading
 from seedsbench.files.digests import digest
+from seedsbench.files.regular import check_regular
 from seedsbench.metrics.base import as_matrix
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.fid import checked_gaussian
 from seedsbench.metrics.moments import Moments, MomentSum
 
+_SMALL = ("n", "extractor", "extractor_id", "image_shape", "image_bits")
+_SMALL_BYTES = 4096
+_MAX_SIDE = 2**16
+_BLOCK_BYTES = 2**26
+"""Of a block of images that an extractor sees at a time: 16 of 1182 x 1182 pixels."""
 _COLOURS = {1: "grey", 3: "colour"}  # by number of channels
 
 
@@ -86,6 +92,8 @@ def read_reference(
     path, advice = Path(path).expanduser(), "give an .npz with mu and sigma, or a folder or zip of images"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: {advice}")
+    if not path.is_dir():
+        check_regular(path)
     if holds_images(path, features=features):
         return of_images(path, extractor, features=features, progress=progress)
     if path.suffix.lower() != ".npz":
@@ -100,9 +108,9 @@ def holds_images(path: str | Path, *, features: bool = False) -> bool:
         return True
     wanted = {"mu.npy", "sigma.npy", *(["features.npy"] if features else [])}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading(str(path)), open_zip(path) as archive:
             found = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except ValueError:
         return False  # read_statistics says what is wrong with it
     return f"{ARRAY}.npy" in found and not wanted <= found
 
@@ -114,33 +122,38 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
     that say they are another extractor's.
     """
     path = Path(path).expanduser()
-    stored = _arrays(path, features=features)
-    mu, sigma, dim = stored["mu"], stored["sigma"], extractor.dim
-    if mu.shape != (dim,) or sigma.shape != (dim, dim):
+    headers, dim = _headers(path, features=features), extractor.dim
+    shapes = {name: header.shape for name, header in headers.items()}
+    if shapes["mu"] != (dim,) or shapes["sigma"] != (dim, dim):
         raise ValueError(
-            f"{path}: mu and sigma have shapes {mu.shape} and {sigma.shape}; "
+            f"{path}: mu and sigma have shapes {shapes['mu']} and {shapes['sigma']}; "
             f"{extractor.name} has {dim} features, so ({dim},) and ({dim}, {dim}) are expected"
         )
+    if features and "features" not in shapes:
+        raise ValueError(f"{path} holds no features: make it with seedsbench-reference --features")
+    if features and shapes["features"][1:] != (dim,):
+        raise ValueError(f"{path}: features have shape {shapes['features']}; expected (n, {dim})")
+    stored = _arrays(path, headers)
+    mu, sigma = stored["mu"], stored["sigma"]
     checked_gaussian(mu, sigma, f"{path}: its")
     made_with = str(stored.get("extractor_id", extractor.id))
     if made_with != extractor.id:
         raise ValueError(
-            f"{path} was made with {stored.get('extractor', 'another extractor')} {made_with}, "
+            f"{path} was made with {printable(stored.get('extractor', 'another extractor'), 60)} "
+            f"{printable(made_with, 60)}, "
             f"these weights are {extractor.name} {extractor.id}: make it again with seedsbench-reference"
         )
     rows = None
     if features:
-        if "features" not in stored:
-            raise ValueError(f"{path} holds no features: make it with seedsbench-reference --features")
         rows = as_matrix(stored["features"], f"{path}: features").float()
-        if rows.shape[1] != dim:
-            raise ValueError(f"{path}: features have shape {tuple(rows.shape)}; expected (n, {dim})")
-    moments, identity = Moments(int(stored.get("n", 0)), mu, sigma), statistics_id(mu, sigma)
+    moments = Moments(_count(path, stored.get("n", np.asarray(0))), mu, sigma)
+    identity = statistics_id(mu, sigma)
     if not {"image_shape", "image_bits"} <= stored.keys():
         return Reference(moments, identity, path.name, rows)
     shape, bits = stored["image_shape"].tolist(), stored["image_bits"].tolist()
-    if np.shape(shape) != (3,) or shape[0] not in _COLOURS or bits not in (8, 16):
-        found = f"image_shape is {shape} and image_bits {bits}"
+    sides = shape[1:] if stored["image_shape"].shape == (3,) and shape[0] in _COLOURS else []
+    if not sides or not all(type(n) is int and 0 < n <= _MAX_SIDE for n in sides) or bits not in (8, 16):
+        found = f"image_shape is {printable(shape, 60)} and image_bits {printable(bits, 60)}"
         raise ValueError(f"{path}: {found}; expected [1 or 3, height, width] and 8 or 16")
     return Reference(moments, identity, path.name, rows, tuple(shape), bits)
 
@@ -164,20 +177,37 @@ def write_statistics(path: str | Path, reference: Reference, extractor: Extracto
         np.savez(file, **arrays)
 
 
-def _arrays(path: Path, *, features: bool) -> dict[str, np.ndarray]:
-    """What `write_statistics` writes, as far as it is there; features, which are large, only if asked for."""
-    known = ("mu", "sigma", "n", "extractor", "extractor_id", "image_shape", "image_bits", "features")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in ("mu", "sigma") if name not in file]:
-                held = ", ".join(file.files) or "nothing"
-                raise ValueError(f"it has no {' nor '.join(missing)} (it has {held})")
-            found = {name: file[name] for name in known[: None if features else -1] if name in file}
-            return found | {
-                name: found[name].astype(np.float64, casting="same_kind") for name in ("mu", "sigma")
-            }
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path} is no statistics file: {' '.join(str(error).split())}") from error
+def _headers(path: Path, *, features: bool) -> dict[str, Header]:
+    """Of what `write_statistics` writes, as far as it is there; features, which are large, if asked for."""
+    known = ("mu", "sigma", *_SMALL, *(["features"] if features else []))
+    with reading(f"{path} is no statistics file"), open_zip(path) as archive:
+        there = set(archive.namelist())
+        if missing := [name for name in ("mu", "sigma") if f"{name}.npy" not in there]:
+            held = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:10]) or "nothing"
+            raise ValueError(f"it has no {' nor '.join(missing)} (it has {held})")
+        headers = {name: npz_header(archive, name) for name in known if f"{name}.npy" in there}
+        for name in _SMALL:
+            if name in headers and headers[name].size > _SMALL_BYTES:
+                raise ValueError(f"{name} has {headers[name].size} bytes, over {_SMALL_BYTES}")
+        for name in ("mu", "sigma", "features"):
+            if name in headers and not np.can_cast(headers[name].dtype, np.float64, "same_kind"):
+                raise ValueError(f"{name} is of {headers[name].dtype}, no kind of number")
+        return headers
+
+
+def _arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Arrays whose headers were found good, mu and sigma as float64."""
+    with reading(f"{path} is no statistics file"), open_zip(path) as archive:
+        found = {name: npz_array(archive, name) for name in names}
+        return found | {name: found[name].astype(np.float64) for name in ("mu", "sigma")}
+
+
+def _count(path: Path, value: np.ndarray) -> int:
+    """The number of images, 0 where it is not known."""
+    if value.shape != () or value.dtype.kind not in "iu" or not 0 <= int(value) < 2**53:
+        found = printable(value.tolist(), 60)
+        raise ValueError(f"{path}: n is {found}; expected a whole number of images, or 0 for unknown")
+    return int(value)
 
 
 def of_images(
@@ -190,13 +220,13 @@ def of_images(
     """Moments of the images of a folder (with all below it), .zip or .npz, a block of them at a time.
 
     The id is of the extractor and the decoded images. features: also keep each image's.
-    Raises ValueError for no or one image, and for images of different sizes.
+    Raises ValueError for no or one image, and for images of different sizes, or too large for a block.
     """
     path = Path(path).expanduser()
     names = image_names(path)
     sums = MomentSum(extractor.dim, len(names), extractor.bound)
     kept, hashes, bits, shape = [], [], 8, (1,)
-    all_pictures = _of_one_size(path, names)
+    all_pictures = pictures(path, names, max_pixels=_BLOCK_BYTES // (3 * extractor.block))
     blocks = iter(lambda: list(itertools.islice(all_pictures, extractor.block)), [])
     while some := list(itertools.islice(blocks, torch.get_num_threads())):
         stacked = [torch.stack([picture.pixels for picture in block]) for block in some]
@@ -214,14 +244,3 @@ def of_images(
     identity = digest(extractor.id, b"".join(sorted(hashes)))
     rows = torch.cat(kept) if features else None
     return Reference(sums.moments(), identity, path.name, rows, shape, bits)
-
-
-def _of_one_size(path: Path, names: list[str]) -> Iterator[Picture]:
-    first: tuple[int, ...] = ()
-    for name, picture in zip(names, pictures(path, names), strict=True):
-        shape = tuple(picture.pixels.shape)
-        first = first or shape
-        if shape != first:
-            sizes = f"{name} has {shape[2]} x {shape[1]} pixels, {names[0]} has {first[2]} x {first[1]}"
-            raise ValueError(f"{path}: {sizes}: a reference's images must have one size")
-        yield picture

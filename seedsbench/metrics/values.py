@@ -26,13 +26,13 @@ def values_extractor(shape: tuple[int, int, int], *, block: int = 128, bound: fl
         raise ValueError(f"metrics=values: {shape} are {dim} values, {most}: use metrics=inception")
 
     def extract(images: Tensor) -> tuple[Tensor, None]:
-        if images.dtype == torch.uint8:
-            images = images.double() / 127.5 - 1
         if shape[0] == 1 and images.shape[1] == 3 and bool((images == images[:, :1]).all()):
             images = images[:, :1]
         if images.shape[1:] != shape:
             found = tuple(images.shape[1:])
             raise ValueError(f"reference images are {found}, samples {shape}: use the same size")
+        if images.dtype == torch.uint8:
+            images = images.double() / 127.5 - 1
         return images.double().flatten(1).cpu(), None
 
     identity = digest({"values": list(shape)})

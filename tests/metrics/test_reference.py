@@ -265,7 +265,7 @@ def test_of_an_npz_with_both_the_wanted_statistics_win(tmp_path):
         (np.zeros((4, 0, 8, 3), np.uint8), "save it so with numpy.savez"),
         (np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)), "by columns"),
         (np.zeros((1, 8, 8, 3), np.uint8), "holds 1 images"),
-        (np.array([None]), "arr_0 is object"),
+        (np.array([None]), "holds Python objects"),
     ],
 )
 def test_other_arrays_are_refused_with_what_would_work(tmp_path, array, message):

@@ -35,7 +35,7 @@ ALLOWED = {
     "registry": {"checks"},
     "diffusion": {"checks", "exact"},
     "solvers": {"checks", "diffusion", "exact"},
-    "data": {"checks", "exact", "diffusion"},
+    "data": {"checks", "exact", "diffusion", "files"},
     "metrics": {"checks", "data", "diffusion", "exact", "files"},
     "denoisers": {"checks", "data", "diffusion", "exact", "files"},
     "noise": {"diffusion"},

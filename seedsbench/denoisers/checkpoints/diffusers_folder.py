@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, one_line
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors, one_line
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.own import OfNetwork
 from seedsbench.denoisers.prediction import Predicted, PredictionType, check_prediction
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.schedule import Discrete
+from seedsbench.files.json_files import read_json
+from seedsbench.files.torch_files import check_torch_file
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 PARTS = ("unet", "scheduler")
@@ -28,6 +30,12 @@ READABLE = {"_class_name": "UNet2DModel", "time_embedding_type": "positional", "
 """The networks that can be read, by their config.json."""
 WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 """File names of weights, and the variant in them."""
+
+
+LIMITS = {"layers_per_block": 64, "block_out_channels": 65536, "sample_size": 4096, "in_channels": 64}
+LIMITS |= {"out_channels": 128, "num_class_embeds": 10**6, "num_train_timesteps": 10**5}
+"""Far above any network in use, low enough that building an absurd one ends at once."""
+LEVELS = 12
 
 
 class _Plain(nn.Module):
@@ -126,6 +134,11 @@ def _check_parts(pipeline: Path) -> None:
 
 def _model_config(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
+    for key, most in LIMITS.items():
+        value = config.get(key)
+        numbers = value if isinstance(value, list) else [value or 0]
+        if len(numbers) > LEVELS or not all(isinstance(n, int) and 0 <= n <= most for n in numbers):
+            raise CheckpointError(f"{folder} has {key}={one_line(value)}: at most {most} can be read")
     for key, wanted in READABLE.items():
         if (value := config.get(key, wanted)) != wanted:
             raise CheckpointError(f"{folder} has {key}={value!r}: only {json.dumps(wanted)} can be read")
@@ -149,6 +162,9 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
         raise CheckpointError(
             f"{found}: {kind} has no beta_schedule; a DDPM, DDIM or like scheduler would work"
         )
+    steps, most = config.get("num_train_timesteps", 0), LIMITS["num_train_timesteps"]
+    if isinstance(steps, int | float) and steps > most:
+        raise CheckpointError(f"{found} has num_train_timesteps={steps}: at most {most} can be read")
     given = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
     prediction, spacing = config.get("prediction_type", "epsilon"), config.get("timestep_spacing")
     offset = config.get("steps_offset", 0) if spacing == "leading" else 0  # the other spacings have none
@@ -181,6 +197,7 @@ def _unet(folder: Path) -> Any:
         ) from error
     library: Any = diffusers
     try:
+        _check_weights(folder, library)
         unet, info = library.UNet2DModel.from_pretrained(
             str(folder),
             local_files_only=True,
@@ -205,9 +222,28 @@ def _unet(folder: Path) -> Any:
     return unet.eval().requires_grad_(False)
 
 
+def _check_weights(folder: Path, library: Any) -> None:
+    """Raise CheckpointError for a network of another size than its weights, before there is memory for it."""
+    held = 0
+    for path in sorted(folder.iterdir()):
+        if not WEIGHTS.fullmatch(path.name):
+            continue
+        is_torch = path.suffix == ".bin"
+        held += check_torch_file(path) if is_torch else checked_safetensors(path).stat().st_size
+    if not held:
+        return  # the library says what it misses
+    with torch.device("meta"):
+        network = library.UNet2DModel.from_config(_json(folder / "config.json"))
+    wanted = sum(parameter.numel() for parameter in network.parameters())
+    if wanted > held:  # a number takes a byte at the very least
+        raise CheckpointError(
+            f"{folder} cannot be loaded: config.json has {wanted} numbers, its weights {held} bytes"
+        )
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is not there: give a folder that holds config.json and the weights"

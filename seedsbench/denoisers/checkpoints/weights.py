@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import EDMRecord, read_edm
-from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, one_line, shown
+from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_safetensors, one_line, shown
 from seedsbench.denoisers.preconditioning.karras import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.atomic import replacing
@@ -60,7 +60,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises FileNotFoundError, and CheckpointError for a file that is damaged or of another format.
     """
-    path = checked_file(path)
+    path = checked_safetensors(path)
     try:
         with safe_open(path, framework="pt") as stored:
             text = (stored.metadata() or {}).get(ENTRY)

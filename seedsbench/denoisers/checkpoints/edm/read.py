@@ -8,6 +8,7 @@ class name, constructor arguments, and state dict.
 
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
     """
     path = checked_file(path)
     try:
-        content = unpickled(path.read_bytes(), ALLOWED)
+        with path.open("rb") as file:  # what is clearly something else need not be read as a whole
+            start = file.read(2)
+            data = start + (file.read() if start[:1] == pickle.PROTO else b"")
+        content = unpickled(data, ALLOWED)
         return network_in(content, key, path.stat().st_size)
     except Refused as error:
         raise CheckpointError(f"{path} is not read: {error}. {ADVICE}") from error
