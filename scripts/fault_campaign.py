@@ -1,14 +1,16 @@
-"""What becomes of rows when things go wrong: commands are killed, disks fill up, files are damaged or hostile.
+"""What becomes of rows when things go wrong: commands killed, full disks, files that are damaged or hostile.
 
     python scripts/fault_campaign.py --output trials.jsonl   # all of it; under 30 minutes on 2 cores
     python scripts/fault_campaign.py --quick                  # a sample of each kind, in a minute
     python scripts/fault_campaign.py --only ranks             # kinds whose name has this in it
 
-Each trial runs `seedsbench` as a user does, in a folder of its own, lets it suffer one fault, and then runs the
-same command again. The table counts, by kind: rows that are lost (not there after that second run), rows that
-are wrong (other numbers than those of an undisturbed run), tracebacks shown, processes that took over 60 s,
-exit codes that do not tell the truth, and temporary files or sums left behind. Exit code 1 if any of them is
-not 0. Finished trials are kept in the file --output: the same command goes on after them.
+Each trial runs `seedsbench` as a user does, in a folder of its own, lets it suffer one fault, and then runs
+the same command again. The table counts, by kind: rows that are lost (not there after that second run), rows
+that are wrong (other numbers than those of an undisturbed run), tracebacks shown, processes that took over
+60 s, exit codes that do not tell the truth, and temporary files or sums left behind. Of hostile files and
+plug-ins "wrong" is code that ran, over 30 s or over 1 GB; of fuzz a "traceback" is any input that was not
+refused in one line. Exit code 1 if any of the counts is not 0. Finished trials are kept in the file --output:
+the same command goes on after them.
 """
 
 import argparse
@@ -149,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             bench.close()
     print(table(record, kinds))
-    print(f"\n{time.monotonic() - started:.0f} s with seed {arguments.seed}, {arguments.jobs} trials at a time")
+    print(
+        f"\n{time.monotonic() - started:.0f} s with seed {arguments.seed}, {arguments.jobs} trials at a time"
+    )
     return int(any(outcome.bad for outcome in record.found.values()))
 
 

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ _IMPORTS = (
     *("seedsbench.cli.main", "seedsbench.cli.sweep", "seedsbench.cli.check", "seedsbench.cli.dry_run"),
     *("seedsbench.report.main", "seedsbench.denoisers.checkpoints.formats", "seedsbench.metrics.reference"),
     *("matplotlib.pyplot", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg"),
-    *("fontTools.subset", "scipy.linalg", "hydra.core.plugins", "hydra.main",),
+    *(
+        "fontTools.subset",
+        "scipy.linalg",
+        "hydra.core.plugins",
+        "hydra.main",
+    ),
     *("scripts.faults.readers", "scripts.faults.fuzz", "torch.distributed"),
 )
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
@@ -77,10 +83,8 @@ class Child:
 
     def kill(self, number: int) -> None:
         """Send a signal to it alone."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 class Server:
@@ -222,9 +226,15 @@ def _without_figures() -> None:
     report.write_figures = write_figures
 
 
+def _resident() -> float:
+    """MB of memory that this process takes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
 if __name__ == "__main__":
     for name in _IMPORTS:
         importlib.import_module(name)
-    BASE = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024
+    BASE = _resident()
     run = _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
     run()

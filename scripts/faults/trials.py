@@ -125,7 +125,10 @@ class Bench:
             for at in range(5, 60):
                 folder = self.folder()
                 self.run(folder, fault={"do": "kill", "at": at})
-                if len(sums := list(folder.glob("results/s/partial/*/rank-0.npz"))) and sums[0].stat().st_size:
+                if (
+                    len(sums := list(folder.glob("results/s/partial/*/rank-0.npz")))
+                    and sums[0].stat().st_size
+                ):
                     return folder
             raise RuntimeError("no sums were saved")
 

@@ -29,7 +29,9 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
         code, said = INTERRUPTED, "interrupted"
     except OSError as error:
         code, said = 1, in_one_line(error)
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # such as a plug-in's GeneratorExit, which no cell takes for its failure
         place = traceback.extract_tb(error.__traceback__)[-1]
         code, said = (
             1,

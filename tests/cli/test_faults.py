@@ -130,6 +130,10 @@ def test_a_solver_that_is_none_is_refused_with_its_files(tmp_path, ended, old, n
 YAMLS = {
     "no _target_": ("order: 1\n", "own/solver/mine.yaml: no _target_: write `_target_: module.Class`"),
     "no such module": ("_target_: theirs.Mine\n", "there is no module theirs; put it into"),
+    "no such module of ours": (
+        "_target_: seedsbench.solver.euler.Euler\n",
+        "there is no module seedsbench.solver.euler",
+    ),
     "no class": ("_target_: os.sep\n", "_target_ os.sep is no class or function but str"),
     "no YAML": ("_target_: [\n", "mine.yaml"),
     "no mapping": ("- 1\n", "solver/mine"),

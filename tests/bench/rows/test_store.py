@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from seedsbench.bench.rows.store import ResultStore
-from seedsbench.files.atomic import write_atomic
+from seedsbench.files.atomic import temporary_prefix, write_atomic
 from tests.support.cells import rows_of, run
 
 UNNAMED_A, UNNAMED_B = "2025-01-01_00-00-00", "2025-01-02_00-00-00"
@@ -138,3 +138,14 @@ def test_preparing_an_unwritable_folder_says_what_would_work(tmp_path):
 def test_preparing_leaves_only_the_folder(tmp_path):
     ResultStore(tmp_path / "study").prepare()
     assert os.listdir(tmp_path / "study") == []
+
+
+def test_temporary_files_of_dead_writers_are_swept_wherever_they_are(tmp_path):
+    """A number of a process that no Linux has; the host is this one's."""
+    gone = temporary_prefix().rsplit(".", 2)[0] + f".{2**22 + 1}.x.tmp"
+    for place in (".", "rows", "figures", "partial/k"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / gone).touch()
+        (tmp_path / place / "kept.tmp").touch()
+    ResultStore(tmp_path).prepare()
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"kept.tmp"}
