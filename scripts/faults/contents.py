@@ -199,7 +199,7 @@ def _row_cases(bench: Bench) -> list[str]:
 
 
 KINDS = (
-    Kind("damaged and forged rows", rows, _row_cases, quick=2),
-    Kind("damaged and forged sums", sums, lambda _: list(SUMS), quick=2),
-    Kind("other things in the way", foreign, lambda _: [(p, t) for p in PLACES for t in THINGS], quick=2),
+    Kind("damaged and forged rows", rows, _row_cases),
+    Kind("damaged and forged sums", sums, lambda _: list(SUMS)),
+    Kind("other things in the way", foreign, lambda _: [(p, t) for p in PLACES for t in THINGS]),
 )

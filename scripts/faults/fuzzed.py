@@ -7,7 +7,7 @@ from scripts.faults.fuzz import FAULTY, READ, TARGETS
 from scripts.faults.processes import HANG
 from scripts.faults.trials import Bench, Kind, Outcome
 
-BATCH = {"command words": 50, "YAML files": 50}
+BATCH = {"command words": 25, "YAML files": 20}
 INPUTS = {
     "command words": 1500,
     "YAML files": 400,

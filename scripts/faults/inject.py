@@ -24,7 +24,8 @@ def install(fault: Mapping[str, Any], folder: Path) -> None:
 
     fault: `at`, the number of the change that it comes with, from 1, and `do`: kill, stop, interrupt, full
     (no space from then on), error (of that one change), deny (the folders may no longer be written), or count
-    (one byte to the file `to` at each). Else `limit`: bytes that a file may have; `unprivileged`.
+    (one byte to the file `to` at each); `named`: only changes of paths with this text in them count. Else
+    `limit`: bytes that a file may have; `unprivileged`: without the rights of root.
     """
     if fault.get("unprivileged"):
         give_up_privileges()
@@ -49,6 +50,7 @@ class _Changes:
     def __init__(self, fault: dict[str, Any], folder: Path) -> None:
         self._at, self._do, self._folder = fault.get("at", 0), fault["do"], str(folder)
         self._to = os.open(fault["to"], os.O_WRONLY | os.O_CREAT) if self._do == "count" else -1
+        self._named = fault.get("named", "")
         self._n, self._busy = 0, False
 
     def watch(self) -> None:
@@ -56,7 +58,8 @@ class _Changes:
         sync = os.fsync
 
         def fsync(file: Any) -> None:
-            self._change("fsync")
+            if not self._named:
+                self._change("fsync")
             sync(file)
 
         os.fsync = fsync
@@ -67,8 +70,10 @@ class _Changes:
             return
         if event == "open" and not args[2] & _WRITES:
             return
-        path = os.fsdecode(args[0]) if isinstance(args[0], str | bytes) else ""
-        if path and (not path.startswith("/") or path.startswith(self._folder)):
+        given = args[:2] if event in ("os.rename", "os.symlink") else args[:1]
+        paths = [os.fsdecode(arg) for arg in given if isinstance(arg, str | bytes | os.PathLike)]
+        ours = [path for path in paths if not path.startswith("/") or path.startswith(self._folder)]
+        if ours and self._named in ours[-1]:
             self._change(event)
 
     def _change(self, event: str) -> None:

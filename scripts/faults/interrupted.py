@@ -121,9 +121,9 @@ def _denied(bench: Bench) -> list[tuple[str, int]]:
 
 KINDS = (
     Kind("kill -9 at a random moment", kill, lambda _: list(range(40))),
-    Kind("kill -9 at each change of a file", crash, lambda b: list(range(1, b.changes() + 1)), quick=2),
-    Kind("SIGTERM, SIGINT", stop, _stops, quick=2),
-    Kind("disk full, limited or failing", disk, _disks, quick=2),
+    Kind("kill -9 at each change of a file", crash, lambda b: list(range(1, b.changes() + 1))),
+    Kind("SIGTERM, SIGINT", stop, _stops),
+    Kind("disk full, limited or failing", disk, _disks),
     Kind("a small file system", small_disk, lambda _: [8, 16, 24, 32, 48, 64, 128, 256], quick=0),
     Kind("standard output full", nobody_reads, lambda _: ["/dev/full"] * 3),
     Kind("lost permissions", permissions, _denied),
