@@ -43,7 +43,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "
 class Ended:
     """How a process ended: as subprocess says it (minus the signal's number), and what it had said.
 
-    megabytes: of memory it took, beyond what the server has.
+    megabytes: of memory it took beyond what it had when it was forked.
     """
 
     code: int
@@ -185,14 +185,15 @@ def _serve(control: socket.socket) -> dict[str, Any]:
             if (pid := os.fork()) == 0:
                 control.close()
                 return request
-            running[pid] = request["number"]
+            running[pid] = request["number"], _resident(pid)
             control.sendall(json.dumps(["pid", request["number"], pid]).encode() + b"\n")
         while running:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if not pid:
                 break
-            code, own = os.waitstatus_to_exitcode(status), used.ru_maxrss / 1024 - BASE
-            control.sendall(json.dumps(["end", running.pop(pid), code, own]).encode() + b"\n")
+            (number, before), most = running.pop(pid), used.ru_maxrss / 1024
+            ended = ["end", number, os.waitstatus_to_exitcode(status), most - before]
+            control.sendall(json.dumps(ended).encode() + b"\n")
 
 
 def _become(request: Mapping[str, Any]) -> Callable[[], Any]:
@@ -226,15 +227,14 @@ def _without_figures() -> None:
     report.write_figures = write_figures
 
 
-def _resident() -> float:
-    """MB of memory that this process takes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+def _resident(pid: int) -> float:
+    """MB of memory that a process takes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
 
 
 if __name__ == "__main__":
     for name in _IMPORTS:
         importlib.import_module(name)
-    BASE = _resident()
     run = _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
     run()
