@@ -4,6 +4,7 @@ Importing torch and Hydra takes seconds. So one server has imported them and don
 command it forks, and the child goes on as `python -m seedsbench` would, to Python's own end of the process.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -236,5 +237,6 @@ def _resident(pid: int) -> float:
 if __name__ == "__main__":
     for name in _IMPORTS:
         importlib.import_module(name)
+    gc.freeze()  # the children's collectors need not look at all that, nor copy its pages
     run = _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
     run()
