@@ -302,6 +302,27 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path, ended):
     assert len(rows_of(study)) == count < 40
 
 
+ORPHAN = """
+import time
+from pathlib import Path
+from seedsbench.bench.stopping import stop_requested
+from seedsbench.cli.launchers import as_worker
+
+def work():
+    while not stop_requested():
+        time.sleep(0.05)
+
+as_worker(work, Path("nowhere"), 2**22 + 1)  # no Linux has a process of this number
+time.sleep(100)
+"""
+
+
+def test_a_worker_whose_parent_was_killed_while_it_started_ends(tmp_path):
+    kept = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, env=kept, timeout=90)
+    assert done.returncode == 143
+
+
 def _alive(group):
     """Processes of a group that are neither gone nor zombies."""
     found = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True).stdout
