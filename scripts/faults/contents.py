@@ -31,6 +31,8 @@ VALUES: dict[str, Any] = {
     "escapes": "\x1b[2J=1+1\n<script>",
 }
 """What a column of a row is set to."""
+SOUND = ("solver: a text", "solver: a formula", "solver: escapes", "is_mean: null")
+"""Changes after which a row is still one: nobody can tell that it is not as it was written."""
 COLUMNS = ("fid", "nfe", "run_key", "status", "solver", "is_mean")
 BYTES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
@@ -195,7 +197,8 @@ def _put(thing: str, place: Path, outside: Path) -> None:
 
 
 def _row_cases(bench: Bench) -> list[str]:
-    return [*BYTES, *(f"{column}: {value}" for column in COLUMNS for value in VALUES)]
+    changed = [f"{column}: {value}" for column in COLUMNS for value in VALUES]
+    return [*BYTES, *(case for case in changed if case not in SOUND)]
 
 
 KINDS = (

@@ -155,7 +155,8 @@ class Bench:
         lost = [key for key in expected if key not in found]
         wrong = [key for key in expected if key in found and found[key] != expected[key]]
         study = folder / "results" / "s"
-        left = [path for path in study.rglob(".*") if path.name not in _OWN] + [*study.glob("partial/*")]
+        left = [path for path in study.rglob(".*") if not path.name.startswith(_OWN)]
+        left += [path for path in study.glob("partial/*") if path.name in expected]
         differing = {
             name
             for key in wrong
