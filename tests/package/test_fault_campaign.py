@@ -1,11 +1,13 @@
 """The fault campaign's quick part, and that it sees what it looks for."""
 
 import json
+import random
 import shutil
 
 import pytest
 
 from scripts import fault_campaign
+from scripts.faults import contents
 from scripts.faults.trials import BAD, Bench, Kind, Outcome
 
 
@@ -23,6 +25,22 @@ def test_nothing_is_lost_or_wrong_in_a_sample_of_each_kind(bench, tmp_path):
     assert not [f"{place}: {found.note}" for place, found in record.found.items() if found.bad]
     again = fault_campaign.Record(tmp_path / "trials.jsonl", 0)
     assert again.found == record.found, "finished trials are not run again"
+
+
+FOUND = {
+    "NaN in sums": (contents.sums, "nan"),
+    "infinity in sums": (contents.sums, "inf"),
+    "1e308 in sums": (contents.sums, "huge"),
+    "a pipe for a log": (contents.foreign, ("s/seedsbench.log", "a pipe")),
+}
+"""What the campaign has found."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_the_campaign_found_stays_closed(bench, name):
+    trial, case = FOUND[name]
+    found = trial(bench, case, random.Random(0))
+    assert not found.bad, found.note
 
 
 def test_rows_that_are_gone_changed_or_half_written_are_seen(bench):
