@@ -7,7 +7,6 @@ import inspect
 import os
 import pkgutil
 import sys
-import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -95,15 +94,17 @@ def located(target: str) -> Any:
     Importing a module of the user's runs it, and whatever goes wrong in it is said with its line.
     """
     module, _, name = target.rpartition(".")
+    own = " or ".join(map(str, conf_dirs()[1:])) or "a folder given with --config-dir"
     try:
         found = pkgutil.resolve_name(target)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise ValueError(f"_target_ {target}: {in_one_line(error)}") from error
-        own = " or ".join(map(str, conf_dirs()[1:])) or "a folder given with --config-dir"
         raise ValueError(f"_target_ {target}: there is no module {error.name}; put it into {own}") from error
     except AttributeError as error:
-        known = [key for key in vars(sys.modules.get(module, types)) if not key.startswith("_")]
+        if module not in sys.modules:  # only the start of its name is one
+            raise ValueError(f"_target_ {target}: there is no module {module}; put it into {own}") from error
+        known = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
         raise ValueError(f"_target_ {target}: {nearest(name, known, what=f'name in {module}')}") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"_target_ {target}: {in_one_line(error)}") from error

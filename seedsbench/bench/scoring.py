@@ -32,6 +32,9 @@ FLOOR_SEEDS = 2**40
 FLOOR_BATCH = 2048
 """Real images made at a time, so that memory does not grow with their number."""
 
+MOST = 1e15
+"""Of evaluations, sizes and seconds that a state may have: more, NaN and infinity no row can hold."""
+
 _FLOORS: dict[Hashable, float] = {}
 
 
@@ -142,6 +145,9 @@ class Scorer:
             found, rows = given[name], 1 if name.startswith("table.") else 0
             if (array.dtype, array.shape[rows:]) != (found.dtype, found.shape[rows:]):
                 raise ValueError(f"its {name} is {found.dtype} {found.shape}, not {array.shape}")
+        for name in ("nfe", "extent", "seconds"):  # what the sums themselves cannot be, scoring finds
+            if not ((given[name] >= 0) & (given[name] <= MOST)).all():
+                raise ValueError(f"its {name} is {given[name].tolist()}: expected numbers from 0 to {MOST:g}")
         done = np.unpackbits(state["done"], count=len(self.done)).astype(bool)
         summed, samples = int(state["fid.n"]), self._samples_in(done)
         if summed != samples:

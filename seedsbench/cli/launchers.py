@@ -97,7 +97,7 @@ def as_worker(run: Callable[[], _Result], stop: Path, parent: int) -> _Result | 
 
     It is told by a signal, by the file `stop`, and by the end of its parent.
     """
-    if os.getpid() != parent:
+    if os.getpid() != parent:  # its parent may be gone by now, and was then killed while this one started
         _watch(parent)
     _RUNNING.append(stop)
     try:

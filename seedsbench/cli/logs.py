@@ -3,11 +3,13 @@
 import logging
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from seedsbench.bench.stopping import request_stop
+from seedsbench.files.atomic import set_aside
 
 LOG_FILE = "seedsbench.log"
 
@@ -35,13 +37,17 @@ class StudyHandler(logging.FileHandler):
 def log_to(study: Path) -> None:
     """Send seedsbench's messages to stdout, and with tracebacks to `<study>/seedsbench.log`.
 
-    An earlier study's log gets no more.
+    An earlier study's log gets no more. What is no file of the study's own in its place is set aside.
     """
     log = logging.getLogger("seedsbench")
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    console, file = ConsoleHandler(sys.stdout), StudyHandler(study / LOG_FILE, delay=True)
+    place = study / LOG_FILE
+    if place.is_symlink() or (place.exists() and not place.is_file()):  # a pipe would be waited for
+        with suppress(OSError):
+            set_aside(place)
+    console, file = ConsoleHandler(sys.stdout), StudyHandler(place, delay=True)
     console.setLevel(logging.INFO)
     file.setFormatter(logging.Formatter("%(message)s"))
     for handler in (console, file):

@@ -35,6 +35,10 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
             1,
             f"{in_one_line(error)} (an error of ours, at {Path(place.filename).name}:{place.lineno})",
         )
+    except SystemExit:
+        raise
+    except BaseException as error:  # as a plug-in's GeneratorExit, which no cell takes for its failure
+        code, said = 1, in_one_line(error)
     with suppress(OSError, ValueError):  # so that Python's own flush at exit finds nothing to complain about
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if said is not None:

@@ -130,6 +130,10 @@ def test_a_solver_that_is_none_is_refused_with_its_files(tmp_path, ended, old, n
 YAMLS = {
     "no _target_": ("order: 1\n", "own/solver/mine.yaml: no _target_: write `_target_: module.Class`"),
     "no such module": ("_target_: theirs.Mine\n", "there is no module theirs; put it into"),
+    "no such module of ours": (
+        "_target_: seedsbench.solver.euler.Euler\n",
+        "there is no module seedsbench.solver.euler",
+    ),
     "no class": ("_target_: os.sep\n", "_target_ os.sep is no class or function but str"),
     "no YAML": ("_target_: [\n", "mine.yaml"),
     "no mapping": ("- 1\n", "solver/mine"),
@@ -296,6 +300,27 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path, ended):
     count = len(rows_of(study))
     time.sleep(1.5)
     assert len(rows_of(study)) == count < 40
+
+
+ORPHAN = """
+import time
+from pathlib import Path
+from seedsbench.bench.stopping import stop_requested
+from seedsbench.cli.launchers import as_worker
+
+def work():
+    while not stop_requested():
+        time.sleep(0.05)
+
+as_worker(work, Path("nowhere"), 2**22 + 1)  # no Linux has a process of this number
+time.sleep(100)
+"""
+
+
+def test_a_worker_whose_parent_was_killed_while_it_started_ends(tmp_path):
+    kept = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, env=kept, timeout=90)
+    assert done.returncode == 143
 
 
 def _alive(group):

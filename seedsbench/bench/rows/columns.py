@@ -107,9 +107,9 @@ def result_text(row: Row) -> str:
     if row["status"] != "done":
         return f"{row['status']}: {row['reason']}"
     score = "" if row.get("is_mean") is None else f", IS {row['is_mean']:.2f}"
+    seconds, rate = row.get("seconds_sampling"), row.get("images_per_second")
+    speed = "" if seconds is None or rate is None else f", {seconds:.1f} s, {rate:.0f} images/s"
     floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
-    return (
-        f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}, "
-        f"{row['seconds_sampling']:.1f} s, {row['images_per_second']:.0f} images/s"
-        + (f" (warning: {row['warning']})" if row.get("warning") else "")
+    return f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}{speed}" + (
+        f" (warning: {row['warning']})" if row.get("warning") else ""
     )

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from seedsbench.files.atomic import set_aside, sweep, write_atomic
+from seedsbench.files.atomic import set_aside, sweep, temporary_prefix, write_atomic
 from seedsbench.files.rows import Row, check_row, read_row
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,12 @@ class ResultStore:
         """
         try:
             self.study.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.study, prefix=".write-test-"):
+            with tempfile.NamedTemporaryFile(dir=self.study, prefix=temporary_prefix(), suffix=".tmp"):
                 pass
             for name in FOLDERS:
                 if (place := self.study / name).exists() and not place.is_dir():
                     _kept_aside(place, "not a folder")
-                sweep(place)
+            sweep(self.study)  # those of reports, too
         except OSError as error:
             raise ValueError(
                 f"cannot write to {self.study} ({error.strerror}): choose another place with results_dir=..."

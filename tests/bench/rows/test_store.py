@@ -154,3 +154,14 @@ def test_preparing_deletes_what_killed_writers_left_and_nothing_of_living_ones(t
 def test_preparing_leaves_only_the_folder(tmp_path):
     ResultStore(tmp_path / "study").prepare()
     assert os.listdir(tmp_path / "study") == []
+
+
+def test_temporary_files_of_dead_writers_are_swept_wherever_they_are(tmp_path):
+    """A number of a process that no Linux has; the host is this one's."""
+    gone = temporary_prefix().rsplit(".", 2)[0] + f".{2**22 + 1}.x.tmp"
+    for place in (".", "rows", "figures", "partial/k"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / gone).touch()
+        (tmp_path / place / "kept.tmp").touch()
+    ResultStore(tmp_path).prepare()
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"kept.tmp"}
