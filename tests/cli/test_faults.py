@@ -318,8 +318,7 @@ time.sleep(100)
 
 
 def test_a_worker_whose_parent_was_killed_while_it_started_ends(tmp_path):
-    kept = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, env=kept, timeout=90)
+    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, env=environment(), timeout=90)
     assert done.returncode == 143
 
 
