@@ -31,6 +31,8 @@ FOUND = {
     "NaN in sums": (contents.sums, "nan"),
     "infinity in sums": (contents.sums, "inf"),
     "1e308 in sums": (contents.sums, "huge"),
+    "a pipe for a folder of sums": (contents.foreign, ("SUMS FOLDER", "a pipe")),
+    "a link for a folder of sums": (contents.foreign, ("SUMS FOLDER", "a link to a folder")),
     "a pipe for a log": (contents.foreign, ("s/seedsbench.log", "a pipe")),
 }
 """What the campaign has found."""
