@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from unittest.mock import Mock
 
 import pytest
 
@@ -73,6 +74,7 @@ def test_the_table_and_the_exit_code_count_what_is_bad(monkeypatch, capsys):
         Kind("bad", lambda *_: Outcome(lost=2, inputs=1000), lambda _: [1]),
     )
     monkeypatch.setattr(fault_campaign, "KINDS", kinds)
+    monkeypatch.setattr(fault_campaign, "Bench", Mock())
     assert fault_campaign.main(["--only", "good"]) == 0
     assert fault_campaign.main(["--only", "nope"]) == 2
     capsys.readouterr()
