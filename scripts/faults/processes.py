@@ -176,8 +176,11 @@ def _serve(control: socket.socket) -> dict[str, Any]:
     """Fork for each request; returns it in the child. Ends the process when the campaign is gone."""
     waiting, running = b"", {}
     while True:
+        data = b""
         if select.select([control], [], [], 0.01)[0]:
-            if not (data := control.recv(2**20)):
+            with suppress(ConnectionError):
+                data = control.recv(2**20)
+            if not data:
                 sys.exit(0)
             waiting += data
         *lines, waiting = waiting.split(b"\n")

@@ -197,6 +197,8 @@ def rows_of(folder: Path) -> dict[str, Any]:
     """The readable rows of the study in a folder, less their circumstances: run_key -> row."""
     found = {}
     for path in (folder / "results" / "s" / "rows").glob("*.json"):
+        if not path.is_file():  # a device has no end
+            continue
         with suppress(OSError, ValueError):
             row = json.loads(path.read_bytes())
             if row["status"] == "done":

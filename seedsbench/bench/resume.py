@@ -21,7 +21,7 @@ import numpy as np
 
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.scoring import Scorer
-from seedsbench.files.atomic import set_aside, write_atomic
+from seedsbench.files.atomic import own_folder, set_aside, write_atomic
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
@@ -133,9 +133,11 @@ def restore(store: ResultStore, of: Mapping[str, Any], empty: Callable[[], Score
 def forget(store: ResultStore, run_key: str) -> None:
     """Delete what was saved of a cell, here and where restore() may have found it."""
     for folder in store.shared(f"partial/{run_key}"):
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:  # rmtree would wait for a pipe
+            with suppress(OSError):
+                folder.unlink()
         with suppress(OSError):  # not empty: it holds the sums of other cells
             folder.parent.rmdir()
 
@@ -143,6 +145,7 @@ def forget(store: ResultStore, run_key: str) -> None:
 def _written(path: Path, data: bytes) -> bool:
     """Write sums, if it can be done: a full disk, or another job that ends the same cell, costs only time."""
     try:
+        own_folder(path.parent)
         write_atomic(path, data)
     except OSError as error:
         log.warning("%s cannot be saved (%s): a run that is cut off now begins further back", path, error)

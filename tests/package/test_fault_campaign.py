@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from unittest.mock import Mock
 
 import pytest
 
@@ -31,6 +32,8 @@ FOUND = {
     "NaN in sums": (contents.sums, "nan"),
     "infinity in sums": (contents.sums, "inf"),
     "1e308 in sums": (contents.sums, "huge"),
+    "a pipe for a folder of sums": (contents.foreign, ("SUMS FOLDER", "a pipe")),
+    "a link for a folder of sums": (contents.foreign, ("SUMS FOLDER", "a link to a folder")),
     "a pipe for a log": (contents.foreign, ("s/seedsbench.log", "a pipe")),
 }
 """What the campaign has found."""
@@ -71,6 +74,7 @@ def test_the_table_and_the_exit_code_count_what_is_bad(monkeypatch, capsys):
         Kind("bad", lambda *_: Outcome(lost=2, inputs=1000), lambda _: [1]),
     )
     monkeypatch.setattr(fault_campaign, "KINDS", kinds)
+    monkeypatch.setattr(fault_campaign, "Bench", Mock())
     assert fault_campaign.main(["--only", "good"]) == 0
     assert fault_campaign.main(["--only", "nope"]) == 2
     capsys.readouterr()
