@@ -55,7 +55,7 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory):
+def empty_home(tmp_path_factory):
     """An empty home, and in it a folder to stand in that nothing may be written to."""
     path = tmp_path_factory.mktemp("home")
     (path / "here").mkdir(mode=0o555)
@@ -63,17 +63,17 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def any_machine(home):
+def any_machine(empty_home):
     """Each test starts from the same environment and folder, whatever the machine or another test sets."""
     before, folder, level = dict(os.environ), os.getcwd(), logging.root.level
-    os.environ |= {"HOME": str(home), "LC_ALL": "C.UTF-8"}
-    os.chdir(home / "here")
+    os.environ |= {"HOME": str(empty_home), "LC_ALL": "C.UTF-8"}
+    os.chdir(empty_home / "here")
     yield
     logging.root.setLevel(level)  # which Hydra sets
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(before)
-    assert os.listdir(home / "here") == [], "written to the current folder"
+    assert os.listdir(empty_home / "here") == [], "written to the current folder"
 
 
 @pytest.fixture(params=[1, 2])

@@ -93,7 +93,7 @@ class Job:
 
     It returns the keys of its rows, or to a sweeper that searches what that minimises; None where it was told
     to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that tells it to
-    stop. parent: the process of the command.
+    stop. parent: the process of the command. searching: whether the sweeper searches.
     """
 
     invocation: str
@@ -102,6 +102,7 @@ class Job:
     folders: str
     stop: Path
     parent: int
+    searching: bool
 
     def __call__(self, cfg: DictConfig) -> list[str] | float | None:
         os.chdir(self.cwd)
@@ -109,17 +110,14 @@ class Job:
         hydra = HydraConfig.get()
         cell = cell_of(cfg, hydra.runtime.choices, self.study)
         log_to(cell.study_folder)
-        searching = hydra.runtime.choices["hydra/sweeper"] != IN_PROCESS
 
         def work() -> list[str] | float | None:
             rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
-            return mean_fid(rows) if searching else [row["run_key"] for row in rows]
+            return mean_fid(rows) if self.searching else [row["run_key"] for row in rows]
 
-        return (
-            as_submitit_task(work)
-            if "SUBMITIT_EXECUTOR" in os.environ
-            else as_worker(work, self.stop, self.parent)
-        )
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            return as_submitit_task(work)
+        return as_worker(work, self.stop, self.parent)
 
 
 def _launch(first: Composed, n_cells: int, command: Command, invocation: str) -> list[str]:
@@ -127,7 +125,13 @@ def _launch(first: Composed, n_cells: int, command: Command, invocation: str) ->
     study = first.cell.study_folder.name
     stop = first.cell.study_folder / f"{temporary_prefix()}stop.tmp"
     job = Job(
-        invocation, study, os.getcwd(), os.environ.get("SEEDSBENCH_CONF", ""), stop.absolute(), os.getpid()
+        invocation=invocation,
+        study=study,
+        cwd=os.getcwd(),
+        folders=os.environ.get("SEEDSBENCH_CONF", ""),
+        stop=stop.absolute(),
+        parent=os.getpid(),
+        searching=first.sweeper != IN_PROCESS,
     )
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]

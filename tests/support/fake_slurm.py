@@ -38,6 +38,7 @@ def sbatch():
         if "--array=" in text:
             job |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(index)}
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
+        kept["PYTHONPATH"] = str(Path(__file__).parents[2])  # not another checkout that is installed
         name = f"7_{index}" if "--array=" in text else "7"
         requeued, runs = HOME / f"requeue-{name}", 0
         while runs == 0 or requeued.exists():

@@ -73,7 +73,7 @@ def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
     assert row["warning"] is None
     assert row["nfe"] <= 8
     assert (folder / "results" / "own" / "report.html").is_file()
-    (found,), _ = check(parse(list(words[1:])))
+    (found,), _ = check(parse(list(words[2:])))
     assert run_key(found.cell, problem_of(found.cell, "cpu")) == row["run_key"], "in any process: found done"
 
 
