@@ -38,7 +38,6 @@ def sbatch():
         if "--array=" in text:
             job |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(index)}
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SEEDSBENCH_")}
-        kept["PYTHONPATH"] = str(Path(__file__).parents[2])  # not another checkout that is installed
         name = f"7_{index}" if "--array=" in text else "7"
         requeued, runs = HOME / f"requeue-{name}", 0
         while runs == 0 or requeued.exists():
@@ -97,6 +96,7 @@ def install(folder, monkeypatch, *, record_only=False):
     for name in ("sbatch", "srun", "sacct", "scontrol"):
         (bin_folder / name).write_text(text)
         (bin_folder / name).chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # no other checkout that is installed
     monkeypatch.setenv("PATH", f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
 
 
