@@ -66,10 +66,14 @@ def empty_home(tmp_path_factory):
 def any_machine(empty_home):
     """Each test starts from the same environment and folder, whatever the machine or another test sets."""
     before, folder, level = dict(os.environ), os.getcwd(), logging.root.level
+    ours = logging.getLogger("seedsbench")
+    of_ours, handlers = ours.level, list(ours.handlers)
     os.environ |= {"HOME": str(empty_home), "LC_ALL": "C.UTF-8"}
     os.chdir(empty_home / "here")
     yield
     logging.root.setLevel(level)  # which Hydra sets
+    ours.setLevel(of_ours)  # and these a command
+    ours.handlers[:] = handlers
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(before)
