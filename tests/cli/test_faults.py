@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -324,9 +325,12 @@ def test_a_worker_whose_parent_was_killed_while_it_started_ends(tmp_path):
 
 def _alive(group):
     """Processes of a group that are neither gone nor zombies."""
-    found = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True).stdout
-    lines = [line.split(None, 2) for line in found.splitlines()]
-    return [line for line in lines if line[0] == str(group) and not line[1].startswith("Z")]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, of_group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+            found += [process.name] if of_group == str(group) and state != "Z" else []
+    return found
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
