@@ -48,7 +48,8 @@ def _npz(arrays: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _locked(data: bytes) -> bytes:
+def locked(data: bytes) -> bytes:
+    """The same zip file with the flag of encryption at each member."""
     changed = bytearray(data)
     for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         start = 0
@@ -145,7 +146,7 @@ FILES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "statistics, no covariance": ("reference", "a.npz", lambda: _npz(GOOD | {"sigma": -np.eye(DIM)})),
     "statistics, n = -5": ("reference", "a.npz", lambda: _npz(GOOD | {"n": -5})),
     "statistics, n a text": ("reference", "a.npz", lambda: _npz(GOOD | {"n": "\x1b[2J"})),
-    "statistics, locked": ("reference", "a.npz", lambda: _locked(_npz(GOOD))),
+    "statistics, locked": ("reference", "a.npz", lambda: locked(_npz(GOOD))),
     "statistics, packed by LZMA": ("reference", "a.npz", lambda: _zip(
         {"mu.npy": _npy((DIM,), body=bytes(48))}, zipfile.ZIP_LZMA)),
     "statistics, cut": ("reference", "a.npz", lambda: _npz(GOOD)[:-30]),
@@ -160,7 +161,7 @@ FILES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "images that say 2**31 x 2**31": ("images", "a.zip", lambda: _zip(
         {f"{i}.png": _declared_png(2**31 - 1, 2**31 - 1) for i in range(2)})),
     "images of other sizes": ("images", "a.zip", lambda: _zip({"0.png": _png(8, 8), "1.png": _png(9, 8)})),
-    "images, locked": ("images", "a.zip", lambda: _locked(_zip({f"{i}.png": _png(8, 8) for i in range(2)}))),
+    "images, locked": ("images", "a.zip", lambda: locked(_zip({f"{i}.png": _png(8, 8) for i in range(2)}))),
     "images that are programs": ("images", "a.zip", lambda: _zip(
         {f"{i}.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n" for i in range(2)})),
     "images, cut": ("images", "a.zip", lambda: _zip({f"{i}.png": _png(8, 8)[:40] for i in range(2)})),

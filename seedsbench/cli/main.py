@@ -17,7 +17,6 @@ import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
 from seedsbench.files.console import exit_code
-from seedsbench.files.download import FetchError
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
@@ -131,8 +130,8 @@ def _checked(command: Command, study: str) -> tuple[list["Composed"], Command, s
         return composed, command, text
     except Usage:
         raise
-    except FetchError as error:
-        raise Usage(str(error)) from error
+    except ValueError as error:  # ours are written to be read
+        raise Usage(in_one_line(error)) from error
     except Exception as error:
         if DEBUG in command.overrides:
             raise

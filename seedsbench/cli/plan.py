@@ -50,6 +50,7 @@ def plan_text(cells: list[Cell]) -> str:
     lines, left = [], []
     for cell in cells:
         # If its files are not here, no row of it can be known.
+        # A list: a path that is not there is said even where another file is still to be fetched.
         absent = any([still_to_fetch(wanted) for wanted in files_of_cell(cell)])
         problem = None if absent else problem_of(cell, device_of(cell.device))
         for seed in range(cell.seed, cell.seed + cell.repeats):

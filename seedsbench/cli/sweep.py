@@ -140,7 +140,7 @@ def _launch(first: Composed, n_cells: int, command: Command, invocation: str) ->
         assert hydra is not None
         try:
             batches = hydra.multirun("config", job, [*words, f"study='{quoted}'"])
-            known = batches if first.sweeper == IN_PROCESS else []
+            known = [] if job.searching else batches
             keys = [key for batch in known for one in batch for key in one.return_value or []]
         except Exception as error:
             if stop_requested():

@@ -29,16 +29,13 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
         code, said = INTERRUPTED, "interrupted"
     except OSError as error:
         code, said = 1, in_one_line(error)
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        code, said = (
-            1,
-            f"{in_one_line(error)} (an error of ours, at {Path(place.filename).name}:{place.lineno})",
-        )
     except SystemExit:
         raise
-    except BaseException as error:  # as a plug-in's GeneratorExit, which no cell takes for its failure
-        code, said = 1, in_one_line(error)
+    except BaseException as error:  # GeneratorExit too, which a plug-in may raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        ours = f" (an error of ours, at {place})" if isinstance(error, Exception) else ""
+        code, said = 1, f"{in_one_line(error)}{ours}"
     with suppress(OSError, ValueError):  # so that Python's own flush at exit finds nothing to complain about
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if said is not None:

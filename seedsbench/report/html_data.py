@@ -18,7 +18,7 @@ from matplotlib.markers import MarkerStyle
 
 from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
-from seedsbench.report.pictures import open_png, opened_png, read_png
+from seedsbench.report.pictures import as_rgb, open_png, read_png
 from seedsbench.report.style import Look, legible
 
 _DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
@@ -141,7 +141,7 @@ def figure_uri(versions: list[Path], most: int) -> str | None:
 
 
 def _smaller(path: Path, most: int) -> str | None:
-    image = opened_png(read_png(path))
+    image = as_rgb(read_png(path))
     if image is None:
         return None
     for factor in _REDUCTIONS:

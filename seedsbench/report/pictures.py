@@ -31,7 +31,7 @@ def open_png(data: bytes) -> Image.Image | None:
     return image if 0 < image.width * image.height <= MOST_PIXELS else None
 
 
-def opened_png(image: Image.Image | None) -> Image.Image | None:
+def as_rgb(image: Image.Image | None) -> Image.Image | None:
     """Its pixels as RGB; None where they are damaged."""
     try:
         return image.convert("RGB") if image else None

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from seedsbench.files.atomic import write_atomic
 from seedsbench.report.figures import MOST_PANELS
 from seedsbench.report.pareto import Panel
-from seedsbench.report.pictures import opened_png, read_png
+from seedsbench.report.pictures import as_rgb, read_png
 from seedsbench.report.points import newest
 from seedsbench.report.rows import take
 from seedsbench.report.style import GREY, INK
@@ -130,7 +130,7 @@ def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet
         caption = f"NFE {row['nfe']:.4g}   FID {row['fid']:#.3g}".rstrip(".")
         pen.text((x, y + height + 5), caption, GREY, _font(_SMALL))
         path = sheet.strips.get(row["run_key"])
-        if path and (strip := opened_png(read_png(path))):
+        if path and (strip := as_rgb(read_png(path))):
             size, step = strip.height, sheet.edge + _GAP
             how = Image.Resampling.NEAREST if size <= _LARGEST else Image.Resampling.LANCZOS
             for k in range(sheet.images):

@@ -144,9 +144,7 @@ class Solver(ABC):
         available, most = budget - smallest + self.nfe(1), 2
         while self.nfe(most) <= available:
             if most > 2 * available:
-                raise ValueError(
-                    f"{named(self)}: nfe({most}) is {self.nfe(most)}: a step costs an evaluation"
-                )
+                raise ValueError(f"{named(self)}: nfe({most}) is {self.nfe(most)}, less than one a step")
             most *= 2
         return bisect_right(range(most), available, lo=most // 2, key=self.nfe) - 1
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from scripts.faults.hostile import locked
 from seedsbench.data.pictures import decoded, image_names, pictures
 from seedsbench.metrics.reference import read_reference
 from tests.support.extractors import DIM, fake_extractor, some_images, write_images
@@ -95,17 +96,6 @@ def test_arrays_that_declare_what_they_are_not(tmp_path, name, member):
 
 def test_small_arrays_stay_small(tmp_path):
     refused(gaussian(tmp_path / "a.npz", extractor="x" * 10_000), "extractor has 40000 bytes, over 4096")
-
-
-def locked(data):
-    """The same zip file with the flag of encryption at each member."""
-    data = bytearray(data)
-    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        start = 0
-        while (start := data.find(signature, start)) >= 0:
-            data[start + at] |= 1
-            start += 4
-    return bytes(data)
 
 
 @pytest.mark.parametrize("kind", ["statistics", "pictures", "array"])
