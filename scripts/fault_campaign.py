@@ -1,6 +1,6 @@
 """What becomes of rows when things go wrong: commands killed, full disks, files that are damaged or hostile.
 
-    python scripts/fault_campaign.py --output trials.jsonl   # all of it; under 30 minutes on 2 cores
+    python scripts/fault_campaign.py --output trials.jsonl   # all of it
     python scripts/fault_campaign.py --quick                  # a sample of each kind, in a minute
     python scripts/fault_campaign.py --only ranks             # kinds whose name has this in it
 
