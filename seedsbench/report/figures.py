@@ -6,7 +6,6 @@ their places are solved for before anything is drawn.
 
 import io
 import math
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,18 @@ from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.points import front
 from seedsbench.report.published import matching
 from seedsbench.report.rows import status_counts, take
-from seedsbench.report.style import GREY, INK, PALE, RC, log_ticks, padded, plain_number, spread, text_inches
+from seedsbench.report.style import (
+    GREY,
+    INK,
+    PALE,
+    RC,
+    log_ticks,
+    missing_glyphs_as_boxes,
+    padded,
+    plain_number,
+    spread,
+    text_inches,
+)
 from seedsbench.report.texts import csv_bytes
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 3.35, 2.55  # of one panel's axes, inches
@@ -118,8 +128,7 @@ def save(figure: Figure, path: Path, kinds: tuple[str, ...], *, dpi: float = 200
     for kind in kinds:
         buffer = io.BytesIO()
         options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn in its place
+        with missing_glyphs_as_boxes():
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind], **options)
         written.append(path.with_suffix(f".{kind}"))
         write_atomic(written[-1], buffer.getvalue())

@@ -7,14 +7,17 @@ blindness; the marker repeats the family for those who see no hue at all.
 
 import math
 import re
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from scipy.optimize import isotonic_regression
 
 REGIME_NAMES = {"vp": "VP", "ve": "VE", "iddpm": "iDDPM", "edm": "EDM"}
@@ -184,10 +187,17 @@ def padded(values: np.ndarray, share: float, least: float) -> tuple[float, float
     return math.exp(low - pad), math.exp(high + pad)
 
 
+@contextmanager
+def missing_glyphs_as_boxes() -> Iterator[None]:
+    """Without matplotlib's warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def text_inches(text: str, points: float) -> float:
     """Width of a text in the figures' font."""
-    font = FontProperties(family="DejaVu Sans")
-    try:
-        return float(TextPath((0, 0), text, size=points, prop=font).get_extents().x1) / 72
-    except AttributeError:  # matplotlib's own, for a text without ink: a zero-width space
-        return 0.0
+    font = FontProperties(family="DejaVu Sans", size=points)
+    with missing_glyphs_as_boxes():
+        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return width / 72

@@ -65,7 +65,7 @@ FINEST = {
 @pytest.mark.parametrize(
     ("steps", "name", "options", "wanted"),
     [
-        (steps, name, options, wanted)
+        pytest.param(steps, name, options, wanted, marks=pytest.mark.slow if steps > 32 else ())
         for steps, table in ((32, DRIFT), (64, FINER), (128, FINEST))
         for (name, wanted), choices in table.items()
         for options in choices
@@ -107,9 +107,9 @@ def test_tiny_eta_is_the_ode_to_rounding():
 # Solver, options, order and steps.
 SEEDS = [("seeds1", {}, 1), *(("seeds2", options, 2) for options in ({}, {"c2": 0.4}, {"c2": 1.0}))]
 SEEDS += [("seeds3", {}, 2), ("seeds3", {"c2": 0.4}, 2)]
-VARIANCE = [(*row, 128) for row in SEEDS]
+VARIANCE = [pytest.param(*row, 128) for row in SEEDS]
 VARIANCE += [
-    ("sa_solver", SDE | options, order, 256)
+    pytest.param("sa_solver", SDE | options, order, 256, marks=pytest.mark.slow if len(options) > 2 else ())
     for options, order in (
         ({}, 2),
         ({"predictor_order": 1, "corrector_order": 0}, 1),

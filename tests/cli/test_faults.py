@@ -288,6 +288,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, ended):
     assert plan.stderr.read() == ""
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_command(tmp_path, ended):
     words = ("-m", *plugin(tmp_path, SLOW), *CELL, "nfe=6", "seed=range(0,40)", "hydra/launcher=joblib")
     process = start(*words, "hydra.launcher.n_jobs=2", folder=tmp_path)

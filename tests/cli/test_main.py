@@ -210,6 +210,7 @@ def test_cfg_shows_a_cell(tmp_path):
     assert "broken_network" in said
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_give_the_rows_of_an_uninterrupted_run(seedsbench, tmp_path):
     command = [*QUICK, "-m", "solver=euler,seeds2", "nfe=8", "repeats=20"]
     study, program = tmp_path / "results" / "killed", Path(sys.executable).with_name("seedsbench")

@@ -75,8 +75,7 @@ def prepared(name):
 RANGES = list(itertools.product(SCHEDULES, [FLOAT32, FLOAT64]))
 TABLES = list(itertools.product([True, False], BETAS, [FLOAT32, FLOAT64]))
 QUICK = [
-    *itertools.product(("linear", "vp", "ve", "discrete"), [FLOAT32]),
-    *itertools.product([True], ["linear"], [FLOAT32, FLOAT64]),
+    ("vp", FLOAT32),
     *itertools.product([True, False], ["squaredcos_cap_v2"], [FLOAT32]),
 ]
 

@@ -169,15 +169,15 @@ def test_a_file_with_a_place_of_its_own_goes_there(remote, cache, tmp_path):
     ("behaviour", "expected", "attempts"),
     [
         ("truncated", "the connection broke before the whole file had come", 2),
-        ("corrupted", f"expected {SHA}", 2),
-        ("slow", "the server sent nothing for 0.3 s", 2),
+        pytest.param("corrupted", f"expected {SHA}", 2, marks=pytest.mark.slow),
+        pytest.param("slow", "the server sent nothing for 0.3 s", 2, marks=pytest.mark.slow),
         ("stalls", "the server sent nothing for 0.3 s", 2),
         ("error", "the server answered 500", 2),
-        ("empty", "an empty file", 2),
+        pytest.param("empty", "an empty file", 2, marks=pytest.mark.slow),
         ("missing", "the server answered 404", 1),
         ("page", "a web page in its place", 1),
         ("error_once", None, 2),
-        ("truncated_once", None, 2),
+        pytest.param("truncated_once", None, 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_is_tried_again_and_one_that_stays_leaves_nothing_and_says_why(

@@ -23,7 +23,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # (place, node) of everything in the package, and of its functions.
-NODES = [(relative(path), node) for path, tree in TREES.items() for node in ast.walk(tree)]
+PLACES = {relative(path): tree for path, tree in TREES.items()}
+NODES = [(place, node) for place, tree in PLACES.items() for node in ast.walk(tree)]
 ALL_FUNCTIONS = [(place, node) for place, node in NODES if isinstance(node, FUNCTIONS)]
 
 # What each part may import of the package, itself apart. Parts not listed: see the test.

@@ -39,7 +39,12 @@ FOUND = {
 """What the campaign has found."""
 
 
-@pytest.mark.parametrize("name", FOUND)
+QUICK = ("NaN in sums", "a link for a folder of sums", "a pipe for a log")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FOUND]
+)
 def test_what_the_campaign_found_stays_closed(bench, name):
     trial, case = FOUND[name]
     found = trial(bench, case, random.Random(0))

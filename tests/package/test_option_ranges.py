@@ -27,7 +27,12 @@ from tests.support.cells import compose, run
 
 BAD = (math.nan, math.inf, -math.inf, True, -1, 0, 1e20, 10**400, [0.5], "nonsense", None)
 BUILT = ("solver", "schedule", "grid", "tracker")
-CHOICES = [(group, name) for group in (*BUILT, "model", "metrics") for name in registry.names(group)]
+SLOW = ("glyphs_finite", "adaptive_sde", "pc_subvp", "pc_vp", "seeds3_asreleased")
+CHOICES = [
+    pytest.param(group, name, marks=pytest.mark.slow if name in SLOW else ())
+    for group in (*BUILT, "model", "metrics")
+    for name in registry.names(group)
+]
 LEVELS = (80.0, 20.0, 5.0, 1.0, 0.3, 0.1)
 
 GAUSSIAN = GaussianMixture([[0.3, -0.2]], [1.0], 0.5, sigma_min=0.002, sigma_max=80.0)

@@ -129,7 +129,13 @@ def test_a_row_with_a_value_that_its_column_cannot_have_is_one_fault_and_never_b
     assert "| **1**" in report.table_md.read_text()
 
 
-@pytest.mark.parametrize("names", [("solver", "reason"), ("solver_params",), ("model", "labels")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("solver", "reason"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in [("solver_params",), ("model", "labels")]),
+    ],
+)
 def test_a_text_is_never_a_formula_a_name_of_a_file_or_a_limit(tmp_path, bounded, names):
     texts = ODD if "model" not in names else (MATH[0], "\n", " ", *ODD[9:14])  # a panel each
     rows = []
@@ -226,7 +232,10 @@ def test_devices_links_and_bombs_cost_neither_time_nor_memory(tmp_path, bounded)
     assert [path.name for path in report.sheets] == ["samples_glyphs_edm.png"]
 
 
-@pytest.mark.parametrize("kind", ["link", "link to nowhere", "folder", "pipe"])
+@pytest.mark.parametrize(
+    "kind",
+    ["link", "folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("link to nowhere", "pipe"))],
+)
 def test_what_stands_in_the_way_is_replaced_or_set_aside_and_no_link_is_followed(tmp_path, kind):
     study = write_study(tmp_path / "study", [make_row("heun", 10)], sheets=True)
     outside = tmp_path / "outside"
@@ -259,7 +268,10 @@ def put(path, kind, outside):
         path.symlink_to(outside if kind == "link" else outside.with_name("nothing here"))
 
 
-@pytest.mark.parametrize("kind", ["link", "link to nowhere", "pipe", "file"])
+@pytest.mark.parametrize(
+    "kind",
+    ["link", "file", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("link to nowhere", "pipe"))],
+)
 def test_a_folder_of_outputs_that_is_none_is_set_aside(tmp_path, kind):
     studies = [write_study(tmp_path / name, [make_row("heun", 10)]) for name in ("before", "after")]
     outside = tmp_path / "outside"

@@ -149,6 +149,7 @@ def test_unreadable_files_are_listed(tmp_path):
     assert "No cell of this study has samples" in page.text
 
 
+@pytest.mark.slow
 def test_the_page_of_a_thousand_rows_is_small(tmp_path):
     solvers = [f"solver_{i}" for i in range(11)]
     regimes = ("vp", "ve", "iddpm", "edm")

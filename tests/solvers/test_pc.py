@@ -30,7 +30,11 @@ CHOICES += [
 ]
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(one, marks=pytest.mark.slow if one["name"] == "pc_subvp" else ()) for one in CHOICES],
+    ids=lambda choice: "-".join(map(str, choice.values())),
+)
 def test_every_choice_keeps_the_contract(choice):
     """Counts (the loop checks them), per-sample bits, types, noise drawn as declared, extreme levels."""
     path, solver = {"steps": 4, "schedule": "vp"}, seedsbench.solver(choice)
@@ -53,7 +57,7 @@ def test_norms_of_langevin(name):
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS[:-1])
-@pytest.mark.parametrize("name", PC)
+@pytest.mark.parametrize("name", ["pc_ve", *(pytest.param(name, marks=pytest.mark.slow) for name in PC[1:])])
 def test_probability_flow_is_the_ode_at_order_one(name, predictor):
     choice = {"name": name, "predictor": predictor, "corrector": "none", "probability_flow": True}
     solver = seedsbench.solver(choice)

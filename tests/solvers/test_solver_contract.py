@@ -32,8 +32,10 @@ def test_declares_its_numbers(solver_name):
     assert [solver.nfe(n) for n in (1, 2, 3)] == sorted({solver.nfe(n) for n in (1, 2, 3)})
 
 
-PROMISES = [(schedule, "denoise") for schedule in SCHEDULES] + [("linear", "euler"), ("linear", "stop")]
-THE_REST = [pair for pair in itertools.product(SCHEDULES, ("euler", "stop")) if pair not in PROMISES]
+PROMISES = [("linear", "denoise"), ("discrete", "denoise"), ("vp", "euler"), ("linear", "stop")]
+THE_REST = [
+    pair for pair in itertools.product(SCHEDULES, ("denoise", "euler", "stop")) if pair not in PROMISES
+]
 
 
 @pytest.mark.parametrize(
@@ -62,11 +64,10 @@ def test_a_budget_is_never_exceeded_and_one_more_step_would(solver_name):
         assert solver.total_nfe(steps) <= budget < solver.total_nfe(steps + 1)
 
 
-def test_drift_order_is_the_declared_one(solver_name):
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("vp", marks=pytest.mark.slow)])
+def test_drift_order_is_the_declared_one(solver_name, schedule):
     solver = seedsbench.solver(solver_name)
-    for schedule in ("linear", "vp"):
-        measured = limit_drift_order(solver, schedule, counts=(16, 32, 64))
-        assert measured == pytest.approx(solver.order, abs=0.3), schedule
+    assert limit_drift_order(solver, schedule, counts=(16, 32, 64)) == pytest.approx(solver.order, abs=0.3)
 
 
 @pytest.mark.parametrize("alone", [(0, 8, 22), pytest.param(range(23), marks=pytest.mark.slow)])
@@ -94,11 +95,12 @@ def test_keeps_the_dtype_and_float32_is_float64_rounded(solver_name):
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-3, 20000.0), (0.0065, 81.0)])
-@pytest.mark.parametrize("steps", [1, 2, 40])
+@pytest.mark.parametrize("steps", [1, 2, 20])
 def test_stays_finite_at_extreme_levels(solver_name, steps, low, high):
     assert run(solver_name, latents=start(), sigmas=log_levels(steps, high, low)).x.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_largest_budget_stays_finite(solver_name):
     """1000 evaluations, from iDDPM's highest level to below every network's lowest."""
     solver = seedsbench.solver(solver_name)
@@ -140,7 +142,7 @@ def test_steps_are_pure(solver_name):
 def test_converges_to_the_data(solver_name, n):
     """Many steps from N(0, sigma_max^2) must give the mixture's mean and covariance."""
     indices, denoiser = torch.arange(n), mixture()
-    path = {"sigmas": log_levels(120, 30.0, 0.01), "schedule": VP(fit_range=False), "seed": 1}
+    path = {"sigmas": log_levels(80, 30.0, 0.01), "schedule": VP(fit_range=False), "seed": 1}
     result = run(solver_name, denoiser, latents(indices, SHAPE, seed=1), **path).x.flatten(1)
     mean, cov = denoiser.moments()
     spread = 5 / n**0.5

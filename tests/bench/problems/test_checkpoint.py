@@ -112,10 +112,11 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
 
 
 def test_a_walk_over_everything_names_what_cannot_be_describes_each_file_once_and_writes_nothing(tmp_path):
-    walk = ["-m", "model=glob(*)", "regime=vp,ve,edm,iddpm", "metrics=inception", "dry_run=true"]
+    walk = ["-m", "model=glob(*)", "regime=vp,edm", "metrics=inception", "dry_run=true"]
     said = check(parse(walk))[1]
     for name, model in PUBLISHED.items():
-        for regime, entry in model["files"].items():
+        for regime in {"vp", "edm"} & set(model["files"]):
+            entry = model["files"][regime]
             assert f"model={name} regime={regime} metrics=inception:\n" in said
             assert said.count(entry["url"] + "\n") + said.count(entry["url"] + " (page") == 1
     assert "model=celeba64 has no weights for regime=edm: use regime=vp" in said

@@ -45,12 +45,12 @@ def checkpoint():
     """As score_sde writes them: nested, with an optimiser, an EMA list, half and integer tensors."""
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.randn(5, 4)).sum().backward()
-    optimizer.step()
+    moments = {
+        i: {"step": torch.tensor(1.0), "exp_avg": p.square()} for i, p in enumerate(model.parameters())
+    }
     base = torch.randn(4, 6)
     return {
-        "optimizer": optimizer.state_dict(),
+        "optimizer": {"state": moments, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999)}]},
         "model": model.state_dict(),
         "ema": {"decay": 0.9999, "shadow_params": [p.detach() for p in model.parameters()]},
         "views": (base, base[1:, ::2], base.t().half(), torch.nn.Parameter(base)),
