@@ -1,0 +1,484 @@
+"""seedsbench's solvers as schedulers of diffusers: `SEEDSScheduler`, and `SolverScheduler` for any other.
+
+    pipe.scheduler = SEEDSScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = SolverScheduler.from_config(pipe.scheduler.config, solver="unipc")
+
+No formula of a solver is written again: the solver's own step runs, an evaluation at a time (replay.py). As
+with diffusers' Heun scheduler, num_inference_steps is a number of noise levels, N: the run takes N - 1
+steps and ends in the denoised image of the last, so a solver of k evaluations a step costs k (N - 1) + 1.
+
+Noise is counter-based: image i of a batch with one generator draws from (the generator's seed, i), an image
+with a generator of its own from (that seed, 0), and without any from (`seed` of the configuration, i). So
+an image is the same in a batch of any size, and when it is made again.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from seedsbench import registry
+from seedsbench.denoisers.prediction import PredictionType, check_prediction
+from seedsbench.diffusion.noise import EachItsOwn, Noise, OfType, Philox
+from seedsbench.diffusion.process import expand
+from seedsbench.diffusion.schedule import BetaSchedule, Discrete
+from seedsbench.integrations.replay import Path, Run, check_replayable, holds_images, recorded
+from seedsbench.integrations.trained import (
+    FLOW,
+    Spacing,
+    Spread,
+    Trained,
+    TrainedOnFlow,
+    TrainedOnTable,
+    check_falling,
+    checked_levels,
+)
+from seedsbench.solvers.base import Final, Solver
+
+try:
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+    from diffusers.utils.outputs import BaseOutput
+except ImportError as error:
+    raise ImportError(
+        f"seedsbench.integrations needs the diffusers library ({error}): pip install 'seedsbench[diffusers]'"
+    ) from error
+
+Prediction = PredictionType | Literal["flow_prediction"]
+COMPATIBLE = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
+SPREADS: dict[str, Spread] = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+}
+
+
+@dataclass
+class SolverSchedulerOutput(BaseOutput):
+    """prev_sample: (B, C, H, W) where the network is evaluated next, or the finished sample.
+
+    pred_original_sample: (B, C, H, W), the denoised image at the sample given. Both are of its type.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
+class SolverBridge(SchedulerMixin, ConfigMixin):
+    """What the schedulers share: one adapter over `Solver.step`.
+
+    order: the evaluations of a step (1 for a solver whose steps differ). timesteps: (n,) of each
+    evaluation, whole numbers or, between two of a table, real ones. sigmas: (n + 1,) their noise levels,
+    then 0. init_noise_sigma: standard deviation of a first sample. Samples are scaled as the network's
+    inputs are.
+    """
+
+    _compatibles: ClassVar[list[str]] = [*COMPATIBLE, "FlowMatchEulerDiscreteScheduler"]
+    order = 1
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """A scheduler with the configuration of another; of a FlowMatch one it takes the flow.
+
+        What that configuration overrides is kept and its defaults are not. kwargs: options in their place.
+        """
+        flow = isinstance(config, dict) and "shift" in config and "beta_schedule" not in config
+        given = {"prediction_type": FLOW, **kwargs} if flow else kwargs
+        return super().from_config(config, return_unused_kwargs, **given)
+
+    @abstractmethod
+    def make_solver(self) -> Solver:
+        """The solver that the configuration names."""
+
+    def _set_up(self) -> None:
+        """Check the configuration; what there is before set_timesteps."""
+        self._solver = self.make_solver()
+        check_replayable(self._solver)
+        costs = [self._solver.nfe(n) for n in (1, 2, 8)]
+        self.order = costs[0] if costs == [costs[0] * n for n in (1, 2, 8)] else 1
+        self._spread()
+        self._trained = self._make_trained()
+        self.num_inference_steps: int | None = None
+        last = self._trained.steps
+        everything = torch.arange(last, 0, -1) - int(isinstance(self._trained, TrainedOnTable))
+        self._show(everything, self._trained.level(everything), None)
+        self._path: Path | None = None
+        self._reset()
+
+    def _show(self, timesteps: Tensor, sigmas: Tensor, device: Any) -> None:
+        self.timesteps = timesteps.to(device)
+        self.sigmas = torch.cat([self._trained.shown(sigmas), sigmas.new_zeros(1)]).float()
+        first = sigmas[0]
+        self.init_noise_sigma = float(first * self._trained.scale_at(first))
+
+    def _reset(self) -> None:
+        self._begin_index: int | None = None
+        self._index: int | None = None
+        self._run: Run | None = None
+        self._point: Tensor | None = None
+
+    def _spread(self) -> Spread:
+        chosen: list[Spread] = [spread for option, spread in SPREADS.items() if getattr(self.config, option)]
+        if len(chosen) > 1:
+            raise ValueError(f"only one of {', '.join(SPREADS)} can be true, got {len(chosen)}")
+        return chosen[0] if chosen else "timesteps"
+
+    def _make_trained(self) -> Trained:
+        config: Any = self.config
+        if config.prediction_type == FLOW or config.use_flow_sigmas:
+            if config.prediction_type == "v_prediction":
+                raise ValueError(
+                    "prediction_type='v_prediction' with use_flow_sigmas=True: use flow_prediction"
+                )
+            dynamic = config.time_shift_type if config.use_dynamic_shifting else "none"
+            shift = config.flow_shift if config.use_flow_sigmas else config.shift
+            return TrainedOnFlow(
+                config.num_train_timesteps,
+                config.prediction_type,
+                shift=shift,
+                from_top=not config.use_flow_sigmas,
+                time_shift=dynamic,
+                terminal=config.shift_terminal,
+            )
+        check_prediction(config.prediction_type)
+        betas = () if config.trained_betas is None else tuple(map(float, config.trained_betas))
+        table = Discrete(
+            num_train_timesteps=len(betas) or config.num_train_timesteps,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            beta_schedule=config.beta_schedule,
+            trained_betas=betas,
+            rescale_betas_zero_snr=config.rescale_betas_zero_snr,
+        )
+        return TrainedOnTable(
+            table,
+            config.prediction_type,
+            config.timestep_spacing,
+            config.steps_offset,
+            exact_end=self._solver.zero_snr,
+        )
+
+    def __len__(self) -> int:
+        return self._trained.steps
+
+    # --- the run -----------------------------------------------------------------------------------------
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Plan a run: num_inference_steps noise levels, or the levels of given timesteps or sigmas.
+
+        timesteps, sigmas: decreasing; those of the solver's steps, stages not among them. sigmas are as in
+        `self.sigmas`, may end in 0 and are shifted where flow matching shifts. mu: of dynamic shifting,
+        which the pipeline computes. Raises ValueError for none or several of them and for levels that do
+        not fall.
+        """
+        self._reset()
+        self._path = None
+        self._trained = self._make_trained()
+        levels = self._levels(num_inference_steps, timesteps, sigmas, mu)
+        self._times = self._schedule.sigma_inv(levels)
+        self._path = self._recorded(self._times)
+        self.num_inference_steps = len(levels)
+        told = self._trained.timesteps(self._path.sigmas)
+        whole = bool((told == told.round()).all()) and isinstance(self._trained, TrainedOnTable)
+        self._show(told.long() if whole else told.float(), self._path.sigmas, device)
+
+    def _levels(self, n: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Tensor:
+        """(n,) float64 sigmas of the solver's steps."""
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("give timesteps or sigmas, not both: one follows from the other")
+        if timesteps is None and sigmas is None:
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise ValueError(
+                    f"num_inference_steps={n} must be an integer from 1, or give timesteps or sigmas"
+                )
+            return self._trained.levels(n, self._spread(), mu)
+        name = "sigmas" if timesteps is None else "timesteps"
+        given = checked_levels(sigmas if timesteps is None else timesteps, name)
+        if n is not None and n != len(given):
+            raise ValueError(f"num_inference_steps={n} with {len(given)} {name}: leave it out")
+        if timesteps is not None:
+            levels = self._trained.level(given)
+        elif isinstance(self._trained, TrainedOnFlow):
+            levels = self._trained.from_shown(self._trained.shifted(given, mu))
+        else:
+            levels = given
+        check_falling(levels, name)
+        return levels
+
+    @property
+    def _schedule(self) -> Any:
+        native = dict(self.config).get("native_time", True)
+        return self._trained.schedule if native else self._trained.in_sigma
+
+    def _recorded(self, times: Tensor) -> Path:
+        return recorded(self._solver, self._schedule, times, self._final, self._trained.round_sigma)
+
+    @property
+    def _final(self) -> Final:
+        return dict(self.config)["final"]
+
+    @property
+    def _seed(self) -> int:
+        return dict(self.config)["seed"]
+
+    @property
+    def step_index(self) -> int | None:
+        """The number of the evaluation whose output `step` takes next; None before the first."""
+        return self._index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Where in `timesteps` the run begins; None: at the timestep of the first `step`."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Begin the run at timesteps[begin_index], as image-to-image does: at order times a step's number."""
+        self._begin_index = begin_index
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """The sample itself: it has the scale of the network's input already."""
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generator | list[Generator] | None = None,
+        return_dict: bool = True,
+        *,
+        noise: Noise | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+    ) -> SolverSchedulerOutput | tuple[Tensor, Tensor]:
+        """From the network's output at `sample` to where it is evaluated next.
+
+        model_output, sample: (B, C, H, W). A sample other than the one returned last (inpainting, a
+        callback) counts, pixel by pixel. timestep: of the first call, one of `timesteps`; later ones follow
+        in order. generator: one, or one an image: its seed numbers the noise, nothing is drawn from it.
+        noise: an object of `seedsbench.noise` in its place. Both are read at the first step of a run. eta,
+        use_clipped_model_output: DDIM's, which some pipelines pass to any scheduler; they must be off.
+        """
+        if self._path is None:
+            raise ValueError("step before set_timesteps: call set_timesteps(num_inference_steps) first")
+        if eta or use_clipped_model_output:
+            name = f"eta={eta}" if eta else "use_clipped_model_output=True"
+            own = f"{type(self).__name__}.from_config(config, ...)"
+            raise ValueError(f"{name} in the call is DDIM's: set the solver's own options, as in {own}")
+        if self._index is None:
+            self._begin(self._path, timestep, sample, generator, noise)
+        assert self._index is not None
+        sigmas = self._path.sigmas
+        if self._index == len(sigmas):
+            raise ValueError("the run is over: call set_timesteps before another one")
+        sigma, channels = sigmas[self._index], sample.shape[1]
+        x_t = self._taken(sample, sigma)
+        if model_output.shape[1] == 2 * channels:
+            model_output = model_output[:, :channels]  # what follows is a learnt variance
+        denoised = self._trained.denoised(model_output.to(x_t.dtype), x_t, sigma)
+        self._index += 1
+        if self._run is not None:
+            self._run.answer(denoised)
+            self._point = self._point_of(self._run)
+        else:
+            self._point = self._led(x_t, denoised, sigmas[self._index - 1 : self._index + 1])
+            self._start_run(self._path)
+        previous, predicted = self._point.to(sample.dtype, copy=True), denoised.to(sample.dtype)
+        return SolverSchedulerOutput(previous, predicted) if return_dict else (previous, predicted)
+
+    def _begin(self, path: Path, timestep: Any, sample: Tensor, generator: Any, noise: Noise | None) -> None:
+        dtype = torch.float32 if sample.device.type == "mps" else torch.float64  # which has no float64
+        self._index = self._index_of(path, timestep) if self._begin_index is None else self._begin_index
+        if not 0 <= self._index < len(path.sigmas):
+            raise ValueError(f"begin_index={self._index} must lie in [0, {len(path.sigmas)})")
+        self._noise = self._noise_of(generator, noise, sample, dtype)
+        self._point = sample.to(dtype)
+        self._start_run(path)
+
+    def _index_of(self, path: Path, timestep: Any) -> int:
+        """The evaluation at a timestep: the first of a step, where it is that of several."""
+        t = float(torch.as_tensor(timestep).flatten()[0])
+        found = ((self.timesteps.cpu() - t).abs() < 1e-3).nonzero().flatten().tolist()
+        if not found:
+            raise ValueError(
+                f"timestep={t:g} is none of this run: the first step takes one of scheduler.timesteps, or "
+                "set_begin_index says where to begin"
+            )
+        return next((i for i in found if i in path.starts), found[0])
+
+    def _noise_of(self, generator: Any, noise: Noise | None, sample: Tensor, dtype: torch.dtype) -> Noise:
+        if noise is not None:
+            return OfType(noise, dtype)
+        if isinstance(generator, (list, tuple)) and len(generator) == 1:
+            generator = generator[0]  # as diffusers takes it for the latents
+
+        def source(seed: int, images: int) -> Noise:
+            indices = torch.arange(images)
+            return Philox(indices, sample.shape[1:], seed=seed % 2**64, dtype=dtype, device=sample.device)
+
+        if not isinstance(generator, (list, tuple)):
+            return source(self._seed if generator is None else generator.initial_seed(), len(sample))
+        if len(generator) != len(sample):
+            raise ValueError(
+                f"{len(generator)} generators for a batch of {len(sample)}: give one an image, or one"
+            )
+        return EachItsOwn([source(each.initial_seed(), 1) for each in generator])
+
+    def _start_run(self, path: Path) -> None:
+        """Start the solver at the present point, if it is the first of a step."""
+        assert self._point is not None
+        if self._index not in path.starts or self._index == len(path.sigmas):
+            return
+        first = path.starts.index(self._index)
+        times, state = self._times[first:], path.states[first] if first else None
+        if first and holds_images(state):
+            state, again = None, self._recorded(times).sigmas
+            planned = path.sigmas[self._index :]
+            if len(again) != len(planned) or not torch.allclose(again, planned, rtol=1e-6):
+                raise ValueError(
+                    f"{type(self._solver).__name__} begins a run with other evaluations than it goes on "
+                    "with, so it cannot begin in the middle: begin at timesteps[0] or use another solver"
+                )
+        given = self._solver, self._schedule, times, self._final
+        self._run = Run(*given, self._trained.round_sigma, self._point, self._noise, state)
+
+    def _point_of(self, run: Run) -> Tensor:
+        """Where the run waits, scaled; its sample, if it is over."""
+        return run.x if run.sigma is None else run.x * expand(self._trained.scale_at(run.sigma), run.x)
+
+    def _taken(self, sample: Tensor, sigma: Tensor) -> Tensor:
+        """The sample at full precision: what was returned last, but for pixels that were changed since."""
+        assert self._point is not None
+        if sample.shape != self._point.shape:
+            raise ValueError(f"sample has shape {tuple(sample.shape)}, the run {tuple(self._point.shape)}")
+        returned = self._point.to(sample.dtype)
+        if torch.equal(sample, returned):
+            return self._point
+        x_t = torch.where(sample == returned, self._point, sample.to(self._point.dtype))
+        if self._run is not None:
+            self._run.move_to(x_t / expand(self._trained.scale_at(sigma), x_t))
+        return x_t
+
+    def _led(self, x_t: Tensor, denoised: Tensor, sigmas: Tensor) -> Tensor:
+        """A step of DDIM to the next level: for the rest of a step in whose middle a run begins."""
+        if len(sigmas) == 1:
+            return denoised
+        sigma, after = sigmas
+        x = denoised + (after / sigma) * (x_t / self._trained.scale_at(sigma) - denoised)
+        return x * self._trained.scale_at(after)
+
+    # --- training's side ---------------------------------------------------------------------------------
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noised images at timesteps of (), (1,) or (B,) numbers: scaled, in the type of the images."""
+        given = torch.as_tensor(timesteps, device=original_samples.device)
+        if given.ndim > 1 or (given.ndim == 1 and len(given) not in (1, len(original_samples))):
+            raise ValueError(
+                f"timesteps have shape {tuple(given.shape)}: expected (1,) or ({len(original_samples)},)"
+            )
+        return self._trained.noised(original_samples, noise.to(original_samples), given)
+
+
+class SEEDSScheduler(SolverBridge):
+    """SEEDS (Gonzalez et al. 2023): exponential solvers of the reverse SDE, or of the ODE with eta=0.
+
+    stages: evaluations of a step: SEEDS-1, -2 or -3. prediction: what is interpolated, data, noise or edm.
+    eta: 1 the reverse SDE, 0 its ODE. c2, c3: places of the stages, shares of a step (None: the solver's
+    own). variant: a or b. final: from the last level to the image: denoise, euler or stop (see
+    seedsbench.sample). seed: of the noise, where `step` is given no generator. num_train_timesteps to
+    beta_schedule, trained_betas, prediction_type (also flow_prediction), timestep_spacing to
+    use_beta_sigmas, and shift to use_flow_sigmas are diffusers' own, as its schedulers have them.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: BetaSchedule = "linear",
+        trained_betas: Sequence[float] | None = None,
+        prediction_type: Prediction = "epsilon",
+        timestep_spacing: Spacing = "leading",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        shift: float = 1.0,
+        shift_terminal: float | None = None,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: Literal["exponential", "linear"] = "exponential",
+        stages: int = 2,
+        prediction: Literal["data", "noise", "edm"] = "data",
+        eta: float = 1.0,
+        c2: float | None = None,
+        c3: float | None = None,
+        variant: Literal["a", "b"] | None = None,
+        final: Final = "denoise",
+        seed: int = 0,
+    ) -> None:
+        self._set_up()
+
+    def make_solver(self) -> Solver:
+        config: Any = self.config
+        options = {"prediction": config.prediction, "eta": config.eta}
+        options |= {key: config[key] for key in ("c2", "c3", "variant") if config[key] is not None}
+        return registry.build(registry.configured("solver", f"seeds{config.stages}", **options))
+
+
+class SolverScheduler(SolverBridge):
+    """Any solver of seedsbench with fixed steps.
+
+    solver: its configuration's name (seedsbench.solver_names()). solver_options: {option: value} of it.
+    native_time: solvers that step in time (euler, heun, rk4) do so in the network's own, timesteps or flow
+    time; false: in sigma, as EDM and diffusers' EulerDiscreteScheduler. final, seed, and the others: as in
+    SEEDSScheduler.
+
+    Raises ValueError for a solver that is unknown or adaptive (its evaluations cannot be listed beforehand).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: BetaSchedule = "linear",
+        trained_betas: Sequence[float] | None = None,
+        prediction_type: Prediction = "epsilon",
+        timestep_spacing: Spacing = "leading",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        shift: float = 1.0,
+        shift_terminal: float | None = None,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: Literal["exponential", "linear"] = "exponential",
+        solver: str = "unipc",
+        solver_options: dict[str, Any] | None = None,
+        native_time: bool = True,
+        final: Final = "denoise",
+        seed: int = 0,
+    ) -> None:
+        self._set_up()
+
+    def make_solver(self) -> Solver:
+        config: Any = self.config
+        return registry.build(registry.configured("solver", config.solver, **(config.solver_options or {})))
