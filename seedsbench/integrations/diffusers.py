@@ -23,7 +23,6 @@ from torch import Generator, Tensor
 from seedsbench import registry
 from seedsbench.denoisers.prediction import PredictionType, check_prediction
 from seedsbench.diffusion.noise import EachItsOwn, Noise, OfType, Philox
-from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import BetaSchedule, Discrete
 from seedsbench.integrations.replay import Path, Run, check_replayable, holds_images, recorded
 from seedsbench.integrations.trained import (
@@ -118,7 +117,7 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         self._begin_index: int | None = None
         self._index: int | None = None
         self._run: Run | None = None
-        self._point: Tensor | None = None
+        self._x, self._returned = torch.empty(0), torch.empty(0)
 
     def _spread(self) -> Spread:
         chosen: list[Spread] = [spread for option, spread in SPREADS.items() if getattr(self.config, option)]
@@ -187,6 +186,8 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         levels = self._levels(num_inference_steps, timesteps, sigmas, mu)
         self._times = self._schedule.sigma_inv(levels)
         self._path = self._recorded(self._times)
+        self._sigmas = self._path.sigmas.unbind()
+        self._scales = self._trained.scale_at(self._path.sigmas).unbind()
         self.num_inference_steps = len(levels)
         told = self._trained.timesteps(self._path.sigmas)
         whole = bool((told == told.round()).all()) and isinstance(self._trained, TrainedOnTable)
@@ -278,22 +279,24 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         if self._index is None:
             self._begin(self._path, timestep, sample, generator, noise)
         assert self._index is not None
-        sigmas = self._path.sigmas
-        if self._index == len(sigmas):
+        if self._index == len(self._sigmas):
             raise ValueError("the run is over: call set_timesteps before another one")
-        sigma, channels = sigmas[self._index], sample.shape[1]
-        x_t = self._taken(sample, sigma)
+        sigma, channels = self._sigmas[self._index], sample.shape[1]
+        x = self._taken(sample)
         if model_output.shape[1] == 2 * channels:
             model_output = model_output[:, :channels]  # what follows is a learnt variance
-        denoised = self._trained.denoised(model_output.to(x_t.dtype), x_t, sigma)
+        denoised = self._trained.denoised(model_output, x, sigma)
         self._index += 1
         if self._run is not None:
             self._run.answer(denoised)
-            self._point = self._point_of(self._run)
+            self._x = self._run.x
         else:
-            self._point = self._led(x_t, denoised, sigmas[self._index - 1 : self._index + 1])
+            self._x = self._led(x, denoised)
             self._start_run(self._path)
-        previous, predicted = self._point.to(sample.dtype, copy=True), denoised.to(sample.dtype)
+        over = self._index == len(self._sigmas)
+        scaled = self._x if over else self._x * self._scales[self._index]
+        previous, predicted = scaled.to(sample.dtype), denoised.to(sample.dtype)
+        self._returned = previous.clone()  # whoever has the other one may write to it
         return SolverSchedulerOutput(previous, predicted) if return_dict else (previous, predicted)
 
     def _begin(self, path: Path, timestep: Any, sample: Tensor, generator: Any, noise: Noise | None) -> None:
@@ -302,7 +305,7 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         if not 0 <= self._index < len(path.sigmas):
             raise ValueError(f"begin_index={self._index} must lie in [0, {len(path.sigmas)})")
         self._noise = self._noise_of(generator, noise, sample, dtype)
-        self._point = sample.to(dtype)
+        self._x, self._returned = sample.to(dtype) / self._scales[self._index], sample
         self._start_run(path)
 
     def _index_of(self, path: Path, timestep: Any) -> int:
@@ -336,7 +339,6 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
 
     def _start_run(self, path: Path) -> None:
         """Start the solver at the present point, if it is the first of a step."""
-        assert self._point is not None
         if self._index not in path.starts or self._index == len(path.sigmas):
             return
         first = path.starts.index(self._index)
@@ -349,33 +351,29 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
                     f"{type(self._solver).__name__} begins a run with other evaluations than it goes on "
                     "with, so it cannot begin in the middle: begin at timesteps[0] or use another solver"
                 )
-        given = self._solver, self._schedule, times, self._final
-        self._run = Run(*given, self._trained.round_sigma, self._point, self._noise, state)
+        given = self._solver, self._schedule, times, self._final, path.at_start[first:]
+        self._run = Run(*given, self._trained.round_sigma, self._x, self._noise, state)
 
-    def _point_of(self, run: Run) -> Tensor:
-        """Where the run waits, scaled; its sample, if it is over."""
-        return run.x if run.sigma is None else run.x * expand(self._trained.scale_at(run.sigma), run.x)
-
-    def _taken(self, sample: Tensor, sigma: Tensor) -> Tensor:
-        """The sample at full precision: what was returned last, but for pixels that were changed since."""
-        assert self._point is not None
-        if sample.shape != self._point.shape:
-            raise ValueError(f"sample has shape {tuple(sample.shape)}, the run {tuple(self._point.shape)}")
-        returned = self._point.to(sample.dtype)
+    def _taken(self, sample: Tensor) -> Tensor:
+        """The sample, unscaled, at full precision: what was returned last, but for pixels changed since."""
+        if sample.shape != self._x.shape:
+            raise ValueError(f"sample has shape {tuple(sample.shape)}, the run {tuple(self._x.shape)}")
+        returned = self._returned.to(sample.dtype)
         if torch.equal(sample, returned):
-            return self._point
-        x_t = torch.where(sample == returned, self._point, sample.to(self._point.dtype))
+            return self._x
+        given = sample.to(self._x.dtype) / self._scales[self._index or 0]
+        x = torch.where(sample == returned, self._x, given)
         if self._run is not None:
-            self._run.move_to(x_t / expand(self._trained.scale_at(sigma), x_t))
-        return x_t
+            self._run.move_to(x)
+        return x
 
-    def _led(self, x_t: Tensor, denoised: Tensor, sigmas: Tensor) -> Tensor:
+    def _led(self, x: Tensor, denoised: Tensor) -> Tensor:
         """A step of DDIM to the next level: for the rest of a step in whose middle a run begins."""
-        if len(sigmas) == 1:
+        at = self._index or 0
+        if at == len(self._sigmas):
             return denoised
-        sigma, after = sigmas
-        x = denoised + (after / sigma) * (x_t / self._trained.scale_at(sigma) - denoised)
-        return x * self._trained.scale_at(after)
+        before, after = self._sigmas[at - 1 : at + 1]
+        return denoised + after / before * (x - denoised)
 
     # --- training's side ---------------------------------------------------------------------------------
 

@@ -7,18 +7,18 @@ out again.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from seedsbench.checks import named
-from seedsbench.diffusion.noise import Noise, Silent
+from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Schedule
-from seedsbench.solvers.base import Final, Solver, StepResult, check_final
+from seedsbench.solvers.base import Final, Solver, StepResult, Unscaled, check_final
 
 PROBE = (1, 1, 1, 1)
 Rounding = Callable[[Tensor], Tensor]
@@ -40,20 +40,27 @@ class _Missing(Exception):
         self.x, self.sigma = x, sigma
 
 
-class _Answers:
-    """The denoiser of a replay: denoised images given so far, in order; then `_Missing`."""
+class _Replay(Process):
+    """A process that hands out the denoised images given so far, in order, and then raises `_Missing`.
 
-    def __init__(self, round_sigma: Rounding) -> None:
-        self.round_sigma, self.given, self._next = round_sigma, [], 0
+    Nothing is counted: replays would be, too.
+    """
+
+    def __init__(self, round_sigma: Rounding, schedule: Schedule, batch: int) -> None:
+        super().__init__(None, schedule, batch)
+        self._round, self.given, self._next = round_sigma, [], 0
 
     def rewind(self) -> None:
         self._next = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
         if self._next == len(self.given):
             raise _Missing(x, sigma)
         self._next += 1
         return self.given[self._next - 1]
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self._round(sigma)
 
 
 class _Drawn:
@@ -82,49 +89,70 @@ class _Drawn:
 
 
 class _Probe:
-    """A denoiser of black images that notes the noise levels at which it is asked."""
+    """A denoiser and a noise for a run on one pixel: it notes the points at which it is asked."""
 
     def __init__(self, round_sigma: Rounding) -> None:
         self.round_sigma, self.asked = round_sigma, []
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.asked.append(sigma)
-        return torch.zeros_like(x)
+        self.asked.append((x, sigma))
+        return x / 2
+
+    def normal(self) -> Tensor:
+        return torch.ones(PROBE, dtype=torch.float64)
+
+    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
+        return self.normal() * (q1 - q0).abs().sqrt()
 
 
 @dataclass(frozen=True)
 class Path:
     """The evaluations of a run.
 
-    sigmas: (n,) float64, the noise level of each, decreasing or not. starts: the number of the first
-    evaluation of each step, then that of the end of the run. states: the solver's state at each of these.
+    sigmas: (n,) float64, the noise level of each, decreasing or not. Of each step, and of the end of the
+    run: starts, the number of its first evaluation; at_start, whether that is of the state it begins with
+    (not so after churn); states, the solver's.
     """
 
     sigmas: Tensor
     starts: tuple[int, ...]
+    at_start: tuple[bool, ...]
     states: tuple[Any, ...]
 
 
 def recorded(solver: Solver, schedule: Schedule, times: Tensor, final: Final, round_sigma: Rounding) -> Path:
-    """The path of a run over these (n_steps + 1) times, from a run on one black pixel.
+    """The path of a run over these (n_steps + 1) times, from a run on one pixel.
 
     Raises ValueError for an adaptive solver and for what the solver cannot do on the schedule.
     """
     check_replayable(solver)
     check_final(final)
-    probe, noise = _Probe(round_sigma), Silent(PROBE)
-    process, x = Process(probe, schedule, 1), torch.zeros(PROBE, dtype=torch.float64)
-    state, starts, states = solver.init(process, x, times), [], []
+    probe = _Probe(round_sigma)
+    process, x = Process(probe, schedule, 1), torch.ones(PROBE, dtype=torch.float64)
+    state = solver.init(process, x, times)
+    starts, begun = [], []
     for t, t_next in itertools.pairwise(times):
         starts.append(len(probe.asked))
-        states.append(state)
-        result = solver.step(process, x, t, t_next, state, noise)
+        begun.append((x, t, state))
+        result = solver.step(process, x, t, t_next, state, probe)
         x, state = result.x, result.state
     starts.append(len(probe.asked))
-    states.append(state)
+    begun.append((x, times[-1], state))
     if final != "stop":
-        _end(solver, process, x, times[-1], state, noise, final)
-    return Path(torch.stack(probe.asked), tuple(starts), tuple(states))
+        _end(solver, process, x, times[-1], state, probe, final)
+    asked = [probe.asked[i] if i < len(probe.asked) else None for i in starts]
+    at_start = [_is_at(point, x, t, schedule) for point, (x, t, _) in zip(asked, begun, strict=True)]
+    sigmas = torch.stack([sigma for _, sigma in probe.asked])
+    return Path(sigmas, tuple(starts), tuple(at_start), tuple(state for *_, state in begun))
+
+
+def _is_at(point: tuple[Tensor, Tensor] | None, x: Tensor, t: Tensor, schedule: Schedule) -> bool:
+    """Whether a point (unscaled) is the scaled state x at time t."""
+    if point is None:
+        return False
+    sigma = schedule.sigma(t)
+    same = torch.allclose(point[0] * schedule.scale_at(sigma), x, rtol=1e-12, atol=0)
+    return same and torch.allclose(point[1], sigma, rtol=1e-12, atol=0)
 
 
 def _end(
@@ -135,6 +163,11 @@ def _end(
     if final == "euler":
         return x - expand(t, x) * process.drift(x, t)
     return solver.final_sample(process, x, t, process.denoise(x, t), state, noise)
+
+
+def is_unscaled(solver: Solver) -> TypeGuard[Unscaled]:
+    """Whether its step is its `advance` with the schedule's scaling around it, and nothing else."""
+    return isinstance(solver, Unscaled) and type(solver).step is Unscaled.step
 
 
 def holds_images(state: Any) -> bool:
@@ -149,12 +182,13 @@ def holds_images(state: Any) -> bool:
 class Run:
     """One run of a fixed-step solver, which waits for the denoised image at each point it asks for.
 
-    schedule, times, final: as in `seedsbench.solvers.integrate`. x: (B, C, H, W), scaled, float64 or
-    float32: the state at the *first evaluation*, which is that at times[0] unless the solver begins with
-    noise (churn). noise: of x's type. state: the solver's, at times[0]; None: what its `init` makes.
+    schedule, times, final: as in `seedsbench.solvers.integrate`. at_start: `Path.at_start` of these times. x:
+    (B, C, H, W), unscaled, float64 or float32: the state at the *first evaluation*, which is that at times[0]
+    unless the solver begins with noise (churn). noise: of x's type. state: the solver's, at times[0]; None:
+    what its `init` makes.
 
-    sigma: () float64, the noise level of the point asked for. x: that point, unscaled. Once the run is over
-    sigma is None and x is the sample, as `final` leaves it.
+    x: the point asked for, unscaled; sigma: () float64, its noise level. Once the run is over sigma is None
+    and x is the sample, as `final` leaves it.
     """
 
     def __init__(
@@ -163,64 +197,81 @@ class Run:
         schedule: Schedule,
         times: Tensor,
         final: Final,
+        at_start: Sequence[bool],
         round_sigma: Rounding,
         x: Tensor,
         noise: Noise,
         state: Any = None,
     ) -> None:
-        self._solver, self._times = solver, times
+        self._solver, self._at_start = solver, at_start
         self._final: Final = final
-        self._answers, self._noise, self._taken = _Answers(round_sigma), _Drawn(noise), 0
-        self._process = Process(self._answers, schedule, len(x))
-        self._state = solver.init(self._process, x, times) if state is None else state
-        self._start, self.x = x, x
-        self.sigma: Tensor | None = None
-        self._go_on()
-        if self.sigma is not None:
-            self.move_to(x / expand(schedule.scale_at(self.sigma), x))
+        self._process = _Replay(round_sigma, schedule, len(x))
+        self._noise, self._taken = _Drawn(noise), 0
+        self._times, sigmas = times.unbind(), schedule.sigma(times)
+        self._sigmas, self._scales = sigmas.unbind(), schedule.scale_at(sigmas).unbind()
+        # A rule for unscaled states is called without the scaling around it.
+        self._rule = solver.advance if is_unscaled(solver) else None
+        start = x * expand(self._scales[0], x)
+        self._state = solver.init(self._process, start, times) if state is None else state
+        self._start = start if self._rule is None else x
+        self.x, self.sigma = x, None
+        self._ask()
+        self.move_to(x)
 
     def answer(self, denoised: Tensor) -> None:
         """Go on to the next point with the denoised image, of the type of x, at the present one."""
-        self._answers.given.append(denoised)
-        self._go_on()
+        self._process.given.append(denoised)
+        self._ask()
 
     def move_to(self, x: Tensor) -> None:
-        """Take the present point, unscaled, to x. It moves the state if the step is at its first evaluation.
+        """Take the present point to x. It moves the state if the step is at its first evaluation.
 
         Later in a step only the point moves: the step has begun elsewhere and ends from there.
         """
-        if not self._answers.given and self.sigma is not None:
-            schedule, t = self._process.schedule, self._times[self._taken]
-            sigma = schedule.sigma(t)
-            # Noise that the step adds before it evaluates stays as drawn: what moves is what it is added to.
-            before = self._start / expand(schedule.scale_at(sigma), x)
-            moved = x if bool(self.sigma == sigma) else before + (x - self.x)
-            self._start = moved * expand(schedule.scale_at(sigma), x)
+        if not self._process.given and self.sigma is not None:
+            # Noise that the step adds before it evaluates stays as drawn: what it is added to moves.
+            change = x if self._at_start[self._taken] else x - self.x
+            scaled = change if self._rule else change * expand(self._scales[self._taken], x)
+            self._start = scaled if self._at_start[self._taken] else self._start + scaled
         self.x = x
 
-    def _go_on(self) -> None:
-        """Replay the step from its beginning, and those after it, until an answer is missing."""
+    def _ask(self) -> None:
+        """Replay the step from its beginning, and go on, until an answer is missing."""
         try:
             while self._taken < len(self._times) - 1:
-                result = self._step()
+                if self._waits_at_start():
+                    return
+                result = self._step(self._taken)
                 self._taken += 1
                 self._start, self._state = result.x, result.state
-                self._answers.given = []
+                self._process.given = []
                 self._noise.forget()
-            self._rewind()
-            last = self._times[-1]
-            self.x, self.sigma = self._start, None
-            if self._final != "stop":
-                given = self._process, self._start, last, self._state, self._noise
-                self.x = _end(self._solver, *given, final=self._final)
+            if self._final == "stop":
+                self.x, self.sigma = self._scaled_start(), None
+            elif not self._waits_at_start():
+                given = self._process, self._scaled_start(), self._times[-1], self._state, self._noise
+                self.x, self.sigma = _end(self._solver, *given, final=self._final), None
         except _Missing as missing:
             self.x, self.sigma = missing.x, missing.sigma
 
-    def _rewind(self) -> None:
-        self._answers.rewind()
-        self._noise.rewind()
+    def _step(self, i: int) -> StepResult:
+        if self._rule is not None:
+            levels = self._sigmas[i], self._sigmas[i + 1]
+            return self._rule(self._process, self._start, *levels, self._state, self._noise)
+        times = self._times[i], self._times[i + 1]
+        return self._solver.step(self._process, self._start, *times, self._state, self._noise)
 
-    def _step(self) -> StepResult:
-        self._rewind()
-        t, t_next = self._times[self._taken], self._times[self._taken + 1]
-        return self._solver.step(self._process, self._start, t, t_next, self._state, self._noise)
+    def _scaled_start(self) -> Tensor:
+        scale = expand(self._scales[self._taken], self._start)
+        return self._start if self._rule is None else self._start * scale
+
+    def _waits_at_start(self) -> bool:
+        """Go back to the beginning of the step; whether it is known to wait there for its first answer."""
+        self._process.rewind()
+        self._noise.rewind()
+        if self._process.given or not self._at_start[self._taken]:
+            return False
+        scale = expand(self._scales[self._taken], self._start)
+        self.x = self._start if self._rule else self._start / scale
+        self.sigma = self._sigmas[self._taken]
+        return True

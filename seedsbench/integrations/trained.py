@@ -83,8 +83,8 @@ class Trained(ABC):
         """The nearest level that the network was trained at."""
 
     @abstractmethod
-    def denoised(self, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """The denoised image in a network's output at x_t, all of one type."""
+    def denoised(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The denoised image, of x's type, in a network's output at x = x_t / a."""
 
     @abstractmethod
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
@@ -116,6 +116,11 @@ def respread(spread: Spread, levels: Tensor) -> Tensor:
         return low + torch.from_numpy(quantiles) * (high - low)
     rule = EDM() if spread == "karras" else LogSNR()
     return rule.levels(n, low, high, Linear())
+
+
+def noise_removed(noise: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """x - sigma noise in x's type, in one buffer. sigma: ()."""
+    return noise.to(x, copy=True).mul_(-sigma).add_(x)
 
 
 class TrainedOnTable(Trained):
@@ -154,8 +159,10 @@ class TrainedOnTable(Trained):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self._network.round_sigma(sigma)
 
-    def denoised(self, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        return denoised_of(self._prediction, output, x_t, sigma)
+    def denoised(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        if self._prediction == "epsilon":
+            return noise_removed(output, x, sigma)
+        return denoised_of(self._prediction, output.to(x), x * self.scale_at(sigma), sigma)
 
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
         return respread(spread, self._grid.levels(n, 0.0, math.inf, self.schedule))
@@ -201,12 +208,11 @@ class TrainedOnFlow(Trained):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return sigma
 
-    def denoised(self, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+    def denoised(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         if self._prediction == "sample":
-            return output
-        a = self.scale_at(sigma)
-        s = expand(a * sigma, x_t)
-        return x_t - s * output if self._prediction == FLOW else (x_t - s * output) / expand(a, x_t)
+            return output.to(x)
+        left = noise_removed(output, x, sigma)
+        return left * self.scale_at(sigma) if self._prediction == FLOW else left
 
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
         lowest = torch.tensor(1 / self.steps, dtype=torch.float64)
