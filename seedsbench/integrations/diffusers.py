@@ -138,7 +138,7 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
                 config.num_train_timesteps,
                 config.prediction_type,
                 shift=shift,
-                from_top=not config.use_flow_sigmas,
+                to_lowest=not config.use_flow_sigmas,
                 time_shift=dynamic,
                 terminal=config.shift_terminal,
             )

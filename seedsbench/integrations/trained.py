@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from scipy.special import betaincinv
@@ -171,9 +171,9 @@ class TrainedOnTable(Trained):
 class TrainedOnFlow(Trained):
     """Flow matching, where diffusers' levels are s = sigma / (1 + sigma) and timesteps num_train_timesteps s.
 
-    shift: factor of sigma at every level of a run. from_top: runs go from 1 to the (shifted) lowest level
-    of training, as FlowMatchEulerDiscreteScheduler's, else from just below 1 with `steps` of them to 0, as
-    those of schedulers with use_flow_sigmas. time_shift: of dynamic shifting, by mu: "exponential",
+    shift: factor of sigma at every level of a run. to_lowest: the n levels of a run go from 1 to the
+    (shifted) lowest of training, as FlowMatchEulerDiscreteScheduler's do; else they are the first n of n + 1
+    from 1 to the lowest, as with use_flow_sigmas. time_shift: of dynamic shifting, by mu: "exponential",
     "linear" or "none". terminal: the last level, to which all are stretched.
     """
 
@@ -183,12 +183,17 @@ class TrainedOnFlow(Trained):
         prediction: str,
         *,
         shift: float,
-        from_top: bool,
+        to_lowest: bool,
         time_shift: str,
         terminal: float | None,
     ) -> None:
         self.steps, self._prediction = steps, prediction
-        self._shift, self._from_top, self._time_shift, self._terminal = shift, from_top, time_shift, terminal
+        self._shift, self._to_lowest, self._time_shift, self._terminal = (
+            shift,
+            to_lowest,
+            time_shift,
+            terminal,
+        )
         self.schedule, self.in_sigma = FlowTime(), FlowSigma()
 
     def timesteps(self, sigmas: Tensor) -> Tensor:
@@ -215,13 +220,13 @@ class TrainedOnFlow(Trained):
         return left * self.scale_at(sigma) if self._prediction == FLOW else left
 
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
-        lowest = torch.tensor(1 / self.steps, dtype=torch.float64)
-        if self._from_top:
+        if self._to_lowest:
             # The lowest level of training is shifted once as such, and once more as a level of the run.
-            low = lowest if self._dynamic else self.shifted(lowest, None)
-            levels = torch.linspace(1, float(low), n, dtype=torch.float64)
+            lowest = 1 / self.steps
+            lowest = lowest if self._dynamic else _shifted(lowest, self._shift)
+            levels = torch.linspace(1, lowest, n, dtype=torch.float64)
         else:
-            levels = torch.linspace(1 - float(lowest), 0, n + 1, dtype=torch.float64)[:-1]
+            levels = torch.linspace(1, 1 / self.steps, n + 1, dtype=torch.float64)[:-1]
         return self.from_shown(respread(spread, self.shifted(levels, mu)))
 
     @property
@@ -229,18 +234,25 @@ class TrainedOnFlow(Trained):
         return self._time_shift != "none"
 
     def shifted(self, levels: Tensor, mu: float | None) -> Tensor:
-        """Levels as diffusers lists them, shifted and stretched as the options say."""
-        if self._dynamic and mu is None:
-            raise ValueError(
-                "use_dynamic_shifting=True needs set_timesteps(mu=...): the pipeline computes it"
-            )
+        """(n,) levels as diffusers lists them, shifted and stretched as the options say."""
         factor = self._shift
-        if self._dynamic and mu is not None:
+        if self._dynamic:
+            if mu is None:
+                said = "use_dynamic_shifting=True needs set_timesteps(mu=...)"
+                raise ValueError(f"{said}: the pipeline computes it")
             factor = math.exp(mu) if self._time_shift == "exponential" else mu
-        levels = factor * levels / (1 + (factor - 1) * levels)
+        levels = _shifted(levels, factor)
         if self._terminal:
             levels = 1 - (1 - levels) * (1 - self._terminal) / (1 - levels[-1])
         return levels
+
+
+Levels = TypeVar("Levels", float, Tensor)
+
+
+def _shifted(levels: Levels, factor: float) -> Levels:
+    """Levels s with s / (1 - s) multiplied."""
+    return factor * levels / (1 + (factor - 1) * levels)
 
 
 def checked_levels(given: Sequence[float] | Tensor | Any, name: str) -> Tensor:

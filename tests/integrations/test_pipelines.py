@@ -11,7 +11,9 @@ bridge = pytest.importorskip("seedsbench.integrations.diffusers", reason="needs 
 def swapped(name, scheduler=None, **options):
     """The pipeline with the scheduler that the README puts there."""
     pipeline = made(name)
-    pipeline.scheduler = (scheduler or bridge.SEEDSScheduler).from_config(pipeline.scheduler.config, **options)
+    pipeline.scheduler = (scheduler or bridge.SEEDSScheduler).from_config(
+        pipeline.scheduler.config, **options
+    )
     return pipeline
 
 
@@ -28,9 +30,12 @@ def test_an_image_is_the_same_in_any_batch_and_again(name):
         torch.testing.assert_close(several[:1], alone, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["DDPMPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusion3Pipeline"])
 @pytest.mark.parametrize(
-    ("solver", "options"), [("heun", {}), ("unipc", {}), ("karras_sde", {"S_max": 1e9}), ("restart", {"intervals": []})]
+    "name", ["DDPMPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusion3Pipeline"]
+)
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [("heun", {}), ("unipc", {}), ("karras_sde", {"S_max": 1e9}), ("restart", {"intervals": []})],
 )
 def test_any_solver(name, solver, options):
     pipeline = swapped(name, bridge.SolverScheduler, solver=solver, solver_options=options)

@@ -106,7 +106,9 @@ def stable_diffusion_3():
         pooled_projection_dim=16,
         out_channels=4,
     )
-    nothing = dict.fromkeys([f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")])
+    nothing = dict.fromkeys(
+        [f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")]
+    )
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return diffusers.StableDiffusion3Pipeline(transformer=network, vae=vae(), scheduler=scheduler, **nothing)
 
