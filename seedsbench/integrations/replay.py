@@ -170,13 +170,13 @@ def is_unscaled(solver: Solver) -> TypeGuard[Unscaled]:
     return isinstance(solver, Unscaled) and type(solver).step is Unscaled.step
 
 
-def holds_images(state: Any) -> bool:
+def keeps_images(state: Any) -> bool:
     """Whether a solver's state has an image in it: a state that does belongs to one run alone."""
     if isinstance(state, Tensor):
         return state.ndim >= len(PROBE)
     if is_dataclass(state):
         state = [getattr(state, field.name) for field in fields(state)]
-    return isinstance(state, (list, tuple)) and any(map(holds_images, state))
+    return isinstance(state, (list, tuple)) and any(map(keeps_images, state))
 
 
 class Run:
