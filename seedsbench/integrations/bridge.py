@@ -55,8 +55,9 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
 
     order: the evaluations of a step (1 for a solver whose steps differ). timesteps: (n,) of each
     evaluation, whole numbers or, between two of a table, real ones. sigmas: (n + 1,) their noise levels,
-    then 0. init_noise_sigma: standard deviation of a first sample. Samples are scaled as the network's
-    inputs are.
+    then 0. init_noise_sigma: standard deviation of a first sample. alphas_cumprod: of a table, float32.
+    Samples are scaled as the network's inputs are. The first is the state at the first evaluation: a solver
+    that begins with noise (churn) takes it for the state with that noise.
     """
 
     _compatibles: ClassVar[list[str]] = [*COMPATIBLE, "FlowMatchEulerDiscreteScheduler"]
@@ -84,6 +85,8 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         self.order = costs[0] if costs == [costs[0] * n for n in (1, 2, 8)] else 1
         self._spread()
         self._trained = self._make_trained()
+        if isinstance(self._trained, TrainedOnTable):
+            self.alphas_cumprod = self._trained.alphas_cumprod.float()
         self.num_inference_steps: int | None = None
         last = self._trained.steps
         everything = torch.arange(last, 0, -1) - int(isinstance(self._trained, TrainedOnTable))
@@ -278,7 +281,10 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
             self._x = self._led(x, denoised)
             self._start_run(self._path)
         over = self._index == len(self._sigmas)
-        scaled = self._x if over else self._x * self._scales[self._index]
+        wide = torch.promote_types(sample.dtype, torch.float32)
+        scaled = self._x.to(wide, copy=True)
+        if not over:
+            scaled = scaled.mul_(self._scales[self._index])
         previous, predicted = scaled.to(sample.dtype), denoised.to(sample.dtype)
         self._returned = previous.clone()  # whoever has the other one may write to it
         return SolverSchedulerOutput(previous, predicted) if return_dict else (previous, predicted)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from seedsbench import registry
 from seedsbench.diffusion.schedule import BetaSchedule
 from seedsbench.integrations.bridge import Prediction, SolverBridge, SolverSchedulerOutput
-from seedsbench.integrations.library import register_to_config
+from seedsbench.integrations.library import SchedulerMixin, register_to_config
 from seedsbench.integrations.trained import Spacing
 from seedsbench.integrations.ve_pipelines import (
     KarrasVePipeline,
@@ -32,6 +32,7 @@ __all__ = [
     "KarrasVePipeline",
     "KarrasVeScheduler",
     "SEEDSScheduler",
+    "SchedulerMixin",  # by which a saved pipeline's loading knows what kind of part it finds here
     "ScoreSdeVePipeline",
     "ScoreSdeVeScheduler",
     "SolverScheduler",

@@ -140,6 +140,7 @@ class TrainedOnTable(Trained):
         in_limit = exact_end and prediction != "epsilon"
         self.schedule = table if in_limit else table.short_of_limit()
         self.in_sigma = Linear(scaling="vp")
+        self.alphas_cumprod = 1 / (1 + self.level(torch.arange(self.steps)) ** 2)
         # Other spacings have no offset, though configurations may carry one on.
         used = offset if spacing == "leading" else 0
         self._grid = DiscreteGrid(timestep_spacing=spacing, steps_offset=used)

@@ -227,6 +227,7 @@ def test_ddim_is_theirs(betas, spacing):
     for each in (ours, theirs):
         each.set_timesteps(10)
     torch.testing.assert_close(run(ours), run(theirs), rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("spread", ["karras", "exponential", "beta"])

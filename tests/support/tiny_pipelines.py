@@ -152,7 +152,7 @@ def images(pipeline, batch, steps=STEPS):
         call |= {key: value.repeat(batch, *[1] * (value.ndim - 1)) for key, value in words.items()}
         call |= {"generator": generators}
         if name == "StableDiffusionImg2ImgPipeline":
-            call |= {"image": numbers(1, 3, 16, 16).repeat(batch, 1, 1, 1), "strength": 0.7}
+            call |= {"image": numbers(1, 3, 16, 16).abs().repeat(batch, 1, 1, 1), "strength": 0.7}
         else:
             call |= {"height": 16, "width": 16}
     return torch.from_numpy(pipeline(**call).images)
