@@ -105,7 +105,7 @@ def main() -> None:
     told = (
         f"`{command(made, arguments)}`: a `step` at {SHAPE}, float32, {machine('cpu')}, {arguments.threads} "
         f"thread(s), torch {torch.__version__}, as a ratio to diffusers' `DPMSolverMultistepScheduler.step` "
-        f"just before and after (median and ends of {rounds} rounds; microseconds are of this machine alone). "
+        f"just before and after (median and ends of {rounds} rounds; microseconds: of this machine alone). "
         "A stochastic solver spends most of it on counter-based noise. Target: `dpmpp_2m` at most 2."
     )
     header = ["scheduler", "order", "ratio", "microseconds"]

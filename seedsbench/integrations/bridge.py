@@ -332,7 +332,8 @@ class SolverBridge(SchedulerMixin, ConfigMixin):
         if sample.shape != self._x.shape:
             raise ValueError(f"sample has shape {tuple(sample.shape)}, the run {tuple(self._x.shape)}")
         returned = self._returned.to(sample.dtype)
-        if torch.equal(sample, returned):
+        # On the CPU a look saves the rest; to ask a GPU is to wait until it has nothing to do.
+        if sample.device.type == "cpu" and torch.equal(sample, returned):
             return self._x
         given = sample.to(self._x.dtype) / self._scales[self._index or 0]
         x = torch.where(sample == returned, self._x, given)
