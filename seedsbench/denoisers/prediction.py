@@ -106,14 +106,15 @@ class Predicted(Denoiser):
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])
         x_t = x * scaled(sigma, x)[0]
-        output = self._output(x_t, self._time(sigma), labels).to(x.dtype)
+        output = self._output(x_t, self.time_of(sigma), labels).to(x.dtype)
         return denoised_of(self.prediction_type, output, x_t, sigma)
 
     def _output(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         assert self.network is not None
         return self.network(x_t, t, labels)
 
-    def _time(self, sigma: Tensor) -> Tensor:
+    def time_of(self, sigma: Tensor) -> Tensor:
+        """The time, of a table the timestep, that the network is told where the noise level is `sigma`."""
         if self._table is None:
             return self.schedule.sigma_inv(sigma)
         t = self._table.sigma_inv(sigma.double()).clamp(0, len(self.levels) - 1)

@@ -106,6 +106,16 @@ class PerImage(_FromNormals):
         return torch.stack(draws)
 
 
+class EachItsOwn(_FromNormals):
+    """One source an image, each of a batch of one: an image's draws are the same in any batch."""
+
+    def __init__(self, sources: Sequence[Noise]) -> None:
+        self._sources = list(sources)
+
+    def normal(self) -> Tensor:
+        return torch.cat([source.normal() for source in self._sources])
+
+
 class EDMStart(NamedTuple):
     """latents (B, C, H, W) float32; classes (B,) int64 or None; noise: the same generators, further on."""
 

@@ -17,6 +17,7 @@ CHANGED = {
     "report": "--rows 7 --write",
     "sampling": "fp16 tf32+compile --device cuda:1 --batch 3 --nfe 9 --rounds 2 --quick --write",
     "scaling": "--quick --rounds 2 --net-ms 0.25 --features-ms 2.0",
+    "scheduler": "heun seeds1 --steps 3 --rounds 2 --threads 2 --quick",
     "solvers": "heun seeds1 --steps 3 --rounds 2 --device cuda --threads 2 --quick",
     "store": "--quick",
     "sweep": "--threads 2 --quick --write",
