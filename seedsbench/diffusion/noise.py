@@ -199,7 +199,9 @@ class InPlaceOfTorch(TorchFunctionMode):
             shape = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
             z = self._noise.normal()
             if tuple(shape) != tuple(z.shape):
-                raise RuntimeError(f"noise of shape {tuple(shape)} was asked for, one draw is {tuple(z.shape)}")
+                raise RuntimeError(
+                    f"noise of shape {tuple(shape)} was asked for, one draw is {tuple(z.shape)}"
+                )
             return z.to(options.get("device") or z.device, options.get("dtype") or z.dtype)
         if name in _RANDOM:
             raise RuntimeError(f"torch.{name} draws noise that is not ours")

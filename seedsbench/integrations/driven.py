@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.prediction import raw_output_of
 from seedsbench.diffusion.noise import InPlaceOfTorch
-from seedsbench.integrations.schedulers import KNOWN, Kind, build_scheduler, parameters_of
+from seedsbench.integrations.schedulers import KNOWN, Kind, build_scheduler, default_of, takes
 
 _LARGEST = 1e15  # stands for infinity: the end of a table without signal, and the start of a flow
 
@@ -47,7 +47,7 @@ class Driven:
     @staticmethod
     def most_levels(name: str, config: Mapping[str, Any]) -> int:
         """The most levels the scheduler can choose."""
-        default = parameters_of(name, "num_train_timesteps")
+        default = default_of(name, "num_train_timesteps")
         return int(config.get("num_train_timesteps", default or 1000)) - 1
 
     @property
@@ -129,16 +129,17 @@ def _set_timesteps(scheduler: Any, n: int, device: torch.device) -> None:
         raise ValueError(f"{name} cannot take {n} steps: {' '.join(str(error).split())}") from error
 
 
-def _of_levels(
-    name: str, kind: Kind, config: Mapping[str, Any], levels: Tensor, device: torch.device
-) -> Any:
+def _of_levels(name: str, kind: Kind, config: Mapping[str, Any], levels: Tensor, device: torch.device) -> Any:
     """A scheduler whose timesteps are these levels. It computes in float32 where it always does."""
     n, levels = len(levels), levels.cpu()
     if kind in ("vp", "ve"):
-        scheduler = build_scheduler(
-            name, {**config, "num_train_timesteps": n, "timestep_spacing": "trailing"}
-        )
-        scheduler.alphas_cumprod = (1 / (1 + levels**2)).flip(0)
+        table = levels
+        if takes(name, "timestep_spacing"):
+            config = {**config, "timestep_spacing": "trailing"}
+        else:  # spaced from the last entry to the one after the first
+            table = torch.cat([levels, levels[-1:] / 2])
+        scheduler = build_scheduler(name, {**config, "num_train_timesteps": len(table)})
+        scheduler.alphas_cumprod = (1 / (1 + table**2)).flip(0)
         if float(getattr(scheduler, "final_alpha_cumprod", 1.0)) != 1:
             scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
         _set_timesteps(scheduler, n, device)

@@ -19,10 +19,15 @@ MISSING = 'solver=diffusers needs the diffusers library: pip install "seedsbench
 
 @dataclass(frozen=True)
 class Known:
-    """A scheduler that can be driven: its kind, and the order its paper says, or the option that sets it."""
+    """A scheduler that can be driven: its kind, and the order its paper says, or the option that sets it.
+
+    corrected: whether a corrector adds one to that. own_alone: why it takes no levels of a grid, if so.
+    """
 
     kind: Kind
     order: int | str = 1
+    corrected: bool = False
+    own_alone: str | None = None
 
 
 KNOWN = {
@@ -33,8 +38,8 @@ KNOWN = {
     "DEISMultistepScheduler": Known("vp", "solver_order"),
     "DPMSolverMultistepScheduler": Known("vp", "solver_order"),
     "DPMSolverSinglestepScheduler": Known("vp", "solver_order"),
-    "UniPCMultistepScheduler": Known("vp", "solver_order"),
-    "SASolverScheduler": Known("vp", "predictor_order"),
+    "UniPCMultistepScheduler": Known("vp", "solver_order", corrected=True),
+    "SASolverScheduler": Known("vp", "predictor_order", own_alone="its noise is on at some timesteps alone"),
     "PNDMScheduler": Known("vp", 2),
     "EulerDiscreteScheduler": Known("ve"),
     "EulerAncestralDiscreteScheduler": Known("ve"),
@@ -42,11 +47,11 @@ KNOWN = {
     "KDPM2DiscreteScheduler": Known("ve", 2),
     "KDPM2AncestralDiscreteScheduler": Known("ve", 2),
     "LMSDiscreteScheduler": Known("ve", "order"),
-    "IPNDMScheduler": Known("ipndm", 4),
+    "IPNDMScheduler": Known("ipndm", 4, own_alone="it has no table"),
     "EDMEulerScheduler": Known("edm"),
     "EDMDPMSolverMultistepScheduler": Known("edm", "solver_order"),
     "FlowMatchEulerDiscreteScheduler": Known("flow"),
-    "FlowMatchHeunDiscreteScheduler": Known("flow", 2),
+    "FlowMatchHeunDiscreteScheduler": Known("flow", 2, own_alone="it takes no levels"),
 }
 _DISTILLED = "it samples networks distilled for it, which answer other questions than a denoiser"
 _TOKENS = "its states are tokens, not images with Gaussian noise"
@@ -119,20 +124,21 @@ def check_scheduler(
     found = scheduler_class(name)
     _check_names(name, config, set(inspect.signature(found.__init__).parameters) - {"self"})
     _check_names(f"{name}.step", step, set(inspect.signature(found.step).parameters) - _GIVEN)
-    kind = KNOWN[name].kind
-    if grid_levels and kind == "ipndm":
-        raise ValueError(f"{name} has levels of its own alone: use solver.levels=own")
-    if grid_levels and name == "FlowMatchHeunDiscreteScheduler":
-        raise ValueError(f"{name} takes no levels: use solver.levels=own")
+    if grid_levels and (why := KNOWN[name].own_alone):
+        raise ValueError(f"{name} cannot visit the levels of a grid ({why}): use solver.levels=own")
     if grid_levels and (useless := sorted(OF_LEVELS & set(config))):
         raise ValueError(
             f"solver.config.{useless[0]} chooses noise levels, and solver.levels=grid takes those of grid=: "
             "use solver.levels=own"
         )
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
-        raise ValueError(f"{name} as a flow: use FlowMatchEulerDiscreteScheduler, or leave use_flow_sigmas out")
+        raise ValueError(
+            f"{name} as a flow: use FlowMatchEulerDiscreteScheduler, or leave use_flow_sigmas out"
+        )
     if str(config.get("variance_type", "")).startswith("learned"):
-        raise ValueError(f"solver.config.variance_type={config['variance_type']!r}: a denoiser has no variance")
+        raise ValueError(
+            f"solver.config.variance_type={config['variance_type']!r}: a denoiser has no variance"
+        )
 
 
 def _check_names(owner: str, given: Mapping[str, Any], known: set[str]) -> None:
@@ -141,7 +147,12 @@ def _check_names(owner: str, given: Mapping[str, Any], known: set[str]) -> None:
             raise ValueError(f"{owner}: {nearest(str(key), known or ['(it has none)'], what='option')}")
 
 
-def parameters_of(name: str, option: str) -> Any:
+def takes(name: str, option: str) -> bool:
+    """Whether the scheduler's constructor has this option."""
+    return option in inspect.signature(scheduler_class(name).__init__).parameters
+
+
+def default_of(name: str, option: str) -> Any:
     """The default of an option of the scheduler's constructor, None if it has none."""
     found = inspect.signature(scheduler_class(name).__init__).parameters.get(option)
     return None if found is None or found.default is found.empty else found.default
@@ -149,13 +160,13 @@ def parameters_of(name: str, option: str) -> Any:
 
 def order_of(name: str, config: Mapping[str, Any], step: Mapping[str, Any]) -> int:
     """The order that the scheduler's paper says its drift has, with these options."""
-    order = KNOWN[name].order
+    order, more = KNOWN[name].order, int(KNOWN[name].corrected)
     if isinstance(order, int):
         return order
     found = scheduler_class(name)
     for options, function in ((config, found.__init__), (step, found.step)):
         if order in (parameters := inspect.signature(function).parameters):
-            return int(options.get(order, parameters[order].default))
+            return int(options.get(order, parameters[order].default)) + more
     raise AssertionError(f"{name} has no option {order}")
 
 

@@ -20,6 +20,7 @@ from seedsbench.integrations.driven import Driven
 from seedsbench.integrations.schedulers import check_scheduler, order_of
 from seedsbench.solvers.base import Solver, StepResult
 
+_FEWEST = 4  # steps that every scheduler can take
 _PROBE = torch.linspace(4.4, -6.2, 12, dtype=torch.float64).exp()  # levels over which noise is looked for
 
 
@@ -125,7 +126,13 @@ def _calls(name: str, config: str, n: int, grid_levels: bool) -> tuple[int, ...]
     if levels is None and n > (most := Driven.most_levels(name, options)):
         inner = _calls(name, config, most, False)  # such a run is refused, but steps are counted up to it
         return (*inner[:-1], *[inner[-2]] * (n - most), inner[-1])
-    return Driven.started(name, options, n, levels, torch.device("cpu")).calls
+    try:
+        return Driven.started(name, options, n, levels, torch.device("cpu")).calls
+    except ValueError:
+        if n >= _FEWEST:
+            raise
+    four = _calls(name, config, _FEWEST, grid_levels)  # so few are refused too, when a run begins
+    return (four[0] - _FEWEST + n, *four[1:]) if len(four) > 1 else four
 
 
 @lru_cache(maxsize=256)
