@@ -7,7 +7,7 @@ depend neither on the batch nor on torch's generators.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +26,7 @@ _PROBE = torch.linspace(4.4, -6.2, 12, dtype=torch.float64).exp()  # levels over
 
 @dataclass(frozen=True)
 class DiffusersSolver(Solver):
-    """scheduler: its class's name. config: options of its constructor; step_options: of its step.
+    """scheduler: its class's name. config: options of its constructor; step_options: of its step (None: the defaults).
 
     levels: "grid" fills the scheduler's table with the noise levels of the run, each of them a timestep;
     "own" lets it choose as many as it does in a pipeline, whatever the grid says. Either way the network is
@@ -38,14 +38,14 @@ class DiffusersSolver(Solver):
 
     family: ClassVar[str] = "diffusers"
     scheduler: str = "DPMSolverMultistepScheduler"
-    config: Mapping[str, Any] = field(default_factory=dict)
-    step_options: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    step_options: Mapping[str, Any] | None = None
     levels: Literal["grid", "own"] = "grid"
 
     @property
     def order(self) -> int:
         self._check()
-        return order_of(self.scheduler, self.config, self.step_options)
+        return order_of(self.scheduler, self.config or {}, self.step_options or {})
 
     @property
     def stochastic(self) -> bool:
@@ -64,7 +64,7 @@ class DiffusersSolver(Solver):
     def init(self, process: Process, x: Tensor, times: Tensor) -> Driven:
         self._check()
         levels = process.schedule.sigma(times) if self.levels == "grid" else None
-        driven = Driven.started(self.scheduler, self.config, len(times), levels, x.device)
+        driven = Driven.started(self.scheduler, self.config or {}, len(times), levels, x.device)
         if levels is None:
             first = process.schedule.sigma(times[0])
             latents = x / expand(first * process.schedule.scale_at(first), x)
@@ -103,14 +103,14 @@ class DiffusersSolver(Solver):
         return final
 
     def _advanced(self, driven: Driven, denoised: Tensor, noise: Noise) -> Driven:
-        return driven.advanced(denoised, self.step_options, InPlaceOfTorch(noise))
+        return driven.advanced(denoised, self.step_options or {}, InPlaceOfTorch(noise))
 
     def _check(self) -> None:
         _checked(self.scheduler, _text(self.config), _text(self.step_options), self.levels == "grid")
 
 
-def _text(options: Mapping[str, Any]) -> str:
-    return json.dumps(dict(options), sort_keys=True, default=list)
+def _text(options: Mapping[str, Any] | None) -> str:
+    return json.dumps(dict(options or {}), sort_keys=True, default=list)
 
 
 @lru_cache(maxsize=256)
