@@ -26,7 +26,7 @@ _PROBE = torch.linspace(4.4, -6.2, 12, dtype=torch.float64).exp()  # levels over
 
 @dataclass(frozen=True)
 class DiffusersSolver(Solver):
-    """scheduler: its class's name. config: options of its constructor; step_options: of its step (None: the defaults).
+    """scheduler: its class's name. config: options of its constructor; step_options: of its step.
 
     levels: "grid" fills the scheduler's table with the noise levels of the run, each of them a timestep;
     "own" lets it choose as many as it does in a pipeline, whatever the grid says. Either way the network is
