@@ -20,7 +20,8 @@ diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffus
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 FILES = ("ddpm", "diffusers_multistep", "diffusers_sigma", "dpm_diffusers")
 NATIVE = cases("diffusers_native")[0]  # starts and ends of all cases, of diffusers as it is (0.42.1)
-RECORDED = dict(zip(NATIVE.settings["cases"], zip(NATIVE["latents"], NATIVE["x_final"], strict=True), strict=True))
+ENDS = zip(NATIVE["latents"], NATIVE["x_final"], strict=True)
+RECORDED = dict(zip(NATIVE.settings["cases"], ENDS, strict=True))
 CASES = [case for name in FILES for case in cases(name)]
 
 
