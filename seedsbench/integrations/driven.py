@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seedsbench.denoisers.prediction import raw_output_of
 from seedsbench.diffusion.noise import InPlaceOfTorch
-from seedsbench.integrations.schedulers import KNOWN, Kind, build_scheduler, default_of, takes
+from seedsbench.integrations.schedulers import KNOWN, Coordinates, build_scheduler, default_of, takes
 
 _LARGEST = 1e15  # stands for infinity: the end of a table without signal, and the start of a flow
 
@@ -25,7 +25,7 @@ class Driven:
     """
 
     scheduler: Any
-    kind: Kind
+    kind: Coordinates
     calls: tuple[int, ...]
     done: int = 0
     index: int = 0
@@ -129,7 +129,9 @@ def _set_timesteps(scheduler: Any, n: int, device: torch.device) -> None:
         raise ValueError(f"{name} cannot take {n} steps: {' '.join(str(error).split())}") from error
 
 
-def _of_levels(name: str, kind: Kind, config: Mapping[str, Any], levels: Tensor, device: torch.device) -> Any:
+def _of_levels(
+    name: str, kind: Coordinates, config: Mapping[str, Any], levels: Tensor, device: torch.device
+) -> Any:
     """A scheduler whose timesteps are these levels. It computes in float32 where it always does."""
     n, levels = len(levels), levels.cpu()
     if kind in ("vp", "ve"):

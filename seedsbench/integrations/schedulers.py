@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from seedsbench.checks import nearest
 
-Kind = Literal["vp", "ve", "edm", "flow", "ipndm"]
-MISSING = 'solver=diffusers needs the diffusers library: pip install "seedsbench[diffusers]"'
+Coordinates = Literal["vp", "ve", "edm", "flow", "ipndm"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Known:
     corrected: whether a corrector adds one to that. own_alone: why it takes no levels of a grid, if so.
     """
 
-    kind: Kind
+    kind: Coordinates
     order: int | str = 1
     corrected: bool = False
     own_alone: str | None = None
@@ -109,7 +108,9 @@ def scheduler_class(name: str) -> Any:
     try:
         import diffusers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(f"{MISSING} ({error})") from error
+        raise ValueError(
+            f'solver=diffusers needs the diffusers library ({error}): pip install "seedsbench[diffusers]"'
+        ) from error
     library: Any = diffusers
     try:
         return getattr(library, name)
