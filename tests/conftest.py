@@ -1,6 +1,7 @@
 """Shared fixtures, the same machine for every test, solvers from outside, and another order."""
 
 import gc
+import importlib.util
 import logging
 import os
 import random
@@ -39,7 +40,13 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     if "solver_name" in metafunc.fixturenames:
-        metafunc.parametrize("solver_name", registry.names("solver"))
+        metafunc.parametrize("solver_name", [_installed(name) for name in registry.names("solver")])
+
+
+def _installed(name):
+    """The solver's name as a parameter, skipped where the library it drives is not there."""
+    missing = name == "diffusers" and importlib.util.find_spec("diffusers") is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason="needs seedsbench[diffusers]"))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -48,7 +48,8 @@ def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
     other_table = foreign_table(problem.denoiser, fitted)
     if other_table:
         log.warning(other_table)
-    return SamplingPlan(solver, fitted, sigmas, cell, (other_table,) if other_table else ())
+    notes = (*solver.notes(), *([other_table] if other_table else []))
+    return SamplingPlan(solver, fitted, sigmas, cell, notes)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from seedsbench import api
@@ -32,8 +33,9 @@ class ConfiguredSolver:
 
 
 def configured_solvers() -> list[ConfiguredSolver]:
-    """Every configured solver, and the variants whose orders are claimed too."""
-    named = [ConfiguredSolver(name) for name in api.solver_names()]
+    """Every configured solver whose library is installed, and the variants whose orders are claimed too."""
+    missing = [name for name in ("diffusers",) if find_spec(name) is None]
+    named = [ConfiguredSolver(name) for name in api.solver_names() if name not in missing]
     named += [ConfiguredSolver(name, {"c2": 0.4}) for name in ("seeds2", "seeds3")]
     return sorted(named, key=lambda one: one.title)
 

@@ -113,6 +113,10 @@ class Solver(ABC):
         """The sample of final="denoise": x scaled, at t, and its denoised image, which is the default."""
         return denoised
 
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its scores should know, a sentence each: the row's warnings."""
+        return ()
+
     def nfe(self, n_steps: int) -> int:
         """Network evaluations of n_steps steps, without the final one: a promise that is checked."""
         return self.evaluations * n_steps
