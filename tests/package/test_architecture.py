@@ -45,7 +45,6 @@ ALLOWED = {
     "own": {"checks", "denoisers", "diffusion", "registry"},
     "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
     | {"solvers"},
-    "integrations": {"api", "checks", "denoisers", "diffusion", "registry", "solvers"},
     "report": {"files"},
     "certify": {"api", "checks", "denoisers", "diffusion", "files", "metrics", "registry", "report"}
     | {"solvers"},
