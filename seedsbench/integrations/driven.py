@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from seedsbench.denoisers.prediction import raw_output_of
-from seedsbench.diffusion.noise import InPlaceOfTorch
 from seedsbench.integrations.schedulers import KNOWN, Coordinates, build_scheduler, default_of, takes
+from seedsbench.integrations.torch_randn import InPlaceOfTorch
 
 _LARGEST = 1e15  # stands for infinity: the end of a table without signal, and the start of a flow
 

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from seedsbench.diffusion.noise import InPlaceOfTorch, Noise, Silent
+from seedsbench.diffusion.noise import Noise, Silent
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.integrations.driven import Driven
 from seedsbench.integrations.schedulers import check_scheduler, order_of
+from seedsbench.integrations.torch_randn import InPlaceOfTorch
 from seedsbench.solvers.base import Solver, StepResult
 
 _FEWEST = 4  # steps that every scheduler can take

@@ -7,8 +7,8 @@ import torch
 
 import seedsbench
 from seedsbench.denoisers.prediction import raw_output_of
-from seedsbench.diffusion.noise import InPlaceOfTorch
 from seedsbench.integrations.schedulers import KNOWN, REFUSED
+from seedsbench.integrations.torch_randn import InPlaceOfTorch
 from seedsbench.noise import Recorded
 from seedsbench.solvers.integrate import NonFiniteError
 from tests.support.golden import cases
