@@ -37,7 +37,7 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
     lines = zip(rows["solver"], rows["solver_params"], settings.to_numpy(object).tolist(), strict=True)
     for solver, text, values in lines:
         given = {name: params[text].get(name) for name in varying[solver]}
-        told = [f"{name}={_short(value)}" for name, value in given.items() if value is not None]
+        told = [_option(name, value) for name, value in given.items() if value is not None]
         told += [_setting(str(n), v) for n, v in zip(settings, values, strict=True) if v != NONE]
         label = shown_name(" ".join([solver, *told]))
         identity = (solver, text, *values)
@@ -116,6 +116,11 @@ def _varying(params: list[dict]) -> list[str]:
 
 def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _option(name: str, value: object) -> str:
+    """An option in a label; a long word, as the name of a class, says by itself what it is."""
+    return value[:40] if isinstance(value, str) and len(value) > 12 else f"{name}={_short(value)}"
 
 
 def _short(value: object) -> str:
