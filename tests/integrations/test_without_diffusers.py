@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+from tests.support.machine import environment
+
 HIDDEN = "import sys; sys.modules['diffusers'] = None\n"
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
 
 
 def test_import_seedsbench_imports_no_diffusers():
