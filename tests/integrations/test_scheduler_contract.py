@@ -13,6 +13,7 @@ from seedsbench.noise import Recorded
 diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
 bridge = pytest.importorskip("seedsbench.integrations.diffusers")
 
+OLD = tuple(map(int, diffusers.__version__.split(".")[:2])) < (0, 37)
 ADAPTIVE = [name for name in seedsbench.solver_names() if seedsbench.solver(name).adaptive]
 FIXED = [name for name in seedsbench.solver_names() if name not in ADAPTIVE]
 QUICK = {"seeds3", "heun", "dpmpp_2m", "unipc", "karras_sde", "pndm"}
@@ -287,6 +288,7 @@ def test_flow_levels_are_theirs():
         bridge.SEEDSScheduler(prediction_type="flow_prediction", use_dynamic_shifting=True).set_timesteps(3)
 
 
+@pytest.mark.skipif(OLD, reason="diffusers before 0.37 spread these levels otherwise")
 def test_flow_sigmas_of_multistep_schedulers_are_theirs():
     options = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     theirs = diffusers.UniPCMultistepScheduler(**options)
