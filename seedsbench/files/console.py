@@ -1,6 +1,8 @@
 """How a command ends: with an exit code and at most one line on stderr, whatever ended it."""
 
+import atexit
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -36,9 +38,17 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
         place = f"{Path(last.filename).name}:{last.lineno}"
         ours = f" (an error of ours, at {place})" if isinstance(error, Exception) else ""
         code, said = 1, f"{in_one_line(error)}{ours}"
+    finally:
+        atexit.register(_ignore_signals)  # the last that is registered is the first to be called
     with suppress(OSError, ValueError):  # so that Python's own flush at exit finds nothing to complain about
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if said is not None:
         with suppress(OSError):
             print(f"{name}: {said}", file=sys.stderr)
     return code
+
+
+def _ignore_signals() -> None:
+    """All is said and done: Ctrl-C while Python ends would add a traceback, and change the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
