@@ -24,7 +24,7 @@ def ending(error):
         (
             KeyError("x"),
             1,
-            "c: KeyError: 'x' (test_console.py:12) (an error of ours, at test_console.py:10)\n",
+            "c: KeyError: 'x' (test_console.py:12) (an error of ours, at test_console.py:12)\n",
         ),
     ],
 )
@@ -36,6 +36,20 @@ def test_whatever_ends_a_command_is_one_line_and_an_exit_code(capsys, error, cod
 def test_an_exit_keeps_its_code():
     with pytest.raises(SystemExit, match="3"):
         exit_code("c", ending(SystemExit(3)))
+
+
+def test_ctrl_c_is_told_even_where_clean_up_failed_after_it(capsys):
+    def run():
+        try:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                {}["the state it left"]
+        except KeyError as error:
+            raise ValueError("cannot compose") from error
+
+    assert exit_code("c", run) == INTERRUPTED
+    assert capsys.readouterr().err == "c: interrupted\n"
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
