@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
-from seedsbench.files.console import exit_code
+from seedsbench.files.console import exit_code, was_interrupted
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def _main(arguments: list[str]) -> int:
             return 0
         return _together(command) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _run(command)
     except Usage as error:
+        if was_interrupted(error):
+            raise
         if os.environ.get("RANK", "0") == "0":
             print(f"seedsbench: {error}", file=sys.stderr)
         return 2
