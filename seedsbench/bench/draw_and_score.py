@@ -7,7 +7,7 @@ are the same to the bit however many ranks and runs made them.
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,7 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         for batch in batches:
             drawn = time.perf_counter()
             scorer.seconds[0] += drawn - started
+            batch = replace(batch, x=run.problem.images(batch.x))
             sizes = extents(run.problem, batch)
             scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
             saver.offer(scorer)

@@ -72,7 +72,7 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
 
 def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[str, float]:
     """What a row says: the samples' largest |x|, the data's, and what share of values no data can have."""
-    (largest, beyond), n_values = extent, n_samples * math.prod(problem.denoiser.image_shape)
+    (largest, beyond), n_values = extent, n_samples * math.prod(problem.image_shape)
     return {"largest": largest, "largest_data": largest_of_data(problem), "saturated": beyond / n_values}
 
 
