@@ -16,6 +16,7 @@ from seedsbench.checks import nearest
 from seedsbench.denoisers.checkpoints.diffusers_folder import read_object
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, checked_safetensors
 from seedsbench.files.archives import one_line, shown
+from seedsbench.files.torch_files import check_torch_file
 from seedsbench.integrations.pipeline_kinds import KINDS, UNUSED, Kind
 
 WEIGHTS = re.compile(
@@ -120,7 +121,9 @@ def weights_of(place: Path, variant: str | None, *, allow_pickle: bool) -> Weigh
     found = [(match, path) for path in sorted(_listed(place)) if (match := WEIGHTS.fullmatch(path.name))]
     formats = {match[2] for match, _ in found}
     if not found:
-        raise CheckpointError(f"{place} holds no weights: copy diffusion_pytorch_model.safetensors or the like")
+        raise CheckpointError(
+            f"{place} holds no weights: copy diffusion_pytorch_model.safetensors or the like"
+        )
     safe = "safetensors" in formats
     if not safe and not allow_pickle:
         raise CheckpointError(f"{place} holds {found[0][1].name} and no .safetensors: {_PICKLE}")
@@ -134,7 +137,7 @@ def weights_of(place: Path, variant: str | None, *, allow_pickle: bool) -> Weigh
         (taken,) = variants
     for one, path in chosen:
         if one == taken:
-            checked_safetensors(path) if safe else checked_file(path)
+            checked_safetensors(path) if safe else check_torch_file(checked_file(path))
     for listing in place.glob("*.index.json"):
         names = read_object(listing).get("weight_map")
         if not isinstance(names, dict) or any(not WEIGHTS.fullmatch(str(name)) for name in names.values()):

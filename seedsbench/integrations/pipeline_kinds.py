@@ -74,9 +74,7 @@ class ByWordsAndSize(_Network):
         size = float(self.facts.pixels)
         times = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=x.device).expand(len(x), -1)
         added = {"text_embeds": pooled, "time_ids": times}
-        found = self.network(
-            x, t, encoder_hidden_states=words, added_cond_kwargs=added, return_dict=False
-        )
+        found = self.network(x, t, encoder_hidden_states=words, added_cond_kwargs=added, return_dict=False)
         return found[0]
 
 
@@ -86,7 +84,10 @@ class ByMaskedWords(_Network):
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         words, mask = self.unpacked(conditions)
         added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
-        if self.network.config.sample_size == 128 and self.network.config.use_additional_conditions is not False:
+        if (
+            self.network.config.sample_size == 128
+            and self.network.config.use_additional_conditions is not False
+        ):
             size = float(self.facts.pixels)
             added["resolution"] = torch.full((len(x), 2), size, device=x.device)
             added["aspect_ratio"] = torch.ones(len(x), 1, device=x.device)

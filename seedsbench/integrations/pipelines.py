@@ -165,9 +165,7 @@ def _trained(folder: Folder) -> tuple[Trained, Discrete | None, DiscreteGrid | N
             raise CheckpointError(f"{found} has num_train_timesteps={one_line(steps)}: expected 2 to 100000")
         if prediction not in (FLOW, "epsilon", "sample"):
             raise CheckpointError(f"{found} has prediction_type={one_line(prediction)}: expected {FLOW}")
-        flow = TrainedOnFlow(
-            steps, prediction, shift=1.0, to_lowest=True, time_shift="none", terminal=None
-        )
+        flow = TrainedOnFlow(steps, prediction, shift=1.0, to_lowest=True, time_shift="none", terminal=None)
         return flow, None, None
     table, prediction, spacing = table_of(config, found)
     own = spacing or DiscreteGrid(timestep_spacing="leading")
@@ -183,7 +181,9 @@ def _shape(
     channels, factor = decoder.get("latent_channels", 4), 2 ** (len(levels) - 1)
     given = config.get("in_channels", 4)
     if given != channels * (4 if folder.name == "FluxPipeline" else 1):
-        raise CheckpointError(f"{folder.path}: its network takes {given} channels, its latents have {channels}")
+        raise CheckpointError(
+            f"{folder.path}: its network takes {given} channels, its latents have {channels}"
+        )
     side = folder.kind.side or config.get("sample_size")
     if isinstance(side, list) and len(set(side)) == 1:
         side = side[0]
@@ -263,7 +263,9 @@ def _latents_of(config: Any, shifted: bool, folder: Folder) -> tuple[Tensor, Ten
     """(scale, shift): a decoder is given latents * scale + shift."""
     factor = config.get("scaling_factor")
     if not isinstance(factor, int | float) or factor == 0:
-        raise CheckpointError(f"{folder.path}: scaling_factor={one_line(factor)} of its decoder must be a number")
+        raise CheckpointError(
+            f"{folder.path}: scaling_factor={one_line(factor)} of its decoder must be a number"
+        )
     scale, shift = torch.tensor(1 / factor), torch.tensor(0.0)
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if folder.name == "StableDiffusionXLPipeline" and mean is not None and std is not None:

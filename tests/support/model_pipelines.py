@@ -4,14 +4,12 @@ import json
 from functools import cache
 
 import pytest
-import torch
 
 from tests.support.tiny_pipelines import BETAS, dit, seeded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PROMPTS = ("a red cat", "two dogs on a hill", "the sea")
 WIDTH = 16  # of encoded words
-ORDER = {"LDMPipeline": 0, "DiTPipeline": 0}
 
 
 @cache
@@ -279,7 +277,7 @@ MAKERS = {
 
 
 def made(name, folder):
-    """A pipeline, saved as folder/pipeline; skips the test where the installed libraries have no such class."""
+    """A pipeline, saved as folder/pipeline; skips the test where the libraries have no such class."""
     diffusers = pytest.importorskip("diffusers", reason="the extra seedsbench[diffusers] is not installed")
     if name not in ("LDMPipeline", "DiTPipeline"):
         pytest.importorskip("transformers", reason="the pipeline needs transformers")

@@ -45,9 +45,7 @@ def pipeline_problem(
             raise ValueError(
                 f"model.{next(iter(given))} is for pipelines with more parts than {place} has: leave it out"
             )
-        return checkpoint_problem(
-            regime, name, offline, None, path, format, hints, reference, device=device
-        )
+        return checkpoint_problem(regime, name, offline, None, path, format, hints, reference, device=device)
     texts = None if prompts is None else read_prompts(absolute(prompts))
     found = load_pipeline(
         place,

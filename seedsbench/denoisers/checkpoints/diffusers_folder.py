@@ -160,9 +160,7 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
     return table_of(read_object(found), found)
 
 
-def table_of(
-    config: dict[str, Any], found: Path
-) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
+def table_of(config: dict[str, Any], found: Path) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
     """The noise levels, prediction and timesteps that a scheduler's configuration says.
 
     found: its file, for errors. Raises CheckpointError for one without a table, and for one that cannot be.
