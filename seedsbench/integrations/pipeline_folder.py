@@ -26,10 +26,10 @@ WEIGHTS = re.compile(
 MOST_NUMBER = 2**24
 MOST_LAYERS = 512
 MOST_ENTRIES = 64
-"""Of lists in a network's configuration. All are far above any in use: building an absurd one ends at once."""
+"""Of lists in a configuration. All are far above any in use: building an absurd network ends at once."""
 _PICKLE = (
-    "a .bin file is a pickle, which can run code of whoever wrote it: if you trust them, model.allow_pickle=true "
-    "reads it; better take the pipeline's .safetensors"
+    "a .bin file is a pickle, which can run code of whoever wrote it: if you trust them, "
+    "model.allow_pickle=true reads it; better take the pipeline's .safetensors"
 )
 
 
@@ -53,7 +53,7 @@ def other_parts(path: Path) -> bool:
 
 
 def checked_folder(path: Path) -> Folder:
-    """What model_index.json says. Raises CheckpointError for a pipeline, or a part, that is not known here."""
+    """What model_index.json says; CheckpointError for a pipeline, or a part, that is not known here."""
     index = read_object(path / "model_index.json")
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in KINDS:
@@ -63,15 +63,13 @@ def checked_folder(path: Path) -> Folder:
         )
     kind, classes = KINDS[name], {}
     for part, value in index.items():
-        if part.startswith("_") or part in UNUSED or not isinstance(value, list):
+        if part.startswith("_") or part in UNUSED or not isinstance(value, list) or value == [None, None]:
             continue
-        if value == [None, None]:
-            continue
-        if part not in kind.parts and part != "scheduler":
-            known = ", ".join([*kind.parts, "scheduler"])
-            raise CheckpointError(f"{path} has a part {shown(part, 60)}: a {name} here has {known}")
         if part == "scheduler":  # its configuration is read, the class is not needed
             continue
+        if part not in kind.parts:
+            known = ", ".join([*kind.parts, "scheduler"])
+            raise CheckpointError(f"{path} has a part {shown(part, 60)}: a {name} here has {known}")
         library, known = kind.parts[part]
         if len(value) != 2 or value[0] != library or value[1] not in known:
             raise CheckpointError(

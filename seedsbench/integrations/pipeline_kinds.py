@@ -23,7 +23,7 @@ def packed(parts: Sequence[Tensor]) -> Tensor:
 
 
 class _Network(nn.Module):
-    """shapes: of the parts of a row of conditions, of one image. side: of the latents, in pixels of theirs."""
+    """shapes: of the parts that a row of conditions is made of, for one image."""
 
     def __init__(self, network: Any, shapes: Shapes, facts: "Facts") -> None:
         super().__init__()

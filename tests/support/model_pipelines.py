@@ -1,4 +1,4 @@
-"""Whole tiny random pipelines of diffusers, with text encoders and tokenizers of their own, saved and called."""
+"""Whole tiny random pipelines of diffusers, with text encoders and tokenizers of their own, saved."""
 
 import json
 from functools import cache

@@ -54,7 +54,7 @@ def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str,
     """
     target = group.get("_target_")
     name = None if target is None else target.rpartition(".")[2]
-    name = CALLED.get(name, name)
+    name = name and CALLED.get(name, name)
     return {"class": name, "options": options_of(group, without), **outside(group)}
 
 
