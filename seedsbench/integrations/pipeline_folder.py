@@ -17,9 +17,9 @@ from seedsbench.denoisers.checkpoints.diffusers_folder import read_object
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, checked_safetensors
 from seedsbench.files.archives import one_line, shown
 from seedsbench.files.torch_files import check_torch_file
-from seedsbench.integrations.pipeline_kinds import KINDS, UNUSED, Kind
+from seedsbench.integrations.pipeline_kinds import PIPELINES, UNUSED, PipelineKind
 
-WEIGHTS = re.compile(
+PART_FILE = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(\w+))??(?:-\d+-of-\d+)?\.(safetensors|bin)"
 )
 """File names of weights: the variant in them, and their format."""
@@ -39,7 +39,7 @@ class Folder:
 
     path: Path
     name: str
-    kind: Kind
+    kind: PipelineKind
     classes: Mapping[str, str]
     config: Mapping[str, Any]
 
@@ -56,12 +56,12 @@ def checked_folder(path: Path) -> Folder:
     """What model_index.json says; CheckpointError for a pipeline, or a part, that is not known here."""
     index = read_object(path / "model_index.json")
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in KINDS:
-        said = nearest(name, KINDS, what="pipeline") if isinstance(name, str) else "a class of its own"
+    if not isinstance(name, str) or name not in PIPELINES:
+        said = nearest(name, PIPELINES, what="pipeline") if isinstance(name, str) else "a class of its own"
         raise CheckpointError(
-            f"{path} is a {shown(name, 60)}: {one_line(said, 120)}; these can be sampled: {', '.join(KINDS)}"
+            f"{path} is a {shown(name, 60)}: {one_line(said, 120)}; these can be sampled: {', '.join(PIPELINES)}"
         )
-    kind, classes = KINDS[name], {}
+    kind, classes = PIPELINES[name], {}
     for part, value in index.items():
         if part.startswith("_") or part in UNUSED or not isinstance(value, list) or value == [None, None]:
             continue
@@ -103,20 +103,20 @@ def network_config(folder: Folder, part: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Weights:
+class PartWeights:
     """Which files of a part are read: their variant (None: plain) and whether they are .safetensors."""
 
     variant: str | None
     safe: bool
 
 
-def weights_of(place: Path, variant: str | None, *, allow_pickle: bool) -> Weights:
+def weights_of(place: Path, variant: str | None, *, allow_pickle: bool) -> PartWeights:
     """The weights in a part's folder: .safetensors first, of the variant asked for where it is there.
 
     Raises CheckpointError where there are none, for .bin alone without leave, for several variants without
     a plain one, and for files that are no such files.
     """
-    found = [(match, path) for path in sorted(_listed(place)) if (match := WEIGHTS.fullmatch(path.name))]
+    found = [(match, path) for path in sorted(_listed(place)) if (match := PART_FILE.fullmatch(path.name))]
     formats = {match[2] for match, _ in found}
     if not found:
         raise CheckpointError(
@@ -138,9 +138,9 @@ def weights_of(place: Path, variant: str | None, *, allow_pickle: bool) -> Weigh
             checked_safetensors(path) if safe else check_torch_file(checked_file(path))
     for listing in place.glob("*.index.json"):
         names = read_object(listing).get("weight_map")
-        if not isinstance(names, dict) or any(not WEIGHTS.fullmatch(str(name)) for name in names.values()):
+        if not isinstance(names, dict) or any(not PART_FILE.fullmatch(str(name)) for name in names.values()):
             raise CheckpointError(f"{listing} names files that are no weights: copy the folder again")
-    return Weights(taken, safe)
+    return PartWeights(taken, safe)
 
 
 def check_variant(folder: Folder, variant: str | None) -> None:
@@ -149,7 +149,7 @@ def check_variant(folder: Folder, variant: str | None) -> None:
         return
     held: set[str] = set()
     for part in folder.classes:
-        matches = (WEIGHTS.fullmatch(path.name) for path in _listed(folder.path / part))
+        matches = (PART_FILE.fullmatch(path.name) for path in _listed(folder.path / part))
         held |= {match[1] for match in matches if match and match[1]}
     if variant not in held:
         there = f"it has {', '.join(sorted(held))}" if held else "leave it out"
@@ -205,7 +205,7 @@ def load_parts(folder: Folder, variant: str | None, *, allow_pickle: bool) -> di
 
 def _check_size(source: Any, config: Mapping[str, Any], place: Path) -> None:
     """Raise CheckpointError for a network of another size than its weights, before there is memory for it."""
-    held = sum(path.stat().st_size for path in _listed(place) if WEIGHTS.fullmatch(path.name))
+    held = sum(path.stat().st_size for path in _listed(place) if PART_FILE.fullmatch(path.name))
     with torch.device("meta"):
         network = source.from_config(dict(config))
     wanted = sum(parameter.numel() for parameter in network.parameters())

@@ -17,7 +17,7 @@ Encoder = Callable[[Any, str | None, Any], tuple[Tensor, ...]]
 Shapes = Sequence[Sequence[int]]
 
 
-def packed(parts: Sequence[Tensor]) -> Tensor:
+def packed_row(parts: Sequence[Tensor]) -> Tensor:
     """The numbers of all parts, each (1, ...), as one float32 row (N,)."""
     return torch.cat([part.detach().float().flatten() for part in parts])
 
@@ -187,7 +187,7 @@ def _bert_words(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor,
 
 
 @dataclass(frozen=True)
-class Kind:
+class PipelineKind:
     """A class of pipelines.
 
     parts: those that are loaded, by name, each with its library and the classes it may have; the first is the
@@ -226,7 +226,7 @@ _CLIP_TOKENS = _one("transformers", "CLIPTokenizer", "CLIPTokenizerFast")
 _T5 = _one("transformers", "T5EncoderModel")
 _T5_TOKENS = _one("transformers", "T5Tokenizer", "T5TokenizerFast")
 _NO_EXTRAS = {"class_embed_type": None, "time_cond_proj_dim": None, "encoder_hid_dim_type": None}
-_PIXART = Kind(
+_PIXART = PipelineKind(
     {
         "transformer": _one("diffusers", "PixArtTransformer2DModel", "Transformer2DModel"),
         "vae": _VAE,
@@ -240,18 +240,18 @@ _PIXART = Kind(
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts that a folder may have and that are never loaded."""
 
-KINDS = {
-    "LDMPipeline": Kind(
+PIPELINES = {
+    "LDMPipeline": PipelineKind(
         {"unet": _one("diffusers", "UNet2DModel"), "vqvae": _ANY_VAE},
         Unconditional,
         wanted={"time_embedding_type": "positional", "class_embed_type": None},
     ),
-    "DiTPipeline": Kind(
+    "DiTPipeline": PipelineKind(
         {"transformer": _one("diffusers", "DiTTransformer2DModel", "Transformer2DModel"), "vae": _VAE},
         ByClass,
         sized=False,
     ),
-    "StableDiffusionPipeline": Kind(
+    "StableDiffusionPipeline": PipelineKind(
         {
             "unet": _one("diffusers", "UNet2DConditionModel"),
             "vae": _VAE,
@@ -262,7 +262,7 @@ KINDS = {
         _words,
         wanted={**_NO_EXTRAS, "addition_embed_type": None},
     ),
-    "StableDiffusionXLPipeline": Kind(
+    "StableDiffusionXLPipeline": PipelineKind(
         {
             "unet": _one("diffusers", "UNet2DConditionModel"),
             "vae": _VAE,
@@ -275,7 +275,7 @@ KINDS = {
         _words_and_summary,
         wanted={**_NO_EXTRAS, "addition_embed_type": "text_time"},
     ),
-    "StableDiffusion3Pipeline": Kind(
+    "StableDiffusion3Pipeline": PipelineKind(
         {
             "transformer": _one("diffusers", "SD3Transformer2DModel"),
             "vae": _VAE,
@@ -291,7 +291,7 @@ KINDS = {
         optional=("text_encoder_3", "tokenizer_3"),
         shifted=True,
     ),
-    "FluxPipeline": Kind(
+    "FluxPipeline": PipelineKind(
         {
             "transformer": _one("diffusers", "FluxTransformer2DModel"),
             "vae": _VAE,
@@ -307,7 +307,7 @@ KINDS = {
     ),
     "PixArtAlphaPipeline": _PIXART,
     "PixArtSigmaPipeline": _PIXART,
-    "LDMTextToImagePipeline": Kind(
+    "LDMTextToImagePipeline": PipelineKind(
         {
             "unet": _one("diffusers", "UNet2DConditionModel"),
             "vqvae": _ANY_VAE,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seedsbench.denoisers.base import check_labels
-from seedsbench.denoisers.checkpoints.diffusers_folder import LIMITS, read_object, table_of
+from seedsbench.denoisers.checkpoints.diffusers_folder import LIMITS, read_object, scheduler_table
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.denoisers.own import OfNetwork
 from seedsbench.diffusion.grid import DiscreteGrid
@@ -25,7 +25,7 @@ from seedsbench.integrations.pipeline_folder import (
     network_config,
     pipeline_class,
 )
-from seedsbench.integrations.pipeline_kinds import Facts, packed
+from seedsbench.integrations.pipeline_kinds import Facts, packed_row
 from seedsbench.integrations.prompts import Classes, Nothing, Prompts
 from seedsbench.integrations.schedulers import KNOWN, REFUSED
 from seedsbench.integrations.trained import FLOW, Trained, TrainedOnFlow, TrainedOnTable
@@ -167,7 +167,7 @@ def _trained(folder: Folder) -> tuple[Trained, Discrete | None, DiscreteGrid | N
             raise CheckpointError(f"{found} has prediction_type={one_line(prediction)}: expected {FLOW}")
         flow = TrainedOnFlow(steps, prediction, shift=1.0, to_lowest=True, time_shift="none", terminal=None)
         return flow, None, None
-    table, prediction, spacing = table_of(config, found)
+    table, prediction, spacing = scheduler_table(config, found)
     own = spacing or DiscreteGrid(timestep_spacing="leading")
     trained = TrainedOnTable(table, prediction, own.timestep_spacing, own.steps_offset, exact_end=False)
     return trained, table, spacing
@@ -221,7 +221,7 @@ def _conditions(
     pipeline, encoders = _of_text(folder, parts), [part for name, part in parts.items() if _reads(name)]
 
     def row(prompt: str | None, device: torch.device) -> Tensor:
-        return packed(encode(pipeline, prompt, device))
+        return packed_row(encode(pipeline, prompt, device))
 
     def move(device: torch.device) -> None:
         for encoder in filter(None, encoders):

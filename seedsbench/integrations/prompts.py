@@ -14,9 +14,9 @@ from seedsbench.files.archives import shown
 from seedsbench.files.regular import read_ordinary
 
 MOST_PROMPTS = 10**5
-MOST_BYTES = 2**25
+MOST_PROMPT_BYTES = 2**25
 """Of a file of prompts: 335 bytes for each of the most prompts."""
-LONGEST = 10**4
+LONGEST_PROMPT = 10**4
 """Characters of a prompt."""
 KEPT_BYTES = 2 * 2**30
 """Of encoded prompts: 9,000 of Stable Diffusion 1.5, 250 of Flux. Those of one call are kept in any case."""
@@ -29,7 +29,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     """
     where = f"model.prompts={path}"
     try:
-        data = read_ordinary(path, max_bytes=MOST_BYTES)
+        data = read_ordinary(path, max_bytes=MOST_PROMPT_BYTES)
         lines = data.decode("utf-8-sig").removesuffix("\n").split("\n")
     except FileNotFoundError:
         raise ValueError(f"{where} is not there: give a file with one prompt a line") from None
@@ -43,8 +43,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.strip():
             raise ValueError(f"{where}: line {number} is blank: write a prompt on each line")
-        if len(prompt) > LONGEST:
-            raise ValueError(f"{where}: line {number} has {len(prompt)} characters: at most {LONGEST}")
+        if len(prompt) > LONGEST_PROMPT:
+            raise ValueError(f"{where}: line {number} has {len(prompt)} characters: at most {LONGEST_PROMPT}")
         if any(category(letter) == "Cc" and letter != "\t" for letter in prompt):
             raise ValueError(f"{where}: line {number} has control characters: {shown(prompt, 60)}")
     return prompts

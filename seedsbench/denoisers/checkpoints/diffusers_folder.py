@@ -157,10 +157,12 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise CheckpointError(f"{path} has no {name}: the network's noise levels are written there")
-    return table_of(read_object(found), found)
+    return scheduler_table(read_object(found), found)
 
 
-def table_of(config: dict[str, Any], found: Path) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
+def scheduler_table(
+    config: dict[str, Any], found: Path
+) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
     """The noise levels, prediction and timesteps that a scheduler's configuration says.
 
     found: its file, for errors. Raises CheckpointError for one without a table, and for one that cannot be.
