@@ -97,6 +97,8 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
         wanted.append(Wanted("weights", path=place_of(files.path)[0], key="model.path"))
     elif "files" in model or "path" in model:
         wanted.append(files.weights(regime))
+    if prompts := model.get("prompts"):
+        wanted.append(Wanted("prompts", path=absolute(prompts), key="model.prompts"))
     statistics = files.statistics()
     return wanted if statistics is None else [*wanted, statistics]
 

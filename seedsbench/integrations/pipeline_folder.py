@@ -58,9 +58,9 @@ def checked_folder(path: Path) -> Folder:
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in PIPELINES:
         said = nearest(name, PIPELINES, what="pipeline") if isinstance(name, str) else "a class of its own"
-        raise CheckpointError(
-            f"{path} is a {shown(name, 60)}: {one_line(said, 120)}; these can be sampled: {', '.join(PIPELINES)}"
-        )
+        known = ", ".join(PIPELINES)
+        what = f"{path} is a {shown(name, 60)}: {one_line(said, 120)}"
+        raise CheckpointError(f"{what}; can be sampled: {known}")
     kind, classes = PIPELINES[name], {}
     for part, value in index.items():
         if part.startswith("_") or part in UNUSED or not isinstance(value, list) or value == [None, None]:

@@ -71,9 +71,8 @@ class ByWordsAndSize(_Network):
 
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         words, pooled = self.unpacked(conditions)
-        size = float(self.facts.pixels)
-        times = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=x.device).expand(len(x), -1)
-        added = {"text_embeds": pooled, "time_ids": times}
+        size = torch.full((len(x), 2), float(self.facts.pixels), device=x.device)
+        added = {"text_embeds": pooled, "time_ids": torch.cat([size, torch.zeros_like(size), size], dim=1)}
         found = self.network(x, t, encoder_hidden_states=words, added_cond_kwargs=added, return_dict=False)
         return found[0]
 

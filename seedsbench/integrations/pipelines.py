@@ -93,7 +93,9 @@ class Decoder:
             return self.network.decode(given[None], return_dict=False)[0]
 
         with torch.inference_mode(False), torch.no_grad():
-            return torch.cat(map_blocks(decoded, list(latents)))
+            if latents.device.type == "cpu":
+                return torch.cat(map_blocks(decoded, list(latents)))
+            return torch.cat([decoded(one) for one in latents])  # many side by side would fill its memory
 
     def to(self, device: torch.device | str) -> "Decoder":
         self.network.to(device)

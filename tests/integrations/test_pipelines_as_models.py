@@ -17,6 +17,7 @@ from seedsbench.bench.labels import one_hot
 from seedsbench.bench.precision import variant
 from seedsbench.bench.problems.build import model_of
 from seedsbench.bench.rows.run_key import run_key
+from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.prediction import Guided
 from seedsbench.integrations.pipelines import load_pipeline
@@ -218,6 +219,9 @@ def test_labels_choose_prompts_and_their_words_are_part_of_a_model(saved, tmp_pa
     }
     assert {row["status"] for row in rows.values()} == {"done"}
     assert len({row["fid"] for row in rows.values()}) == 4
+    assert f"prompts: {prompts} (there)" in dry_run_text(
+        [compose("model=diffusers_pipeline", "model.path=x", given)]
+    )
     beyond = row_of(tmp_path, folder, reference, given, "labels=3")
     assert beyond["reason"] == "labels=3: the model has classes 0..2"
     elsewhere = tmp_path / "same.txt"
@@ -307,8 +311,8 @@ def edit(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"_class_name": ["evil", "Pipeline"]}, "these can be sampled: LDMPipeline, DiTPipeline"),
-        ({"_class_name": "StableDiffusionUpscalePipeline"}, "these can be sampled"),
+        ({"_class_name": ["evil", "Pipeline"]}, "can be sampled: LDMPipeline, DiTPipeline"),
+        ({"_class_name": "StableDiffusionUpscalePipeline"}, "can be sampled: LDMPipeline"),
         ({"unet": ["evil", "UNet2DConditionModel"]}, "expected diffusers's UNet2DConditionModel"),
         ({"unet": ["diffusers", "AutoencoderKL"]}, "expected diffusers's UNet2DConditionModel"),
         ({"text_encoder": ["evil", "Network"]}, "and no code of the folder's own"),
