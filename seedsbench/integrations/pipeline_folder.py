@@ -236,8 +236,8 @@ def _class(library: str, name: str) -> Any:
     return _of(latent_diffusion, name)
 
 
-def pipeline_class(name: str) -> Any:
-    """A pipeline's class."""
+def diffusers_class(name: str) -> Any:
+    """A class of diffusers, of a name that is known here."""
     return _class("diffusers", name)
 
 

@@ -21,9 +21,9 @@ from seedsbench.files.archives import one_line
 from seedsbench.integrations.pipeline_folder import (
     Folder,
     checked_folder,
+    diffusers_class,
     load_parts,
     network_config,
-    pipeline_class,
 )
 from seedsbench.integrations.pipeline_kinds import Facts, packed_row
 from seedsbench.integrations.prompts import Classes, Nothing, Prompts
@@ -208,7 +208,7 @@ def _guidance(folder: Folder, config: Mapping[str, Any], asked: float | None) ->
                 f"model.distilled_guidance={asked}: the network of {folder.path} has no guidance for an input"
             )
         return None
-    own = signature(pipeline_class(folder.name).__call__).parameters["guidance_scale"].default
+    own = signature(diffusers_class(folder.name).__call__).parameters["guidance_scale"].default
     return float(own if asked is None else asked)
 
 
@@ -243,7 +243,7 @@ def _reads(part: str) -> bool:
 
 def _of_text(folder: Folder, parts: Mapping[str, Any]) -> Any:
     """The pipeline itself, for its way with prompts."""
-    source, given = pipeline_class(folder.name), dict(parts)
+    source, given = diffusers_class(folder.name), dict(parts)
     declared = signature(source.__init__).parameters
     given |= {name: None for name in ("safety_checker", "feature_extractor") if name in declared}
     if "requires_safety_checker" in declared:
@@ -251,10 +251,7 @@ def _of_text(folder: Folder, parts: Mapping[str, Any]) -> Any:
     zeros = folder.config.get("force_zeros_for_empty_prompt")
     if zeros is not None and "force_zeros_for_empty_prompt" in declared:
         given["force_zeros_for_empty_prompt"] = bool(zeros)
-    import diffusers  # pyright: ignore[reportMissingImports]
-
-    library: Any = diffusers
-    unused = library.DDIMScheduler(steps_offset=1, clip_sample=False)
+    unused = diffusers_class("DDIMScheduler")(steps_offset=1, clip_sample=False)
     try:
         return source(scheduler=unused, **given)
     except Exception as error:

@@ -23,7 +23,7 @@ from seedsbench.denoisers.prediction import Guided
 from seedsbench.integrations.pipelines import load_pipeline
 from seedsbench.integrations.prompts import read_prompts
 from tests.support.cells import compose, run, same
-from tests.support.model_pipelines import MAKERS, PROMPTS, made
+from tests.support.model_pipelines import MAKERS, PROMPTS, made, pixart
 from tests.support.pipelines import write_pipeline
 
 bridge = pytest.importorskip("seedsbench.integrations.diffusers", reason="needs seedsbench[diffusers]")
@@ -128,6 +128,12 @@ def test_images_are_those_of_the_pipelines_own_call(name, guidance, saved):
     assert images.shape == (2, *model.decoder.image_shape) == theirs.shape
     torch.testing.assert_close((images / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-5)
     assert theirs.std() > 0.1
+
+
+@pytest.mark.slow
+def test_pixart_of_1024_pixels_is_told_the_size(saved, monkeypatch):
+    monkeypatch.setitem(MAKERS, "PixArtAlphaPipeline, large", pixart("PixArtAlphaPipeline", sample_size=128))
+    test_images_are_those_of_the_pipelines_own_call("PixArtAlphaPipeline, large", 2.5, saved)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -458,7 +464,11 @@ def test_half_precision_is_computed_in_float32(saved, tmp_path):
     torch.testing.assert_close(evaluated(folder), evaluated(source), rtol=0, atol=0.05)
 
 
-def test_without_transformers_one_line_says_what_to_install(saved, monkeypatch):
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [("transformers", "pip install transformers"), ("diffusers", "pip install 'seedsbench[diffusers]'")],
+)
+def test_without_a_library_one_line_says_what_to_install(saved, monkeypatch, library, command):
     _, folder = saved("StableDiffusionPipeline")
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    refused(folder, "pip install transformers")
+    monkeypatch.setitem(sys.modules, library, None)
+    refused(folder, command)

@@ -208,17 +208,17 @@ def flux(folder, guidance_embeds=True):
     )
 
 
-def pixart(name):
+def pixart(name, sample_size=8):
     def make(folder):
         import diffusers
 
         network = seeded(
             diffusers.PixArtTransformer2DModel,
-            sample_size=8,
+            sample_size=sample_size,
             num_layers=1,
             patch_size=2,
             attention_head_dim=8,
-            num_attention_heads=2,
+            num_attention_heads=3,
             in_channels=4,
             out_channels=8,
             cross_attention_dim=WIDTH,
