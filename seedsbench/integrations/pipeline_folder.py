@@ -44,12 +44,16 @@ class Folder:
     config: Mapping[str, Any]
 
 
-def other_parts(path: Path) -> bool:
-    """Whether a folder is a pipeline with any part beside a unet and a scheduler."""
+def is_plain(path: Path) -> bool:
+    """Whether a folder has no part beside a unet and a scheduler, and its network's output is no score."""
     if not (path / "model_index.json").is_file():
-        return False
+        return True
     index = read_object(path / "model_index.json")
-    return any(isinstance(value, list) and name not in ("unet", "scheduler") for name, value in index.items())
+    if index.get("_class_name") == "ScoreSdeVePipeline":
+        return False
+    return not any(
+        isinstance(value, list) and name not in ("unet", "scheduler") for name, value in index.items()
+    )
 
 
 def checked_folder(path: Path) -> Folder:

@@ -190,7 +190,7 @@ class PipelineKind:
     """A class of pipelines.
 
     parts: those that are loaded, by name, each with its library and the classes it may have; the first is the
-    network and the second the decoder. optional: parts that may be missing. wrap: the network's wrapper.
+    network, and the second, if there is one, the decoder. optional: parts that may be missing. wrap: the network's wrapper.
     encode: None where there is no text. wanted: entries of the network's configuration that it must have.
     shifted: whether the latents have a mean that the decoder's configuration says. side: of the latents by
     default, None for what the network's configuration says. sized: whether other sizes can be made.
@@ -210,8 +210,8 @@ class PipelineKind:
         return next(iter(self.parts))
 
     @property
-    def decoder(self) -> str:
-        return list(self.parts)[1]
+    def decoder(self) -> str | None:
+        return list(self.parts)[1] if len(self.parts) > 1 else None
 
 
 def _one(library: str, *classes: str) -> tuple[str, tuple[str, ...]]:
@@ -240,6 +240,12 @@ UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts that a folder may have and that are never loaded."""
 
 PIPELINES = {
+    "ScoreSdeVePipeline": PipelineKind(
+        {"unet": _one("diffusers", "UNet2DModel")},
+        Unconditional,
+        wanted={"time_embedding_type": "fourier", "class_embed_type": None},
+        sized=False,
+    ),
     "LDMPipeline": PipelineKind(
         {"unet": _one("diffusers", "UNet2DModel"), "vqvae": _ANY_VAE},
         Unconditional,

@@ -74,6 +74,29 @@ class PipelineDenoiser(OfNetwork):
         return self._trained.denoised(output.to(x.dtype), x, level)
 
 
+class ScoreDenoiser(OfNetwork):
+    """A network of variance-exploding noise on images in [0, 1], whose output is the score, as a denoiser.
+
+    network: (y (B, C, H, W), its noise levels (B,), None) -> score. lowest, highest: its levels. Noise on
+    [-1, 1] has twice the level: y = (x + 1) / 2.
+    """
+
+    def __init__(
+        self, network: nn.Module, shape: tuple[int, int, int], lowest: float, highest: float
+    ) -> None:
+        self.net = self._run = network
+        self._shape = shape
+        self.img_channels, self.img_resolution = shape[:2]
+        self.sigma_min, self.sigma_max = 2 * lowest, 2 * highest
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        check_labels(labels, self.label_dim, len(x))
+        dtype = self._dtype_for(x)
+        levels = (sigma.double() / 2).to(x.device, torch.float32).expand(len(x))
+        score = self._run(((x + 1) / 2).to(dtype), levels, None).to(x.dtype)
+        return x + expand(sigma.to(x.dtype), x) ** 2 / 2 * score
+
+
 class Decoder:
     """Latents (B, C, h, w) to images (B, 3, H, W), float32, about [-1, 1] (not clipped), one by one.
 
@@ -104,10 +127,10 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """notes: what a reader of its scores should know."""
+    """decoder: None where samples are the images. notes: what a reader of its scores should know."""
 
-    denoiser: PipelineDenoiser
-    decoder: Decoder
+    denoiser: PipelineDenoiser | ScoreDenoiser
+    decoder: Decoder | None
     notes: tuple[str, ...]
 
 
@@ -135,10 +158,12 @@ def load_pipeline(
         raise ValueError(f"{path} is a {name}, which makes {what}: leave model.prompts out")
     if kind.encode is not None and prompts is None:
         raise ValueError(f"{path} is a {name}, which makes images of texts: give model.prompts=<file.txt>")
-    trained, table, spacing = _trained(folder)
-    config, decoder_config = (network_config(folder, part) for part in (kind.network, kind.decoder))
-    shape, factor = _shape(folder, config, decoder_config, size)
+    config = network_config(folder, kind.network)
     guidance = _guidance(folder, config, distilled_guidance)
+    if kind.decoder is None:
+        return _of_scores(folder, config, size, variant, allow_pickle=allow_pickle)
+    trained, table, spacing = _trained(folder)
+    shape, factor = _shape(folder, config, network_config(folder, kind.decoder), size)
     parts = load_parts(folder, variant, allow_pickle=allow_pickle)
     network, decoder = parts[kind.network], parts[kind.decoder]
     conditions, shapes = _conditions(folder, config, parts, prompts)
@@ -151,6 +176,24 @@ def load_pipeline(
     said = "guidance is distilled into the network: one evaluation a call, model.distilled_guidance="
     notes = () if guidance is None else (f"{said}{guidance:g}",)
     return Pipeline(denoiser, Decoder(decoder, scale, shift, images), notes)
+
+
+def _of_scores(
+    folder: Folder, config: Mapping[str, Any], size: int | None, variant: str | None, *, allow_pickle: bool
+) -> Pipeline:
+    """A ScoreSdeVePipeline."""
+    found = folder.path / "scheduler" / "scheduler_config.json"
+    levels = read_object(found)
+    ends = levels.get("sigma_min", 0.01), levels.get("sigma_max", 1348.0)
+    if not all(isinstance(end, int | float) for end in ends) or not 0 < ends[0] < ends[1]:
+        raise CheckpointError(
+            f"{found} has noise levels {one_line(ends)}: expected 0 < sigma_min < sigma_max"
+        )
+    latents = {"latent_channels": config.get("in_channels")}
+    shape, _ = _shape(folder, config, latents, size)
+    network = load_parts(folder, variant, allow_pickle=allow_pickle)[folder.kind.network]
+    wrapped = folder.kind.wrap(network, [], Facts(shape[1])).eval()
+    return Pipeline(ScoreDenoiser(wrapped, shape, *map(float, ends)), None, ())
 
 
 def _trained(folder: Folder) -> tuple[Trained, Discrete | None, DiscreteGrid | None]:

@@ -20,12 +20,15 @@ from seedsbench.bench.rows.run_key import run_key
 from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.prediction import Guided
+from seedsbench.diffusion.schedule import Geometric
+from seedsbench.integrations.numbered import noise_of
 from seedsbench.integrations.pipelines import load_pipeline
 from seedsbench.integrations.prompts import read_prompts
 from tests.support.cells import compose, run, same
 from tests.support.model_pipelines import MAKERS, PROMPTS, made, pixart
-from tests.support.pipelines import write_pipeline
+from tests.support.pipelines import TINY, write_pipeline
 
+diffusers = pytest.importorskip("diffusers", reason="needs seedsbench[diffusers]")
 bridge = pytest.importorskip("seedsbench.integrations.diffusers", reason="needs seedsbench[diffusers]")
 
 WITHOUT_TEXT = ("LDMPipeline", "DiTPipeline")
@@ -128,6 +131,33 @@ def test_images_are_those_of_the_pipelines_own_call(name, guidance, saved):
     assert images.shape == (2, *model.decoder.image_shape) == theirs.shape
     torch.testing.assert_close((images / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-5)
     assert theirs.std() > 0.1
+
+
+def test_a_network_of_scores_is_a_denoiser(tmp_path, reference):
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(**TINY, time_embedding_type="fourier").eval()
+    pipeline = bridge.ScoreSdeVePipeline(unet, bridge.ScoreSdeVeScheduler(sigma_max=0.5))
+    pipeline.save_pretrained(tmp_path / "scores")
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    theirs = torch.from_numpy(pipeline(2, 4, generators, output_type="np").images).permute(0, 3, 1, 2)
+    model = load_pipeline(tmp_path / "scores")
+    assert (model.decoder, model.denoiser.sigma_max, model.denoiser.image_shape) == (None, 1.0, (3, 8, 8))
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    z = torch.cat([torch.randn(1, 3, 8, 8, generator=one) for one in generators])
+    settings = pipeline.scheduler.settings(4)
+    schedule = Geometric(sigma_0=0.02, sigma_1=1.0, fit_range=False)
+    # On [-1, 1] everything is twice as large; it starts around -1, the darkest image.
+    start = z - 1 / settings["sigmas"][0] / 2
+    ours = seedsbench.sample(
+        model.denoiser,
+        start.double(),
+        solver=settings["solver"],
+        sigmas=2 * settings["sigmas"],
+        schedule=schedule,
+        noise=noise_of(generators, 0, z),
+    )
+    torch.testing.assert_close((ours.x.float() / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

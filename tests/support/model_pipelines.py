@@ -221,7 +221,7 @@ def pixart(name, sample_size=8):
             num_attention_heads=3,
             in_channels=4,
             out_channels=8,
-            cross_attention_dim=WIDTH,
+            cross_attention_dim=24,
             caption_channels=WIDTH,
         )
         return getattr(diffusers, name)(

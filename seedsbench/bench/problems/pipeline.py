@@ -7,7 +7,7 @@ from seedsbench.bench.problems.checkpoint import Checkpoint, checkpoint_problem,
 from seedsbench.checks import Range
 from seedsbench.files.digests import digest
 from seedsbench.files.model_files import ModelFiles, absolute, resolve
-from seedsbench.integrations.pipeline_folder import other_parts
+from seedsbench.integrations.pipeline_folder import is_plain
 from seedsbench.integrations.pipelines import load_pipeline
 from seedsbench.integrations.prompts import read_prompts
 
@@ -40,7 +40,7 @@ def pipeline_problem(
     given = {key: value for key, value in options.items() if value is not None}
     if allow_pickle:
         given["allow_pickle"] = True
-    if not other_parts(place):
+    if is_plain(place):
         if given:
             raise ValueError(
                 f"model.{next(iter(given))} is for pipelines with more parts than {place} has: leave it out"
@@ -59,7 +59,7 @@ def pipeline_problem(
     return Checkpoint(
         name=name,
         denoiser=placed(found.denoiser, device),
-        decode=found.decoder.to(device),
+        decode=None if found.decoder is None else found.decoder.to(device),
         model_id=digest({"sha256": resolve(wanted.weights(regime), offline=offline).sha256, **said}, texts),
         statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
         warnings=found.notes,
