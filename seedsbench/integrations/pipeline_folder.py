@@ -51,9 +51,8 @@ def is_plain(path: Path) -> bool:
     index = read_object(path / "model_index.json")
     if index.get("_class_name") == "ScoreSdeVePipeline":
         return False
-    return not any(
-        isinstance(value, list) and name not in ("unet", "scheduler") for name, value in index.items()
-    )
+    parts = {name for name, value in index.items() if isinstance(value, list)}
+    return parts <= {"unet", "scheduler"}
 
 
 def checked_folder(path: Path) -> Folder:

@@ -190,10 +190,11 @@ class PipelineKind:
     """A class of pipelines.
 
     parts: those that are loaded, by name, each with its library and the classes it may have; the first is the
-    network, and the second, if there is one, the decoder. optional: parts that may be missing. wrap: the network's wrapper.
-    encode: None where there is no text. wanted: entries of the network's configuration that it must have.
-    shifted: whether the latents have a mean that the decoder's configuration says. side: of the latents by
-    default, None for what the network's configuration says. sized: whether other sizes can be made.
+    network, and the second, if there is one, the decoder. optional: parts that may be missing. wrap: the
+    network's wrapper. encode: None where there is no text. wanted: entries of the network's configuration
+    that it must have. shifted: whether the latents have a mean that the decoder's configuration says. side:
+    of the latents by default, None for what the network's configuration says. sized: whether other sizes can
+    be made.
     """
 
     parts: Mapping[str, tuple[str, tuple[str, ...]]]

@@ -1,4 +1,4 @@
-"""Pipelines of diffusers as models: a denoiser of latents, and what makes images of them."""
+"""Pipelines of diffusers as models: a denoiser, mostly of latents, and what makes images of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -186,9 +186,8 @@ def _of_scores(
     levels = read_object(found)
     ends = levels.get("sigma_min", 0.01), levels.get("sigma_max", 1348.0)
     if not all(isinstance(end, int | float) for end in ends) or not 0 < ends[0] < ends[1]:
-        raise CheckpointError(
-            f"{found} has noise levels {one_line(ends)}: expected 0 < sigma_min < sigma_max"
-        )
+        said = "expected 0 < sigma_min < sigma_max"
+        raise CheckpointError(f"{found} has noise levels {one_line(ends)}: {said}")
     latents = {"latent_channels": config.get("in_channels")}
     shape, _ = _shape(folder, config, latents, size)
     network = load_parts(folder, variant, allow_pickle=allow_pickle)[folder.kind.network]
