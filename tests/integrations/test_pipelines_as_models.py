@@ -15,8 +15,10 @@ import torch
 import seedsbench
 from seedsbench.bench.labels import one_hot
 from seedsbench.bench.precision import variant
-from seedsbench.bench.problems.build import model_of
+from seedsbench.bench.problems.build import model_of, problem_of
 from seedsbench.bench.rows.run_key import run_key
+from seedsbench.bench.sampling import SampleBatch
+from seedsbench.bench.sanity import Diverged, check_latents
 from seedsbench.cli.dry_run import dry_run_text
 from seedsbench.denoisers.base import FixedBatch
 from seedsbench.denoisers.prediction import Guided
@@ -242,6 +244,27 @@ def test_a_row_does_not_depend_on_the_batch_size(name, saved, tmp_path, referenc
     assert 0 < rows[0]["largest"] < 100
     distilled = "guidance is distilled into the network: one evaluation a call, model.distilled_guidance=3.5"
     assert (distilled in str(rows[0]["warning"])) == (name == "FluxPipeline")
+
+
+def test_latents_that_diverged_are_not_decoded(tmp_path, saved, reference, prompts):
+    _, folder = saved("StableDiffusionPipeline")
+    cell = compose(
+        "model=diffusers_pipeline",
+        f"model.path='{folder}'",
+        f"model.prompts='{prompts}'",
+        "metrics=values",
+        f"metrics.reference='{reference}'",
+    )
+    problem = problem_of(cell, "cpu")
+    latents = torch.zeros(2, 4, 8, 8)
+    check_latents(problem, SampleBatch(torch.arange(2), latents, torch.ones(2)))
+    latents[1] = 600.0
+    assert problem.images(latents).abs().max() < 10
+    with pytest.raises(Diverged, match=r"largest \|x\| is 600 in sample 1"):
+        check_latents(problem, SampleBatch(torch.arange(2), latents, torch.ones(2)))
+    latents[1] = torch.nan
+    with pytest.raises(ValueError, match="sample 1 has non-finite values"):
+        check_latents(problem, SampleBatch(torch.arange(2), latents, torch.ones(2)))
 
 
 def test_labels_choose_prompts_and_their_words_are_part_of_a_model(saved, tmp_path, reference, prompts):
