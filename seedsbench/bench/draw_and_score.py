@@ -7,7 +7,7 @@ are the same to the bit however many ranks and runs made them.
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from seedsbench.bench.resume import Saver, about, restore
 from seedsbench.bench.rows.columns import title_of
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
-from seedsbench.bench.sanity import extents
+from seedsbench.bench.sanity import check_latents, extents
 from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
@@ -119,6 +119,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
         for batch in batches:
             drawn = time.perf_counter()
             scorer.seconds[0] += drawn - started
+            check_latents(run.problem, batch)
+            batch = replace(batch, x=run.problem.images(batch.x))
             sizes = extents(run.problem, batch)
             scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
             saver.offer(scorer)

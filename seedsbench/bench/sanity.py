@@ -49,15 +49,29 @@ def largest_of_data(problem: Problem) -> float:
 def extents(problem: Problem, batch: SampleBatch) -> Tensor:
     """(B, 2) float64 on the CPU: each sample's largest |x|, and how many of its values no data can have.
 
-    Raises ValueError for a sample with NaN or infinite values, Diverged for one too large to be data.
+    batch: of images. Raises ValueError for a sample with NaN or infinite values, Diverged for one too large
+    to be data.
     """
+    return _measured(problem, batch, largest_of_data(problem))
+
+
+def check_latents(problem: Problem, batch: SampleBatch) -> None:
+    """Raise as `extents` for samples that would be decoded: a decoder makes fair images of absurd latents.
+
+    Latents are scaled to a standard deviation of about 1.
+    """
+    if problem.decode is not None:
+        _measured(problem, batch, 1.0)
+
+
+def _measured(problem: Problem, batch: SampleBatch, data: float) -> Tensor:
+    """`extents` of samples that reach to `data`."""
     sizes = batch.x.abs().flatten(1)
     infinite = batch.indices[~sizes.isfinite().all(1).cpu()]
     if len(infinite):
         raise ValueError(
             f"sample {int(infinite[0])} has non-finite values (and {len(infinite) - 1} more in its batch)"
         )
-    data = largest_of_data(problem)
     found = torch.stack([sizes.amax(1).double(), (sizes > data + GREY_LEVEL).sum(1).double()], 1).cpu()
     for index, extent in zip(batch.indices.tolist(), found.tolist(), strict=True):
         if extent[0] > FAILED_BEYOND * data:
@@ -72,7 +86,7 @@ def extents(problem: Problem, batch: SampleBatch) -> Tensor:
 
 def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[str, float]:
     """What a row says: the samples' largest |x|, the data's, and what share of values no data can have."""
-    (largest, beyond), n_values = extent, n_samples * math.prod(problem.denoiser.image_shape)
+    (largest, beyond), n_values = extent, n_samples * math.prod(problem.image_shape)
     return {"largest": largest, "largest_data": largest_of_data(problem), "saturated": beyond / n_values}
 
 

@@ -163,7 +163,7 @@ class Scorer:
     @property
     def max_bytes(self) -> int:
         """What a file of a state() takes at most."""
-        image = 8 * N_SHOWN * math.prod(self._problem.denoiser.image_shape)
+        image = 8 * N_SHOWN * math.prod(self._problem.image_shape)
         features = 0 if self._table is None else self._table.rows.numel() * 4 + self._n * 8
         return sum(array.nbytes for array in self.state().values()) + features + image + 2**20
 

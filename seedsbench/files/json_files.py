@@ -12,19 +12,21 @@ MOST_DIGITS = 40
 MOST_LEVELS = 50
 
 
-def read_json(path: Path, *, max_bytes: int = MOST_BYTES) -> Any:
+def read_json(path: Path, *, max_bytes: int = MOST_BYTES, infinite: bool = False) -> Any:
     """What an ordinary file holds: at most max_bytes of UTF-8 JSON, finite numbers, at most 50 levels deep.
 
-    Never waits: a pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError,
-    in one line that does not name the file, for everything else.
+    infinite: -Infinity may stand there too, which diffusers writes for a bound that is off. Never waits: a
+    pipe or a device is refused. Raises FileNotFoundError where there is none, and ValueError, in one line
+    that does not name the file, for everything else.
     """
-    return parse_json(read_ordinary(path, max_bytes=max_bytes))
+    return parse_json(read_ordinary(path, max_bytes=max_bytes), infinite=infinite)
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, *, infinite: bool = False) -> Any:
     """What a JSON text holds, within the same bounds; ValueError, in one line, for any other text."""
+    constant = _infinite if infinite else _refused
     try:
-        found = json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
+        found = json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=constant)
     except RecursionError as error:
         raise ValueError(f"nested more than {MOST_LEVELS} deep") from error
     except UnicodeDecodeError as error:
@@ -45,6 +47,10 @@ def _whole(digits: str) -> int:
 def _finite(digits: str) -> float:
     number = float(digits)
     return number if math.isfinite(number) else _refused(digits)
+
+
+def _infinite(name: str) -> float:
+    return -math.inf if name == "-Infinity" else _refused(name)
 
 
 def _refused(digits: str) -> NoReturn:

@@ -14,8 +14,9 @@ from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_pa
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
-"""Entries of a model's configuration that say where things lie, or belong to another group. They are no part
-of a run_key: which network it is, `Problem.model_id` says."""
+CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance")
+"""Entries of a model's configuration that say where things lie, or belong to another group, and those of
+pipelines. They are no part of a run_key: which network it is, `Problem.model_id` says."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
         wanted.append(Wanted("weights", path=place_of(files.path)[0], key="model.path"))
     elif "files" in model or "path" in model:
         wanted.append(files.weights(regime))
+    if prompts := model.get("prompts"):
+        wanted.append(Wanted("prompts", path=absolute(prompts), key="model.prompts"))
     statistics = files.statistics()
     return wanted if statistics is None else [*wanted, statistics]
 

@@ -43,12 +43,12 @@ ALLOWED = {
     "analytic": {"denoisers"},
     "api": {"checks", "data", "denoisers", "diffusion", "registry", "solvers"},
     "own": {"checks", "denoisers", "diffusion", "registry"},
-    "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "metrics", "registry"}
-    | {"solvers"},
+    "bench": {"api", "checks", "data", "denoisers", "diffusion", "exact", "files", "integrations", "metrics"}
+    | {"registry", "solvers"},
     "report": {"files"},
     "certify": {"api", "checks", "denoisers", "diffusion", "files", "metrics", "registry", "report"}
     | {"solvers"},
-    "integrations": {"api", "checks", "denoisers", "diffusion", "registry", "solvers"},
+    "integrations": {"api", "checks", "denoisers", "diffusion", "exact", "files", "registry", "solvers"},
     "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
     | {"solvers", "tracking"},
     "__main__": {"cli"},

@@ -6,6 +6,7 @@ takes the regime's name and the device, and knows nothing about solvers.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -14,17 +15,39 @@ from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments
 
 
+class Decode(Protocol):
+    """From latents (B, C, h, w) to images (B, *image_shape) in [-1, 1].
+
+    An image's bits depend on its own latents alone, whatever the batch.
+    """
+
+    image_shape: tuple[int, int, int]
+
+    def __call__(self, latents: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)  # hashed by identity: it holds a network
 class Model:
     """A network to sample from, without features: `metrics` must name those to score it with.
 
-    warnings: what a reader of its scores should know, a sentence each.
+    warnings: what a reader of its scores should know, a sentence each. decode: what makes images of samples
+    that are latents, None where they are the images.
     """
 
     name: str
     denoiser: Denoiser
     model_id: str
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
+    decode: Decode | None = field(default=None, kw_only=True)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that are scored: of its samples, or of what they are decoded to."""
+        return self.denoiser.image_shape if self.decode is None else self.decode.image_shape
+
+    def images(self, samples: Tensor) -> Tensor:
+        """The images in samples (B, C, H, W)."""
+        return samples if self.decode is None else self.decode(samples)
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,7 +125,7 @@ def _entries(
 
 def _check_facts(model: Model, said: Mapping[str, Any]) -> None:
     """Raise ValueError where a model is not what its YAML says."""
-    is_shape, is_classes = list(model.denoiser.image_shape), model.denoiser.label_dim
+    is_shape, is_classes = list(model.image_shape), model.denoiser.label_dim
     shape, classes = said.get("shape"), said.get("classes")
     if list(shape or is_shape) != is_shape or classes not in (None, is_classes):
         raise ValueError(

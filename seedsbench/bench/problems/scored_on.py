@@ -57,7 +57,7 @@ def standard_problem(
             "(an .npz with mu and sigma, or a folder, .zip or .npz of images)"
         )
     if extractor == "values":
-        found = values_extractor(model.denoiser.image_shape, block=block, bound=bound)
+        found = values_extractor(model.image_shape, block=block, bound=bound)
     else:
         found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
     pairs, of_real = None, None
@@ -69,7 +69,7 @@ def standard_problem(
         chosen = of_real
     else:
         chosen = _read(str(reference), found, features=False)
-    shape = tuple(model.denoiser.image_shape)
+    shape = tuple(model.image_shape)
     warnings = [*doubts(chosen, found.dim, shape)]
     if of_real is not None and pairs is not None:
         warnings += [said for said in doubts(of_real, 0, shape) if said not in warnings]
@@ -86,6 +86,7 @@ def standard_problem(
         pairs=pairs,
         reference_shape=chosen.facts,
         warnings=(*model.warnings, *warnings),
+        decode=model.decode,
     )
 
 

@@ -14,6 +14,8 @@ from seedsbench.files.sources import source_of
 
 PLACES = ("weights", "reference", "real")
 """Options of a metrics group that say where something is; rows are keyed by what it is."""
+CALLED = {"pipeline_problem": "checkpoint_problem"}
+"""What a class is called in keys, where it is not by its name: rows made under an earlier one stay theirs."""
 SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
 """What a cell and its row call alike."""
 
@@ -52,6 +54,7 @@ def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str,
     """
     target = group.get("_target_")
     name = None if target is None else target.rpartition(".")[2]
+    name = name and CALLED.get(name, name)
     return {"class": name, "options": options_of(group, without), **outside(group)}
 
 

@@ -117,7 +117,7 @@ def _check_parts(pipeline: Path) -> None:
     """Refuse a pipeline by the parts that its model_index.json names and nothing here would use."""
     if not (pipeline / "model_index.json").is_file():
         return
-    index = _json(pipeline / "model_index.json")
+    index = read_object(pipeline / "model_index.json")
     parts = {
         name: value[1]
         for name, value in index.items()
@@ -134,7 +134,7 @@ def _check_parts(pipeline: Path) -> None:
 
 
 def _model_config(folder: Path) -> dict[str, Any]:
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     for key, most in LIMITS.items():
         value = config.get(key)
         numbers = value if isinstance(value, list) else [value or 0]
@@ -157,7 +157,16 @@ def _scheduler(path: Path, folder: Path) -> tuple[Discrete, PredictionType, Disc
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise CheckpointError(f"{path} has no {name}: the network's noise levels are written there")
-    config = _json(found)
+    return scheduler_table(read_object(found), found)
+
+
+def scheduler_table(
+    config: dict[str, Any], found: Path
+) -> tuple[Discrete, PredictionType, DiscreteGrid | None]:
+    """The noise levels, prediction and timesteps that a scheduler's configuration says.
+
+    found: its file, for errors. Raises CheckpointError for one without a table, and for one that cannot be.
+    """
     if "beta_schedule" not in config:
         kind = config.get("_class_name", "a scheduler")
         raise CheckpointError(
@@ -234,7 +243,7 @@ def _check_weights(folder: Path, library: Any) -> None:
     if not held:
         return  # the library says what it misses
     with torch.device("meta"):
-        network = library.UNet2DModel.from_config(_json(folder / "config.json"))
+        network = library.UNet2DModel.from_config(read_object(folder / "config.json"))
     wanted = sum(parameter.numel() for parameter in network.parameters())
     if wanted > held:  # a number takes a byte at the very least
         raise CheckpointError(
@@ -242,9 +251,10 @@ def _check_weights(folder: Path, library: Any) -> None:
         )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, which may hold -Infinity; CheckpointError where there is none."""
     try:
-        config = read_json(path)
+        config = read_json(path, infinite=True)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is not there: give a folder that holds config.json and the weights"

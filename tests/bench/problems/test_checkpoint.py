@@ -60,7 +60,7 @@ def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_refer
         *("cifar10_uncond", "cifar10_cond", "ffhq64", "afhqv2", "imagenet64", "celeba64"),
         *("cifar10_uncond_baseline", "imagenet64_baseline"),
     }
-    assert set(OWN) == {"file", "diffusers_pipeline"}
+    assert set(OWN) == {"file"}
     refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
     assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
