@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell, check_precision
-from seedsbench.bench.labels import refusal
+from seedsbench.bench.labels import refusal, unguidable
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.build import check_function, check_problem, known_classes
 from seedsbench.bench.rows.store import ResultStore
@@ -63,7 +63,7 @@ def _check_cells(cells: Iterable[Cell]) -> None:
     built = []
     for cell in cells:
         cell.check()
-        for group in ("solver", "schedule", "grid", "tracker"):
+        for group in ("solver", "schedule", "grid", "guidance", "tracker"):
             if getattr(cell, group) not in built:
                 built.append(getattr(cell, group))
                 with _naming_file(group, cell.choices[group]):
@@ -80,8 +80,12 @@ def _check_cells(cells: Iterable[Cell]) -> None:
             check_function(cell)
             if unscored(cell):
                 raise ValueError(f"model={cell.choices['model']}: {UNSCORED}")
+    # Where one of several models can honour these, the others' cells fail, each in its row.
+    if guided := [cell for cell in cells if registry.build(cell.guidance).needs_labels]:
+        refusals = [unguidable(cell.labels, known_classes(cell)) for cell in guided]
+        if all(refusals):
+            raise ValueError(f"guidance={guided[0].choices['guidance']} {refusals[0]}")
     for labels in {cell.labels: None for cell in cells}:
-        # Where one of several models can honour them, the others' cells fail, each in its row.
         refusals = [refusal(labels, known_classes(cell)) for cell in cells]
         if all(refusals):
             raise ValueError(refusals[0])
