@@ -20,14 +20,15 @@ def by_scale(panel: Panel) -> tuple[Panel, pd.DataFrame] | None:
     if "guidance_params" not in panel.rows:
         return None
     params = panel.rows["guidance_params"].map(lambda text: json.loads(text) if isinstance(text, str) else {})
-    scales = params.map(lambda options: options.get("scale"))
-    known = scales.map(lambda scale: type(scale) in (int, float)) & panel.rows["nfe_budget"].notna()
+    numbers = params.map(lambda options: type(options.get("scale")) in (int, float))
+    known = numbers & panel.rows["nfe_budget"].notna()
     if not known.any():
         return None
     rest = params.map(lambda options: canonical_params({k: v for k, v in options.items() if k != "scale"}))
     rows = take(panel.rows.assign(guidance_params=rest), known)
     budgets = rows["nfe_budget"].map(lambda budget: f" NFE {budget:g}")
-    rows = rows.assign(scale=scales[known].astype(float), whole=curve_labels(rows) + budgets)
+    scales = params[known].map(lambda options: float(options["scale"]))
+    rows = rows.assign(scale=scales, whole=curve_labels(rows) + budgets)
     found = panel.points.merge(
         rows[["curve", "nfe_budget", "scale", "whole"]].drop_duplicates(), on=["curve", "nfe_budget"]
     )

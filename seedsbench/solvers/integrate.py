@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import named
-from seedsbench.diffusion.noise import Noise, Philox
+from seedsbench.diffusion.noise import Noise, Silent
 from seedsbench.diffusion.process import Process, analytic, check_like, evaluations_at, expand
 from seedsbench.solvers.base import BudgetError, Final, Solver, StepResult
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver
@@ -82,9 +82,8 @@ def promise(process: Process, solver: Solver, latents: Tensor, times: Tensor, fi
         return total * process.cost
     rehearsed = _Rehearsed(process.denoiser)
     start = torch.ones_like(latents[:1], device="cpu")
-    noise = Philox(torch.zeros(1, dtype=torch.int64), start.shape[1:], seed=0, dtype=start.dtype)
+    run, noise = Process(rehearsed, process.schedule, 1, afs=process.afs), Silent(start.shape, start.dtype)
     with torch.no_grad():
-        run = Process(rehearsed, process.schedule, 1, afs=process.afs)
         deque(integrate(run, solver, start, times, noise, final), maxlen=0)
     return rehearsed.cost
 
@@ -118,7 +117,7 @@ def most_steps(
     what = f"not the {first} steps of the explicit grid" if fixed else "no step"
     smallest = cost(first) if fixed else min(map(cost, (1, 2, 3)))
     raise BudgetError(
-        f"nfe={budget} fits {what} of {named(solver)} with a denoiser that may cost several evaluations "
+        f"nfe={budget} fits {what} of {named(solver)} with a denoiser of several evaluations a call "
         f"(guidance): the smallest budget that works is {smallest}"
     )
 
