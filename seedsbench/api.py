@@ -124,7 +124,7 @@ def levels_within(
     Raises BudgetError, with the smallest budget that works, if not even one step fits.
     """
     own_steps, zero_snr = grid.own_steps, solver.zero_snr
-    dear = getattr(denoiser, "evaluations", 1) > 1
+    dearest = getattr(denoiser, "evaluations", 1)
 
     def cost(n_steps: int) -> int:
         levels = noise_levels(denoiser, schedule, grid, n_steps, zero_snr=zero_snr)
@@ -133,11 +133,12 @@ def levels_within(
     try:
         n_steps = solver.steps_for(budget, final, afs=afs, own_steps=own_steps)
     except BudgetError:
-        if not dear:
+        if dearest == 1:
             raise
         n_steps = own_steps or 1
-    if dear:
-        n_steps = most_steps(budget, solver, cost, n_steps, fixed=own_steps is not None)
+    if dearest > 1:
+        fixed = own_steps is not None
+        n_steps = most_steps(budget, solver, cost, n_steps, dearest=dearest, fixed=fixed)
     return noise_levels(denoiser, schedule, grid, n_steps, zero_snr=zero_snr)
 
 

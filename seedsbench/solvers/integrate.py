@@ -83,8 +83,7 @@ def promise(process: Process, solver: Solver, latents: Tensor, times: Tensor, fi
     rehearsed = _Rehearsed(process.denoiser)
     start = torch.ones_like(latents[:1], device="cpu")
     run, noise = Process(rehearsed, process.schedule, 1, afs=process.afs), Silent(start.shape, start.dtype)
-    with torch.no_grad():
-        deque(integrate(run, solver, start, times, noise, final), maxlen=0)
+    deque(integrate(run, solver, start, times, noise, final), maxlen=0)
     return rehearsed.cost
 
 
@@ -101,17 +100,24 @@ class _Rehearsed:
 
 
 def most_steps(
-    budget: int, solver: Solver, cost: Callable[[int], int], first: int, *, fixed: bool = False
+    budget: int,
+    solver: Solver,
+    cost: Callable[[int], int],
+    first: int,
+    *,
+    dearest: int,
+    fixed: bool = False,
 ) -> int:
     """The most steps, `first` at most (if fixed, no fewer), whose cost(n_steps) is within the budget.
 
     cost: evaluations of a whole run. Runs of more steps have other noise levels, so it may rise unevenly.
+    dearest: the most evaluations that one call of the denoiser costs.
     Raises BudgetError, with the smallest budget that works, if none fits.
     """
-    # What the cost falls by with one step less: at most this, and as much twice over for levels that move.
-    n_steps, dearest = first, 2 * max(solver.nfe(1), solver.nfe(2) - solver.nfe(1))
+    # A step less saves at most this, and twice as much again where the levels left come to lie elsewhere.
+    n_steps, step = first, dearest * max(solver.nfe(1), solver.nfe(2) - solver.nfe(1))
     while n_steps > 0 and (excess := cost(n_steps) - budget) > 0:
-        n_steps -= n_steps if fixed else max(1, excess // dearest - 2)
+        n_steps -= n_steps if fixed else max(1, excess // step - 2)
     if n_steps > 0:
         return n_steps
     what = f"not the {first} steps of the explicit grid" if fixed else "no step"
