@@ -27,7 +27,7 @@ def by_scale(panel: Panel) -> tuple[Panel, pd.DataFrame] | None:
     rest = params.map(lambda options: canonical_params({k: v for k, v in options.items() if k != "scale"}))
     rows = take(panel.rows.assign(guidance_params=rest), known)
     budgets = rows["nfe_budget"].map(lambda budget: f" NFE {budget:g}")
-    scales = params[known].map(lambda options: float(options["scale"]))
+    scales = [float(options["scale"]) for options in params[known]]
     rows = rows.assign(scale=scales, whole=curve_labels(rows) + budgets)
     found = panel.points.merge(
         rows[["curve", "nfe_budget", "scale", "whole"]].drop_duplicates(), on=["curve", "nfe_budget"]

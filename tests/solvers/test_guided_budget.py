@@ -6,32 +6,37 @@ import torch
 import seedsbench
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.prediction import Guided
-from seedsbench.diffusion.noise import latents
+from seedsbench.diffusion.noise import Philox, latents
+from seedsbench.diffusion.process import expand
 from seedsbench.solvers.base import BudgetError
+from tests.support.elsewhere import ELSEWHERE, SecondDevice
 
 LABELS = torch.eye(2, dtype=torch.float64)
 LATENTS = latents(torch.arange(2), (2, 1, 1), seed=0)
 INTERVAL = (0.3, 5.0)
 
 
-class Counted(Denoiser):
-    """Gaussian data whose width is the class's. Notes the levels of evaluations with a class and without."""
+class Scaled(Denoiser):
+    """Gaussian data whose width is the class's."""
 
-    img_channels, img_resolution, label_dim = 2, 1, 2
+    img_channels, img_resolution, label_dim, image_shape = 2, 1, 2, (2, 1, 1)
     sigma_min, sigma_max = 0.002, 80.0
+
+    def __call__(self, x, sigma, labels=None):
+        assert labels is not None
+        variance = expand((0.5 + 0.3 * labels[:, 0] - 0.2 * labels[:, 1]) ** 2, x)
+        return x * variance / (variance + expand(sigma, x) ** 2)
+
+
+class Counted(Scaled):
+    """Notes the levels of its evaluations, with a class (True) and without."""
 
     def __init__(self):
         self.levels = {True: [], False: []}
 
     def __call__(self, x, sigma, labels=None):
-        assert labels is not None
         self.levels[bool(labels.any())] += sigma.expand(len(x)).tolist()
-        variance = (0.5 + labels @ torch.tensor([0.3, -0.2], dtype=x.dtype)).reshape(-1, 1, 1, 1) ** 2
-        return x * variance / (variance + sigma.reshape(-1, 1, 1, 1) ** 2)
-
-    @property
-    def image_shape(self):
-        return (2, 1, 1)
+        return super().__call__(x, sigma, labels)
 
 
 def drawn(solver, interval=INTERVAL, scale=1.2, **amount):
@@ -56,7 +61,7 @@ def test_the_count_is_of_the_evaluations_made_and_one_more_step_would_not_fit(so
 @pytest.mark.slow
 def test_no_larger_number_of_steps_fits(solver_name):
     solver = seedsbench.solver(solver_name)
-    for budget in (12, 33, 60):
+    for budget in (20, 33, 60):
         found = len(drawn(solver, nfe=budget)[0].sigmas) - 1
         costs = [int(drawn(solver, steps=n)[0].nfe.max()) for n in range(found + 1, found + 8)]
         assert solver.adaptive or min(costs) > budget
@@ -87,3 +92,19 @@ def test_the_end_and_a_free_start_are_counted(final):
         result, network = drawn("heun", interval, nfe=20, final=final, afs=afs)
         assert result.nfe.tolist() == [sum(map(len, network.levels.values())) / 2] * 2
         assert int(result.nfe[0]) <= 20
+
+
+@pytest.mark.parametrize("interval", [None, INTERVAL])
+@pytest.mark.parametrize("solver", ["heun", "seeds3", "rk45", "adaptive_sde"])
+def test_on_a_second_device_it_gives_the_same_samples_and_waits_no_more(solver, interval):
+    def run(device):
+        guided = Guided(Scaled(), 1.2, 0.5, interval=interval)
+        noise = Philox(torch.arange(2), (2, 1, 1), seed=0, device=device)
+        start, labels = LATENTS.to(device), LABELS.to(device)
+        return seedsbench.sample(guided, start, solver=solver, nfe=20, labels=labels, noise=noise).x
+
+    with SecondDevice() as device:
+        there = run(ELSEWHERE)
+        assert device.waits == 1 or seedsbench.solver(solver).adaptive
+        there = there.cpu()
+    assert torch.equal(there, run("cpu"))
