@@ -9,12 +9,14 @@ from seedsbench.bench.labels import refusal, unguidable
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.build import check_function, check_problem, known_classes
 from seedsbench.bench.rows.store import ResultStore
+from seedsbench.checks import named
 from seedsbench.cli.command import Command, Usage, interval_in
 from seedsbench.cli.compose import Composed
 from seedsbench.cli.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.cli.errors import hydra_error_line
 from seedsbench.cli.launchers import IN_PROCESS, check_launcher
 from seedsbench.cli.plan import plan_text
+from seedsbench.denoisers.guidance import Guidance
 from seedsbench.solvers.base import check_declared
 
 
@@ -70,6 +72,9 @@ def _check_cells(cells: Iterable[Cell]) -> None:
                     made = registry.build(built[-1])
                     if group == "solver":
                         check_declared(made)
+                    if group == "guidance" and not isinstance(made, Guidance):
+                        said = "derive it from seedsbench.denoisers.guidance.Guidance"
+                        raise ValueError(f"{named(made)} is no guidance: {said}")
         problem = (cell.model, cell.regime, cell.metrics)
         if problem in built:
             continue

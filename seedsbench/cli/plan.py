@@ -71,6 +71,8 @@ def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         told, nfe = _steps(cell, problem)
     except BudgetError as error:
         return f"{title}: will be skipped, {error}", 0
+    except ValueError as error:
+        return f"{title}: will fail, {error}", 0
     known = problem is not None and not cell.force
     row = store.finished(run_key(cell, problem), look_only=True) if known else None
     state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"

@@ -7,7 +7,7 @@ from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import what_changes_numbers
 from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.cli.command import Usage, parse
-from tests.support.cells import check, compose, key_of, run, samples_of
+from tests.support.cells import check, compose, config_dir, key_of, run, samples_of
 
 CFG = "guidance=cfg"
 
@@ -76,6 +76,22 @@ def test_what_cannot_be_guided_is_refused_before_anything_runs():
     assert "(guidance=none has no options)" in refusal("guidance.scale=2")
 
 
+OWN = """
+from seedsbench.denoisers.guidance import Unguided as Base
+class Unguided(Base): pass
+class NotOne: pass
+"""
+
+
+def test_guidance_of_ones_own_is_known_by_its_source(tmp_path, monkeypatch):
+    choices = {"mine": "Unguided", "wrong": "NotOne"}
+    config_dir(monkeypatch, tmp_path, "guidance", "own_guidance", OWN, choices)
+    assert key_of("guidance=mine") != key_of()
+    assert torch.equal(samples("guidance=mine"), samples())
+    said = "is no guidance: derive it from seedsbench.denoisers.guidance.Guidance"
+    assert f"wrong.yaml: NotOne (own_guidance.py) {said}" in refusal("guidance=wrong")
+
+
 def test_where_one_of_several_models_can_be_guided_the_others_fail_in_their_rows(tmp_path):
     check(parse(["-m", CFG, "model=gaussian,gaussian_mixture", "plan=true"]))
     row = run(tmp_path, CFG, "model=gaussian")
@@ -88,3 +104,9 @@ def test_a_plan_counts_guided_evaluations():
         _, text = check(parse(["-m", *words, f"guidance.interval={interval}"]))
         assert f"{told}, 240 evaluations to do" in text
         assert "ddim cfg(scale=2.0" in text
+
+
+def test_a_plan_says_which_guided_cell_will_fail():
+    words = [CFG, "model=gaussian_mixture", "regime=iddpm", "grid.sigma_min=3e4", "grid.sigma_max=4e4"]
+    _, text = check(parse(["-m", *words, "plan=true"]))
+    assert "will fail, the grid's range [30000, 40000] does not meet the denoiser's" in text

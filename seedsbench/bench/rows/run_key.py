@@ -17,6 +17,7 @@ PLACES = ("weights", "reference", "real")
 """Options of a metrics group that say where something is; rows are keyed by what it is."""
 SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
 """What a cell and its row call alike."""
+NO_GUIDANCE = {"class": Unguided.__name__, "options": {}}
 
 
 def run_key(cell: Cell, problem: Problem | None) -> str:
@@ -40,7 +41,7 @@ def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
         "model": chosen(cell.model, without=CIRCUMSTANCES if problem else ()),
         **{group: chosen(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
         # Rows from before there was guidance keep their keys.
-        **({} if guidance["class"] == Unguided.__name__ else {"guidance": guidance}),
+        **({} if guidance == NO_GUIDANCE else {"guidance": guidance}),
         "metrics": chosen(cell.metrics, without=PLACES),
         **known,
         "regime": cell.regime.name,
