@@ -18,8 +18,8 @@ from seedsbench.diffusion.grid import Explicit, Grid, check_decreasing
 from seedsbench.diffusion.noise import Noise, OfType, Philox
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Schedule
-from seedsbench.solvers.base import Final, Solver, check_final
-from seedsbench.solvers.integrate import integrate
+from seedsbench.solvers.base import BudgetError, Final, Solver, check_final
+from seedsbench.solvers.integrate import integrate, most_steps, promise
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,47 @@ def noise_levels(
     return sigmas, fitted
 
 
+def levels_within(
+    budget: int,
+    denoiser: Any,
+    solver: Solver,
+    schedule: Schedule,
+    grid: Grid,
+    final: Final,
+    *,
+    afs: bool = False,
+) -> tuple[Tensor, Schedule]:
+    """`noise_levels` of the most steps that cost a sample at most `budget` evaluations, the final included.
+
+    Raises BudgetError, with the smallest budget that works, if not even one step fits.
+    """
+    own_steps, zero_snr = grid.own_steps, solver.zero_snr
+    dearest = getattr(denoiser, "evaluations", 1)
+
+    def cost(n_steps: int) -> int:
+        levels = noise_levels(denoiser, schedule, grid, n_steps, zero_snr=zero_snr)
+        return evaluations_of(denoiser, solver, *levels, final, afs=afs)
+
+    try:
+        n_steps = solver.steps_for(budget, final, afs=afs, own_steps=own_steps)
+    except BudgetError:
+        if dearest == 1:
+            raise
+        n_steps = own_steps or 1
+    if dearest > 1:
+        fixed = own_steps is not None
+        n_steps = most_steps(budget, solver, cost, n_steps, dearest=dearest, fixed=fixed)
+    return noise_levels(denoiser, schedule, grid, n_steps, zero_snr=zero_snr)
+
+
+def evaluations_of(
+    denoiser: Any, solver: Solver, sigmas: Tensor, schedule: Schedule, final: Final, *, afs: bool = False
+) -> int:
+    """Evaluations of a run over these levels: what it costs each sample, of an adaptive solver at most."""
+    process, one = Process(denoiser, schedule, 0, afs=afs), torch.ones(1, *denoiser.image_shape).double()
+    return promise(process, solver, one, schedule.sigma_inv(sigmas), final)
+
+
 def sample(
     denoiser: Any,
     latents: Tensor,
@@ -159,9 +200,12 @@ def sample(
     _check_inputs(denoiser, latents, labels, dtype)
     step_noise, method = _noise(noise, seed, indices, latents, dtype), _object("solver", solver, Solver)
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
-    n_steps = _count(nfe, steps, sigmas, method, rule, final, afs)
+    n_steps = _count(nfe, steps, sigmas, final)
     model, chosen = adapted(denoiser, tuple(latents.shape[1:])), _object("schedule", schedule, Schedule)
-    levels, fitted = noise_levels(model, chosen, rule, n_steps, zero_snr=method.zero_snr)
+    if nfe is None:
+        levels, fitted = noise_levels(model, chosen, rule, n_steps, zero_snr=method.zero_snr)
+    else:
+        levels, fitted = levels_within(nfe, model, method, chosen, rule, final, afs=afs)
     if said := foreign_table(model, fitted):
         log.warning(said)
     process = Process(model, fitted, len(latents), labels, afs=afs)
@@ -237,12 +281,9 @@ def _count(
     nfe: int | None,
     steps: int | None,
     sigmas: Sequence[float] | Tensor | None,
-    solver: Solver,
-    grid: Grid,
     final: Final,
-    afs: bool,
 ) -> int:
-    """Number of solver steps; ValueError unless exactly one of the three is given, and usable."""
+    """Number of solver steps, 0 where a budget says; ValueError unless one of the three is given, usable."""
     if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
         raise ValueError(
             f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}"
@@ -250,7 +291,7 @@ def _count(
     check_final(final)
     if nfe is not None:
         _check_whole("nfe", nfe)
-        return solver.steps_for(nfe, final, afs=afs, own_steps=grid.own_steps)
+        return 0
     if sigmas is not None:
         return len(sigmas) - 1
     _check_whole("steps", steps)

@@ -52,7 +52,7 @@ PARTS += (
     b"R",
     b".",
 )
-GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
+GROUPS = ("model", "regime", "schedule", "grid", "solver", "guidance", "metrics", "tracker", "experiment")
 KEYS = (
     *(
         "nfe",

@@ -52,8 +52,8 @@ class Regime:
 class Cell:
     """One row, or `repeats` of them with consecutive seeds. `conf/config.yaml` says what each key means.
 
-    Groups (model, regime, schedule, grid, solver, metrics, tracker) are checked by the classes they name, so
-    that no central schema grows with each solver. choices: the name of the file chosen in each group.
+    Groups (model, regime, schedule, grid, solver, guidance, metrics, tracker) are checked by the classes they
+    name, so that no central schema grows with each solver. choices: the name of the file chosen in each.
     """
 
     model: Options = MISSING
@@ -61,6 +61,7 @@ class Cell:
     schedule: Options = MISSING
     grid: Options = MISSING
     solver: Options = MISSING
+    guidance: Options = MISSING
     metrics: Options = MISSING
     tracker: Options = MISSING
     nfe: int = 20

@@ -23,6 +23,13 @@ def refusal(labels: Labels, n_classes: int | None) -> str | None:
     return None if known else f"labels={labels}: the model has classes 0..{n_classes - 1}"
 
 
+def unguidable(labels: Labels, n_classes: int | None) -> str | None:
+    """Why samples with these labels, of a model of so many classes (None: not known), cannot be guided."""
+    if n_classes == 0:
+        return "needs a model with classes, this one is unconditional: use guidance=none"
+    return "needs labels: use labels=balanced, random or a class number" if labels == "none" else None
+
+
 def classes_of(
     indices: Tensor, labels: Labels, label_dim: int, seed: int, weights: Sequence[float] | None = None
 ) -> Tensor | None:

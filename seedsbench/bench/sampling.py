@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from seedsbench import registry
-from seedsbench.api import foreign_table, noise_levels
+from seedsbench.api import foreign_table, levels_within
 from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_size
 from seedsbench.bench.cell import Cell
-from seedsbench.bench.labels import classes_of, one_hot
+from seedsbench.bench.labels import classes_of, one_hot, unguidable
 from seedsbench.bench.precision import release, tensor_cores, variant
 from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser
+from seedsbench.denoisers.guidance import Guidance, Unguided
 from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
@@ -29,7 +30,7 @@ class SamplingPlan:
     """How the samples of a cell are drawn: everything but the model and the indices.
 
     schedule: fitted to the range of sigmas, (n_steps + 1,) noise levels. cell: what else is asked for.
-    warnings: what a reader of the scores should know, a sentence each.
+    guidance: of the model's denoiser. warnings: what a reader of the scores should know, a sentence each.
     """
 
     solver: Solver
@@ -37,19 +38,25 @@ class SamplingPlan:
     sigmas: Tensor
     cell: Cell = field(default_factory=Cell)
     warnings: tuple[str, ...] = ()
+    guidance: Guidance = field(default_factory=Unguided)
 
 
 def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
     """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
-    solver, schedule, grid = map(registry.build, (cell.solver, cell.schedule, cell.grid))
-    classes_of(torch.arange(1), cell.labels, problem.denoiser.label_dim, cell.seed)
-    n_steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=grid.own_steps)
-    sigmas, fitted = noise_levels(problem.denoiser, schedule, grid, n_steps, zero_snr=solver.zero_snr)
+    solver, schedule, grid, guidance = map(
+        registry.build, (cell.solver, cell.schedule, cell.grid, cell.guidance)
+    )
+    n_classes = problem.denoiser.label_dim
+    classes_of(torch.arange(1), cell.labels, n_classes, cell.seed)
+    if guidance.needs_labels and (refused := unguidable(cell.labels, n_classes)) is not None:
+        raise ValueError(f"guidance={cell.choices['guidance']} {refused}")
+    guided = guidance.of(problem.denoiser)
+    sigmas, fitted = levels_within(cell.nfe, guided, solver, schedule, grid, cell.final, afs=cell.afs)
     other_table = foreign_table(problem.denoiser, fitted)
     if other_table:
         log.warning(other_table)
     notes = (*solver.notes(), *([other_table] if other_table else []))
-    return SamplingPlan(solver, fitted, sigmas, cell, notes)
+    return SamplingPlan(solver, fitted, sigmas, cell, notes, guidance)
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,11 @@ def _finished(
     """The samples with the indices of `batch`. padded: the size that a compiled network sees."""
     cell = plan.cell
     network = variant(denoiser, device, precision=cell.precision, compiled=cell.compile, size=padded)
+    guided = plan.guidance.of(network)
     with torch.inference_mode(), tensor_cores(cell.precision == "tf32"):
         start, classes, noise = _start(cell, batch, denoiser, device)
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
-        process = Process(network, plan.schedule, len(batch), labels, afs=cell.afs, progress=progress)
+        process = Process(guided, plan.schedule, len(batch), labels, afs=cell.afs, progress=progress)
         times = plan.schedule.sigma_inv(plan.sigmas)
         x = start
         try:

@@ -5,16 +5,18 @@ from contextlib import contextmanager
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell, check_precision
-from seedsbench.bench.labels import refusal
+from seedsbench.bench.labels import refusal, unguidable
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.build import check_function, check_problem, known_classes
 from seedsbench.bench.rows.store import ResultStore
+from seedsbench.checks import named
 from seedsbench.cli.command import Command, Usage, interval_in
 from seedsbench.cli.compose import Composed
 from seedsbench.cli.dry_run import UNSCORED, dry_run_text, unscored
 from seedsbench.cli.errors import hydra_error_line
 from seedsbench.cli.launchers import IN_PROCESS, check_launcher
 from seedsbench.cli.plan import plan_text
+from seedsbench.denoisers.guidance import Guidance
 from seedsbench.solvers.base import check_declared
 
 
@@ -63,13 +65,16 @@ def _check_cells(cells: Iterable[Cell]) -> None:
     built = []
     for cell in cells:
         cell.check()
-        for group in ("solver", "schedule", "grid", "tracker"):
+        for group in ("solver", "schedule", "grid", "guidance", "tracker"):
             if getattr(cell, group) not in built:
                 built.append(getattr(cell, group))
                 with _naming_file(group, cell.choices[group]):
                     made = registry.build(built[-1])
                     if group == "solver":
                         check_declared(made)
+                    if group == "guidance" and not isinstance(made, Guidance):
+                        said = "derive it from seedsbench.denoisers.guidance.Guidance"
+                        raise ValueError(f"{named(made)} is no guidance: {said}")
         problem = (cell.model, cell.regime, cell.metrics)
         if problem in built:
             continue
@@ -80,8 +85,12 @@ def _check_cells(cells: Iterable[Cell]) -> None:
             check_function(cell)
             if unscored(cell):
                 raise ValueError(f"model={cell.choices['model']}: {UNSCORED}")
+    # Where one of several models can honour these, the others' cells fail, each in its row.
+    if guided := [cell for cell in cells if registry.build(cell.guidance).needs_labels]:
+        refusals = [unguidable(cell.labels, known_classes(cell)) for cell in guided]
+        if all(refusals):
+            raise ValueError(f"guidance={guided[0].choices['guidance']} {refusals[0]}")
     for labels in {cell.labels: None for cell in cells}:
-        # Where one of several models can honour them, the others' cells fail, each in its row.
         refusals = [refusal(labels, known_classes(cell)) for cell in cells]
         if all(refusals):
             raise ValueError(refusals[0])

@@ -24,7 +24,7 @@ HOME = re.compile(r"^([\w.]+=)(~[^'\",]*)$")
 """A path from a home, which Hydra reads only in quotes, and a shell takes off the quotes it was given in."""
 MAX_CELLS = 10**4
 """Cells that one command may name; each may be repeated."""
-GROUPS = ("model", "regime", "schedule", "grid", "solver", "metrics", "tracker", "experiment")
+GROUPS = ("model", "regime", "schedule", "grid", "solver", "guidance", "metrics", "tracker", "experiment")
 
 
 class Usage(Exception):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from seedsbench import registry
+from seedsbench.api import evaluations_of, levels_within
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.machine import device_of, duration, machine
 from seedsbench.bench.problems.base import Problem
@@ -65,17 +66,33 @@ def plan_text(cells: list[Cell]) -> str:
 def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
     """The line of a row, and the evaluations a sample that are left to do."""
     title = f"  {title_of(asked(cell))}"
-    solver, store = registry.build(cell.solver), ResultStore(cell.study_folder)
+    store = ResultStore(cell.study_folder)
     try:
-        own_steps = registry.build(cell.grid).own_steps
-        steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=own_steps)
+        told, nfe = _steps(cell, problem)
     except BudgetError as error:
         return f"{title}: will be skipped, {error}", 0
-    nfe = solver.total_nfe(steps, cell.final, afs=cell.afs)
+    except ValueError as error:
+        return f"{title}: will fail, {error}", 0
     known = problem is not None and not cell.force
     row = store.finished(run_key(cell, problem), look_only=True) if known else None
     state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"
-    return f"{title}: {steps} steps, NFE {nfe}, {state}", 0 if row else nfe
+    return f"{title}: {told}, {state}", 0 if row else nfe
+
+
+def _steps(cell: Cell, problem: Problem | None) -> tuple[str, int]:
+    """Steps and evaluations of a cell, in words, and the latter. BudgetError where no step fits."""
+    solver, grid, guidance = map(registry.build, (cell.solver, cell.grid, cell.guidance))
+    guided = None if problem is None else guidance.of(problem.denoiser)
+    if guided is None and guidance.needs_labels:  # its cost is told by the network's noise levels
+        return f"NFE {cell.nfe} at most", cell.nfe
+    if guided is None or guided.evaluations == 1:
+        steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=grid.own_steps)
+        nfe = solver.total_nfe(steps, cell.final, afs=cell.afs)
+    else:
+        schedule = registry.build(cell.schedule)
+        levels = levels_within(cell.nfe, guided, solver, schedule, grid, cell.final, afs=cell.afs)
+        steps, nfe = len(levels[0]) - 1, evaluations_of(guided, solver, *levels, cell.final, afs=cell.afs)
+    return f"{steps} steps, NFE {nfe}", nfe
 
 
 def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:

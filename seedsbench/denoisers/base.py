@@ -3,15 +3,18 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from seedsbench.checks import NO_NETWORK
 from seedsbench.diffusion.grid import DiscreteGrid
+from seedsbench.diffusion.process import evaluations_at
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.exact.blocks import map_blocks
+
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
 class Denoiser(ABC):
@@ -27,7 +30,8 @@ class Denoiser(ABC):
         class_weights: share of each class in the data, (K,); None where all are equal.
         sigma_min, sigma_max: range of noise levels (data std units) the denoiser is good for.
         sigma_data: data std the network's own parametrisation assumes (EDM preconditioning), else None.
-        evaluations: network evaluations one call costs each sample (2 with guidance).
+        evaluations: the most network evaluations one call costs each sample (2 with guidance).
+        prediction_type: what its network predicts, where that matters: what guidance rescales.
         image_shape: (C, H, W) of one sample.
         table: the table of noise levels the network was trained at; None for continuous ones.
         spacing: how the scheduler that came with it picks timesteps of the table; None where none came.
@@ -41,6 +45,7 @@ class Denoiser(ABC):
     sigma_max: float = float("inf")
     sigma_data: float | None = None
     evaluations: int = 1
+    prediction_type: PredictionType = "epsilon"
     table: Discrete | None = None
     spacing: DiscreteGrid | None = None
 
@@ -59,6 +64,13 @@ class Denoiser(ABC):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest noise level the network was trained on; the identity for continuous ones."""
         return sigma
+
+    def evaluations_at(self, sigma: Tensor) -> int | Tensor:
+        """Network evaluations that one call at this noise level, () or (B,), costs each sample.
+
+        An integer where it is the same at every level, else int64 of the shape of sigma.
+        """
+        return self.evaluations
 
     def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Denoiser":
         """A copy that runs change(its raw network) and hands it what it hands its own.
@@ -97,7 +109,7 @@ class Wrapper(Denoiser):
         self.denoiser = denoiser
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         facts = "label_dim evaluations sigma_min sigma_max sigma_data class_weights table spacing"
-        for name in facts.split():
+        for name in (*facts.split(), "prediction_type"):
             setattr(self, name, getattr(denoiser, name, getattr(Denoiser, name)))
 
     @property
@@ -106,6 +118,9 @@ class Wrapper(Denoiser):
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self.denoiser.round_sigma(sigma)
+
+    def evaluations_at(self, sigma: Tensor) -> int | Tensor:
+        return evaluations_at(self.denoiser, sigma)
 
     def with_network(self, change: Callable[[nn.Module], nn.Module]) -> "Denoiser":
         changed = copy.copy(self)

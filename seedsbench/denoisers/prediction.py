@@ -6,16 +6,15 @@ of x = x_t / a, the data with noise of level sigma = s / a, and returns the data
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.base import Denoiser, Wrapper, check_labels
-from seedsbench.diffusion.process import expand
+from seedsbench.denoisers.base import Denoiser, PredictionType, Wrapper, check_labels
+from seedsbench.diffusion.process import evaluations_at, expand
 from seedsbench.diffusion.schedule import Discrete, Schedule
 
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
 _ON_THE_TABLE = 1e-4
 """Times this close to an integer are that integer: what is left of inverting a table entry in float32."""
 
@@ -134,8 +133,10 @@ class Guided(Wrapper):
 
     D_c is the denoiser with the labels it is given, D_u with a zero row. guidance_rescale (phi, Lin et al.
     2024, section 3.4; 0 is off) takes back the growth of the standard deviation; it acts on the output of
-    the network, so prediction_type says what that is. At scale 1, and where the denoiser knows no labels,
-    there is nothing to guide: one evaluation.
+    the network, so prediction_type says what that is (None: as the denoiser says). interval: (low, high],
+    the noise levels sigma at which it guides (Kynkaanniemi et al. 2024); None: at all.
+    At scale 1, outside the interval, and where the denoiser knows no labels, there is nothing to guide:
+    the result is D_c, at one evaluation.
 
     Raises ValueError, before any evaluation, when it should guide and is given no labels.
     """
@@ -145,16 +146,24 @@ class Guided(Wrapper):
         denoiser: Any,
         scale: float,
         guidance_rescale: float = 0.0,
-        prediction_type: PredictionType = "epsilon",
+        prediction_type: PredictionType | None = None,
+        interval: tuple[float, float] | None = None,
     ) -> None:
-        check_prediction(prediction_type)
+        super().__init__(denoiser)
+        if prediction_type is not None:
+            self.prediction_type: PredictionType = prediction_type
+        check_prediction(self.prediction_type)
         if not 0 <= guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale={guidance_rescale} must lie in [0, 1]")
-        super().__init__(denoiser)
-        self.scale, self.guidance_rescale = scale, guidance_rescale
-        self.prediction_type: PredictionType = prediction_type
+        self.scale, self.guidance_rescale, self.interval = scale, guidance_rescale, interval
         self.guides = scale != 1 and self.label_dim > 0
         self.evaluations *= 2 if self.guides else 1
+
+    def evaluations_at(self, sigma: Tensor) -> int | Tensor:
+        once = evaluations_at(self.denoiser, sigma)
+        if not self.guides:
+            return once
+        return once * (2 if self.interval is None else 1 + self._within(sigma).long())
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         if not self.guides:
@@ -162,6 +171,24 @@ class Guided(Wrapper):
         if labels is None:
             raise ValueError(f"guidance of scale {self.scale} needs labels: give some, or use scale 1")
         conditional = self.denoiser(x, sigma, labels)
+        within = self._within(sigma)
+        if bool(within.all()):
+            return self._guided(conditional, x, sigma, labels)
+        if not bool(within.any()):
+            return conditional
+        # Samples of an adaptive solver, each at a level of its own.
+        rows, result = within.to(x.device).nonzero().flatten(), conditional.clone()
+        result[rows] = self._guided(conditional[rows], x[rows], sigma[rows.to(sigma.device)], labels[rows])
+        return result
+
+    def _within(self, sigma: Tensor) -> Tensor:
+        """Whether these noise levels are those at which it guides, bool of their shape."""
+        if self.interval is None:
+            return torch.ones(sigma.shape, dtype=torch.bool)
+        low, high = self.interval
+        return (low < sigma) & (sigma <= high)
+
+    def _guided(self, conditional: Tensor, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         plain = self.denoiser(x, sigma, torch.zeros_like(labels))
         guided = plain + self.scale * (conditional - plain)
         if self.guidance_rescale == 0:

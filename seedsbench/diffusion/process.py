@@ -77,13 +77,20 @@ def analytic(x: Tensor, sigma: Tensor) -> Tensor:
     return x * expand(1 - sigma / (1 + sigma**2).sqrt(), x)
 
 
+def evaluations_at(denoiser: Any, sigma: Tensor) -> int | Tensor:
+    """`Denoiser.evaluations_at`, of any denoiser: one that does not say costs one evaluation a call."""
+    asked = getattr(denoiser, "evaluations_at", None)
+    return getattr(denoiser, "evaluations", 1) if asked is None else asked(sigma)
+
+
 class Process:
     """One batch's view of a denoiser: scaled coordinates, and network evaluations counted per sample.
 
     Attributes:
         schedule: sigma(t) and s(t) of the coordinates solvers step in.
         nfe: (B,) int64, network evaluations so far (guidance counts each of its evaluations).
-        cost: network evaluations one call of the denoiser costs.
+        denoiser: D(x, sigma, labels).
+        cost: the most network evaluations one call of the denoiser costs.
         allowed: the evaluations a sample may cost; one more is refused. Any number until `allow` is called.
         afs: analytic first step: the first evaluation of each sample is replaced by `analytic` and is free.
         place: where in its run it is, as errors say it ("step 3 of 8"); kept by the loop.
@@ -104,7 +111,7 @@ class Process:
         self.schedule, self.afs, self.place = schedule, afs, ""
         self.nfe = torch.zeros(batch, dtype=torch.int64)
         self.allowed, self._who = sys.maxsize, ""
-        self._denoiser, self._labels, self._begun, self._progress = denoiser, labels, False, progress
+        self.denoiser, self._labels, self._begun, self._progress = denoiser, labels, False, progress
         self.cost = getattr(denoiser, "evaluations", 1)
 
     def allow(self, evaluations: int, who: str) -> None:
@@ -112,7 +119,8 @@ class Process:
         self.allowed, self._who = evaluations, who
 
     def predict(self, x: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
-        """D(x, sigma) for *unscaled* x = data + sigma noise, of the type of x; costs one evaluation.
+        """D(x, sigma) for *unscaled* x = data + sigma noise, of the type of x; costs one evaluation, or what
+        `Denoiser.evaluations_at` says.
 
         rows: (n,) the places in the batch of x (n, C, H, W) and sigma (n,), where these are some samples
         only: then only these are counted. Adaptive solvers finish their samples at different times.
@@ -124,17 +132,18 @@ class Process:
             return analytic(x, sigma)
         labels = self._labels
         counted = slice(None) if rows is None else rows.cpu()
-        self.nfe[counted] += self.cost
+        cost = self.cost if self.cost == 1 else evaluations_at(self.denoiser, sigma)
+        self.nfe[counted] += cost.cpu() if isinstance(cost, Tensor) else cost
         if (most := int(self.nfe.max())) > self.allowed:
             raise RuntimeError(
                 f"in {self.place or 'its init'}, {self._who} asks for evaluation {most} of a sample, and "
                 f"promises {self.allowed}: correct its step or its nfe()"
             )
-        self._progress(self.cost * len(x))
+        self._progress(int(cost.expand(len(x)).sum()) if isinstance(cost, Tensor) else cost * len(x))
         if rows is not None and labels is not None:
             labels = labels[rows]
         who = f"in {self.place}, denoiser" if self.place else "denoiser"
-        return check_like(self._denoiser(x, sigma, labels), x, who).to(x.dtype)
+        return check_like(self.denoiser(x, sigma, labels), x, who).to(x.dtype)
 
     def denoise(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
         """D for the scaled state x at time t; costs one evaluation. rows: as in `predict`, t then (n,)."""
@@ -155,5 +164,5 @@ class Process:
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest level the denoiser was trained on, float64."""
-        rounding = getattr(self._denoiser, "round_sigma", None)
+        rounding = getattr(self.denoiser, "round_sigma", None)
         return sigma if rounding is None else torch.as_tensor(rounding(sigma)).to(sigma)

@@ -13,12 +13,15 @@ from seedsbench.report.texts import shown_name
 # Beside solver and parameters these make a curve of their own; named in its label where they vary.
 SETTINGS = (
     *("schedule", "grid", "final", "model_id", "real_id", "dtype", "seeding", "afs"),
-    *("network_precision", "compile", "numerics_version"),
+    *("network_precision", "compile", "guidance", "numerics_version"),
 )
 # So do the options of these: the column that holds them, and the column that says whose options they are.
 OPTIONS = {"schedule_params": "schedule", "grid_params": "grid", "metrics_params": "extractor"}
+OPTIONS |= {"guidance_params": "guidance"}
 # What a finished row that does not name a setting was computed with.
 _DEFAULTS = {"network_precision": "fp32", "compile": "False", "afs": "False", "seeding": "philox"}
+# The same of columns that no row had at first, whatever became of it.
+_AT_FIRST = {"guidance": "none", "guidance_params": "{}"}
 NAMES = {"network_precision": "precision"}  # settings that people know by another name
 MISSING = "?"  # a row does not say
 NONE = ""  # a row's schedule or grid has no such option
@@ -53,8 +56,9 @@ def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
     settings = pd.DataFrame({name: as_text(rows, name) for name in SETTINGS}, index=rows.index)
     for name, value in _DEFAULTS.items():
         settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
+    settings["guidance"] = settings["guidance"].replace(MISSING, _AT_FIRST["guidance"])
     for column in OPTIONS:
-        texts = as_text(rows, column)
+        texts = as_text(rows, column).replace(MISSING, _AT_FIRST.get(column, MISSING))
         params = {text: json.loads(text) for text in texts.unique() if text != MISSING}
         options = sorted({name for one in params.values() for name in one})
         if len(options) > MOST_OPTIONS:
@@ -77,7 +81,7 @@ def _differs(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
     """Whether rows have two values of a setting; of an option, rows of the same schedule, grid or extractor.
 
     A list, such as the levels of an explicit grid, belongs to a number of steps: it differs where rows of a
-    solver at one budget have two.
+    solver at one budget have two. (An interval of guidance does not.)
     """
     values = settings[name]
     if len(set(values) - {MISSING}) < 2:
@@ -85,7 +89,7 @@ def _differs(rows: pd.DataFrame, settings: pd.DataFrame, name: str) -> bool:
     if "." not in name:
         return True
     by = [whose(rows, name)]
-    if values.str.startswith("[").any():
+    if values.str.startswith("[").any() and not name.startswith("guidance."):
         by += [rows["solver"], rows["nfe_budget"], asked_steps(rows)]
     known = pd.Series(values.loc[values.ne(MISSING)])
     return bool((known.groupby([one.loc[known.index] for one in by], dropna=False).nunique() > 1).any())

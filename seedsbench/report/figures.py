@@ -1,4 +1,5 @@
-"""The figures of a study: FID against measured NFE and against seconds, IS against NFE.
+"""The figures of a study: FID against measured NFE and against seconds, IS against NFE; and, where guidance
+was swept, FID against its scale and against IS.
 
 Panels are laid out in inches: the names at the line ends need a gutter as wide as the longest of them, and
 their places are solved for before anything is drawn.
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from seedsbench.files.atomic import write_atomic
+from seedsbench.report.guided import by_scale
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.points import front
 from seedsbench.report.published import matching
@@ -55,19 +57,27 @@ _MOST_LABELS = 60
 
 
 class Plot(NamedTuple):
-    """What a figure shows, as columns of `points.points`, under which name and in which kinds of file."""
+    """What a figure shows, as columns of `points.points`, under which name and in which kinds of file.
+
+    filled: which markers are. by_scale: whether its curves run over the scale of guidance (`guided.py`).
+    """
 
     name: str
     x: str
     y: str
     kinds: tuple[str, ...] = ("png", "svg")
+    filled: str = "on the Pareto front"
+    by_scale: bool = False
 
 
 PARETO = Plot("pareto", "nfe", "fid", ("png", "svg", "pdf"))
 SECONDS = Plot("seconds", "seconds", "fid")
-PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"))
+GUIDANCE = Plot("guidance", "scale", "fid", filled="the lowest of its curve", by_scale=True)
+TRADEOFF = Plot("tradeoff", "is_mean", "fid", filled="no other has both scores better", by_scale=True)
+PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"), GUIDANCE, TRADEOFF)
+_NARROWEST = {"scale": 1.5, "is_mean": 1.05}  # least ratio of the ends of an x axis; of others 2.5
 _LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
-_LABELS |= {"fid": "FID", "is_mean": "IS"}
+_LABELS |= {"fid": "FID", "is_mean": "IS", "scale": "guidance scale"}
 
 
 class Curves(NamedTuple):
@@ -85,13 +95,21 @@ class Curves(NamedTuple):
 
 def prepare(panel: Panel, plot: Plot = PARETO, found: pd.DataFrame | None = None) -> Curves:
     """A panel's points, or those found instead, that can be shown."""
+    if plot.by_scale and found is None:
+        panel, found = by_scale(panel) or (panel, panel.points.iloc[:0].assign(scale=0.0))
     found = panel.points if found is None else found
     found = found.assign(x=found[plot.x], y=found[plot.y], spread=found[f"{plot.y}_std"])
     shown = found["x"].between(_LOWEST, _HIGHEST) & found["y"].between(_LOWEST, _HIGHEST)
-    kept = take(found, shown).sort_values("x", kind="stable", ignore_index=True)
+    order = "scale" if plot.by_scale else "x"
+    kept = take(found, shown).sort_values(order, kind="stable", ignore_index=True)
     sure = kept["y"].where(~kept["doubted"]).to_numpy() * (1 if plot.y == "fid" else -1)
-    kept["front"] = front(kept["x"].to_numpy(), sure)
-    kept = kept.assign(filled=kept["front"], strand=kept["curve"], dash=None, size=25.0)
+    kept["front"] = front(kept["x"].to_numpy() * (-1 if plot.x == "is_mean" else 1), sure)
+    if plot is GUIDANCE:  # a scale is no cost
+        kept["front"] = False
+    lowest = kept["y"] == kept.groupby("curve")["y"].transform("min")
+    kept = kept.assign(
+        filled=lowest if plot is GUIDANCE else kept["front"], strand=kept["curve"], dash=None, size=25.0
+    )
     return Curves(panel, plot, kept, hidden=int(((found["done"] > 0) & ~shown).sum()))
 
 
@@ -195,7 +213,8 @@ def _grid(drawn: list[Curves], title: str, headed: bool, foot: float) -> tuple[F
 
 def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Axis limits a panel: x shared by all, y by the panels that use one feature extractor."""
-    x = padded(np.concatenate([curves.points["x"].to_numpy(float) for curves in drawn]), 0.05, 2.5)
+    least = _NARROWEST.get(drawn[0].plot.x, 2.5)
+    x = padded(np.concatenate([curves.points["x"].to_numpy(float) for curves in drawn]), 0.05, least)
     by_extractor: dict[tuple[str, str], list[np.ndarray]] = {}
     keys = [(curves.panel.key["extractor"], curves.panel.key["extractor_id"]) for curves in drawn]
     for key, curves in zip(keys, drawn, strict=True):
@@ -210,7 +229,10 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
 
 def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]:
     repeats = [int(n) for curves in drawn for n in curves.points["n"] if n > 1]
-    notes = ["Filled: on the Pareto front."]
+    notes = [f"Filled: {drawn[0].plot.filled}."]
+    if drawn[0].plot is TRADEOFF:
+        scales = sorted({scale for curves in drawn for scale in curves.points["scale"]})
+        notes.append(f"Scales from {scales[0]:g} to {scales[-1]:g}, where the names are.")
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
     if repeats:

@@ -36,6 +36,8 @@ _TITLES = {
     "pareto": "FID against measured NFE",
     "seconds": "FID against seconds",
     "inception_score": "IS against measured NFE",
+    "guidance": "FID against the scale of guidance",
+    "tradeoff": "FID against IS as the scale of guidance rises",
 }
 # Beside every column that begins with "version".
 _ENVIRONMENT = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")

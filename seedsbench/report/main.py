@@ -36,6 +36,7 @@ writes  <study>/report.html           all of it on one page that needs no networ
         <study>/table.tex             solver x NFE for a paper (booktabs)
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
+        <study>/figures/guidance.*    FID against the scale of guidance, if swept; tradeoff.*: against IS
         <study>/figures/samples_*.png the same latents under every solver and budget
 
 Two studies are compared: what both hold and by how much it differs, in <second>/compare/<first>/ or --out.

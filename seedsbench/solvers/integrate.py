@@ -1,14 +1,16 @@
 """The loop that every sampler shares: steps, the end of the path, checks, the evaluation count."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seedsbench.checks import named
-from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process, check_like, expand
-from seedsbench.solvers.base import Final, Solver, StepResult
+from seedsbench.diffusion.noise import Noise, Silent
+from seedsbench.diffusion.process import Process, analytic, check_like, evaluations_at, expand
+from seedsbench.solvers.base import BudgetError, Final, Solver, StepResult
 from seedsbench.solvers.parts.adaptive import AdaptiveSolver
 
 
@@ -33,7 +35,7 @@ def integrate(
     one more is refused before it is made.
     """
     n_steps, checks = len(times) - 1, _Checks(process, solver)
-    process.allow(solver.total_nfe(n_steps, final, afs=process.afs) * process.cost, named(solver))
+    process.allow(promise(process, solver, latents, times, final), named(solver))
     sigma = process.schedule.sigma(times[0])
     x = latents * expand(sigma * process.schedule.scale_at(sigma), latents)
     state = solver.init(process, x, times)
@@ -66,6 +68,64 @@ def integrate(
     checks.settle()
     _check_promise(solver, n_steps, process, final)
     yield x
+
+
+def promise(process: Process, solver: Solver, latents: Tensor, times: Tensor, final: Final) -> int:
+    """Network evaluations that a run of `integrate` costs each sample; of an adaptive solver the most.
+
+    Where an evaluation costs more at some noise levels than at others (guidance within an interval), the
+    levels are found by a rehearsal: one sample's run without the network. (They do not depend on the state.)
+    """
+    total = solver.total_nfe(len(times) - 1, final, afs=process.afs)
+    differs = isinstance(evaluations_at(process.denoiser, process.schedule.sigma(times)), Tensor)
+    if solver.adaptive or not differs:
+        return total * process.cost
+    rehearsed = _Rehearsed(process.denoiser)
+    start = torch.ones_like(latents[:1], device="cpu")
+    run, noise = Process(rehearsed, process.schedule, 1, afs=process.afs), Silent(start.shape, start.dtype)
+    deque(integrate(run, solver, start, times, noise, final), maxlen=0)
+    return rehearsed.cost
+
+
+class _Rehearsed:
+    """In place of a denoiser: unit-variance data. cost: what the evaluations so far would have cost it."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self._denoiser, self.cost = denoiser, 0
+        self.round_sigma = getattr(denoiser, "round_sigma", lambda sigma: sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        self.cost += int(evaluations_at(self._denoiser, sigma))
+        return analytic(x, sigma)
+
+
+def most_steps(
+    budget: int,
+    solver: Solver,
+    cost: Callable[[int], int],
+    first: int,
+    *,
+    dearest: int,
+    fixed: bool = False,
+) -> int:
+    """The most steps, `first` at most (if fixed, no fewer), whose cost(n_steps) is within the budget.
+
+    cost: evaluations of a whole run. Runs of more steps have other noise levels, so it may rise unevenly.
+    dearest: the most evaluations that one call of the denoiser costs.
+    Raises BudgetError, with the smallest budget that works, if none fits.
+    """
+    # A step less saves at most this, and twice as much again where the levels left come to lie elsewhere.
+    n_steps, step = first, dearest * max(solver.nfe(1), solver.nfe(2) - solver.nfe(1))
+    while n_steps > 0 and (excess := cost(n_steps) - budget) > 0:
+        n_steps -= n_steps if fixed else max(1, excess // step - 2)
+    if n_steps > 0:
+        return n_steps
+    what = f"not the {first} steps of the explicit grid" if fixed else "no step"
+    smallest = cost(first) if fixed else min(map(cost, (1, 2, 3)))
+    raise BudgetError(
+        f"nfe={budget} fits {what} of {named(solver)} with a denoiser of several evaluations a call "
+        f"(guidance): the smallest budget that works is {smallest}"
+    )
 
 
 class _Checks:

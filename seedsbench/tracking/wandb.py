@@ -23,7 +23,8 @@ _WANDB_MODES = {"run": "online", "dryrun": "offline", "shared": "online", **_MOD
 _SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
 # fmt: off
 _TABLE = (
-    "model", "regime", "schedule", "grid", "solver", "solver_params", "nfe_budget", "nfe", "fid", "fid_floor",
+    "model", "regime", "schedule", "grid", "solver", "solver_params", "guidance", "guidance_params",
+    "nfe_budget", "nfe", "fid", "fid_floor",
     "is_mean", "is_std", "images_per_second", "seconds_sampling", "samples", "labels", "seed", "status",
     "reason", "extractor", "run_key",
 )

@@ -26,7 +26,7 @@ from seedsbench.noise import Philox, latents
 from tests.support.cells import compose, run
 
 BAD = (math.nan, math.inf, -math.inf, True, -1, 0, 1e20, 10**400, [0.5], "nonsense", None)
-BUILT = ("solver", "schedule", "grid", "tracker")
+BUILT = ("solver", "schedule", "grid", "guidance", "tracker")
 SLOW = ("glyphs_finite", "adaptive_sde", "pc_subvp", "pc_vp", "seeds3_asreleased")
 CHOICES = [
     pytest.param(group, name, marks=pytest.mark.slow if name in SLOW else ())

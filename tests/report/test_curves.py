@@ -21,6 +21,7 @@ CHANGES = [
     *("solver.eta=0.5", "solver=heun", "grid.rho=5", "grid=vp", "schedule.beta_min=0.2", "schedule=linear"),
     *("metrics.splits=5", "metrics.floor_sets=2", "model.std=0.2", "final=stop", "afs=true", "regime=vp"),
     *("dtype=float32", "precision=bf16", "compile=true", "seeding=edm", "labels=none", "samples=30"),
+    "guidance=cfg",
 ]
 ALIKE = {"nfe", "seed", "numerics_version", "real_id"}  # one curve, or nothing that such a change reaches
 GRIDS = st.fixed_dictionaries(
@@ -65,7 +66,7 @@ def test_those_changes_are_of_everything_a_run_key_is_made_of():
     for change in CHANGES:
         _, science = row_of(change)
         changed |= {key for key in base | science if base.get(key) != science.get(key)}
-    assert changed == set(base) - ALIKE
+    assert changed == {*base, "guidance"} - ALIKE
 
 
 def test_seed_and_budget_make_no_other_curve(tmp_path):

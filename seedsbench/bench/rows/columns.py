@@ -20,12 +20,15 @@ from seedsbench.denoisers.base import Denoiser
 from seedsbench.files.rows import Row
 from seedsbench.solvers.base import Solver
 
+SAMPLERS = ("schedule", "grid", "solver", "guidance")
+"""Groups whose choice and options a row says."""
+
 
 def asked(cell: Cell) -> Row:
     """What was asked for: names, options and sizes."""
     return {
-        **{group: cell.choices[group] for group in ("model", "regime", "schedule", "grid", "solver")},
-        **{f"{group}_params": params(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
+        **{group: cell.choices[group] for group in ("model", "regime", *SAMPLERS)},
+        **{f"{group}_params": params(getattr(cell, group)) for group in SAMPLERS},
         "metrics_params": params(cell.metrics, without=PLACES),
         "nfe_budget": cell.nfe,
         **{key: getattr(cell, key) for key in SAMPLED},
@@ -99,7 +102,10 @@ def environment_of(device: str, world_size: int) -> Row:
 
 def title_of(row: Row) -> str:
     """The cell in a few words, for logs and progress bars."""
-    return f"{row['model']}/{row['regime']} {row['solver']} nfe={row['nfe_budget']} seed={row['seed']}"
+    guided = "" if row["guidance"] == "none" else f" {row['guidance']}"
+    options = [f"{key}={value}" for key, value in row["guidance_params"].items() if value]
+    told = "".join([guided, f"({', '.join(options)})" if options else ""])
+    return f"{row['model']}/{row['regime']} {row['solver']}{told} nfe={row['nfe_budget']} seed={row['seed']}"
 
 
 def result_text(row: Row) -> str:

@@ -8,6 +8,7 @@ from seedsbench import registry
 from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import has_cuda
 from seedsbench.bench.problems.base import Problem
+from seedsbench.denoisers.guidance import Unguided
 from seedsbench.files.digests import digest
 from seedsbench.files.model_files import CIRCUMSTANCES
 from seedsbench.files.sources import source_of
@@ -18,6 +19,7 @@ CALLED = {"pipeline_problem": "checkpoint_problem"}
 """What a class is called in keys, where it is not by its name: rows made under an earlier one stay theirs."""
 SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
 """What a cell and its row call alike."""
+NO_GUIDANCE = {"class": Unguided.__name__, "options": {}}
 
 
 def run_key(cell: Cell, problem: Problem | None) -> str:
@@ -35,10 +37,13 @@ def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
     seeding = [cell.seeding]
     if cell.seeding != "philox":  # torch's generators are the device's own
         seeding.append("cpu" if cell.device == "cpu" or not has_cuda() else "cuda")
+    guidance = chosen(cell.guidance)
     return {
         "numerics_version": NUMERICS_VERSION,
         "model": chosen(cell.model, without=CIRCUMSTANCES if problem else ()),
         **{group: chosen(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
+        # Rows from before there was guidance keep their keys.
+        **({} if guidance == NO_GUIDANCE else {"guidance": guidance}),
         "metrics": chosen(cell.metrics, without=PLACES),
         **known,
         "regime": cell.regime.name,
