@@ -6,11 +6,14 @@ import logging
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.support import machine
 
 machine.clear()  # before libraries look
+_HOME = tempfile.TemporaryDirectory()  # some remember the home that they see first
+os.environ["HOME"] = _HOME.name
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -104,7 +104,7 @@ def scheduler_class(name: str) -> Any:
     if name in REFUSED:
         raise ValueError(f"solver.scheduler={name} cannot be driven here: {REFUSED[name]}")
     if name not in KNOWN:
-        raise ValueError(f"solver.{nearest(name, KNOWN, what='scheduler')}")
+        raise ValueError(f"solver.scheduler={name}: {nearest(str(name), KNOWN, what='scheduler')}")
     try:
         import diffusers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
