@@ -46,7 +46,8 @@ def test_every_solver_on_every_schedule_gives_the_same_samples(schedule, solver)
     with SecondDevice() as device:
         there = drawn(solver, schedule, ELSEWHERE)
         # Steps are counted on the host: it asks the device once, whether all states were finite.
-        assert device.waits == 1 or solver in ADAPTIVE
+        # Schedulers of diffusers look up their levels on the device.
+        assert device.waits == 1 or solver in (*ADAPTIVE, "diffusers")
         assert there.device == ELSEWHERE
         there = there.cpu()
     assert torch.equal(there, drawn(solver, schedule))
