@@ -128,6 +128,7 @@ def test_quadrature_agrees_with_simulation():
     assert np.abs(expected - exact_expectations()).max() > 0.01  # there is an error to see
 
 
+@pytest.mark.slow
 def test_orders_by_three_methods_agree():
     assert kolmogorov_order("seeds1", 32).order == pytest.approx(1, abs=0.1)
     assert kolmogorov_order("seeds2", 16).order == pytest.approx(2, abs=0.2)

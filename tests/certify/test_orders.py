@@ -132,7 +132,7 @@ def test_weak_variance_order(name, options, wanted, steps):
 @pytest.mark.parametrize(
     "options", [{"prediction": "noise"}, {"prediction": "edm"}, {"variant": "b"}, {"eta": 0.5}]
 )
-@pytest.mark.parametrize("name", ["seeds2", "seeds3"])
+@pytest.mark.parametrize("name", ["seeds3", pytest.param("seeds2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("steps", "least"), [(128, 1.7), pytest.param(256, 1.85, marks=pytest.mark.slow)])
 def test_weak_order_two_in_every_prediction(name, options, steps, least):
     # A narrow range of noise levels: elsewhere the error of some changes sign near these step counts.

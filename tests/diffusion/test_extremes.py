@@ -76,7 +76,7 @@ RANGES = list(itertools.product(SCHEDULES, [FLOAT32, FLOAT64]))
 TABLES = list(itertools.product([True, False], BETAS, [FLOAT32, FLOAT64]))
 QUICK = [
     ("vp", FLOAT32),
-    *itertools.product([True, False], ["squaredcos_cap_v2"], [FLOAT32]),
+    (True, "squaredcos_cap_v2", FLOAT32),
 ]
 
 

@@ -22,5 +22,6 @@ def test_import_seedsbench_does_not_miss_it_and_what_does_says_what_to_install()
 
 @pytest.mark.slow
 def test_import_seedsbench_imports_no_diffusers():
-    code = "import sys, seedsbench, seedsbench.integrations; seedsbench.sample; print('diffusers' in sys.modules)"
+    code = "import sys, seedsbench, seedsbench.integrations; seedsbench.sample\n"
+    code += "print('diffusers' in sys.modules)"
     assert python("-c", code, folder=ROOT) == "False\n"

@@ -26,6 +26,7 @@ def test_all_that_a_cpu_can_check_is_in_order():
     ]
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_left_out_and_one_that_breaks_fails_alone():
     assert run_part("images", "cpu", 0.01).verdicts == [
         "images: left out, not done in the 0 s that were left for it"

@@ -27,7 +27,8 @@ from tests.support.cells import compose, run
 
 BAD = (math.nan, math.inf, -math.inf, True, -1, 0, 1e20, 10**400, [0.5], "nonsense", None)
 BUILT = ("solver", "schedule", "grid", "guidance", "tracker")
-SLOW = ("glyphs_finite", "adaptive_sde", "pc_subvp", "pc_vp", "seeds3_asreleased")
+SLOW = ("glyphs_finite", "adaptive_sde", "dpm_adaptive", "pc_subvp", "pc_ve", "pc_vp")
+SLOW += ("seeds3", "seeds3_asreleased", "karras_sde", "karras_ve", "dpmpp_sde")
 CHOICES = [
     pytest.param(group, name, marks=pytest.mark.slow if name in SLOW else ())
     for group in (*BUILT, "model", "metrics")

@@ -57,6 +57,7 @@ def test_the_generic_tests_accept_it_and_reject_one_that_breaks_its_promise(fold
     assert {"cheat" in end[1] for end in ends if end[0] == "FAILED"} == {True}
 
 
+@pytest.mark.slow
 def test_the_certificate_measures_it(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     options = ["--output", str(tmp_path), "--samples", "500", "--jobs", "1"]
