@@ -229,6 +229,7 @@ def running(process, study, rows=1):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_rows_removed_while_a_sweep_runs_are_missed(tmp_path, ended):
     words = ("-m", *plugin(tmp_path, SLOW), *CELL, "nfe=6", "seed=0,1,2")
     process = start(*words, folder=tmp_path)
@@ -243,6 +244,7 @@ def test_rows_removed_while_a_sweep_runs_are_missed(tmp_path, ended):
     assert len(rows_of(study)) == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_what_is_done_and_says_one_line(tmp_path, ended):
     words = ("-m", *plugin(tmp_path, SLOW), *CELL, "nfe=6", "seed=0,1,2", "save_every=1000")
     process = start(*words, folder=tmp_path)
