@@ -23,6 +23,7 @@ from scripts.faults.readers import DIM, READ, UNCLEAR, outcome_of
 from seedsbench import registry
 from seedsbench.bench.resume import packed
 from seedsbench.cli import main as cli
+from seedsbench.cli.command import GROUPS
 
 FAULTY = 4
 """Exit code where an input came to what it should not."""
@@ -52,7 +53,6 @@ PARTS += (
     b"R",
     b".",
 )
-GROUPS = ("model", "regime", "schedule", "grid", "solver", "guidance", "metrics", "tracker", "experiment")
 KEYS = (
     *(
         "nfe",

@@ -108,8 +108,9 @@ class Wrapper(Denoiser):
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
-        facts = "label_dim evaluations sigma_min sigma_max sigma_data class_weights table spacing"
-        for name in (*facts.split(), "prediction_type"):
+        facts = "label_dim evaluations sigma_min sigma_max sigma_data class_weights table spacing "
+        facts += "prediction_type"
+        for name in facts.split():
             setattr(self, name, getattr(denoiser, name, getattr(Denoiser, name)))
 
     @property

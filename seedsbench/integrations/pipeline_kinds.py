@@ -150,20 +150,17 @@ def _words(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor, ...]
     return (found[1 if empty else 0],)
 
 
-def _words_and_summary(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor, ...]:
-    empty = prompt is None
-    words, no_words, pooled, no_pooled = pipeline.encode_prompt(
-        prompt=prompt or "", prompt_2=None, device=device, do_classifier_free_guidance=empty
-    )
-    return (no_words, no_pooled) if empty else (words, pooled)
+def _words_and_summary(*other_prompts: str) -> Encoder:
+    """Of a pipeline with several text encoders, which all read the one prompt where others are None."""
 
+    def encode(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor, ...]:
+        empty, others = prompt is None, dict.fromkeys(other_prompts)
+        words, no_words, pooled, no_pooled = pipeline.encode_prompt(
+            prompt=prompt or "", device=device, do_classifier_free_guidance=empty, **others
+        )
+        return (no_words, no_pooled) if empty else (words, pooled)
 
-def _words_and_summary_3(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor, ...]:
-    empty = prompt is None
-    words, no_words, pooled, no_pooled = pipeline.encode_prompt(
-        prompt=prompt or "", prompt_2=None, prompt_3=None, device=device, do_classifier_free_guidance=empty
-    )
-    return (no_words, no_pooled) if empty else (words, pooled)
+    return encode
 
 
 def _masked_words(pipeline: Any, prompt: str | None, device: Any) -> tuple[Tensor, ...]:
@@ -192,9 +189,11 @@ class PipelineKind:
     parts: those that are loaded, by name, each with its library and the classes it may have; the first is the
     network, and the second, if there is one, the decoder. optional: parts that may be missing. wrap: the
     network's wrapper. encode: None where there is no text. wanted: entries of the network's configuration
-    that it must have. shifted: whether the latents have a mean that the decoder's configuration says. side:
-    of the latents by default, None for what the network's configuration says. sized: whether other sizes can
-    be made.
+    that it must have. shifted: whether the latents have a mean that the decoder's configuration says;
+    normalised: whether it may say mean and standard deviation of each channel. side: of the latents by
+    default, None for what the network's configuration says. sized: whether other sizes can be made. patch:
+    side of the squares of latents that go into the network as one. classes: the entry of the network's
+    configuration that says how many there are, None where images have no class.
     """
 
     parts: Mapping[str, tuple[str, tuple[str, ...]]]
@@ -203,8 +202,11 @@ class PipelineKind:
     optional: tuple[str, ...] = ()
     wanted: Mapping[str, Any] = field(default_factory=dict)
     shifted: bool = False
+    normalised: bool = False
     side: int | None = None
     sized: bool = True
+    patch: int = 1
+    classes: str | None = None
 
     @property
     def network(self) -> str:
@@ -256,6 +258,7 @@ PIPELINES = {
         {"transformer": _one("diffusers", "DiTTransformer2DModel", "Transformer2DModel"), "vae": _VAE},
         ByClass,
         sized=False,
+        classes="num_embeds_ada_norm",
     ),
     "StableDiffusionPipeline": PipelineKind(
         {
@@ -278,7 +281,8 @@ PIPELINES = {
             "tokenizer_2": _CLIP_TOKENS,
         },
         ByWordsAndSize,
-        _words_and_summary,
+        _words_and_summary("prompt_2"),
+        normalised=True,
         wanted={**_NO_EXTRAS, "addition_embed_type": "text_time"},
     ),
     "StableDiffusion3Pipeline": PipelineKind(
@@ -293,7 +297,7 @@ PIPELINES = {
             "tokenizer_3": _T5_TOKENS,
         },
         ByWordsAndSummary,
-        _words_and_summary_3,
+        _words_and_summary("prompt_2", "prompt_3"),
         optional=("text_encoder_3", "tokenizer_3"),
         shifted=True,
     ),
@@ -310,6 +314,7 @@ PIPELINES = {
         _flux_words,
         shifted=True,
         side=128,
+        patch=2,
     ),
     "PixArtAlphaPipeline": _PIXART,
     "PixArtSigmaPipeline": _PIXART,

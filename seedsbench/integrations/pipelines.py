@@ -26,7 +26,7 @@ from seedsbench.integrations.pipeline_folder import (
     network_config,
 )
 from seedsbench.integrations.pipeline_kinds import Facts, packed_row
-from seedsbench.integrations.prompts import Classes, Nothing, Prompts
+from seedsbench.integrations.prompts import Classes, NoConditions, Prompts
 from seedsbench.integrations.schedulers import KNOWN, REFUSED
 from seedsbench.integrations.trained import FLOW, Trained, TrainedOnFlow, TrainedOnTable
 
@@ -42,7 +42,7 @@ class PipelineDenoiser(OfNetwork):
         self,
         network: nn.Module,
         trained: Trained,
-        conditions: Nothing | Classes | Prompts,
+        conditions: NoConditions | Classes | Prompts,
         shape: tuple[int, int, int],
         spacing: DiscreteGrid | None,
         table: Discrete | None,
@@ -154,7 +154,7 @@ def load_pipeline(
     folder = checked_folder(path)
     kind, name = folder.kind, folder.name
     if kind.encode is None and prompts is not None:
-        what = "images of classes" if name == "DiTPipeline" else "images of one kind"
+        what = "images of one kind" if kind.classes is None else "images of classes"
         raise ValueError(f"{path} is a {name}, which makes {what}: leave model.prompts out")
     if kind.encode is not None and prompts is None:
         raise ValueError(f"{path} is a {name}, which makes images of texts: give model.prompts=<file.txt>")
@@ -172,7 +172,7 @@ def load_pipeline(
         kind.wrap(network, shapes, Facts(pixels, guidance)).eval(), trained, conditions, shape, spacing, table
     )
     images = (int(decoder.config.out_channels), pixels, pixels)
-    scale, shift = _latents_of(decoder.config, kind.shifted, folder)
+    scale, shift = _latents_of(decoder.config, folder)
     said = "guidance is distilled into the network: one evaluation a call, model.distilled_guidance="
     notes = () if guidance is None else (f"{said}{guidance:g}",)
     return Pipeline(denoiser, Decoder(decoder, scale, shift, images), notes)
@@ -224,7 +224,7 @@ def _shape(
     levels = decoder.get("block_out_channels") or (0,)
     channels, factor = decoder.get("latent_channels", 4), 2 ** (len(levels) - 1)
     given = config.get("in_channels", 4)
-    if given != channels * (4 if folder.name == "FluxPipeline" else 1):
+    if given != channels * folder.kind.patch**2:
         raise CheckpointError(
             f"{folder.path}: its network takes {given} channels, its latents have {channels}"
         )
@@ -232,7 +232,7 @@ def _shape(
     if isinstance(side, list) and len(set(side)) == 1:
         side = side[0]
     if size is not None:
-        step = 2 * factor if folder.name == "FluxPipeline" else factor
+        step = folder.kind.patch * factor
         if not folder.kind.sized:
             raise ValueError(f"model.size={size}: the network of a {folder.name} has a size of its own")
         if size % step:
@@ -256,12 +256,12 @@ def _guidance(folder: Folder, config: Mapping[str, Any], asked: float | None) ->
 
 def _conditions(
     folder: Folder, config: Mapping[str, Any], parts: Mapping[str, Any], prompts: Sequence[str] | None
-) -> tuple[Nothing | Classes | Prompts, list[Sequence[int]]]:
+) -> tuple[NoConditions | Classes | Prompts, list[Sequence[int]]]:
     """What the network is told of labels, and the shapes of an encoded prompt's parts."""
     encode = folder.kind.encode
     if encode is None or prompts is None:
-        classes = config.get("num_embeds_ada_norm") if folder.name == "DiTPipeline" else None
-        return (Nothing() if classes is None else Classes(classes)), []
+        classes = None if folder.kind.classes is None else config.get(folder.kind.classes)
+        return (NoConditions() if classes is None else Classes(classes)), []
     pipeline, encoders = _of_text(folder, parts), [part for name, part in parts.items() if _reads(name)]
 
     def row(prompt: str | None, device: torch.device) -> Tensor:
@@ -300,7 +300,7 @@ def _of_text(folder: Folder, parts: Mapping[str, Any]) -> Any:
         raise CheckpointError(f"{folder.path} is no {folder.name}: {one_line(error)}") from error
 
 
-def _latents_of(config: Any, shifted: bool, folder: Folder) -> tuple[Tensor, Tensor]:
+def _latents_of(config: Any, folder: Folder) -> tuple[Tensor, Tensor]:
     """(scale, shift): a decoder is given latents * scale + shift."""
     factor = config.get("scaling_factor")
     if not isinstance(factor, int | float) or factor == 0:
@@ -309,6 +309,6 @@ def _latents_of(config: Any, shifted: bool, folder: Folder) -> tuple[Tensor, Ten
         )
     scale, shift = torch.tensor(1 / factor), torch.tensor(0.0)
     mean, std = config.get("latents_mean"), config.get("latents_std")
-    if folder.name == "StableDiffusionXLPipeline" and mean is not None and std is not None:
+    if folder.kind.normalised and mean is not None and std is not None:
         return scale * torch.tensor(std).reshape(-1, 1, 1), torch.tensor(mean).reshape(-1, 1, 1)
-    return scale, torch.tensor(float(config.get("shift_factor") or 0.0)) if shifted else shift
+    return scale, torch.tensor(float(config.get("shift_factor") or 0.0)) if folder.kind.shifted else shift

@@ -57,8 +57,8 @@ def numbers_of(labels: Tensor | None, batch: int, null: int) -> Tensor:
     return torch.where(labels.any(dim=1), labels.argmax(dim=1), null)
 
 
-class Nothing:
-    """For a network without conditions."""
+class NoConditions:
+    """Of a network that is told of neither classes nor prompts."""
 
     label_dim = 0
 

@@ -190,7 +190,7 @@ def padded(values: np.ndarray, share: float, least: float) -> tuple[float, float
 
 @contextmanager
 def missing_glyphs_as_boxes() -> Iterator[None]:
-    """Without matplotlib's warning for each."""
+    """A glyph that the font has not is drawn as a box, without matplotlib's warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield

@@ -37,9 +37,8 @@ def pipeline_problem(
     place, statistics = wanted.weights(regime).path, wanted.statistics()
     assert place is not None
     options = {"prompts": prompts, "size": size, "variant": variant, "distilled_guidance": distilled_guidance}
+    options["allow_pickle"] = allow_pickle or None
     given = {key: value for key, value in options.items() if value is not None}
-    if allow_pickle:
-        given["allow_pickle"] = True
     if is_plain(place):
         if given:
             raise ValueError(
