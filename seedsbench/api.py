@@ -202,9 +202,10 @@ def sample(
     rule = _object("grid", grid, Grid) if sigmas is None else _explicit(sigmas)
     n_steps = _count(nfe, steps, sigmas, final)
     model, chosen = adapted(denoiser, tuple(latents.shape[1:])), _object("schedule", schedule, Schedule)
-    if nfe is None:
+    if n_steps is not None:
         levels, fitted = noise_levels(model, chosen, rule, n_steps, zero_snr=method.zero_snr)
     else:
+        assert nfe is not None
         levels, fitted = levels_within(nfe, model, method, chosen, rule, final, afs=afs)
     if said := foreign_table(model, fitted):
         log.warning(said)
@@ -282,8 +283,11 @@ def _count(
     steps: int | None,
     sigmas: Sequence[float] | Tensor | None,
     final: Final,
-) -> int:
-    """Number of solver steps, 0 where a budget says; ValueError unless one of the three is given, usable."""
+) -> int | None:
+    """Number of solver steps, None where the budget nfe decides.
+
+    Raises ValueError unless exactly one of nfe, steps and sigmas is given, and usable.
+    """
     if sum(value is not None for value in (nfe, steps, sigmas)) != 1:
         raise ValueError(
             f"give exactly one of nfe, steps and sigmas; got nfe={nfe}, steps={steps}, sigmas={sigmas}"
@@ -291,7 +295,7 @@ def _count(
     check_final(final)
     if nfe is not None:
         _check_whole("nfe", nfe)
-        return 0
+        return None
     if sigmas is not None:
         return len(sigmas) - 1
     _check_whole("steps", steps)

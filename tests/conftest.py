@@ -1,5 +1,6 @@
 """Shared fixtures, the same machine for every test, solvers from outside, and another order."""
 
+import functools
 import gc
 import importlib.util
 import logging
@@ -18,6 +19,7 @@ os.environ["HOME"] = _HOME.name
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import seedsbench  # noqa: E402
 from seedsbench import registry  # noqa: E402
 
 torch.set_num_threads(1)
@@ -46,10 +48,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("solver_name", [_installed(name) for name in registry.names("solver")])
 
 
+@functools.cache
 def _installed(name):
     """The solver's name as a parameter, skipped where the library it drives is not there."""
-    missing = name == "diffusers" and importlib.util.find_spec("diffusers") is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason="needs seedsbench[diffusers]"))
+    library = seedsbench.solver(name).library
+    missing = library is not None and importlib.util.find_spec(library) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"needs {library}"))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -13,7 +13,6 @@ again with glibc told to keep freed memory, as solvers.py does.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ import torch
 
 from scripts.benchmarks.interleave import between, seconds, spread
 from scripts.benchmarks.publish import command, foretell, machine, options, publish
-from scripts.benchmarks.solvers import KEEP_MEMORY
+from scripts.benchmarks.solvers import ready_to_time
 from seedsbench.diffusion.noise import Philox
 from seedsbench.report.table import markdown_table
 
@@ -76,13 +75,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and print; with --write put the section into results/benchmarks.md."""
     made = parser()
-    arguments = made.parse_args()
-    if not KEEP_MEMORY.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
-    rounds = arguments.rounds or (9 if arguments.quick else 25)
-    if rounds < 2:
-        made.error("--rounds must be 2 at least")
-    torch.set_num_threads(arguments.threads)
+    arguments, rounds = ready_to_time(made)
     schedulers = {name: made_of(name) for name in dict.fromkeys([BASE, *(arguments.solvers or NAMES)])}
     base = made_of(BASE)
 

@@ -39,6 +39,7 @@ from seedsbench.solvers.integrate import integrate
 
 SHAPE = (64, 3, 32, 32)
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+"""For a process that is timed: the system's allocator gives no memory back between rounds."""
 HEADING = "## Arithmetic of a step"
 Found = dict[str, list[tuple[float, float]]]
 
@@ -122,17 +123,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> None:
-    """Measure and print; with --write put the section into results/benchmarks.md."""
-    made = parser()
+def ready_to_time(made: argparse.ArgumentParser) -> tuple[argparse.Namespace, int]:
+    """The script's arguments and its number of rounds; the process has KEEP_MEMORY and --threads threads."""
     arguments = made.parse_args()
     if not KEEP_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
-    device, threads = arguments.device, arguments.threads
     rounds = arguments.rounds or (9 if arguments.quick else 25)
     if rounds < 2:
         made.error("--rounds must be 2 at least")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(arguments.threads)
+    return arguments, rounds
+
+
+def main() -> None:
+    """Measure and print; with --write put the section into results/benchmarks.md."""
+    made = parser()
+    arguments, rounds = ready_to_time(made)
+    device, threads = arguments.device, arguments.threads
     processor = device == "cpu" and threads == 1
     names = list(dict.fromkeys(["euler", *(arguments.solvers or seedsbench.solver_names())]))
     found = measure(names, arguments.steps, rounds, device)

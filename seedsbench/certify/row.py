@@ -34,8 +34,8 @@ class ConfiguredSolver:
 
 def configured_solvers() -> list[ConfiguredSolver]:
     """Every configured solver whose library is installed, and the variants whose orders are claimed too."""
-    missing = [name for name in ("diffusers",) if find_spec(name) is None]
-    named = [ConfiguredSolver(name) for name in api.solver_names() if name not in missing]
+    needed = {name: api.solver(name).library for name in api.solver_names()}
+    named = [ConfiguredSolver(name) for name, library in needed.items() if not library or find_spec(library)]
     named += [ConfiguredSolver(name, {"c2": 0.4}) for name in ("seeds2", "seeds3")]
     return sorted(named, key=lambda one: one.title)
 

@@ -32,14 +32,14 @@ class Noise(Protocol):
         ...
 
 
-class _FromNormals(Noise):
+class FromNormals(Noise):
     """Increments as scaled fresh normals: exact as long as the intervals asked for do not overlap."""
 
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         return self.normal() * (q1 - q0).abs().sqrt()
 
 
-class Philox(_FromNormals):
+class Philox(FromNormals):
     """Counter-based noise: draw d of sample i is a pure function of (seed, stream, i, d).
 
     indices: (B,) sample indices in [0, 2**32). shape: (C, H, W). Draws are computed in float64 and
@@ -67,7 +67,7 @@ class Philox(_FromNormals):
         return z.to(self._dtype).reshape(-1, *self._shape)
 
 
-class Recorded(_FromNormals):
+class Recorded(FromNormals):
     """Replays recorded standard normals z, (n_draws, B, C, H, W), in draw order.
 
     Raises ValueError when more draws are asked for than were recorded; draws left over are no error.
@@ -86,7 +86,7 @@ class Recorded(_FromNormals):
         return self._z[self._draw - 1]
 
 
-class PerImage(_FromNormals):
+class PerImage(FromNormals):
     """Draws from one torch generator an image: draw d of an image depends on its generator alone.
 
     generators: one an image. shape: (C, H, W). What a torch generator gives depends on its device and
@@ -106,7 +106,7 @@ class PerImage(_FromNormals):
         return torch.stack(draws)
 
 
-class EachItsOwn(_FromNormals):
+class EachItsOwn(FromNormals):
     """One source an image, each of a batch of one: an image's draws are the same in any batch."""
 
     def __init__(self, sources: Sequence[Noise]) -> None:
@@ -145,7 +145,7 @@ def edm_start(
     return EDMStart(latents, torch.stack(drawn) if drawn else None, PerImage(generators, shape, dtype))
 
 
-class Silent(_FromNormals):
+class Silent(FromNormals):
     """No noise: what is left of a stochastic solver is its drift."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> None:

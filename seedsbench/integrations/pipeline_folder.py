@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from seedsbench.checks import nearest
-from seedsbench.denoisers.checkpoints.diffusers_folder import read_object
+from seedsbench.denoisers.checkpoints.diffusers_folder import check_held, check_keys, read_object
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file, checked_safetensors
 from seedsbench.files.archives import one_line, shown
 from seedsbench.files.torch_files import check_torch_file
@@ -183,7 +181,8 @@ def load_parts(folder: Folder, variant: str | None, *, allow_pickle: bool) -> di
             config = network_config(folder, part)
             found = weights_of(place, variant, allow_pickle=allow_pickle)
             if folder.kind.parts[part][0] == "diffusers":
-                _check_size(source, config, place)
+                files = (path for path in _listed(place) if PART_FILE.fullmatch(path.name))
+                check_held(source, config, sum(path.stat().st_size for path in files), place)
             module, info = source.from_pretrained(
                 str(place),
                 local_files_only=True,
@@ -195,25 +194,9 @@ def load_parts(folder: Folder, variant: str | None, *, allow_pickle: bool) -> di
             raise
         except Exception as error:  # the libraries' errors are of many types
             raise CheckpointError(f"{place} cannot be loaded: {one_line(error)}") from error
-        # The libraries themselves fill what is missing with random numbers and only warn.
-        for kind in ("missing_keys", "mismatched_keys"):
-            if keys := sorted(map(str, info.get(kind, ()))):
-                raise CheckpointError(
-                    f"{place}: {len(keys)} {kind.replace('_', ' ')}, the first is {keys[0]!r}: "
-                    "weights and config.json belong to different networks"
-                )
+        check_keys(info, ("missing_keys", "mismatched_keys"), place)
         parts[part] = module.float().eval().requires_grad_(False)
     return parts
-
-
-def _check_size(source: Any, config: Mapping[str, Any], place: Path) -> None:
-    """Raise CheckpointError for a network of another size than its weights, before there is memory for it."""
-    held = sum(path.stat().st_size for path in _listed(place) if PART_FILE.fullmatch(path.name))
-    with torch.device("meta"):
-        network = source.from_config(dict(config))
-    wanted = sum(parameter.numel() for parameter in network.parameters())
-    if wanted > held:  # a number takes a byte at the very least
-        raise CheckpointError(f"{place}: config.json has {wanted} numbers, its weights {held} bytes")
 
 
 def _class(library: str, name: str) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seedsbench.checks import named
-from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.noise import FromNormals, Noise
 from seedsbench.diffusion.process import Process, expand
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Final, Solver, StepResult, Unscaled, check_final
@@ -88,7 +88,7 @@ class _Drawn:
         return self._drawn[self._next - 1]
 
 
-class _Probe:
+class _Probe(FromNormals):
     """A denoiser and a noise for a run on one pixel: it notes the points at which it is asked."""
 
     def __init__(self, round_sigma: Rounding) -> None:
@@ -100,9 +100,6 @@ class _Probe:
 
     def normal(self) -> Tensor:
         return torch.ones(PROBE, dtype=torch.float64)
-
-    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
-        return self.normal() * (q1 - q0).abs().sqrt()
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class DiffusersSolver(Solver):
     """
 
     family: ClassVar[str] = "diffusers"
+    library: ClassVar[str | None] = "diffusers"
     scheduler: str = "DPMSolverMultistepScheduler"
     config: Mapping[str, Any] | None = None
     step_options: Mapping[str, Any] | None = None

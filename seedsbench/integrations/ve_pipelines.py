@@ -5,6 +5,7 @@ computes, with the noise that it draws from the generator: KarrasVe's levels are
 ScoreSdeVe's steps depend on an image's neighbours in the batch. Any number of channels; theirs make three.
 """
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 
 from seedsbench.api import sample
 from seedsbench.diffusion.grid import VEGrid
-from seedsbench.diffusion.noise import Noise
+from seedsbench.diffusion.noise import FromNormals
 from seedsbench.diffusion.schedule import Geometric, Linear
 from seedsbench.integrations.library import (
     ConfigMixin,
@@ -100,7 +101,7 @@ class ScoreSdeVeScheduler(SchedulerMixin, ConfigMixin):
         return {"solver": solver, "sigmas": schedule.sigma(times), "schedule": schedule}
 
 
-class _FromGenerator(Noise):
+class _FromGenerator(FromNormals):
     """The noise that diffusers draws: float32 normals, one after the other, from its generator."""
 
     def __init__(self, generator: Any, like: Tensor) -> None:
@@ -109,9 +110,6 @@ class _FromGenerator(Noise):
     def normal(self) -> Tensor:
         drawn = randn_tensor(tuple(self._like.shape), generator=self._generator)
         return drawn.to(self._like.device, torch.float64)
-
-    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
-        return self.normal() * (q1 - q0).abs().sqrt()
 
 
 class _VePipeline(DiffusionPipeline):
@@ -124,9 +122,9 @@ class _VePipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
 
+    @abstractmethod
     def _denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The denoised image at x, in the type of the network; sigma: ()."""
-        raise NotImplementedError
 
     def _run(self, batch_size: int, n: int, generator: Any) -> Tensor:
         """(B, C, H, W) samples, float64, of the network's own range."""

@@ -50,6 +50,7 @@ class Solver(ABC):
             signal (schedule.Discrete). Others start from a stand-in with a little signal.
         adaptive: whether it chooses its own steps (solvers/parts/adaptive.py); nfe(n) is then the most that
             n trial steps can cost, and the grid's inner levels are not used.
+        library: a module beside the package's own dependencies that it cannot do without.
     """
 
     family: ClassVar[str] = "other"
@@ -57,6 +58,7 @@ class Solver(ABC):
     without_noise: ClassVar[dict[str, Any]] = {}
     zero_snr: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
+    library: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         check_fields(self)

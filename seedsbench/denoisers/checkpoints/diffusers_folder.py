@@ -9,6 +9,7 @@ with any part beside these two, as a latent one, is refused: its network's sampl
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -222,14 +223,21 @@ def _unet(folder: Path) -> Any:
         if "torchvision::" in str(error):
             said += "; install a torchvision made for this torch, as pip install torch torchvision does"
         raise CheckpointError(f"{folder} cannot be loaded by diffusers: {said}") from error
-    # The library itself fills what is missing with random numbers and only warns.
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if keys := list(info.get(kind, ())):
+    check_keys(info, ("missing_keys", "unexpected_keys", "mismatched_keys"), folder)
+    return unet.eval().requires_grad_(False)
+
+
+def check_keys(info: Mapping[str, Any], kinds: Iterable[str], folder: Path) -> None:
+    """Raise CheckpointError for weights that do not fit, by what a library says of their loading.
+
+    The libraries themselves fill what is missing with random numbers and only warn.
+    """
+    for kind in kinds:
+        if keys := sorted(map(str, info.get(kind, ()))):
             raise CheckpointError(
                 f"{folder}: {len(keys)} {kind.replace('_', ' ')}, the first is {keys[0]!r}: "
                 "weights and config.json belong to different networks"
             )
-    return unet.eval().requires_grad_(False)
 
 
 def _check_weights(folder: Path, library: Any) -> None:
@@ -240,11 +248,15 @@ def _check_weights(folder: Path, library: Any) -> None:
             continue
         is_torch = path.suffix == ".bin"
         held += check_torch_file(path) if is_torch else checked_safetensors(path).stat().st_size
-    if not held:
-        return  # the library says what it misses
+    if held:  # else the library says what it misses
+        check_held(library.UNet2DModel, read_object(folder / "config.json"), held, folder)
+
+
+def check_held(network: Any, config: Mapping[str, Any], held: int, folder: Path) -> None:
+    """Raise CheckpointError for a network, a class of diffusers, that weights of `held` bytes cannot fill."""
     with torch.device("meta"):
-        network = library.UNet2DModel.from_config(read_object(folder / "config.json"))
-    wanted = sum(parameter.numel() for parameter in network.parameters())
+        made = network.from_config(dict(config))
+    wanted = sum(parameter.numel() for parameter in made.parameters())
     if wanted > held:  # a number takes a byte at the very least
         raise CheckpointError(
             f"{folder} cannot be loaded: config.json has {wanted} numbers, its weights {held} bytes"
