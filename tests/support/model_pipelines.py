@@ -5,26 +5,10 @@ from functools import cache
 
 import pytest
 
-from tests.support.tiny_pipelines import BETAS, dit, seeded
+from tests.support.tiny_pipelines import BETAS, WIDTH, dit, sd3_transformer, seeded, text_unet, vae
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PROMPTS = ("a red cat", "two dogs on a hill", "the sea")
-WIDTH = 16  # of encoded words
-
-
-@cache
-def vae(levels=2, **options):
-    import diffusers
-
-    return seeded(
-        diffusers.AutoencoderKL,
-        block_out_channels=[4] * (levels - 1) + [8],
-        down_block_types=["DownEncoderBlock2D"] * levels,
-        up_block_types=["UpDecoderBlock2D"] * levels,
-        latent_channels=4,
-        norm_num_groups=2,
-        **options,
-    )
 
 
 @cache
@@ -76,21 +60,6 @@ def t5():
 
     config = T5Config(vocab_size=40, d_model=WIDTH, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     return seeded(lambda: T5EncoderModel(config))
-
-
-def text_unet(**options):
-    import diffusers
-
-    return seeded(
-        diffusers.UNet2DConditionModel,
-        block_out_channels=(4, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=2,
-        attention_head_dim=4,
-        **{"sample_size": 8, "cross_attention_dim": WIDTH, **options},
-    )
 
 
 def ldm(folder):
@@ -155,21 +124,8 @@ def stable_diffusion_xl(folder):
 def stable_diffusion_3(folder):
     import diffusers
 
-    network = seeded(
-        diffusers.SD3Transformer2DModel,
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=4,
-        num_attention_heads=2,
-        joint_attention_dim=2 * WIDTH,
-        caption_projection_dim=8,
-        pooled_projection_dim=2 * WIDTH,
-        out_channels=4,
-    )
     return diffusers.StableDiffusion3Pipeline(
-        transformer=network,
+        transformer=sd3_transformer(2 * WIDTH),
         vae=vae(shift_factor=0.06),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=clip("CLIPTextModelWithProjection"),

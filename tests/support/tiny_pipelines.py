@@ -9,6 +9,7 @@ from tests.support.pipelines import TINY
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 STEPS = 3  # noise levels of a run
+WIDTH = 16  # of encoded words
 
 
 def seeded(model, **options):
@@ -30,17 +31,51 @@ def unconditional(name):
 
 
 @cache
-def vae():
+def vae(levels=2, **options):
     import diffusers
 
     return seeded(
         diffusers.AutoencoderKL,
-        block_out_channels=[4, 8],
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[4] * (levels - 1) + [8],
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
         latent_channels=4,
         norm_num_groups=2,
-        shift_factor=0.0,
+        **options,
+    )
+
+
+def text_unet(**options):
+    import diffusers
+
+    return seeded(
+        diffusers.UNet2DConditionModel,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=2,
+        attention_head_dim=4,
+        **{"sample_size": 8, "cross_attention_dim": WIDTH, **options},
+    )
+
+
+def sd3_transformer(width):
+    """width: of the words, and of their summary."""
+    import diffusers
+
+    return seeded(
+        diffusers.SD3Transformer2DModel,
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=width,
+        caption_projection_dim=8,
+        pooled_projection_dim=width,
+        out_channels=4,
     )
 
 
@@ -48,24 +83,13 @@ def stable_diffusion(name):
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    unet = seeded(
-        diffusers.UNet2DConditionModel,
-        sample_size=8,
-        block_out_channels=(4, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        norm_num_groups=2,
-        attention_head_dim=4,
-    )
     heads = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     tokens = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "vocab_size": 100}
     return getattr(diffusers, name)(
-        vae=vae(),
+        vae=vae(shift_factor=0.0),
         text_encoder=seeded(lambda: CLIPTextModel(CLIPTextConfig(**heads, **tokens))),
         tokenizer=None,
-        unet=unet,
+        unet=text_unet(),
         scheduler=diffusers.PNDMScheduler(**BETAS, steps_offset=1, skip_prk_steps=True),
         safety_checker=None,
         feature_extractor=None,
@@ -87,30 +111,22 @@ def dit():
         out_channels=8,
         num_embeds_ada_norm=1000,
     )
-    return diffusers.DiTPipeline(transformer=network, vae=vae(), scheduler=diffusers.DDIMScheduler())
+    return diffusers.DiTPipeline(
+        transformer=network, vae=vae(shift_factor=0.0), scheduler=diffusers.DDIMScheduler()
+    )
 
 
 def stable_diffusion_3():
     import diffusers
 
-    network = seeded(
-        diffusers.SD3Transformer2DModel,
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=4,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=8,
-        pooled_projection_dim=16,
-        out_channels=4,
-    )
     nothing = dict.fromkeys(
         [f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")]
     )
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return diffusers.StableDiffusion3Pipeline(transformer=network, vae=vae(), scheduler=scheduler, **nothing)
+    network = sd3_transformer(WIDTH)
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=network, vae=vae(shift_factor=0.0), scheduler=scheduler, **nothing
+    )
 
 
 MAKERS = {
