@@ -45,15 +45,30 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     if "solver_name" in metafunc.fixturenames:
-        metafunc.parametrize("solver_name", [_installed(name) for name in registry.names("solver")])
+        few = metafunc.definition.get_closest_marker("one_of_each_family") is not None
+        quick = _one_of_each_family() if few and not metafunc.config.option.solver_dir else None
+        names = registry.names("solver")
+        metafunc.parametrize("solver_name", [_parameter(n, quick is None or n in quick) for n in names])
 
 
 @functools.cache
-def _installed(name):
-    """The solver's name as a parameter, skipped where the library it drives is not there."""
+def _one_of_each_family():
+    """Of each family the solver of highest order, and that of its stochastic ones."""
+    found = {}
+    for name in registry.names("solver"):
+        solver = seedsbench.solver(name)
+        key = solver.family, solver.stochastic
+        found[key] = max(found.get(key, (0, "")), (solver.order, name))
+    return {name for _, name in found.values()}
+
+
+@functools.cache
+def _parameter(name, quick):
+    """The solver's name, skipped where the library it drives is not there."""
     library = seedsbench.solver(name).library
     missing = library is not None and importlib.util.find_spec(library) is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"needs {library}"))
+    skipped = pytest.mark.skipif(missing, reason=f"needs {library}")
+    return pytest.param(name, marks=[skipped] if quick else [skipped, pytest.mark.slow])
 
 
 def pytest_collection_modifyitems(config, items):

@@ -125,6 +125,6 @@ KINDS = (
     Kind("SIGTERM, SIGINT", stop, _stops),
     Kind("disk full, limited or failing", disk, _disks),
     Kind("a small file system", small_disk, lambda _: [8, 16, 24, 32, 48, 64, 128, 256], quick=0),
-    Kind("standard output full", nobody_reads, lambda _: ["/dev/full"] * 3),
+    Kind("standard output full", nobody_reads, lambda _: ["/dev/full"] * 3, quick=0),
     Kind("lost permissions", permissions, _denied),
 )

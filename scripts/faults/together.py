@@ -126,6 +126,6 @@ def _writers(bench: Bench) -> list[tuple[int, str]]:
 
 KINDS = (
     Kind("concurrent writers, one of them ended", writers, _writers),
-    Kind("two ranks, one of them ended", ranks, _pairs),
+    Kind("two ranks, one of them ended", ranks, _pairs, quick=0),
     Kind("joblib's workers killed", workers, lambda _: ["worker", "command"] * 3, quick=0),
 )

@@ -88,7 +88,7 @@ def test_a_run_key_depends_on_the_weights_and_the_numerics_version(monkeypatch):
 
 
 @pytest.mark.parametrize("solver", ["heun", "seeds3", "karras_sde", "dpmpp_2m"])
-@pytest.mark.parametrize("labels", ["balanced", "random"])
+@pytest.mark.parametrize("labels", ["balanced", pytest.param("random", marks=pytest.mark.slow)])
 def test_rows_do_not_depend_on_the_batch_size(tmp_path, solver, labels):
     overrides = [f"solver={solver}", f"labels={labels}", "samples=70", "nfe=8"]
     rows = [run(tmp_path / str(size), *overrides, f"batch_size={size}") for size in (1, 7, 64)]

@@ -172,7 +172,7 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
         (cell, "fid_floor", ("fid_floor",)),
     ],
 )
-@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, torch.linalg.LinAlgError])
+@pytest.mark.parametrize("error", [ValueError, torch.linalg.LinAlgError])
 def test_no_score_beside_fid_takes_it_down(tmp_path, fake, real, monkeypatch, where, name, scores, error):
     whole = run(tmp_path, *QUICK, f"metrics.real={real}", "study=whole")
 

@@ -74,6 +74,7 @@ def test_the_tables_are_made_of_the_rows_and_the_figure_is_there(committed, tmp_
     assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.one_of_each_family
 def test_declared_weak_order_is_the_measured_one(solver_name):
     """Of solvers whose map is affine, exactly; the drift order is measured in test_solver_contract."""
     solver = seedsbench.solver(solver_name)
@@ -115,6 +116,7 @@ def test_one_path_is_brownian_whatever_the_order_of_its_readings():
         path.normal()
 
 
+@pytest.mark.slow
 def test_quadrature_agrees_with_simulation():
     expected = kolmogorov_expectations("seeds2", 6)
     n = 200_000
@@ -169,6 +171,7 @@ def test_distances_know_the_distribution():
     assert distance("heun", 10, samples=500).nfe == 9
 
 
+@pytest.mark.slow
 def test_the_command_for_one_solver_keeps_the_others_rows(committed, tmp_path, capsys):
     old = committed[committed["solver"].isin(["euler", "heun"])].assign(samples=200)
     stale = old.iloc[:1].assign(solver="gone")
@@ -201,6 +204,7 @@ def test_a_solver_from_outside_is_certified_and_a_broken_or_unknown_one_named(tm
     assert "Did you mean" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_can_be_measured():
     class Wrong(Seeds2):
         def step(self, process, x, t, t_next, state, noise):

@@ -16,6 +16,7 @@ def whole(words):
     return cell_of(compose("config", words), choices, "study")
 
 
+@pytest.mark.slow
 def test_values_set_on_what_is_composed_already_are_what_hydra_composes():
     cells = [
         ["solver=seeds3", "solver.c2=0.4", "nfe=7"],
@@ -45,8 +46,8 @@ def test_a_cell_is_typed_and_frozen():
     "text",
     [
         "defaults: [heun]\nrho: 3\n",
-        "# @package _global_\nsolver: {_target_: mine}\nnfe: 9\n",
-        "rho: ${nfe}\n",
+        pytest.param("# @package _global_\nsolver: {_target_: mine}\nnfe: 9\n", marks=pytest.mark.slow),
+        pytest.param("rho: ${nfe}\n", marks=pytest.mark.slow),
         "name: ${hydra:runtime.choices.grid}\n",
     ],
     ids=["builds on another", "sets other keys too", "refers to another key", "refers to a choice"],

@@ -274,6 +274,7 @@ def test_sigterm_is_heard_within_a_step_and_said_in_one_line(tmp_path):
     assert err.splitlines() == [STOPPED]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(tmp_path, ended):
     words = ("-m", *plugin(tmp_path, SLOW), *CELL, "nfe=6", "seed=range(0,30)")
     process = start(*words, folder=tmp_path)
@@ -322,6 +323,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_was_killed_while_it_started_ends(tmp_path):
     done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, env=environment(), timeout=90)
     assert done.returncode == 143

@@ -72,6 +72,7 @@ def assert_the_same_here(study, *arguments):
     assert here == {key: there[key] for key in here}
 
 
+@pytest.mark.slow
 @needs_joblib
 def test_joblib_runs_the_sweep_into_one_study(tmp_path, capfd, monkeypatch):
     import joblib

@@ -77,6 +77,7 @@ def test_a_command_that_can_run_is_accepted_with_its_study_folder(isolated):
     assert os.listdir(isolated / "out" / "mine") == []
 
 
+@pytest.mark.slow
 def test_published_is_a_key_of_the_report_and_of_no_cell(seedsbench, tmp_path):
     cell = ("model=gaussian_mixture", "solver=euler", "nfe=5", "samples=20")
     keys = []
@@ -147,6 +148,7 @@ def test_a_budget_too_small_is_a_skipped_row_and_no_failure(seedsbench, tmp_path
     assert "3 cells: 1 done, 2 skipped, 0 failed." in out
 
 
+@pytest.mark.slow
 def test_a_home_in_results_dir_is_the_users(seedsbench, tmp_path, monkeypatch):
     """For the rows as for Hydra's own log, and for what plan=true finds done."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -102,6 +102,7 @@ def test_a_plan_of_models_that_are_not_here_fetches_nothing(tmp_path, monkeypatc
         plan_text([compose(*cells, "model=file", f"model.path={tmp_path}/none.pkl")])
 
 
+@pytest.mark.slow
 def test_a_plan_of_every_solver_says_its_steps_or_why_there_are_none(tmp_path):
     place = [f"results_dir={tmp_path}", "study=study", "nfe=15"]
     row = run(tmp_path, *place, "solver=heun")
@@ -143,6 +144,7 @@ def test_a_log_file_has_no_progress(tmp_path):
     assert "sweep:" not in said
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_line_for_the_sweep_and_one_for_the_cell(tmp_path):
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     mine, theirs = pty.openpty()

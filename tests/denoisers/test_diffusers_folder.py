@@ -60,7 +60,9 @@ def ours(folder, pipeline, eta=0.0, spacing=None):
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("betas", BETAS)
+@pytest.mark.parametrize(
+    "betas", ["linear", *(pytest.param(b, marks=pytest.mark.slow) for b in BETAS if b != "linear")]
+)
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_the_samples_are_those_of_the_ddim_pipeline(tmp_path, prediction, betas, spacing, eta):
     pipeline = write(tmp_path, betas, prediction_type=prediction, timestep_spacing=spacing)

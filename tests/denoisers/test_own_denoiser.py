@@ -243,7 +243,7 @@ def glyphs():
 
 
 @pytest.mark.parametrize(
-    "regime", ["vp", "edm", *(pytest.param(regime, marks=pytest.mark.slow) for regime in ("ve", "iddpm"))]
+    "regime", ["vp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("edm", "ve", "iddpm"))]
 )
 def test_nothing_is_found_in_our_own_models(regime):
     for denoiser in (load_glyphs(regime), load_glyphs(regime).denoiser):

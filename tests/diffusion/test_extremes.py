@@ -84,12 +84,14 @@ def cases(some):
     return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in some]
 
 
+@pytest.mark.one_of_each_family
 @pytest.mark.parametrize(("schedule", "dtype"), cases(RANGES))
 def test_nine_decades_of_noise(solver_name, schedule, dtype):
     solver, budget = prepared(solver_name)
     assert score(solver, dtype, budget, schedule=schedule, grid=WIDE) < BOUND
 
 
+@pytest.mark.one_of_each_family
 @pytest.mark.parametrize(("zero_snr", "betas", "dtype"), cases(TABLES))
 def test_from_the_last_entry_of_a_table(solver_name, zero_snr, betas, dtype):
     schedule = {"name": "discrete", "beta_schedule": betas, "rescale_betas_zero_snr": zero_snr}

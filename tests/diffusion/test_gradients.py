@@ -65,6 +65,7 @@ def test_gradients_by_latents_and_parameters_are_those_of_finite_differences(kin
     assert gradcheck(drawn, (START.clone().requires_grad_(), net.weights), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.one_of_each_family
 @pytest.mark.parametrize("schedule", ["vp", pytest.param("linear", marks=pytest.mark.slow)])
 def test_every_solver_can_be_differentiated(solver_name, schedule):
     if solver_name == "diffusers":

@@ -100,7 +100,7 @@ def test_images_are_resized_as_torch_fidelity_does():
         torch.testing.assert_close(dinov2.resized(x, 224), wanted, rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("extractor", [INCEPTION, "dinov2"])
+@pytest.mark.parametrize("extractor", [pytest.param(INCEPTION, marks=pytest.mark.slow), "dinov2"])
 def test_grey_samples_and_grey_files_are_treated_alike_and_images_are_uint8(tmp_path, weights, extractor):
     """One channel as a sample has it, and the file read as RGB: the same features, to the bit."""
     found = EXTRACTORS[extractor](weights[extractor], block=3)

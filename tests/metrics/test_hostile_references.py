@@ -233,6 +233,7 @@ def bomb(path, name, shape, size=2**31):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [pytest.param(2**31, marks=pytest.mark.slow), 2**29])
 def test_a_bomb_of_zeros_takes_neither_time_nor_memory(tmp_path, size):
     cases = {

@@ -11,6 +11,7 @@ def checked(*words):
     return python("scripts/check_gpu.py", "--device", "cpu", *words, folder=ROOT)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_and_ends_well():
     said = checked("--parts", "memory")
     assert said.startswith("## Checked on no GPU, what a CPU can check\n")

@@ -46,6 +46,7 @@ def test_the_python_interface_finds_it(folder, monkeypatch):
     assert {"euler", "seeds3"} < set(registry.names("solver"))
 
 
+@pytest.mark.slow
 def test_the_generic_tests_accept_it_and_reject_one_that_breaks_its_promise(folder):
     (folder / "solver" / "cheat.yaml").write_text("_target_: cheat.AB2\n")
     cheat = "\n    def nfe(self, n_steps):\n        return n_steps - 1\n"

@@ -107,7 +107,11 @@ def residue(i, row):
 
 
 @pytest.mark.parametrize(
-    ("betas", "of_rounding"), [("linear", 28), ("scaled_linear", 0), ("squaredcos_cap_v2", 0)]
+    ("betas", "of_rounding"),
+    [
+        ("linear", 28),
+        *(pytest.param(betas, 0, marks=pytest.mark.slow) for betas in ("scaled_linear", "squaredcos_cap_v2")),
+    ],
 )
 def test_ddim_rows(betas, of_rounding):
     rounded = 0

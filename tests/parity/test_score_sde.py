@@ -138,6 +138,7 @@ def test_probability_flow(case):
     assert (x - case["x_final"]).abs().max() <= 1e-7 * max(1.0, float(start.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", ["reverse_diffusion", "ancestral", "euler_maruyama"])
 @pytest.mark.parametrize("name", ["pc_ve", "pc_vp", "pc_subvp"])
 def test_predictors_have_weak_order_one(name, predictor):

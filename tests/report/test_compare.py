@@ -105,6 +105,7 @@ def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
     assert set(csv["samples"]) == {2000, 500}
 
 
+@pytest.mark.slow
 def test_the_second_writing_gives_the_same_bytes_in_a_folder_of_choice(tmp_path):
     before, after = two_studies(tmp_path)
     out = tmp_path / "out"

@@ -129,13 +129,8 @@ def test_a_row_with_a_value_that_its_column_cannot_have_is_one_fault_and_never_b
     assert "| **1**" in report.table_md.read_text()
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("solver", "reason"),
-        *(pytest.param(n, marks=pytest.mark.slow) for n in [("solver_params",), ("model", "labels")]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("solver", "reason"), ("solver_params",), ("model", "labels")])
 def test_a_text_is_never_a_formula_a_name_of_a_file_or_a_limit(tmp_path, bounded, names):
     texts = ODD if "model" not in names else (MATH[0], "\n", " ", *ODD[9:14])  # a panel each
     rows = []
@@ -169,6 +164,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_drawn_or_listed(tmp_path, bound
     assert len(report.rows) == len(rows)
 
 
+@pytest.mark.slow
 def test_columns_that_nobody_knows_reach_the_tables_up_to_a_limit(tmp_path, bounded):
     more = {"huge": 10**39, "small": -(10**39), "\ud800=x": "\ud800", "curve": [1], "done": "x", "_time": {}}
     rows = [make_row("heun", 10, **more), make_row("ddim", 10, seed=1, **more)]
@@ -268,6 +264,7 @@ def put(path, kind, outside):
         path.symlink_to(outside if kind == "link" else outside.with_name("nothing here"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["link", "file", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("link to nowhere", "pipe"))],
@@ -288,6 +285,7 @@ def test_a_folder_of_outputs_that_is_none_is_set_aside(tmp_path, kind):
     assert (studies[1] / "compare.unreadable").lstat()
 
 
+@pytest.mark.slow
 def test_a_lock_that_cannot_be_had_is_one_line_and_the_report_is_written(tmp_path, monkeypatch):
     study = write_study(tmp_path / "study", [make_row("heun", 10)])
     monkeypatch.setattr(report_main, "LOCK_SECONDS", 0.1)
@@ -300,6 +298,7 @@ def test_a_lock_that_cannot_be_had_is_one_line_and_the_report_is_written(tmp_pat
     assert build_report(study).faults == []
 
 
+@pytest.mark.slow
 def test_an_undecodable_study_is_reported_on_compared_and_printed(tmp_path):
     studies = [Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/\xff$x$|", b"/\xfe_[a](b)")]
     for study in studies:
@@ -369,6 +368,7 @@ def test_cells_of_csv_that_a_spreadsheet_would_run_begin_with_an_apostrophe(tmp_
     assert {line[header.index("'-number")] for line in lines} == {"", "-2"}
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_command_without_a_word(tmp_path):
     study = write_study(tmp_path / "study", [make_row("heun", 10)])
     code = "import sys; from seedsbench.report.main import main; sys.exit(main())"

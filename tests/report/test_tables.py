@@ -110,6 +110,7 @@ def test_the_bias_of_few_samples_is_said(tmp_path, samples, said, extractor):
     assert any("biased upwards" in table.note for table in page_tables(shown)) is said
 
 
+@pytest.mark.slow
 def test_a_large_study_of_every_fault_gets_a_report_that_lists_them(tmp_path):
     cells = itertools.product(("seeds1", "seeds3", "heun", "ddim"), (10, 20), range(5), ("vp", "edm"))
     rows = [make_row(s, b, seed=k, regime=r) for s, b, k, r in cells]

@@ -52,6 +52,7 @@ def test_rk45_takes_scipys_steps(kind, rtol):
         close(torch.stack(path).flatten(1), torch.as_tensor(scipy.y.T))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_a_path_does_not_depend_on_inner_levels_and_on_neighbours_through_batch_norms_alone(name):
     whole, coupled = run(name, trials=60), run({"name": name, "norms": "batch"}, trials=60)
@@ -99,6 +100,7 @@ def test_orders_of_both_dpm_pairs(order):
     assert measured == pytest.approx(order, abs=0.3)
 
 
+@pytest.mark.slow
 def test_adaptive_sde_has_weak_order_two_on_uniform_steps_and_keeps_the_variance_of_a_gaussian():
     uniform = seedsbench.solver("adaptive_sde", rtol=NO_TOLERANCE, atol=NO_TOLERANCE)
     assert weak_orders(uniform, 128, std=0.8, high=2.0, low=0.3)[1] == pytest.approx(2, abs=0.1)

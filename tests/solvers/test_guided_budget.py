@@ -45,6 +45,7 @@ def drawn(solver, interval=INTERVAL, scale=1.2, **amount):
     return seedsbench.sample(guided, LATENTS, solver=solver, labels=LABELS, **amount), network
 
 
+@pytest.mark.one_of_each_family
 def test_the_count_is_of_the_evaluations_made_and_one_more_step_would_not_fit(solver_name):
     solver, budget = seedsbench.solver(solver_name), 20
     result, network = drawn(solver, nfe=budget)

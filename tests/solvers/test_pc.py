@@ -32,7 +32,7 @@ CHOICES += [
 
 @pytest.mark.parametrize(
     "choice",
-    [pytest.param(one, marks=pytest.mark.slow if one["name"] == "pc_subvp" else ()) for one in CHOICES],
+    [pytest.param(one, marks=pytest.mark.slow if one["name"] in PC[1:] else ()) for one in CHOICES],
     ids=lambda choice: "-".join(map(str, choice.values())),
 )
 def test_every_choice_keeps_the_contract(choice):

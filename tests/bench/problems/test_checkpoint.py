@@ -80,7 +80,7 @@ def test_every_model_composes_and_dry_runs(model, regime, tmp_path):
 
 
 @pytest.mark.parametrize(("model", "regime"), CELLS)
-@pytest.mark.parametrize("offline", ["true", "false"])
+@pytest.mark.parametrize("offline", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
     model, regime, offline, tmp_path, monkeypatch
 ):
@@ -111,6 +111,7 @@ def test_a_metrics_group_has_files_too(tmp_path, monkeypatch):
     assert said.splitlines()[1:] == [f"  inception weights: {tmp_path / 'w.pth'} (missing)"]
 
 
+@pytest.mark.slow
 def test_a_walk_over_everything_names_what_cannot_be_describes_each_file_once_and_writes_nothing(tmp_path):
     walk = ["-m", "model=glob(*)", "regime=vp,edm", "metrics=inception", "dry_run=true"]
     said = check(parse(walk))[1]

@@ -456,6 +456,7 @@ PIECES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, derandomize=True, deadline=None, database=None)
 @given(pieces=st.lists(PIECES, max_size=30))
 def test_fuzz_made_up_programs_raise_nothing_else(pieces):
