@@ -22,7 +22,7 @@ from seedsbench.report.pareto import Panel, doubled, panels
 from seedsbench.report.rows import RowFault, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
-from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
+from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown, write_verdicts
 from seedsbench.report.texts import printable
 
 _HELP = """\
@@ -34,6 +34,7 @@ reads   <study>/rows/*.json           a cell each (one solver, NFE budget, seed)
 writes  <study>/report.html           all of it on one page that needs no network
         <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks by FID)
         <study>/table.tex             solver x NFE for a paper (booktabs)
+        <study>/verdicts.csv          each two solvers at each budget: difference, its error, better or worse
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
         <study>/figures/guidance.*    FID against the scale of guidance, if swept; tradeoff.*: against IS
@@ -85,6 +86,7 @@ def build_report(study: Path, *, published: bool = False) -> Report:
         write_csv(df, study / "table.csv")
         write_markdown(df, shown, faults, study / "table.md")
         write_latex(shown, study / "table.tex")
+        write_verdicts(shown, study / "verdicts.csv")
         folder = own_folder(study / "figures")
         figures = write_figures(df, shown, folder, overlay=published)
         sheets = write_sheets(shown, study, folder)
