@@ -24,9 +24,9 @@ _RANK = (
 )
 _TRAININGS = "A second ± is the standard deviation over trainings of the network, of their means."
 JUDGED = (
-    "A difference is over the runs that both cells have, of one seed and training: these share latents. It is "
-    f"judged at the {LEVEL:.0%} level, corrected for all comparisons of a budget (Holm). Below {SMALLEST:.1%} "
-    "of the score it is inconclusive unless several trainings agree."
+    "A difference is over the runs that both cells have, of one seed and training: these share latents. It "
+    f"is judged at the {LEVEL:.0%} level, corrected for all comparisons of a budget (Holm). Below "
+    f"{SMALLEST:.1%} of the score it is inconclusive unless several trainings agree."
 )
 
 Lines = tuple[list[str], list[list[str]]]
