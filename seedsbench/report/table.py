@@ -76,9 +76,11 @@ def verdict_columns(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], path: Path) -> None:
+def write_markdown(
+    df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], title: str, path: Path
+) -> None:
     """The table people read: points by panel, then what was skipped, failed or unreadable, and why."""
-    lines = [f"# {markdown(printable(path.parent.resolve().name))}", "", _counts(df), "", _WORDS, ""]
+    lines = [f"# {markdown(printable(title))}", "", _counts(df), "", _WORDS, ""]
     for panel in shown:
         lines += _section(panel)
     lines += _listed(shown, "warning", df["warning"].notna(), "Warnings")
