@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from seedsbench.metrics.precision_recall import precision_recall
 INCEPTION = ("is_mean", "is_std")
 KERNEL = ("kid_mean", "kid_std")
 MANIFOLD = ("precision", "recall", "density", "coverage")
+FLOOR = ("fid_floor", "fid_floor_std")
 FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
 FLOOR_BATCH = 2048
@@ -35,7 +37,7 @@ FLOOR_BATCH = 2048
 MOST = 1e15
 """Of evaluations, sizes and seconds that a state may have: more, NaN and infinity no row can hold."""
 
-_FLOORS: dict[Hashable, float] = {}
+_FLOORS: dict[Hashable, tuple[float, ...]] = {}
 
 
 class Scorer:
@@ -225,16 +227,17 @@ def extractor_input(problem: Problem, x: Tensor) -> Tensor:
     return (to_uint8(x) if problem.features.quantised else x.double()).cpu()
 
 
-def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | None:
-    """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
+def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, float | None]:
+    """Mean and standard deviation (None of one set) of the FIDs of `sets` independent sets of n real samples,
+    labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the error of so many samples itself. Where no
     other real images can be made, the sets are drawn from the real features, if these are at least twice
-    as many (whatever the labels); else None. Made once for all networks with these features, reference and
-    real images, and kept by what they are: by the problem, it would keep the network.
+    as many (whatever the labels); else both are None. Made once for all networks with these features,
+    reference and real images, and kept by what they are: by the problem, it would keep the network.
     """
     if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
-        return None
+        return dict.fromkeys(FLOOR)
     ids = (problem.features.id, problem.reference_id, problem.real_id)
     key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
     if key not in _FLOORS:
@@ -244,8 +247,9 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | No
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
             fids.append(fid.compute(problem.reference)["fid"])
-        _FLOORS[key] = sum(fids) / sets
-    return _FLOORS[key]
+        _FLOORS[key] = tuple(fids)
+    fids = _FLOORS[key]
+    return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}
 
 
 def _real_features(problem: Problem, n: int, labels: Labels, k: int) -> Iterator[Tensor]:

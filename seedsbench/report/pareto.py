@@ -66,6 +66,14 @@ class Panel:
         floors = self.rows["fid_floor"]
         return float(floors[floors > 0].mean()) if (floors > 0).any() else None
 
+    @cached_property
+    def floor_std(self) -> float | None:
+        """The standard deviation of one such FID, over independent sets of real images, where rows know it."""
+        known = (
+            self.rows["fid_floor_std"].dropna() if "fid_floor_std" in self.rows else pd.Series(dtype=float)
+        )
+        return float(known.mean()) if len(known) and self.floor is not None else None
+
 
 def panels(df: pd.DataFrame) -> list[Panel]:
     """Split rows into panels, in a fixed order, with titles that tell them apart."""

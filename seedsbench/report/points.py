@@ -8,6 +8,7 @@ from seedsbench.report.style import solver_rank
 
 # Scores that only some rows have: kernel distance, and the manifold estimates against real features.
 OTHER_SCORES = ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+SOME = ("fid_floor_std", *OTHER_SCORES)
 
 
 def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -26,15 +27,15 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
     Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
-    is_std (over the splits of one run) is_mean_std images_per_second, those of OTHER_SCORES that rows have,
-    the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
+    is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have (fid_floor_std:
+    over the sets of one floor), the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
     other points at this budget have fewer warnings, so that this one is best at nothing.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
     rows = newest(rows.assign(n_steps=asked_steps(rows)))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
-    means += [name for name in OTHER_SCORES if name in rows]
+    means += [name for name in SOME if name in rows]
     rows = rows.assign(
         seconds=1 / rows["images_per_second"],
         warnings=rows["warning"].map(lambda told: len(told.split("; ")) if told else 0).where(done, 0),

@@ -142,9 +142,10 @@ def bias(panel: Panel) -> str:
 
 def features_note(panel: Panel) -> str:
     """What the numbers of a panel are, in sentences."""
+    over = " (± over sets of them)" if panel.floor_std else ""
     notes = [
         f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the "
-        "smallest of them, floor what real images score against real ones; bold is best at its budget.",
+        f"smallest of them, floor what real images score against real ones{over}; bold is best at its budget.",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),
     ]
@@ -182,6 +183,12 @@ def fid(point: Point) -> str:
     digits = _digits(std) if std > 0 else 0
     told = f"{mean:.{digits}f} ± {std:.{digits}f}" if std > 0 else f"{mean:.4g}"
     return f"{told} !" if point["warnings"] else told
+
+
+def floor(point: Point) -> str:
+    """The floor, and its spread where that is known: 0.216 ± 0.009."""
+    mean, std = point["fid_floor"], point.get("fid_floor_std")
+    return number(mean, ".3g") if pd.isna(std) else plus_minus(mean, std)
 
 
 def minimum(point: Point) -> str:

@@ -13,6 +13,7 @@ from seedsbench.report.summary import (
     best_points,
     features_note,
     fid,
+    floor,
     matrix,
     minimum,
     no_fid,
@@ -78,7 +79,7 @@ def _section(panel: Panel) -> list[str]:
         [
             *(markdown(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
             *(f"**{fid(point)}**" if i in best else fid(point), minimum(point)),
-            *(number(point["fid_floor"], ".3g"), plus_minus(point["is_mean"], point["is_std"])),
+            *(floor(point), plus_minus(point["is_mean"], point["is_std"])),
             *(number(point["images_per_second"], ".3g"), _status(point)),
         ]
         for i, point in enumerate(found.to_dict("records"))
