@@ -21,6 +21,7 @@ from seedsbench.bench.rows.previews import N_SHOWN, Strip
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
+from seedsbench.metrics.fid_infinity import INFINITE, FIDInfinity
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
 from seedsbench.metrics.precision_recall import precision_recall
@@ -45,7 +46,7 @@ class Scorer:
 
     update() takes finished samples; compute() gives fid, is_mean, is_std, and what real features allow
     (kid_mean, kid_std, precision, recall, density, coverage). A score beside FID that cannot be computed
-    is None, and `warnings` holds the reason.
+    is None, and `warnings` holds the reason. extrapolate: fid_infinity and fid_infinity_std, too.
 
     A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state()
     is exact at any time: what was seen in another run of the same cell, or by another rank, is added with
@@ -56,14 +57,16 @@ class Scorer:
     features, told by the caller.
     """
 
-    def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
+    def __init__(self, problem: Problem, n_total: int, splits: int, *, extrapolate: bool = False) -> None:
         features = problem.features
         self._problem, self._n = problem, n_total
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
-        self._metrics = [one for one in (self._fid, self._is, self._table) if one is not None]
-        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
+        self._infinite = FIDInfinity(features.dim, n_total, features.bound) if extrapolate else None
+        metrics = (self._fid, self._is, self._table, self._infinite)
+        self._metrics = [one for one in metrics if one is not None]
+        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table, "infinite": self._infinite}
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
@@ -180,6 +183,9 @@ class Scorer:
         self.warnings = []
         scores: dict[str, float | None] = dict.fromkeys(INCEPTION)
         scores.update(self._fid.compute(self._problem.reference))
+        if self._infinite is not None:
+            infinite = partial(self._infinite.compute, self._problem.reference)
+            scores.update(beside_fid(INFINITE, infinite, self.warnings))
         if self._is is not None:
             scores.update(beside_fid(INCEPTION, self._is.compute, self.warnings))
         if self._table is not None and (pairs := self._problem.pairs) is not None:

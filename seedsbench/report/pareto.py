@@ -68,11 +68,11 @@ class Panel:
 
     @cached_property
     def floor_std(self) -> float | None:
-        """The standard deviation of one such FID, over independent sets of real images, where rows know it."""
-        known = (
-            self.rows["fid_floor_std"].dropna() if "fid_floor_std" in self.rows else pd.Series(dtype=float)
-        )
-        return float(known.mean()) if len(known) and self.floor is not None else None
+        """The standard deviation of one such FID over independent sets of real images, where rows know it."""
+        if self.floor is None or "fid_floor_std" not in self.rows:
+            return None
+        found = self.rows["fid_floor_std"].mean()
+        return None if pd.isna(found) else float(found)
 
 
 def panels(df: pd.DataFrame) -> list[Panel]:

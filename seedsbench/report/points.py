@@ -6,8 +6,10 @@ import pandas as pd
 from seedsbench.report.rows import STATUSES
 from seedsbench.report.style import solver_rank
 
-# Scores that only some rows have: kernel distance, and the manifold estimates against real features.
-OTHER_SCORES = ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+# Scores that only some rows have: FID extrapolated in N, kernel distance, the manifold estimates.
+OTHER_SCORES = ("fid_infinity", "fid_infinity_std")
+OTHER_SCORES += ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+# Those, and what else only some rows have: fid_floor_std is over the sets of one floor.
 SOME = ("fid_floor_std", *OTHER_SCORES)
 
 
@@ -27,8 +29,8 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
     Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
-    is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have (fid_floor_std:
-    over the sets of one floor), the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
+    is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have,
+    the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
     other points at this budget have fewer warnings, so that this one is best at nothing.
     """
     keys = ["curve", "nfe_budget", "n_steps"]

@@ -12,7 +12,6 @@ import pandas as pd
 
 from seedsbench.report.curves import MISSING
 from seedsbench.report.pareto import Panel, split_titles
-from seedsbench.report.points import OTHER_SCORES
 from seedsbench.report.ranking import Point, ranking, winners
 from seedsbench.report.rows import take
 
@@ -21,6 +20,10 @@ _RANK = (
     "The rank is by geometric mean FID over the NFE that most curves cover: the area under straight lines "
     "between a curve's points on log axes."
 )
+_SPREADS = {"fid_infinity": "fid_infinity_std", "kid_mean": "kid_std"}
+_OTHERS = {"fid_infinity": "FID-infinity", "bias": "FID less it", "kid_mean": "KID"}
+_OTHERS |= {name: name for name in ("precision", "recall", "density", "coverage")}
+OTHERS_NOTE = "Means over repeats; ± of KID is over its subsets, of FID-infinity the error of one run."
 _CLEAR = {True: "yes", False: "no", None: "one seed: cannot be said"}
 
 Lines = tuple[list[str], list[list[str]]]
@@ -56,7 +59,7 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
         joined("Best solver at each budget", f"{common}. {spread}" if common else spread, best_at_each),
         joined("Rank by area under the curve", _RANK, rank_by_area),
         joined("FID, solver by NFE budget", marks, lambda found: _fid_matrix(found, budgets)),
-        joined("Other scores", "Means over repeats; ± of KID is over its subsets.", other_scores),
+        joined("Other scores", OTHERS_NOTE, other_scores),
     ]
     return [table for table in tables if table.lines]
 
@@ -113,18 +116,21 @@ def _fid_matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
 
 
 def other_scores(found: pd.DataFrame) -> Lines:
-    """KID, precision, recall, density and coverage, means over repeats, where any finished cell has them."""
-    known = [n for n in OTHER_SCORES if n != "kid_std" and n in found and found[n].notna().any()]
+    """FID-infinity and how far the FID is above it, KID, precision, recall, density and coverage, means over
+    repeats, where any finished cell has them."""
+    if "fid_infinity" in found:
+        found = found.assign(bias=found["fid"] - found["fid_infinity"])
+    known = [name for name in _OTHERS if name in found and found[name].notna().any()]
     if not known:
         return [], []
 
     def text_of(point: Point, name: str) -> str:
-        if name == "kid_mean":
-            return plus_minus(point[name], point.get("kid_std"))
+        if name in _SPREADS:
+            return plus_minus(point[name], point.get(_SPREADS[name]))
         return number(point[name], ".3f")
 
     scored = found.dropna(subset=known, how="all").to_dict("records")
-    return ["solver", "NFE budget", *("KID" if name == "kid_mean" else name for name in known)], [
+    return ["solver", "NFE budget", *(_OTHERS[name] for name in known)], [
         [str(point["curve"]), number(point["nfe_budget"], ".0f"), *(text_of(point, name) for name in known)]
         for point in scored
     ]
@@ -144,8 +150,8 @@ def features_note(panel: Panel) -> str:
     """What the numbers of a panel are, in sentences."""
     over = " (± over sets of them)" if panel.floor_std else ""
     notes = [
-        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the "
-        f"smallest of them, floor what real images score against real ones{over}; bold is best at its budget.",
+        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the smallest of them, "
+        f"floor what real images score against real ones{over}; bold is best at its budget.",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),
     ]

@@ -9,6 +9,7 @@ from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
+    OTHERS_NOTE,
     best_at_each,
     best_points,
     features_note,
@@ -90,7 +91,7 @@ def _section(panel: Panel) -> list[str]:
         *(*markdown_table(_HEADER, lines), ""),
         *_titled("Best at each budget:", *best_at_each(found)),
         *_titled(by_area, *rank_by_area(found)),
-        *_titled("Other scores, means over seeds (KID ± over its subsets):", *other_scores(found)),
+        *_titled(f"Other scores. {OTHERS_NOTE}", *other_scores(found)),
     ]
 
 

@@ -69,6 +69,20 @@ def test_rows_do_not_depend_on_the_batch_size(tmp_path, fake, real):
     assert rows[0]["fid_floor"] > 0
 
 
+def test_extrapolating_adds_two_scores_and_changes_no_other(tmp_path):
+    cases = [("false", 500), ("true", 500), ("true", 7)]
+    plain, *rows = (
+        run(tmp_path / f"{i}", "samples=500", f"metrics.extrapolate={asked}", f"batch_size={size}")
+        for i, (asked, size) in enumerate(cases)
+    )
+    assert same(rows[0]) == same(rows[1])
+    assert rows[0]["fid"] == plain["fid"]
+    assert plain["run_key"] != rows[0]["run_key"]
+    assert "fid_infinity" not in plain
+    assert "extrapolate" not in plain["metrics_params"]
+    assert abs(rows[0]["fid_infinity"] - plain["fid"]) < 3 * rows[0]["fid_infinity_std"]
+
+
 def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real, monkeypatch):
     problem = glyphs_problem("edm")
     bare = Model("bare", problem.denoiser, problem.model_id)

@@ -10,7 +10,7 @@ from seedsbench.report.figures import prepare
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.summary import features_note, page_tables
+from seedsbench.report.summary import features_note, other_scores, page_tables
 from seedsbench.report.texts import latex
 from tests.report.test_html import Page
 from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
@@ -28,6 +28,13 @@ def test_winners_have_a_margin_and_an_error(tmp_path):
     assert at20.margin.value == pytest.approx(1.01)
     assert at20.margin.error == pytest.approx(math.hypot(0.01, 0.02) / 3**0.5)
     assert (at50.best["curve"], at50.second["curve"], at50.margin.clear) == ("ddim", "heun", None)  # one seed
+
+
+def test_an_extrapolated_fid_is_told_with_its_error_and_the_bias_of_the_fid(tmp_path):
+    rows = [make_row("heun", 20, fid=1.5, fid_infinity=1.2, fid_infinity_std=0.04), make_row("heun", 50)]
+    header, lines = other_scores(panels_of(tmp_path, rows)[0].points)
+    assert header == ["solver", "NFE budget", "FID-infinity", "FID less it"]
+    assert lines == [["heun", "20", "1.2 ± 0.04", "0.300"]]
 
 
 def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):
