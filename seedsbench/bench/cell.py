@@ -12,7 +12,11 @@ from seedsbench.checks import NO_NETWORK, Range, check_options, nearest
 NUMERICS_VERSION = 2
 """Bumped by hand when the same configuration legitimately gives other numbers; part of every run_key."""
 
-CELL_OPTIONS = {"splits": Annotated[int, Range(1, 1000)], "floor_sets": Annotated[int, Range(1, 1000)]}
+CELL_OPTIONS: dict[str, Any] = {
+    "splits": Annotated[int, Range(1, 1000)],
+    "floor_sets": Annotated[int, Range(1, 1000)],
+    "extrapolate": bool,
+}
 """Options of the metrics group that say how a cell is scored, whatever the extractor."""
 MAX_NFE = 10**6
 MAX_REPEATS = 10**4

@@ -62,7 +62,9 @@ class CellRun:
 
     def scorer(self) -> Scorer:
         """An empty one."""
-        return Scorer(self.problem, self.cell.samples, min(self.cell.metrics["splits"], self.cell.samples))
+        options, n = self.cell.metrics, self.cell.samples
+        extrapolate = options.get("extrapolate", False)
+        return Scorer(self.problem, n, min(options["splits"], n), extrapolate=extrapolate)
 
 
 def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:

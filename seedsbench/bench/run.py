@@ -28,7 +28,7 @@ from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore, row_text
 from seedsbench.bench.sampling import batch_size_for, plan_of
 from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
-from seedsbench.bench.scoring import Scorer, beside_fid, fid_floor
+from seedsbench.bench.scoring import FLOOR, Scorer, beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
 from seedsbench.files.rows import Row
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 # fmt: off
 MEASURED = (
-    "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "is_mean", "is_std", "seconds_sampling",
-    "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second", "largest", "largest_data",
-    "saturated", "warning",
+    "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "fid_floor_std", "is_mean", "is_std",
+    "seconds_sampling", "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second",
+    "largest", "largest_data", "saturated", "warning",
 )
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key. Where
@@ -161,7 +161,7 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
     warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()
     real = partial(fid_floor, problem, cell.samples, cell.labels, cell.metrics["floor_sets"])
-    row.update(beside_fid(("fid_floor",), lambda: {"fid_floor": real()}, warnings))
+    row.update(beside_fid(FLOOR, real, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
         **sizes,

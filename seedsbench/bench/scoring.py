@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from seedsbench.bench.rows.previews import N_SHOWN, Strip
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
+from seedsbench.metrics.fid_infinity import INFINITE, FIDInfinity
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
 from seedsbench.metrics.precision_recall import precision_recall
@@ -27,6 +29,7 @@ from seedsbench.metrics.precision_recall import precision_recall
 INCEPTION = ("is_mean", "is_std")
 KERNEL = ("kid_mean", "kid_std")
 MANIFOLD = ("precision", "recall", "density", "coverage")
+FLOOR = ("fid_floor", "fid_floor_std")
 FLOOR_SEEDS = 2**40
 """Seeds of the floor's real sets start here, away from those of cells."""
 FLOOR_BATCH = 2048
@@ -35,7 +38,7 @@ FLOOR_BATCH = 2048
 MOST = 1e15
 """Of evaluations, sizes and seconds that a state may have: more, NaN and infinity no row can hold."""
 
-_FLOORS: dict[Hashable, float] = {}
+_FLOORS: dict[Hashable, tuple[float, ...]] = {}
 
 
 class Scorer:
@@ -43,7 +46,7 @@ class Scorer:
 
     update() takes finished samples; compute() gives fid, is_mean, is_std, and what real features allow
     (kid_mean, kid_std, precision, recall, density, coverage). A score beside FID that cannot be computed
-    is None, and `warnings` holds the reason.
+    is None, and `warnings` holds the reason. extrapolate: fid_infinity and fid_infinity_std, too.
 
     A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state()
     is exact at any time: what was seen in another run of the same cell, or by another rank, is added with
@@ -54,14 +57,16 @@ class Scorer:
     features, told by the caller.
     """
 
-    def __init__(self, problem: Problem, n_total: int, splits: int) -> None:
+    def __init__(self, problem: Problem, n_total: int, splits: int, *, extrapolate: bool = False) -> None:
         features = problem.features
         self._problem, self._n = problem, n_total
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
-        self._metrics = [one for one in (self._fid, self._is, self._table) if one is not None]
-        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
+        self._infinite = FIDInfinity(features.dim, n_total, features.bound) if extrapolate else None
+        metrics = (self._fid, self._is, self._table, self._infinite)
+        self._metrics = [one for one in metrics if one is not None]
+        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table, "infinite": self._infinite}
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
@@ -178,6 +183,9 @@ class Scorer:
         self.warnings = []
         scores: dict[str, float | None] = dict.fromkeys(INCEPTION)
         scores.update(self._fid.compute(self._problem.reference))
+        if self._infinite is not None:
+            infinite = partial(self._infinite.compute, self._problem.reference)
+            scores.update(beside_fid(INFINITE, infinite, self.warnings))
         if self._is is not None:
             scores.update(beside_fid(INCEPTION, self._is.compute, self.warnings))
         if self._table is not None and (pairs := self._problem.pairs) is not None:
@@ -225,16 +233,17 @@ def extractor_input(problem: Problem, x: Tensor) -> Tensor:
     return (to_uint8(x) if problem.features.quantised else x.double()).cpu()
 
 
-def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | None:
-    """Mean FID of `sets` independent sets of n real samples, labelled as the cell's samples are.
+def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, float | None]:
+    """Mean and standard deviation (None of one set) of the FIDs of `sets` independent sets of n real samples,
+    labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the error of so many samples itself. Where no
     other real images can be made, the sets are drawn from the real features, if these are at least twice
-    as many (whatever the labels); else None. Made once for all networks with these features, reference and
-    real images, and kept by what they are: by the problem, it would keep the network.
+    as many (whatever the labels); else both are None. Made once for all networks with these features,
+    reference and real images, and kept by what they are: by the problem, it would keep the network.
     """
     if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
-        return None
+        return dict.fromkeys(FLOOR)
     ids = (problem.features.id, problem.reference_id, problem.real_id)
     key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
     if key not in _FLOORS:
@@ -244,8 +253,9 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> float | No
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
             fids.append(fid.compute(problem.reference)["fid"])
-        _FLOORS[key] = sum(fids) / sets
-    return _FLOORS[key]
+        _FLOORS[key] = tuple(fids)
+    fids = _FLOORS[key]
+    return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}
 
 
 def _real_features(problem: Problem, n: int, labels: Labels, k: int) -> Iterator[Tensor]:

@@ -181,7 +181,7 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _
         ax.set_ylabel(f"{_LABELS[plot.y]}, {curves.panel.features}")
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
         if plot.y == "fid" and curves.panel.floor is not None:
-            draw_floor(ax, curves.panel.floor)
+            draw_floor(ax, curves.panel.floor, curves.panel.floor_std)
         if overlay:
             others = matching(curves.panel)
             ax.plot(others["nfe"], others["fid"], "x", markersize=3.5, color=GREY, alpha=0.6)
@@ -280,15 +280,22 @@ def set_axes(ax: Axes, x_limits: tuple[float, float], y_limits: tuple[float, flo
     ax.yaxis.set_label_coords(-0.45 / _PANEL_WIDTH, 0.5)
 
 
-def draw_floor(ax: Axes, level: float) -> None:
-    """The score of real images against real ones: below it a score says nothing about the sampler."""
+def draw_floor(ax: Axes, level: float, std: float | None) -> None:
+    """The score of real images against real ones: below it a score says nothing about the sampler.
+
+    A line at the mean over sets of them, within a band of one standard deviation of these where it is known.
+    """
     ax.axhspan(ax.get_ylim()[0], level, color="#000000", alpha=0.035, linewidth=0, zorder=0.5)
+    if std:
+        low = max(level - std, ax.get_ylim()[0])  # a log axis has no place for what reaches below zero
+        ax.axhspan(low, level + std, color="#000000", alpha=0.09, linewidth=0, zorder=0.6, gid="floor-band")
     ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
     low, high = np.log(ax.get_ylim())
     below = (math.log(level) - low) / (high - low) > 0.08  # room for the name beneath the line
     place: Any = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
     place |= {"xytext": (3, -3), "va": "top"} if below else {"xytext": (3, 2.5), "va": "bottom"}
-    ax.annotate(f"real vs real, {level:.2g}", (0, level), fontsize=NOTE_PT, color=GREY, **place)
+    told = f"{level:.2g} ± {std:.1g}" if std else f"{level:.2g}"
+    ax.annotate(f"real vs real, {told}", (0, level), fontsize=NOTE_PT, color=GREY, **place)
 
 
 def draw_curves(ax: Axes, curves: Curves) -> None:

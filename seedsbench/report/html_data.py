@@ -70,7 +70,8 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
-    facts = {"title": title, "name": panel.full_title, "features": panel.features, "floor": panel.floor}
+    facts = {"title": title, "name": panel.full_title, "features": panel.features}
+    facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}
     facts |= {name: shown_name(panel.key[name]) for name in ("model", "regime")}
     return facts | {
         "lines": sorted(lines, key=lambda line: line["curve"]),

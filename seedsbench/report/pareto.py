@@ -73,6 +73,14 @@ class Panel:
         floors = self.rows["fid_floor"]
         return float(floors[floors > 0].mean()) if (floors > 0).any() else None
 
+    @cached_property
+    def floor_std(self) -> float | None:
+        """The standard deviation of one such FID over independent sets of real images, where rows know it."""
+        if self.floor is None or "fid_floor_std" not in self.rows:
+            return None
+        found = self.rows["fid_floor_std"].mean()
+        return None if pd.isna(found) else float(found)
+
 
 def panels(df: pd.DataFrame) -> list[Panel]:
     """Split rows into panels, in a fixed order, with titles that tell them apart."""

@@ -9,8 +9,11 @@ from seedsbench.report.rows import STATUSES
 from seedsbench.report.style import solver_rank
 from seedsbench.report.verdicts import RunId, RunSpread, spread_over_runs
 
-# Scores that only some rows have: kernel distance, and the manifold estimates against real features.
-OTHER_SCORES = ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+# Scores that only some rows have: FID extrapolated in N, kernel distance, the manifold estimates.
+OTHER_SCORES = ("fid_infinity", "fid_infinity_std")
+OTHER_SCORES += ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
+# Those, and what else only some rows have: fid_floor_std is over the sets of one floor.
+SOME = ("fid_floor_std", *OTHER_SCORES)
 _NO_SPREAD = RunSpread(math.nan, math.nan, math.nan, 0, 0, math.nan)
 
 
@@ -30,7 +33,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
     Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
-    is_std (over the splits of one run) is_mean_std images_per_second, those of OTHER_SCORES that rows have,
+    is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have,
     runs (the FIDs by RunId), trainings and trainings_std (of `spread_over_runs`, as fid and fid_std are),
     the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
     other points at this budget have fewer warnings, so that this one is best at nothing.
@@ -39,7 +42,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     rows = newest(rows.assign(n_steps=asked_steps(rows)))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
-    means += [name for name in OTHER_SCORES if name in rows]
+    means += [name for name in SOME if name in rows]
     rows = rows.assign(
         seconds=1 / rows["images_per_second"],
         warnings=rows["warning"].map(lambda told: len(told.split("; ")) if told else 0).where(done, 0),

@@ -12,7 +12,6 @@ import pandas as pd
 
 from seedsbench.report.curves import MISSING
 from seedsbench.report.pareto import Panel, split_titles
-from seedsbench.report.points import OTHER_SCORES
 from seedsbench.report.ranking import Point, Winner, ranking
 from seedsbench.report.rows import take
 from seedsbench.report.verdicts import LEVEL, SMALLEST, Verdict
@@ -28,6 +27,10 @@ JUDGED = (
     f"is judged at the {LEVEL:.0%} level, corrected for all comparisons of a budget (Holm). Below "
     f"{SMALLEST:.1%} of the score it is inconclusive unless several trainings agree."
 )
+_SPREADS = {"fid_infinity": "fid_infinity_std", "kid_mean": "kid_std"}
+_OTHERS = {"fid_infinity": "FID-infinity", "bias": "FID less it", "kid_mean": "KID"}
+_OTHERS |= {name: name for name in ("precision", "recall", "density", "coverage")}
+OTHERS_NOTE = "Means over seeds; ± of KID is over its subsets, of FID-infinity the error of one run."
 
 Lines = tuple[list[str], list[list[str]]]
 """A header and lines of text."""
@@ -66,7 +69,7 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
         joined(
             "FID, solver by NFE budget", " ".join([marks, spread, *biased]), lambda p: _fid_matrix(p, budgets)
         ),
-        joined("Other scores", "Means over seeds; ± of KID is over its subsets.", other_scores),
+        joined("Other scores", OTHERS_NOTE, other_scores),
     ]
     return [table for table in tables if table.lines]
 
@@ -155,19 +158,22 @@ def _fid_matrix(panel: Panel, budgets: Sequence[float]) -> Lines:
 
 
 def other_scores(panel: Panel) -> Lines:
-    """KID, precision, recall, density and coverage, means over seeds, where any finished cell has them."""
+    """FID-infinity and how far the FID is above it, KID, precision, recall, density and coverage, means over
+    seeds, where any finished cell has them."""
     found = panel.points
-    known = [n for n in OTHER_SCORES if n != "kid_std" and n in found and found[n].notna().any()]
+    if "fid_infinity" in found:
+        found = found.assign(bias=found["fid"] - found["fid_infinity"])
+    known = [name for name in _OTHERS if name in found and found[name].notna().any()]
     if not known:
         return [], []
 
     def text_of(point: Point, name: str) -> str:
-        if name == "kid_mean":
-            return plus_minus(point[name], point.get("kid_std"))
+        if name in _SPREADS:
+            return plus_minus(point[name], point.get(_SPREADS[name]))
         return number(point[name], ".3f")
 
     scored = found.dropna(subset=known, how="all").to_dict("records")
-    return ["solver", "NFE budget", *("KID" if name == "kid_mean" else name for name in known)], [
+    return ["solver", "NFE budget", *(_OTHERS[name] for name in known)], [
         [str(point["curve"]), number(point["nfe_budget"], ".0f"), *(text_of(point, name) for name in known)]
         for point in scored
     ]
@@ -185,10 +191,11 @@ def bias(panel: Panel) -> str:
 
 def features_note(panel: Panel) -> str:
     """What the numbers of a panel are, in sentences."""
+    over = " (± over sets of them)" if panel.floor_std else ""
     notes = [
-        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the "
-        "smallest of them, floor what real images score against real ones; bold is best at its budget, "
-        "~ not told apart from the best.",
+        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the smallest of them, "
+        f"floor what real images score against real ones{over}; bold is best at its budget, ~ not told apart "
+        "from the best.",
         _TRAININGS if (panel.points["trainings"] > 1).any() else "",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),
@@ -226,6 +233,12 @@ def fid(point: Point) -> str:
     if point["trainings"] > 1:
         told += f" ± {point['trainings_std']:.1g} ({point['trainings']} trainings)"
     return f"{told} !" if point["warnings"] else told
+
+
+def floor(point: Point) -> str:
+    """The floor, and its spread where that is known: 0.216 ± 0.009."""
+    mean, std = point["fid_floor"], point.get("fid_floor_std")
+    return number(mean, ".3g") if pd.isna(std) else plus_minus(mean, std)
 
 
 def minimum(point: Point) -> str:

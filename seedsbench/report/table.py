@@ -11,9 +11,11 @@ from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
     JUDGED,
+    OTHERS_NOTE,
     best_at_each,
     features_note,
     fid,
+    floor,
     marks_of,
     matrix,
     minimum,
@@ -109,7 +111,7 @@ def _section(panel: Panel) -> list[str]:
         [
             *(markdown(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
             *(shown[marks.get(i, "")].format(fid(point)), minimum(point)),
-            *(number(point["fid_floor"], ".3g"), plus_minus(point["is_mean"], point["is_std"])),
+            *(floor(point), plus_minus(point["is_mean"], point["is_std"])),
             *(number(point["images_per_second"], ".3g"), _status(point)),
         ]
         for i, point in enumerate(panel.points.to_dict("records"))
@@ -120,7 +122,7 @@ def _section(panel: Panel) -> list[str]:
         *(*markdown_table(_HEADER, lines), ""),
         *_titled(f"Best at each budget. {JUDGED}", *best_at_each(panel)),
         *_titled(by_area, *rank_by_area(panel)),
-        *_titled("Other scores, means over seeds (KID ± over its subsets):", *other_scores(panel)),
+        *_titled(f"Other scores. {OTHERS_NOTE}", *other_scores(panel)),
     ]
 
 

@@ -66,7 +66,7 @@ def test_a_class_depends_on_its_index_alone(labels):
 def test_the_mixtures_floor_falls_as_one_over_n(labels):
     """Samples of other class shares than the reference's would leave a floor of their own, 0.03."""
     problem = problem_of(compose(), "cpu")
-    few, many = (fid_floor(problem, n, labels, 16) for n in (300, 4800))
+    few, many = (fid_floor(problem, n, labels, 16)["fid_floor"] for n in (300, 4800))
     assert 4 < few / many < 64
 
 

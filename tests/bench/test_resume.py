@@ -50,6 +50,13 @@ def test_a_cell_that_is_cut_off_goes_on_where_it_was(tmp_path, evaluations, whol
     assert not (tmp_path / "study" / "partial").exists()
 
 
+def test_what_is_extrapolated_goes_on_where_it_was_too(tmp_path, evaluations):
+    cut_off(tmp_path, evaluations, "metrics.extrapolate=true")
+    again = run(tmp_path, *CELL, "metrics.extrapolate=true", "batch_size=128")
+    assert evaluations.samples < N
+    assert same(again) == same(run(tmp_path / "whole", *CELL, "metrics.extrapolate=true"))
+
+
 def test_a_cell_may_be_cut_off_many_times_and_its_seconds_add_up(tmp_path, evaluations, whole):
     seconds, stop = [], {"fraction": 0.3, "event": request_stop, "ends": Stopped}
     for _ in range(3):

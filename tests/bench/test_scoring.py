@@ -69,6 +69,20 @@ def test_rows_do_not_depend_on_the_batch_size(tmp_path, fake, real):
     assert rows[0]["fid_floor"] > 0
 
 
+def test_extrapolating_adds_two_scores_and_changes_no_other(tmp_path):
+    cases = [("false", 500), ("true", 500), ("true", 7)]
+    plain, *rows = (
+        run(tmp_path / f"{i}", "samples=500", f"metrics.extrapolate={asked}", f"batch_size={size}")
+        for i, (asked, size) in enumerate(cases)
+    )
+    assert same(rows[0]) == same(rows[1])
+    assert rows[0]["fid"] == plain["fid"]
+    assert plain["run_key"] != rows[0]["run_key"]
+    assert "fid_infinity" not in plain
+    assert "extrapolate" not in plain["metrics_params"]
+    assert abs(rows[0]["fid_infinity"] - plain["fid"]) < 3 * rows[0]["fid_infinity_std"]
+
+
 def test_a_model_without_features_takes_them_from_the_group(tmp_path, fake, real, monkeypatch):
     problem = glyphs_problem("edm")
     bare = Model("bare", problem.denoiser, problem.model_id)
@@ -169,7 +183,7 @@ def test_few_real_images_cost_precision_and_recall_and_not_the_fid(tmp_path, fak
         (scoring.InceptionScore, "compute", ("is_mean", "is_std")),
         (scoring, "kernel_distance", scoring.KERNEL),
         (scoring, "precision_recall", scoring.MANIFOLD),
-        (cell, "fid_floor", ("fid_floor",)),
+        (cell, "fid_floor", scoring.FLOOR),
     ],
 )
 @pytest.mark.parametrize("error", [ValueError, torch.linalg.LinAlgError])
@@ -179,7 +193,7 @@ def test_no_score_beside_fid_takes_it_down(tmp_path, fake, real, monkeypatch, wh
     monkeypatch.setattr(where, name, Mock(side_effect=error("it does\nnot converge")))
     row = run(tmp_path, *QUICK, f"metrics.real={real}")
     assert f"no {', '.join(scores)}: it does not converge" in row["warning"].split("; ")
-    for one in ("fid", "fid_floor", "is_mean", "is_std", *scoring.KERNEL, *scoring.MANIFOLD):
+    for one in ("fid", *scoring.FLOOR, "is_mean", "is_std", *scoring.KERNEL, *scoring.MANIFOLD):
         assert row[one] == (None if one in scores else whole[one]), one
 
 
@@ -192,6 +206,14 @@ def test_an_error_of_the_fid_fails_the_row(tmp_path, fake, real, monkeypatch):
 
 def test_the_floor_needs_twice_as_many_real_images(fake, real):
     problem = problem_of(compose(*QUICK, f"metrics.real={real}"), "cpu")
-    assert fid_floor(problem, 20, "balanced", 2) > 0
-    assert fid_floor(problem, 21, "balanced", 2) is None
-    assert fid_floor(problem, 10, "balanced", 2) > fid_floor(problem, 20, "balanced", 2)
+    fewer, most, too_many = (fid_floor(problem, n, "balanced", 2)["fid_floor"] for n in (10, 20, 21))
+    assert fewer > most > 0
+    assert too_many is None
+
+
+def test_the_floors_spread_is_that_of_its_sets():
+    problem = problem_of(compose("model=gaussian"), "cpu")
+    one, two = (fid_floor(problem, 50, "none", sets) for sets in (1, 2))
+    assert one["fid_floor_std"] is None
+    second = 2 * two["fid_floor"] - one["fid_floor"]  # the first set is the same
+    assert two["fid_floor_std"] == pytest.approx(abs(second - one["fid_floor"]) / math.sqrt(2), rel=1e-9)

@@ -43,7 +43,7 @@ def test_unconditional_sampling_works_with_the_same_network():
 
 def test_features_know_real_from_damaged():
     problem = glyphs_problem("edm")
-    real = fid_floor(problem, 500, "balanced", 2)
+    real = fid_floor(problem, 500, "balanced", 2)["fid_floor"]
     indices = torch.arange(500)
     images = glyphs(indices, indices % 10, seed=9, stream=FLOOR)
     distances = []
@@ -67,7 +67,7 @@ def test_weights_say_how_they_were_trained_and_stay_small(name):
 @pytest.mark.parametrize(("regime", "times"), [("edm", 1.5), ("vp", 2), ("iddpm", 2), ("ve", 5)])
 def test_networks_reach_the_floor(regime, times):
     problem = glyphs_problem(regime)
-    real, found = fid_floor(problem, 2000, "balanced", 4), []
+    real, found = fid_floor(problem, 2000, "balanced", 4)["fid_floor"], []
     for name in ("heun", "dpmpp_2m", "seeds3"):
         scorer = Scorer(problem, 2000, splits=10)
         indices = torch.arange(2000)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from seedsbench import metrics
 from seedsbench.metrics import moments
+from seedsbench.metrics.fid_infinity import FIDInfinity
 from tests.support.golden import golden
 from tests.support.parity import fid_gaussians, kernel_of, plain_moments
 
@@ -34,6 +35,14 @@ def gaussians(case):
 
 def test_the_golden_cases_are_all_there():
     assert (len(FID_CASES), len(IS_CASES), len(KID_CASES), len(PRC_CASES)) == (19, 8, 27, 12)
+
+
+# Shift of each feature, samples, features and draws of a case of FID-infinity.
+FAR_AND_NEAR = [(0.3, 300, 4, 40), (0.0, 300, 4, 40)]
+FAR_AND_NEAR += [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in [(0.0, 1000, 16, 200), (0.1, 1000, 16, 200), (0.0, 2000, 64, 60), (0.05, 500, 64, 60)]
+]
 
 
 # Frechet distance
@@ -158,6 +167,34 @@ def test_extreme_features_do_not_overflow():
     np.testing.assert_allclose(sums.moments().sigma, wanted, rtol=1e-14)
 
 
+# FID extrapolated to infinitely many samples
+
+
+@pytest.mark.parametrize(("shift", "n", "dim", "draws"), FAR_AND_NEAR)
+def test_fid_infinity_is_without_bias_and_its_error_bars_cover(shift, n, dim, draws):
+    """Draws of a known Gaussian against exact moments: the truth is |shift|^2, and 0 is the hardest."""
+    reference = moments.Moments(0, np.zeros(dim), np.eye(dim))
+    found = []
+    for seed in range(draws):
+        features, whole = normal(n, dim, seed=seed) + shift, metrics.FID(dim, n, 16.0)
+        streamed = FIDInfinity(dim, n, 16.0)
+        for metric in (whole, streamed):
+            metric.update(features, None, torch.arange(n))
+        found.append([whole.compute(reference)["fid"], *streamed.compute(reference).values()])
+    fid, infinity, error = np.array(found).T
+    off = infinity - dim * shift**2
+    assert abs(off.mean()) < 3 * off.std() / draws**0.5 + 0.02 * (fid.mean() - dim * shift**2)
+    assert 0.8 * off.std() < np.sqrt(np.mean(error**2)) < 2 * off.std()
+    assert np.mean(abs(off) < 2 * error) > 0.85
+
+
+def test_too_few_samples_to_extrapolate_from_are_refused():
+    few = FIDInfinity(2, 19, 16.0)
+    few.update(normal(19, 2), None, torch.arange(19))
+    with pytest.raises(ValueError, match="19 samples are too few to extrapolate from: use 20 or more"):
+        few.compute(moments.Moments(0, np.zeros(2), np.eye(2)))
+
+
 # Independence of batches, order and ranks: every streaming metric, bit for bit
 
 N, D, K = 60, 5, 7
@@ -167,6 +204,7 @@ REFERENCE = moments.Moments(50, *plain_moments(REAL))
 # How each accumulator of the Scorer is made and scored.
 STREAMING = {
     "fid": (lambda: metrics.FID(D, N, 16.0), lambda fid: fid.compute(REFERENCE)),
+    "infinity": (lambda: FIDInfinity(D, N, 16.0), lambda fid: fid.compute(REFERENCE)),
     "is": (lambda: metrics.InceptionScore(N, K, splits=4), lambda score: score.compute()),
     "table": (lambda: metrics.FeatureTable(N, D), lambda table: of_pairs(table.complete())),
 }

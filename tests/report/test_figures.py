@@ -13,7 +13,7 @@ from seedsbench.report.pareto import panels
 from seedsbench.report.published import matching, published
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.style import SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
-from tests.support.studies import frame, make_row, panels_of, usual_rows, write_study
+from tests.support.studies import frame, make_row, panels_of, report_of, usual_rows, write_study
 
 
 def looks(*curves):
@@ -96,6 +96,19 @@ def test_axes_name_the_extractor_and_never_inception_for_another(tmp_path):
 def test_floor_is_drawn_and_named_where_known(tmp_path, floor, named):
     (ax,) = axes_of(tmp_path, [make_row("heun", 20, fid_floor=floor)])
     assert any("real vs real, 0.21" in text.get_text() for text in ax.texts) is named
+
+
+@pytest.mark.parametrize("std", [0.02, 0.5])  # 0.5: the band reaches below zero
+def test_a_floors_spread_is_a_band_in_the_figure_and_said_in_the_table(tmp_path, std):
+    rows = [make_row("heun", 20, fid_floor=0.213, fid_floor_std=std), make_row("heun", 50, fid_floor=0.213)]
+    (ax,) = axes_of(tmp_path, rows)
+    (band,) = [patch for patch in ax.patches if patch.get_gid() == "floor-band"]
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert high == pytest.approx(0.213 + std)
+    assert low == pytest.approx(max(0.213 - std, ax.get_ylim()[0]))
+    assert any(f"real vs real, 0.21 ± {std:.1g}" in text.get_text() for text in ax.texts)
+    lines = report_of(tmp_path, rows).table_md.read_text().splitlines()
+    assert sum(f"0.213 ± {std:.1g}" in line for line in lines) == 1  # of the row that knows it
 
 
 def test_figures_by_seconds_and_score_exist_only_where_there_is_something_to_show(tmp_path):

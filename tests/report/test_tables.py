@@ -11,7 +11,7 @@ from seedsbench.report.figures import prepare
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.summary import features_note, fid, page_tables
+from seedsbench.report.summary import features_note, fid, other_scores, page_tables
 from seedsbench.report.texts import latex
 from tests.report.test_html import Page
 from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
@@ -70,6 +70,13 @@ def test_trainings_are_runs_of_one_curve_and_their_spread_stands_apart(tmp_path)
     assert (winner.verdicts[0, 1].word, winner.verdicts[0, 1].difference.agree) == ("better", True)
     (panel,) = panels_of(tmp_path, trained("heun", 1.0) + trained("ddim", 1.01, ("m0", "m1", "other")))
     assert len(set(panel.points["curve"])) > 2  # two networks that both say they are training 2
+
+
+def test_an_extrapolated_fid_is_told_with_its_error_and_the_bias_of_the_fid(tmp_path):
+    rows = [make_row("heun", 20, fid=1.5, fid_infinity=1.2, fid_infinity_std=0.04), make_row("heun", 50)]
+    header, lines = other_scores(panels_of(tmp_path, rows)[0])
+    assert header == ["solver", "NFE budget", "FID-infinity", "FID less it"]
+    assert lines == [["heun", "20", "1.2 ± 0.04", "0.300"]]
 
 
 def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):

@@ -14,7 +14,7 @@ from seedsbench.api import as_trained
 from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
-from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside
+from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside, scored
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.files.rows import Row
@@ -29,7 +29,7 @@ def asked(cell: Cell) -> Row:
     return {
         **{group: cell.choices[group] for group in ("model", "regime", *SAMPLERS)},
         **{f"{group}_params": params(getattr(cell, group)) for group in SAMPLERS},
-        "metrics_params": params(cell.metrics, without=PLACES),
+        "metrics_params": params(scored(cell.metrics), without=PLACES),
         "nfe_budget": cell.nfe,
         **{key: getattr(cell, key) for key in SAMPLED},
         "labels": str(cell.labels),

@@ -19,6 +19,8 @@ CALLED = {"pipeline_problem": "checkpoint_problem"}
 """What a class is called in keys, where it is not by its name: rows made under an earlier one stay theirs."""
 SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
 """What a cell and its row call alike."""
+NOT_EXTRAPOLATED = ("extrapolate", False)
+"""An option of a metrics group that keys and rows leave out: those from before there was one stay theirs."""
 NO_GUIDANCE = {"class": Unguided.__name__, "options": {}}
 
 
@@ -44,7 +46,7 @@ def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
         **{group: chosen(getattr(cell, group)) for group in ("schedule", "grid", "solver")},
         # Rows from before there was guidance keep their keys.
         **({} if guidance == NO_GUIDANCE else {"guidance": guidance}),
-        "metrics": chosen(cell.metrics, without=PLACES),
+        "metrics": chosen(scored(cell.metrics), without=PLACES),
         **known,
         "regime": cell.regime.name,
         **{key: getattr(cell, key) for key in ("nfe", "precision", "labels", *SAMPLED)},
@@ -61,6 +63,11 @@ def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str,
     name = None if target is None else target.rpartition(".")[2]
     name = name and CALLED.get(name, name)
     return {"class": name, "options": options_of(group, without), **outside(group)}
+
+
+def scored(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What a metrics group asks for, as keys and rows have it."""
+    return dict(item for item in metrics.items() if item != NOT_EXTRAPOLATED)
 
 
 def options_of(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -88,7 +88,7 @@ function drawPanel(view) {
   const width = Math.max(260, view.box.clientWidth), height = plot.views.length === 1 ? Math.min(460, Math.max(320, width * 0.5)) : 300;
   const left = 52, right = 12, top = 24, bottom = 40;
   const { kept, left: unseen } = usable(panel, logX, logY);
-  const floor = plot.y === "fid" ? panel.floor : null;
+  const floor = plot.y === "fid" ? panel.floor : null, around = panel.floorSpread || 0;
   const bars = kept.flatMap((k) => (k.spread > 0 ? [k.score - k.spread, k.score + k.spread] : []));
   const x = scale(kept.map((k) => k.cost), logX, left, width - right);
   const y = scale([...kept.map((k) => k.score), ...bars.filter((b) => b > 0), ...(floor && kept.length ? [floor] : [])], logY, height - bottom, top);
@@ -106,8 +106,12 @@ function drawPanel(view) {
   drawAxes(svg, x, y, { width, height, left, right, top, bottom });
   if (floor && y.place(floor) <= height - bottom + 1) {
     const at = y.place(floor), above = height - bottom - at < 18;
+    if (around) {
+      const from = y.place(Math.min(floor + around, y.high)), to = y.place(Math.max(floor - around, y.low));
+      svg.append(draw("rect", { class: "floor-band", x: left, y: from, width: width - right - left, height: to - from }));
+    }
     svg.append(draw("line", { class: "floor", x1: left, x2: width - right, y1: at, y2: at }));
-    svg.append(draw("text", { x: left + 5, y: above ? at - 5 : at + 14 }, `real vs real, ${number(floor, 2)}`));
+    svg.append(draw("text", { x: left + 5, y: above ? at - 5 : at + 14 }, `real vs real, ${number(floor, 2)}${around ? ` ± ${number(around, 1)}` : ""}`));
   }
   const front = frontOf(kept.filter((k) => !k.p[DOUBTED]), SCORES[plot.y].better).sort((a, b) => a.cost - b.cost);
   svg.append(draw("polyline", { class: "front", points: front.map((k) => `${x.place(k.cost)},${y.place(k.score)}`).join(" ") }));
@@ -265,6 +269,7 @@ function redraw() {
   byId("plot-note").textContent = [
     "Filled: no shown point is both cheaper and better.",
     plot.y === "fid" && plot.views.some((view) => view.panel.floor) ? "Dashed: the floor, what real images score against other real ones." : "",
+    plot.y === "fid" && plot.views.some((view) => view.panel.floorSpread) ? "Its band: ±1 s.d. over sets of them." : "",
     plot.views.some((view) => view.marks.some((m) => m.p[WARNINGS])) ? "!: with a warning." : "",
     bars ? "Bars: ±1 s.d. over seeds." : "",
     unseen ? `Not shown: ${unseen} finished point(s) without a value${byId("log-x").checked || byId("log-y").checked ? " above zero" : ""}.` : "",
