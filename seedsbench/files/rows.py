@@ -51,6 +51,7 @@ COLUMNS: dict[str, ColumnKind] = {
 OTHER_COLUMNS: dict[str, ColumnKind] = {
     "kid_mean": NUMBER, "kid_std": SCORE, "precision": SCORE, "recall": SCORE, "density": SCORE,
     "coverage": SCORE, "largest": SCORE, "largest_data": SCORE, "saturated": SCORE, "seconds_floor": SCORE,
+    "statistics_id": TEXT,
     "weak_order": NUMBER, "schedule_params": GROUP_OPTIONS, "grid_params": GROUP_OPTIONS,
     "metrics_params": GROUP_OPTIONS, "guidance": TEXT, "guidance_params": GROUP_OPTIONS,
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
