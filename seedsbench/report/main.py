@@ -18,8 +18,8 @@ from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
-from seedsbench.report.pareto import Panel, doubled, panels
-from seedsbench.report.rows import RowFault, read_rows
+from seedsbench.report.pareto import Panel, doubled, panels, quarantined
+from seedsbench.report.rows import RowFault, of_newest_version, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
@@ -80,9 +80,9 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     study = Path(study)
     _check_folder(study)
     with _locked(study / ".report.lock") as unlocked:
-        df, shown, faults = _rows_of(study)
+        every, df, shown, faults = _rows_of(study)
         faults += unlocked
-        write_csv(df, study / "table.csv")
+        write_csv(every, study / "table.csv")
         write_markdown(df, shown, faults, study / "table.md")
         write_latex(shown, study / "table.tex")
         folder = own_folder(study / "figures")
@@ -123,7 +123,7 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
-    (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
+    (_, rows, _, faults), (_, others, _, other_faults) = _rows_of(first), _rows_of(second)
     named = zip(names, (faults, other_faults), strict=True)
     found = compare(rows, others, names)
     if folder is None:
@@ -133,15 +133,16 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     return "\n".join(told), write_comparison(found, all_faults, folder)
 
 
-def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
-    """The rows of a study, their panels and what is wrong with them; StudyError where there are none."""
+def _rows_of(study: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Panel], list[RowFault]]:
+    """All rows of a study, those to report on, their panels, and what is wrong; StudyError for no rows."""
     _check_folder(study)
-    df, faults = read_rows(study)
+    every, faults = read_rows(study)
+    df, left = of_newest_version(every)
     if df.empty:
         told = f": {faults[0].file} is {faults[0].why}" if faults else ""
         raise StudyError(f"no readable row among {len(faults)} files in {study / 'rows'}{told}")
     shown = panels(df)
-    return df, shown, [*faults, *doubled(shown)]
+    return every, df, shown, [*faults, *left, *quarantined(shown), *doubled(shown)]
 
 
 def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published: bool = False) -> int:

@@ -4,7 +4,7 @@ One rule: what is scored as pictures (uint8, of 1 or 3 channels) is `<run_key>/<
 anything else is `<run_key>.npz`, whose `arr_0` is (n, height, width, channels), numbers as they were scored.
 
 A sample is written as soon as it is drawn, whole or not at all, by whichever rank drew it, and stays for the
-run that goes on. Those that no run has left, since it was asked for fewer or they were deleted, are drawn again.
+run that goes on. What no run has left, since it was asked for fewer or they were deleted, is drawn again.
 """
 
 import io

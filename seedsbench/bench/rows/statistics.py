@@ -25,7 +25,7 @@ _KINDS = {"n": "iu", "mu": "f", "sigma": "f", "logits": "f", **dict.fromkeys(_TE
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """moments: of the features. logits: (n, K) of each sample by its index, unnormalised, None without classes.
+    """moments: of the features. logits: (n, K), unnormalised, by sample index; None without classes.
 
     extractor, extractor_id, reference_id: as in the row.
     """
