@@ -17,8 +17,8 @@ from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import has_cuda
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.columns import asked, identity_of
-from seedsbench.bench.rows.run_key import PLACES
+from seedsbench.bench.rows.columns import identity_of
+from seedsbench.bench.rows.run_key import PLACES, outside
 from seedsbench.bench.rows.statistics import Statistics, read_kept_statistics
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.checks import in_one_line
@@ -86,24 +86,21 @@ class Claim:
         cell = self.cell
         try:
             found = problem_of(cell, "cpu")
-            ids, sources = identity_of(found), asked(cell)
+            ids = identity_of(found)
         except Exception as error:  # files of any kind, and whatever reading them raises
             raise NotHere(in_one_line(error)) from error
-        own_files = cell.model.get("path") or any(cell.metrics.get(place) for place in PLACES)
-        if own_files and any(ids[name] != self.row.get(name) for name in _IDS):
-            raise NotHere("the files of its model or reference: those of that place are others")
-        for group in ("solver", "schedule", "grid", "guidance"):
-            here, there = sources[f"{group}_params"], self.row.get(f"{group}_params")
-            if "source_id" in here and (
-                not isinstance(there, dict) or there.get("source_id") != here["source_id"]
-            ):
-                raise NotHere(f"its {group}={cell.choices[group]}: the one here has another source")
+        theirs = cell.model.get("path") or outside(cell.model) or any(map(cell.metrics.get, PLACES))
+        if theirs and any(ids[name] != self.row.get(name) for name in _IDS):
+            raise NotHere("its own model or reference: what its command names is another here")
         return found
 
     def _composed(self) -> Cell:
         """Of its command; BadCommand for none, NotHere where its own folder is needed."""
         try:
-            command = parse(shlex.split(self.row.get("command") or "")[1:])
+            program, *arguments = shlex.split(self.row.get("command") or "")
+            if program != "seedsbench":
+                raise ValueError(f"it begins with {program!r:.40}")
+            command = parse(arguments)
         except Exception as error:
             raise BadCommand(f"its command cannot be read ({in_one_line(error)})") from error
         try:
@@ -118,7 +115,7 @@ class Claim:
         return cell
 
     def _check_class(self, group: str, cell: Cell) -> None:
-        """NotHere for a choice whose class is not that of a file in a folder that is trusted."""
+        """NotHere for a choice whose class is not a trusted file's, or has another source than the row's."""
         config, name = getattr(cell, group, None), cell.choices.get(group)
         if not isinstance(config, dict) or "_target_" not in config:
             return
@@ -127,3 +124,6 @@ class Claim:
             raise NotHere(f"{group}={name}, whose class is no file's own")
         if group == "model" and config.get("format") == "python":
             raise NotHere("the Python file of its model, which is not run for this")
+        said = self.row.get(f"{group}_params")
+        if isinstance(said, dict) and outside(config).get("source_id") != said.get("source_id"):
+            raise NotHere(f"its {group}={name}: the one here has another source")

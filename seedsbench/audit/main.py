@@ -14,7 +14,7 @@ row         a file is a row                     version     it was made by this 
 run_key     its name is its command's key       settings    its columns say what the command does
 promise     evaluations: within the budget, as the solver promises for its steps
 limits      complete; no score is beyond what it can be (IS from 1 to the number of classes, shares to 1)
-floor       the FID is not far below what as many real samples score
+floor       the FID is not below what real samples score, but by a chance of more than 1 in 10,000
 speed       images a second, seconds and samples agree
 statistics  what keep_statistics=true left is there, undamaged     orphan    and has a row
 scores      FID and IS are those of its statistics, to 1e-6
@@ -78,7 +78,8 @@ def _told(studies: list[Path]) -> int:
             total.rows += found.rows
             total.faults += found.faults
             total.not_checked += found.not_checked
-    said = f"{total.rows} rows in {len(studies)} studies: {len(total.faults) or 'no'} faults"
+    said = f"{total.rows} rows of {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}"
+    said += f": {len(total.faults) or 'no'} fault{'s' * (len(total.faults) != 1)}"
     reasons = [f"{why} ({times} times)" for why, times in total.not_checked.most_common(5)]
     if reasons:
         said += f"; not checked: {total.not_checked.total()}, for want of {'; '.join(reasons)}"

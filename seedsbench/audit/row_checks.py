@@ -36,7 +36,7 @@ FLOOR_CHANCE = 1e-4
 """A score is too low if a set of real samples scores as low with less than this probability."""
 HOPELESS = 1e-6
 """A score is too low, whatever the features, below this share of its floor."""
-LIMITS = {
+SCORE_RANGES = {
     "is_mean": (1, math.inf),
     "saturated": (0, 1),
     "precision": (0, 1),
@@ -86,17 +86,20 @@ def settings(claim: Claim) -> Iterator[str]:
 
 
 def _differing(claim: Claim, said: dict[str, Any]) -> Iterator[str]:
-    row, plain = claim.row, json.loads(row_text({**claim.row, **said}))
+    """One fault of all columns that do not say what they should."""
+    row, plain, apart = claim.row, json.loads(row_text({**claim.row, **said})), []
     for name in said:
         found, wanted = row.get(name, _AT_FIRST.get(name)), plain[name]
         if name in ("schedule_params", "grid_params") and isinstance(found, dict):
             # What the command leaves to the network, the row of a finished cell says.
             found = {key: None if wanted.get(key) is None else value for key, value in found.items()}
         if found != wanted:
-            yield f"{name} is {found!r:.80}, by its command {wanted!r:.80}"
+            apart.append(f"{name} is {found!r:.80}, by its command {wanted!r:.80}")
+    if apart:
+        yield "; ".join(apart)
 
 
-def promise(claim: Claim) -> Iterator[str]:
+def evaluations(claim: Claim) -> Iterator[str]:
     """Evaluations are within the budget, and those that the steps cost; a skipped budget fits no step."""
     row = claim.row
     if row["status"] == "failed":
@@ -160,7 +163,7 @@ def limits(claim: Claim) -> Iterator[str]:
         return
     if absent := [name for name in ALWAYS if row.get(name) is None]:
         yield f"it is done, without {', '.join(absent)}"
-    for name, (low, high) in LIMITS.items():
+    for name, (low, high) in SCORE_RANGES.items():
         if (value := row.get(name)) is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
             yield f"{name} is {value:g}, beyond [{low}, {high}]"
     if (score := row.get("is_mean")) is not None:
@@ -235,7 +238,7 @@ ROW_CHECKS: dict[str, Check] = {
     "version": version,
     "run_key": key_of_command,
     "settings": settings,
-    "promise": promise,
+    "promise": evaluations,
     "floor": floor,
     "limits": limits,
     "speed": speed,

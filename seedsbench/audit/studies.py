@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +53,11 @@ def examined(study: Path, bases: Bases) -> Findings:
     """All that is wrong with a study; made within `composing()`, whose results `bases` keeps."""
     df, unreadable = read_rows(study)
     found = Findings([Fault(study / "rows" / file, "row", why) for file, why in unreadable], len(df))
-    for key in df["run_key"]:
-        path = study / "rows" / f"{key}.json"
-        claim = Claim(read_row(path), study, bases)
-        for name in ROW_CHECKS:
-            _check_row(claim, name, path, found)
+    for path in sorted((study / "rows").glob("[!.]*.json")):
+        with suppress(FileNotFoundError, ValueError):  # a fault already
+            claim = Claim(read_row(path), study, bases)
+            for name in ROW_CHECKS:
+                _check_row(claim, name, path, found)
     for name, check in STUDY_CHECKS.items():
         found.faults += [Fault(study / file, name, why) for file, why in check(study, df)]
     return found

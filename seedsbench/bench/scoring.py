@@ -148,7 +148,7 @@ class Scorer:
             {name: array for name, array in arrays.items() if not name.startswith("shown.")}
             for arrays in (self.state(), state)
         )
-        for name in mine.keys() - given.keys():  # one that kept more than is asked for now serves
+        for name in sorted(mine.keys() - given.keys()):  # one that kept more than is asked for now serves
             raise ValueError(f"its {name} is missing")
         for name, array in mine.items():
             found, rows = given[name], 1 if name.startswith(_TABLES) else 0

@@ -40,11 +40,11 @@ class KeptImages:
             own_folder(own_folder(self.folder.parent) / self.folder.name)
         for i in wanted:
             suffix, data = _encoded(images[i])
-            write_atomic(self._path(int(indices[i]), suffix), data)
+            write_atomic(self._path(int(indices[i]), suffix), data, sync=False)
 
     def missing(self) -> Tensor:
         """Indices of those that are not there."""
-        there = {path.name for path in self.folder.glob("*")}
+        there = {path.name for path in self.folder.glob("*") if path.stat().st_size}
         names = [{self._path(i, suffix).name for suffix in (_PICTURE, _NUMBERS)} for i in range(self.n)]
         return torch.tensor([i for i, either in enumerate(names) if not either & there], dtype=torch.int64)
 
