@@ -29,7 +29,8 @@ _ALLOWED = {
 }
 DEVICES = ("auto", "cpu", "cuda")
 LABELS = ("balanced", "random", "none")
-FLAGS = ("afs", "compile", "published", "force", "offline", "plan", "dry_run", "debug")
+FLAGS = ("afs", "compile", "keep_statistics", "published", "force", "offline", "plan", "dry_run", "debug")
+MOST_SAMPLES = 2**32
 
 Options = dict[str, Any]
 """A group's file: `_target_` and its options."""
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     Flag = bool
     Labels = str | int
     BatchSize = int | str
+    Number = int | str
 else:  # Hydra would convert what it knows the type of, as -5 to true: Cell.check sees what was given
-    Flag = Labels = BatchSize = Any
+    Flag = Labels = BatchSize = Number = Any
     Final = str
 
 
@@ -83,6 +85,8 @@ class Cell:
     seeding: str = "philox"
     study: str | None = None
     results_dir: str = "results"
+    keep_statistics: Flag = False
+    keep_samples: Number = 0
     published: Flag = False
     force: Flag = False
     offline: Flag = False
@@ -98,6 +102,12 @@ class Cell:
         assert self.study is not None
         return Path(os.path.expanduser(self.results_dir)) / self.study
 
+    @property
+    def kept_samples(self) -> int:
+        """How many of its samples are left as images: the first so many."""
+        kept = self.keep_samples
+        return self.samples if isinstance(kept, str) else min(kept, self.samples)
+
     def check(self) -> None:
         """Raise ValueError, in one line, for a value that no cell could run with.
 
@@ -107,11 +117,14 @@ class Cell:
             raise ValueError(f"nfe={self.nfe} must lie in [1, {MAX_NFE}]: network evaluations for one sample")
         if self.samples < 2:
             raise ValueError(f"samples={self.samples}: a covariance needs at least 2 samples")
-        if self.samples > 2**32:
+        if self.samples > MOST_SAMPLES:
             raise ValueError(f"samples={self.samples}: the noise is numbered for at most 2**32 samples")
         size = self.batch_size
         if size != "auto" and (type(size) is not int or not 1 <= size <= 2**32):
             raise ValueError(f"batch_size={size} must be at least 1, or auto, and at most 2**32")
+        kept = self.keep_samples
+        if kept != "all" and (type(kept) is not int or not 0 <= kept <= MOST_SAMPLES):
+            raise ValueError(f"keep_samples={kept} must be a number of images from 0 up, or all")
         if not self.save_every >= 0:
             raise ValueError(f"save_every={self.save_every} must be a number of seconds from 0 up, or .inf")
         if not 1 <= self.repeats <= MAX_REPEATS:

@@ -20,6 +20,7 @@ from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
 from seedsbench.bench.rows.columns import title_of
+from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
 from seedsbench.bench.sanity import check_latents, extents
@@ -63,8 +64,14 @@ class CellRun:
     def scorer(self) -> Scorer:
         """An empty one."""
         options, n = self.cell.metrics, self.cell.samples
-        extrapolate = options.get("extrapolate", False)
-        return Scorer(self.problem, n, min(options["splits"], n), extrapolate=extrapolate)
+        extrapolate, keep = options.get("extrapolate", False), self.cell.keep_statistics
+        splits = min(options["splits"], n)
+        return Scorer(self.problem, n, splits, extrapolate=extrapolate, keep_logits=keep)
+
+    @property
+    def images(self) -> KeptImages:
+        """The images that it leaves."""
+        return KeptImages(self.store.images_folder(self.row["run_key"]), self.cell.kept_samples)
 
 
 def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
@@ -80,6 +87,7 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
     failure = None
     with CellLine(title_of(run.row), run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
         try:
+            _draw_missing(run, earlier.done)
             draw(run, earlier.done, mine, line)
         except Exception as error:
             if run.ranks.world_size == 1:
@@ -124,7 +132,9 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
             check_latents(run.problem, batch)
             batch = replace(batch, x=run.problem.images(batch.x))
             sizes = extents(run.problem, batch)
-            scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
+            images = extractor_input(run.problem, batch.x)
+            run.images.add(batch.indices, images)  # before the sums that are said to be of them
+            scorer.update(batch.indices, images, batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()
             scorer.seconds[1] += started - drawn
@@ -135,6 +145,16 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
     except Stopped:
         saver.save(scorer)
         raise
+
+
+def _draw_missing(run: CellRun, done: np.ndarray) -> None:
+    """Draw again what is scored already and whose images are wanted, but were left by no run before."""
+    missing = run.images.missing()
+    scored = missing[torch.from_numpy(done)[missing // run.problem.features.block]]
+    for batch in generate(run.problem.denoiser, run.plan, scored, batch_size=run.size, device=run.device):
+        if stop_requested():
+            raise Stopped
+        run.images.add(batch.indices, extractor_input(run.problem, run.problem.images(batch.x)))
 
 
 def in_parts(blocks: list[int], scorer: Scorer) -> Iterator[torch.Tensor]:

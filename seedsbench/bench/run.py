@@ -3,6 +3,7 @@
 import logging
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from seedsbench.bench.rows.columns import (
     solver_facts,
     title_of,
 )
+from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore, row_text
 from seedsbench.bench.sampling import batch_size_for, plan_of
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 MEASURED = (
     "nfe", "nfe_max", "n_steps", "fid", "fid_floor", "fid_floor_std", "is_mean", "is_std",
     "seconds_sampling", "seconds_features", "seconds_scoring", "seconds_floor", "images_per_second",
-    "largest", "largest_data", "saturated", "warning",
+    "largest", "largest_data", "saturated", "statistics_id", "warning",
 )
 # fmt: on
 """What only a finished cell has; null in the rows of the others, so that every row has every key. Where
@@ -69,6 +71,8 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     finished = None if cell.force else store.finished(key)
     if finished is not None:
         log.info("%s is already done: %s", title_of(row), result_text(finished))
+        if left := _not_kept(cell, store, finished):
+            log.warning("%s is done without %s: force=true makes them", title_of(row), left)
         forget(store, key)
         return finished
     if stop_requested():
@@ -85,6 +89,16 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     _stored(store, row)
     forget(store, key)
     return row
+
+
+def _not_kept(cell: Cell, store: ResultStore, row: Row) -> str:
+    """What a cell is asked to keep and its finished row has not, in words; "" where that is nothing."""
+    key, asked_for = row["run_key"], []
+    if cell.keep_statistics and not (row.get("statistics_id") and store.statistics_path(key).is_file()):
+        asked_for.append("statistics")
+    if not KeptImages(store.images_folder(key), cell.kept_samples).finished:
+        asked_for.append("its images")
+    return " and ".join(asked_for)
 
 
 def follow(ranks: Ranks) -> None:
@@ -147,6 +161,17 @@ def _scores(scorer: Scorer, run: CellRun, n_earlier: int) -> Row:
     return scores
 
 
+def _keep_statistics(scorer: Scorer, path: Path, wanted: bool) -> str | None:
+    """The id of the statistics left at a path; where none are wanted, those of an earlier row go."""
+    if not wanted:
+        if path.is_file():
+            path.unlink()
+        return None
+    kept = scorer.statistics()
+    kept.write(path)
+    return kept.id
+
+
 def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     problem, plan, cell = run.problem, run.plan, run.cell
@@ -173,6 +198,9 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
         images_per_second=cell.samples / sampling,
         batch_size=run.size.now,
     )
-    scorer.shown.write(run.store.sample_path(run.row["run_key"]))
+    key = run.row["run_key"]
+    scorer.shown.write(run.store.sample_path(key))
+    run.images.finish()
+    row["statistics_id"] = _keep_statistics(scorer, run.store.statistics_path(key), cell.keep_statistics)
     environment = environment_of(run.device, run.ranks.world_size)
     return {**row, **solver_facts(plan.solver), "n_steps": len(plan.sigmas) - 1, **environment}

@@ -18,6 +18,7 @@ from torch import Tensor
 from seedsbench.bench.labels import Labels, classes_of
 from seedsbench.bench.problems.base import Pairs, Problem
 from seedsbench.bench.rows.previews import N_SHOWN, Strip
+from seedsbench.bench.rows.statistics import Statistics
 from seedsbench.data.uint8 import to_uint8
 from seedsbench.metrics.base import FeatureTable, State
 from seedsbench.metrics.fid import FID
@@ -38,7 +39,8 @@ FLOOR_BATCH = 2048
 MOST = 1e15
 """Of evaluations, sizes and seconds that a state may have: more, NaN and infinity no row can hold."""
 
-_FLOORS: dict[Hashable, tuple[float, ...]] = {}
+_TABLES = ("table.", "logits.")  # of a state(): arrays with a row for each sample seen
+_FLOORS: dict[Hashable, list[float]] = {}
 
 
 class Scorer:
@@ -52,21 +54,35 @@ class Scorer:
     is exact at any time: what was seen in another run of the same cell, or by another rank, is added with
     add(), and the scores are those of one run, to the bit.
 
+    keep_logits: the logits of all samples are kept too, for statistics().
+
     done: (blocks,) which of them are scored. nfe, nfe_max: their samples' evaluations. extent: (2,) their
     largest |x|, and how many of their values no data can have. seconds: (2,) spent on sampling and on
     features, told by the caller.
     """
 
-    def __init__(self, problem: Problem, n_total: int, splits: int, *, extrapolate: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        n_total: int,
+        splits: int,
+        *,
+        extrapolate: bool = False,
+        keep_logits: bool = False,
+    ) -> None:
         features = problem.features
         self._problem, self._n = problem, n_total
         self._fid = FID(features.dim, n_total, features.bound)
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
         self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
         self._infinite = FIDInfinity(features.dim, n_total, features.bound) if extrapolate else None
+        keep = keep_logits and features.n_classes
+        # float64: where the network's own are float32, these are they.
+        self._logits = FeatureTable(n_total, features.n_classes, torch.float64) if keep else None
         metrics = (self._fid, self._is, self._table, self._infinite)
         self._metrics = [one for one in metrics if one is not None]
-        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table, "infinite": self._infinite}
+        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
+        sums |= {"infinite": self._infinite, "logits": self._logits}
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
@@ -107,6 +123,8 @@ class Scorer:
             indices = torch.tensor(self.indices(block))
             for metric in self._metrics:
                 metric.update(features, logits, indices)
+            if self._logits is not None and logits is not None:
+                self._logits.update(logits, None, indices)
             self.shown.add(indices, shown)
             _, costs, sizes = zip(*samples.values(), strict=True)
             self.nfe, self.nfe_max = self.nfe + sum(costs), max(self.nfe_max, *costs)
@@ -144,10 +162,10 @@ class Scorer:
             {name: array for name, array in arrays.items() if not name.startswith("shown.")}
             for arrays in (self.state(), state)
         )
-        for name in mine.keys() ^ given.keys():
-            raise ValueError(f"its {name} is {'there' if name in given else 'missing'}")
+        for name in sorted(mine.keys() - given.keys()):  # one that kept more than is asked for now serves
+            raise ValueError(f"its {name} is missing")
         for name, array in mine.items():
-            found, rows = given[name], 1 if name.startswith("table.") else 0
+            found, rows = given[name], 1 if name.startswith(_TABLES) else 0
             if (array.dtype, array.shape[rows:]) != (found.dtype, found.shape[rows:]):
                 raise ValueError(f"its {name} is {found.dtype} {found.shape}, not {array.shape}")
         for name in ("nfe", "extent", "seconds"):  # what the sums themselves cannot be, scoring finds
@@ -159,22 +177,30 @@ class Scorer:
             raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
             raise ValueError(f"block {int((self.done & done).argmax())} is in both")
-        if self._table is not None:
-            told = [i for block in done.nonzero()[0].tolist() for i in self.indices(block)]
-            if state["table.indices"].tolist() != told:
-                raise ValueError("its features are of other samples than its sums")
+        told = [i for block in done.nonzero()[0].tolist() for i in self.indices(block)]
+        for name in _TABLES:
+            if f"{name}indices" in mine and state[f"{name}indices"].tolist() != told:
+                raise ValueError(f"its {name}indices are of other samples than its sums")
         return done
 
     @property
     def max_bytes(self) -> int:
         """What a file of a state() takes at most."""
         image = 8 * N_SHOWN * math.prod(self._problem.image_shape)
-        features = 0 if self._table is None else self._table.rows.numel() * 4 + self._n * 8
-        return sum(array.nbytes for array in self.state().values()) + features + image + 2**20
+        tables = [table for table in (self._table, self._logits) if table is not None]
+        rows = sum(table.rows.nbytes + self._n * 8 for table in tables)
+        return sum(array.nbytes for array in self.state().values()) + rows + image + 2**20
 
     def overlaps(self, state: Mapping[str, np.ndarray]) -> bool:
         """Whether a state() has blocks that are done here too."""
         return bool((np.packbits(self.done) & state["done"]).any())
+
+    def statistics(self) -> Statistics:
+        """What the FID and the Inception score are computed from; ValueError unless every sample was seen."""
+        features = self._problem.features
+        logits = None if self._logits is None else self._logits.complete().numpy()
+        moments, reference_id = self._fid.sums.moments(), self._problem.reference_id
+        return Statistics(moments, logits, features.name, features.id, reference_id)
 
     def compute(self) -> dict[str, float | None]:
         """All scores; RuntimeError unless every sample has been seen."""
@@ -234,16 +260,23 @@ def extractor_input(problem: Problem, x: Tensor) -> Tensor:
 
 
 def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, float | None]:
-    """Mean and standard deviation (None of one set) of the FIDs of `sets` independent sets of n real samples,
-    labelled as the cell's samples are.
+    """Mean and standard deviation (None of one set) of `floor_fids`; both None where there are none."""
+    fids = floor_fids(problem, n, labels, sets)
+    if fids is None:
+        return dict.fromkeys(FLOOR)
+    return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}
+
+
+def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> list[float] | None:
+    """The FID of each of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the error of so many samples itself. Where no
     other real images can be made, the sets are drawn from the real features, if these are at least twice
-    as many (whatever the labels); else both are None. Made once for all networks with these features,
+    as many (whatever the labels); else None. Made once for all networks with these features,
     reference and real images, and kept by what they are: by the problem, it would keep the network.
     """
     if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
-        return dict.fromkeys(FLOOR)
+        return None
     ids = (problem.features.id, problem.reference_id, problem.real_id)
     key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
     if key not in _FLOORS:
@@ -253,9 +286,8 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, 
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
             fids.append(fid.compute(problem.reference)["fid"])
-        _FLOORS[key] = tuple(fids)
-    fids = _FLOORS[key]
-    return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}
+        _FLOORS[key] = fids
+    return _FLOORS[key]
 
 
 def _real_features(problem: Problem, n: int, labels: Labels, k: int) -> Iterator[Tensor]:

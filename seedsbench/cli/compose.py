@@ -70,13 +70,17 @@ def composing() -> Iterator[None]:
         yield
 
 
-def compose_each(commands: Iterable[Iterable[str]], study: str) -> list[Composed]:
+Bases = dict[tuple[str, ...], tuple[DictConfig, DictConfig]]
+"""What Hydra has composed of combinations of choices, to be used again."""
+
+
+def compose_each(commands: Iterable[Iterable[str]], study: str, bases: Bases | None = None) -> list[Composed]:
     """One cell for each list of single-valued overrides, inside `composing()`. study: if none is named.
 
     Hydra composes (0.1 s) once for each combination of choices; plain values are then set on copies of that.
     Raises ValueError, HydraException and OmegaConfBaseException for what cannot be composed.
     """
-    bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+    bases = {} if bases is None else bases
     found = []
     for words in map(tuple, commands):
         plain = [word for word in words if _is_plain(word)]

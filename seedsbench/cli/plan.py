@@ -57,7 +57,7 @@ def plan_text(cells: list[Cell]) -> str:
         for seed in range(cell.seed, cell.seed + cell.repeats):
             line, nfe = _line(replace(cell, seed=seed), problem)
             lines.append(line)
-            left += [(cell, nfe)] if nfe else []
+            left += [(cell, nfe, _disk(cell, problem))] if nfe else []
     count, more = f"{len(lines)} cell{'s' * (len(lines) != 1)}", lines[MAX_LINES:]
     shown = [*lines[:MAX_LINES], *([f"  and {len(more):,} more"] if more else [])]
     return "\n".join([count, *shown, *_cost_lines(left, cells[0].study_folder)])
@@ -95,14 +95,23 @@ def _steps(cell: Cell, problem: Problem | None) -> tuple[str, int]:
     return f"{steps} steps, NFE {nfe}", nfe
 
 
-def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:
-    """The time and disk that rows would take. left: for each its cell and evaluations a sample."""
+def _disk(cell: Cell, problem: Problem | None) -> int:
+    """Bytes of a row, its strip of images, and what it is asked to keep, as far as that is known."""
+    image = math.prod(cell.model.get("shape") or (3, 16, 16))
+    size = 3000 + 8 * image + cell.kept_samples * image
+    if cell.keep_statistics and problem is not None:
+        size += 8 * problem.features.dim**2 + 4 * cell.samples * problem.features.n_classes
+    return size
+
+
+def _cost_lines(left: list[tuple[Cell, int, int]], study: Path) -> list[str]:
+    """The time and disk that rows would take. left: for each its cell, evaluations a sample, and bytes."""
     if not left:
         return ["nothing to do"]
     rows = earlier_rows(study.parent)
     lines, floors, unknown, seconds, size = [], {}, [], START_AND_REPORT, 1e6
-    for cell, nfe in left:
-        size += 3000 + 8 * math.prod(cell.model.get("shape") or (3, 16, 16))  # a row, its preview
+    for cell, nfe, kept in left:
+        size += kept
         speed, name = speed_of(cell, rows), f"{cell.choices['model']}/{cell.choices['regime']}"
         if speed is None:
             unknown.append(name)

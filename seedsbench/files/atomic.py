@@ -25,9 +25,10 @@ def temporary_prefix() -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A temporary file in the same folder to be written; it takes `path`'s place if no error is raised.
 
+    sync: wait until it is on the disk. Without (for many small files) a power cut may leave an empty one.
     A link, a pipe or a device there is replaced and not followed; a folder there is set aside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,8 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp's is for its owner alone
         if path.is_dir() and not path.is_symlink():
             set_aside(path)
@@ -46,9 +48,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write `data` to `path`."""
-    with replacing(path) as temporary:
+    with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(data)
 
 

@@ -52,7 +52,7 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
     "fid_floor_std": SCORE, "kid_mean": NUMBER, "kid_std": SCORE, "precision": SCORE, "recall": SCORE,
     "density": SCORE, "coverage": SCORE, "largest": SCORE, "largest_data": SCORE, "saturated": SCORE,
     "seconds_floor": SCORE, "fid_infinity": NUMBER, "fid_infinity_std": SCORE, "weak_order": NUMBER,
-    "schedule_params": GROUP_OPTIONS, "grid_params": GROUP_OPTIONS,
+    "statistics_id": TEXT, "schedule_params": GROUP_OPTIONS, "grid_params": GROUP_OPTIONS,
     "metrics_params": GROUP_OPTIONS, "guidance": TEXT, "guidance_params": GROUP_OPTIONS,
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
     "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,

@@ -19,8 +19,8 @@ from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
 from seedsbench.report.html_data import strip_uris
-from seedsbench.report.pareto import Panel, doubled, panels
-from seedsbench.report.rows import RowFault, read_rows
+from seedsbench.report.pareto import Panel, doubled, panels, quarantined
+from seedsbench.report.rows import RowFault, of_newest_version, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown, write_verdicts
@@ -88,22 +88,18 @@ def report_into(
     study: Path, folder: Path, *, published: bool = False, faults: Sequence[RowFault] = ()
 ) -> Report:
     """`build_report` of a study, written into any folder. faults: further ones to be told of."""
-    df, shown, found = study_rows(study)
+    every, df, shown, found = study_rows(study)
     found += faults
-    write_csv(df, folder / "table.csv")
+    write_csv(every, folder / "table.csv")
     write_markdown(df, shown, found, study.resolve().name, folder / "table.md")
     write_latex(shown, folder / "table.tex")
     write_verdicts(shown, folder / "verdicts.csv")
     drawn = own_folder(folder / "figures")
     figures = write_figures(df, shown, drawn, overlay=published)
     sheets = write_sheets(shown, study, drawn)
-    title, strips = (
-        study.resolve().name,
-        strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples"),
-    )
-    page = write_html(
-        df, shown, found, folder / "report.html", title, figures, sheets, page_tables(shown), strips
-    )
+    strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
+    page, title = folder / "report.html", study.resolve().name
+    write_html(df, shown, found, page, title, figures, sheets, page_tables(shown), strips)
     return Report(folder / "table.md", figures[0], page, sheets, found, summary_text(df, shown), df)
 
 
@@ -138,7 +134,7 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
-    (rows, _, faults), (others, _, other_faults) = study_rows(first), study_rows(second)
+    (_, rows, _, faults), (_, others, _, other_faults) = study_rows(first), study_rows(second)
     named = zip(names, (faults, other_faults), strict=True)
     found = compare(rows, others, names)
     if folder is None:
@@ -148,15 +144,16 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     return "\n".join(told), write_comparison(found, all_faults, folder)
 
 
-def study_rows(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
-    """The rows of a study, their panels and what is wrong with them; StudyError where there are none."""
+def study_rows(study: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Panel], list[RowFault]]:
+    """All rows of a study, those to report on, their panels, and what is wrong; StudyError for no rows."""
     _check_folder(study)
-    df, faults = read_rows(study)
+    every, faults = read_rows(study)
+    df, left = of_newest_version(every)
     if df.empty:
         told = f": {faults[0].file} is {faults[0].why}" if faults else ""
         raise StudyError(f"no readable row among {len(faults)} files in {study / 'rows'}{told}")
     shown = panels(df)
-    return df, shown, [*faults, *doubled(shown)]
+    return every, df, shown, [*faults, *left, *quarantined(shown), *doubled(shown)]
 
 
 def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published: bool = False) -> int:

@@ -13,11 +13,13 @@ import pandas as pd
 from seedsbench.report.curves import MISSING, as_text, curve_labels, runs_of
 from seedsbench.report.points import curves_of, newest, points
 from seedsbench.report.ranking import Winner, winners
-from seedsbench.report.rows import RowFault
+from seedsbench.report.rows import RowFault, some_of
 from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
 from seedsbench.report.texts import LONGEST, shown_name
 
 PANEL: tuple[str, ...] = ("model", "regime", "extractor", "extractor_id", "reference_id", "samples", "labels")
+EVALUATOR = ("extractor_id", "reference_id")
+"""What two rows differ in whose features or reference have one name, and are not the same."""
 # Schedule and grid of each regime, so that a panel which departs from them can say so.
 _REGIME_DEFAULTS = {
     "vp": {"schedule": "vp", "grid": "vp"},
@@ -163,3 +165,34 @@ def doubled(shown: list[Panel]) -> list[RowFault]:
     why = "same settings, budget, seed and repeat as another row; the newest finished one counts"
     found = [set(panel.rows["run_key"]) - set(newest(panel.rows)["run_key"]) for panel in shown]
     return sorted(RowFault(f"{key}.json", why) for keys in found for key in keys)
+
+
+def foreign(shown: list[Panel]) -> list[tuple[Panel, str]]:
+    """Panels of another evaluator than most rows of the same model, regime and samples, and what differs.
+
+    Their features or reference have the same names, so that only the panel keeps their scores apart.
+    """
+    alike: dict[tuple[str, ...], list[Panel]] = {}
+    for panel in shown:
+        references = sorted(set(as_text(panel.rows, "reference")) - {MISSING})
+        same = [panel.key[name] for name in PANEL if name not in EVALUATOR]
+        alike.setdefault((*same, *references), []).append(panel)
+    found = []
+    for group in alike.values():
+        usual, *others = sorted(group, key=lambda panel: -len(panel.rows))
+        for panel in others:
+            pairs = [(name, panel.key[name], usual.key[name]) for name in EVALUATOR]
+            told = [f"{name} {a[:16]}, not {b[:16]} as most" for name, a, b in pairs if a != b]
+            found.append((panel, " and ".join(told)))
+    return found
+
+
+def quarantined(shown: list[Panel]) -> list[RowFault]:
+    """What is said of the panels of another evaluator."""
+    return [
+        RowFault(
+            f"{len(panel.rows)} row(s) of another evaluator",
+            f"{some_of(panel.rows['run_key'].tolist())}: {told}; in a panel of their own",
+        )
+        for panel, told in foreign(shown)
+    ]

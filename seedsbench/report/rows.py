@@ -74,6 +74,29 @@ def _further_columns(rows: list[dict[str, Any]]) -> tuple[list[str], int]:
     return sorted(kept), len(found) - len(kept)
 
 
+def of_newest_version(df: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:
+    """Without rows of an older numerics_version than the study's newest, and what is said of those left out.
+
+    The same settings gave other numbers then. Rows that do not say a version stay.
+    """
+    if "numerics_version" not in df:
+        return df, []
+    versions = df["numerics_version"].astype(float)
+    old = versions < versions.max()
+    why = f"left out, but for table.csv: the newest rows have version {versions.max():.0f}; run these again"
+    left = [
+        RowFault(f"{len(keys)} row(s) of numerics_version {version:.0f}", f"{some_of(keys.tolist())}: {why}")
+        for version, keys in take(df, old)["run_key"].groupby(versions)
+    ]
+    return take(df, ~old).reset_index(drop=True), left
+
+
+def some_of(names: list[str]) -> str:
+    """The first few of a list of names, and how many more there are."""
+    more = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
+
+
 def take(df: pd.DataFrame, mask: pd.Series | np.ndarray) -> pd.DataFrame:
     """The rows where a mask holds, typed as the table they are (pandas itself promises a union)."""
     return pd.DataFrame(df.loc[mask])

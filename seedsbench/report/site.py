@@ -96,7 +96,7 @@ def _named(given: Sequence[Path]) -> dict[str, Path]:
 
 
 def _read(path: Path, name: str) -> Entry:
-    rows, _, faults = study_rows(path)
+    _, rows, _, faults = study_rows(path)
     return Entry(name, path, rows, faults)
 
 

@@ -168,6 +168,7 @@ VALID = {
     "results_dir": NAMES,
     "seed": {"0"},
     "labels": {"null", "0"},
+    "keep_samples": {"0"},
     "save_every": {"inf", "0", "1e20", "1e400", "1" + 30 * "0"},
 }
 KEYS = [field.name for field in dataclasses.fields(Cell) if field.name not in (*GROUPS, "choices")]

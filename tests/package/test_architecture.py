@@ -51,6 +51,7 @@ ALLOWED = {
     "integrations": {"api", "checks", "denoisers", "diffusion", "exact", "files", "registry", "solvers"},
     "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
     | {"solvers", "tracking"},
+    "audit": {"api", "bench", "checks", "cli", "files", "metrics", "registry", "report", "solvers"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise", "own"},
 }

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 UNNAMED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 """Folders of studies that were given no name; these may share finished cells with each other."""
-FOLDERS = ("rows", "samples", "partial")
+FOLDERS = ("rows", "samples", "partial", "statistics", "images")
 """What a study's folder holds of its cells."""
 
 
@@ -60,6 +60,12 @@ class ResultStore:
     def sample_path(self, key: str) -> Path:
         return self.study / "samples" / f"{key}.png"
 
+    def statistics_path(self, key: str) -> Path:
+        return self.study / "statistics" / f"{key}.npz"
+
+    def images_folder(self, key: str) -> Path:
+        return self.study / "images" / key
+
     def prepare(self) -> None:
         """Create the folder and prove that it can be written; ValueError if not.
 
@@ -81,7 +87,8 @@ class ResultStore:
     def finished(self, key: str, *, look_only: bool = False) -> Row | None:
         """The row of `key` if it is done, here or in a study that shares with this one.
 
-        Another study's row (and its images) is copied here, and a file here that is no row is set aside.
+        Another study's row (with its strip of images and its statistics) is copied here, and a file here that
+        is no row is set aside.
         look_only: neither is.
         """
         for path in self.shared(f"rows/{key}.json"):
@@ -97,7 +104,7 @@ class ResultStore:
             if row["status"] != "done":
                 continue
             if not look_only and other.study != self.study:
-                for place in (ResultStore.path, ResultStore.sample_path):
+                for place in (ResultStore.sample_path, ResultStore.statistics_path, ResultStore.path):
                     if place(other, key).is_file():
                         write_atomic(place(self, key), place(other, key).read_bytes())
             return row

@@ -2,13 +2,10 @@
 
 import json
 import re
-import shlex
 import sys
 
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.run_key import run_key, what_changes_numbers
-from seedsbench.cli.command import parse
-from seedsbench.cli.compose import compositions
+from seedsbench.bench.rows.run_key import what_changes_numbers
 from seedsbench.files.sources import source_id
 from tests.support.cells import compose, config_dir, run
 from tests.support.machine import ROOT
@@ -75,10 +72,3 @@ def test_no_key_is_made_of_a_module_path_or_of_the_packages_own_source():
     science = what_changes_numbers(cell := compose("solver=seeds3"), problem_of(cell, "cpu"))
     assert science["solver"]["class"] == "Seeds3"
     assert not any(word in json.dumps(science) for word in ("seedsbench.", "source_id"))
-
-
-def test_the_rows_of_the_committed_example_have_the_keys_of_their_commands():
-    for path in sorted((ROOT / "results" / "example" / "rows").glob("*.json"))[::9]:
-        row = json.loads(path.read_text())
-        (found,) = compositions(parse(shlex.split(row["command"])[1:]), "study")
-        assert run_key(found.cell, problem_of(found.cell, "cpu")) == row["run_key"] == path.stem

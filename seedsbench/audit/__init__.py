@@ -1,0 +1,1 @@
+"""Finished studies, checked against what their rows claim: `seedsbench-check`."""
