@@ -97,10 +97,10 @@ class Claim:
     def _composed(self) -> Cell:
         """Of its command; BadCommand for none, NotHere where its own folder is needed."""
         try:
-            program, *arguments = shlex.split(self.row.get("command") or "")
-            if program != "seedsbench":
-                raise ValueError(f"it begins with {program!r:.40}")
-            command = parse(arguments)
+            words = shlex.split(self.row.get("command") or "")
+            if words[:1] != ["seedsbench"]:
+                raise ValueError(f"it is {' '.join(words)!r:.60}")
+            command = parse(words[1:])
         except Exception as error:
             raise BadCommand(f"its command cannot be read ({in_one_line(error)})") from error
         try:
