@@ -124,6 +124,6 @@ class Claim:
             raise NotHere(f"{group}={name}, whose class is no file's own")
         if group == "model" and config.get("format") == "python":
             raise NotHere("the Python file of its model, which is not run for this")
-        said = self.row.get(f"{group}_params")
-        if isinstance(said, dict) and outside(config).get("source_id") != said.get("source_id"):
+        here, said = outside(config).get("source_id"), self.row.get(f"{group}_params")
+        if here is not None and isinstance(said, dict) and said.get("source_id") != here:
             raise NotHere(f"its {group}={name}: the one here has another source")

@@ -138,6 +138,7 @@ FAULTS = {
     "a command that makes no cell": ("run_key", edited(command="seedsbench solver=hoin")),
     "another solver": ("settings", edited(solver="heun")),
     "another option": ("settings", edited(grid_params={"rho": 5.0, "sigma_max": None, "sigma_min": None})),
+    "a source that is none": ("settings", edited(solver_params={"source_id": "0" * 16})),
     "an old version": ("version", edited(numerics_version=NUMERICS_VERSION - 1)),
     "beyond the budget": ("promise", edited(nfe=9.0, nfe_max=9, n_steps=8)),
     "cheaper than its steps": ("promise", edited(nfe=7.0, nfe_max=7)),
