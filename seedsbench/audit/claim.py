@@ -97,10 +97,10 @@ class Claim:
     def _composed(self) -> Cell:
         """Of its command; BadCommand for none, NotHere where its own folder is needed."""
         try:
-            program, *arguments = shlex.split(self.row.get("command") or "")
-            if program != "seedsbench":
-                raise ValueError(f"it begins with {program!r:.40}")
-            command = parse(arguments)
+            words = shlex.split(self.row.get("command") or "")
+            if words[:1] != ["seedsbench"]:
+                raise ValueError(f"it is {' '.join(words)!r:.60}")
+            command = parse(words[1:])
         except Exception as error:
             raise BadCommand(f"its command cannot be read ({in_one_line(error)})") from error
         try:
@@ -124,6 +124,6 @@ class Claim:
             raise NotHere(f"{group}={name}, whose class is no file's own")
         if group == "model" and config.get("format") == "python":
             raise NotHere("the Python file of its model, which is not run for this")
-        said = self.row.get(f"{group}_params")
-        if isinstance(said, dict) and outside(config).get("source_id") != said.get("source_id"):
+        here, said = outside(config).get("source_id"), self.row.get(f"{group}_params")
+        if here is not None and isinstance(said, dict) and said.get("source_id") != here:
             raise NotHere(f"its {group}={name}: the one here has another source")

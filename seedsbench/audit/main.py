@@ -78,8 +78,9 @@ def _told(studies: list[Path]) -> int:
             total.rows += found.rows
             total.faults += found.faults
             total.not_checked += found.not_checked
-    said = f"{total.rows} rows of {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}"
-    said += f": {len(total.faults) or 'no'} fault{'s' * (len(total.faults) != 1)}"
+    counts = ((total.rows, "row"), (len(total.faults), "fault"))
+    rows, faults = (f"{n or 'no'} {what}{'s' * (n != 1)}" for n, what in counts)
+    said = f"{rows} of {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}: {faults}"
     reasons = [f"{why} ({times} times)" for why, times in total.not_checked.most_common(5)]
     if reasons:
         said += f"; not checked: {total.not_checked.total()}, for want of {'; '.join(reasons)}"

@@ -40,7 +40,7 @@ MOST = 1e15
 """Of evaluations, sizes and seconds that a state may have: more, NaN and infinity no row can hold."""
 
 _TABLES = ("table.", "logits.")  # of a state(): arrays with a row for each sample seen
-_FLOORS: dict[Hashable, list[float]] = {}
+_FLOORS: dict[Hashable, tuple[float, ...]] = {}
 
 
 class Scorer:
@@ -267,7 +267,7 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, 
     return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}
 
 
-def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> list[float] | None:
+def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> tuple[float, ...] | None:
     """The FID of each of `sets` independent sets of n real samples, labelled as the cell's samples are.
 
     What a perfect sampler would score at this n: the error of so many samples itself. Where no
@@ -286,7 +286,7 @@ def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> list[floa
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
             fids.append(fid.compute(problem.reference)["fid"])
-        _FLOORS[key] = fids
+        _FLOORS[key] = tuple(fids)
     return _FLOORS[key]
 
 
