@@ -64,7 +64,7 @@ class CellRun:
         """An empty one."""
         options, n = self.cell.metrics, self.cell.samples
         extrapolate = options.get("extrapolate", False)
-        return Scorer(self.problem, n, min(options["splits"], n), extrapolate=extrapolate)
+        return Scorer(self.problem, n, min(options.get("splits", 1), n), extrapolate=extrapolate)
 
 
 def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
@@ -124,7 +124,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
             check_latents(run.problem, batch)
             batch = replace(batch, x=run.problem.images(batch.x))
             sizes = extents(run.problem, batch)
-            scorer.update(batch.indices, extractor_input(run.problem, batch.x), batch.nfe, sizes)
+            scored = batch.x if batch.exact is None else torch.cat((batch.x, batch.exact), 1)
+            scorer.update(batch.indices, extractor_input(run.problem, scored), batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()
             scorer.seconds[1] += started - drawn

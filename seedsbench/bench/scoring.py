@@ -25,6 +25,7 @@ from seedsbench.metrics.fid_infinity import INFINITE, FIDInfinity
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
 from seedsbench.metrics.precision_recall import precision_recall
+from seedsbench.metrics.trajectory import trajectory_scores
 
 INCEPTION = ("is_mean", "is_std")
 KERNEL = ("kid_mean", "kid_std")
@@ -45,7 +46,8 @@ class Scorer:
     """Scores of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
 
     update() takes finished samples; compute() gives fid, is_mean, is_std, and what real features allow
-    (kid_mean, kid_std, precision, recall, density, coverage). A score beside FID that cannot be computed
+    (kid_mean, kid_std, precision, recall, density, coverage); of a problem without reference trajectory_rms,
+    trajectory_median and sliced_wasserstein instead. A score beside FID that cannot be computed
     is None, and `warnings` holds the reason. extrapolate: fid_infinity and fid_infinity_std, too.
 
     A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state()
@@ -60,13 +62,14 @@ class Scorer:
     def __init__(self, problem: Problem, n_total: int, splits: int, *, extrapolate: bool = False) -> None:
         features = problem.features
         self._problem, self._n = problem, n_total
-        self._fid = FID(features.dim, n_total, features.bound)
+        self._fid = FID(features.dim, n_total, features.bound) if problem.reference is not None else None
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
-        self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
+        self._table = FeatureTable(n_total, features.dim) if problem.one_by_one else None
         self._infinite = FIDInfinity(features.dim, n_total, features.bound) if extrapolate else None
         metrics = (self._fid, self._is, self._table, self._infinite)
         self._metrics = [one for one in metrics if one is not None]
-        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table, "infinite": self._infinite}
+        sums = {"is": self._is, "table": self._table, "infinite": self._infinite}
+        sums["fid"] = None if self._fid is None else self._fid.sums
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
@@ -154,8 +157,8 @@ class Scorer:
             if not ((given[name] >= 0) & (given[name] <= MOST)).all():
                 raise ValueError(f"its {name} is {given[name].tolist()}: expected numbers from 0 to {MOST:g}")
         done = np.unpackbits(state["done"], count=len(self.done)).astype(bool)
-        summed, samples = int(state["fid.n"]), self._samples_in(done)
-        if summed != samples:
+        samples = self._samples_in(done)
+        if self._fid is not None and (summed := int(state["fid.n"])) != samples:
             raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
             raise ValueError(f"block {int((self.done & done).argmax())} is in both")
@@ -168,7 +171,7 @@ class Scorer:
     @property
     def max_bytes(self) -> int:
         """What a file of a state() takes at most."""
-        image = 8 * N_SHOWN * math.prod(self._problem.image_shape)
+        image = 16 * N_SHOWN * math.prod(self._problem.image_shape)
         features = 0 if self._table is None else self._table.rows.numel() * 4 + self._n * 8
         return sum(array.nbytes for array in self.state().values()) + features + image + 2**20
 
@@ -182,12 +185,16 @@ class Scorer:
             raise RuntimeError(f"{self._n - self.n_done} samples still wait for their block")
         self.warnings = []
         scores: dict[str, float | None] = dict.fromkeys(INCEPTION)
-        scores.update(self._fid.compute(self._problem.reference))
-        if self._infinite is not None:
-            infinite = partial(self._infinite.compute, self._problem.reference)
+        reference = self._problem.reference
+        if self._fid is not None and reference is not None:
+            scores.update(self._fid.compute(reference))
+        if self._infinite is not None and reference is not None:
+            infinite = partial(self._infinite.compute, reference)
             scores.update(beside_fid(INFINITE, infinite, self.warnings))
         if self._is is not None:
             scores.update(beside_fid(INCEPTION, self._is.compute, self.warnings))
+        if self._table is not None and self._problem.paths is not None:
+            scores.update(trajectory_scores(self._table.complete()))
         if self._table is not None and (pairs := self._problem.pairs) is not None:
             features = self._table.complete()
             if pairs.kid_subsets:
@@ -242,7 +249,9 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, 
     as many (whatever the labels); else both are None. Made once for all networks with these features,
     reference and real images, and kept by what they are: by the problem, it would keep the network.
     """
-    if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
+    reference = problem.reference
+    too_few = problem.pairs is None or 2 * n > len(problem.pairs.rows)
+    if reference is None or (problem.real is None and too_few):
         return dict.fromkeys(FLOOR)
     ids = (problem.features.id, problem.reference_id, problem.real_id)
     key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
@@ -252,7 +261,7 @@ def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, 
             fid = FID(problem.features.dim, n, problem.features.bound)
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
-            fids.append(fid.compute(problem.reference)["fid"])
+            fids.append(fid.compute(reference)["fid"])
         _FLOORS[key] = tuple(fids)
     fids = _FLOORS[key]
     return {"fid_floor": sum(fids) / sets, "fid_floor_std": stdev(fids) if sets > 1 else None}

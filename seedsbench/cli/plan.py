@@ -20,7 +20,7 @@ from seedsbench.bench.cell import Cell
 from seedsbench.bench.machine import device_of, duration, machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.columns import asked, title_of
+from seedsbench.bench.rows.columns import asked, score_text, title_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import files_of_cell, still_to_fetch
@@ -75,7 +75,7 @@ def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         return f"{title}: will fail, {error}", 0
     known = problem is not None and not cell.force
     row = store.finished(run_key(cell, problem), look_only=True) if known else None
-    state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"
+    state = f"done, {score_text(row)}" if row else f"{cell.samples * nfe:,} evaluations to do"
     return f"{title}: {told}, {state}", 0 if row else nfe
 
 

@@ -193,8 +193,8 @@ def fid(point: Point) -> str:
 
 def floor(point: Point) -> str:
     """The floor, and its spread where that is known: 0.216 ± 0.009."""
-    mean, std = point["fid_floor"], point.get("fid_floor_std")
-    return number(mean, ".3g") if pd.isna(std) else plus_minus(mean, std)
+    mean, std = point["fid_floor"], point.get("fid_floor_std", math.nan)
+    return number(mean, ".3g") if math.isnan(std) else plus_minus(mean, std)
 
 
 def minimum(point: Point) -> str:
