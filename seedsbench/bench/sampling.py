@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from seedsbench.bench.problems.base import Model, Problem
 from seedsbench.bench.problems.exact_path import ExactPath, exact_path, finished, side_by_side
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.guidance import Guidance, Unguided
-from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
+from seedsbench.diffusion.noise import BRIDGES, Noise, Philox, edm_start, latents
 from seedsbench.diffusion.path import BrownianPath
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
@@ -141,7 +142,8 @@ def _finished(
             else:
                 # progress is told that this goes on, and of no evaluations: they are none of the cell's.
                 other = Process(guided, plan.schedule, len(batch), labels, progress=lambda _: progress(0))
-                x, exact = _with_exact(process, other, plan, plan.exact, start, noise)
+                path = BrownianPath(noise, _bridges(cell, batch, start))
+                x, exact = _with_exact(process, other, plan, plan.exact, start, path)
         except Exception:
             progress(-int(process.nfe.sum()))
             raise
@@ -149,19 +151,24 @@ def _finished(
     return SampleBatch(batch, x.clone(), process.nfe.clone(), None if exact is None else exact.clone())
 
 
+def _bridges(cell: Cell, batch: Tensor, start: Tensor) -> Noise:
+    """Normals of the finer run's own, whatever the cell's come from."""
+    options: Any = {"dtype": start.dtype, "device": start.device}
+    return Philox(batch, start.shape[1:], seed=cell.seed, stream=BRIDGES, **options)
+
+
 def _with_exact(
-    process: Process, other: Process, plan: SamplingPlan, exact: ExactPath, start: Tensor, noise: Noise
+    process: Process, other: Process, plan: SamplingPlan, exact: ExactPath, start: Tensor, path: BrownianPath
 ) -> tuple[Tensor, Tensor]:
     """Finished samples, and the ends of their exact paths by another process."""
-    source = noise if exact.refine is None else BrownianPath(noise)
     runs = ((process, plan.solver, plan.sigmas), (other, exact.solver, exact.sigmas))
     own, fine = (
-        integrate(each, solver, start, plan.schedule.sigma_inv(sigmas), source, plan.cell.final)
+        integrate(each, solver, start, plan.schedule.sigma_inv(sigmas), path, plan.cell.final)
         for each, solver, sigmas in runs
     )
-    if exact.refine is None or not isinstance(source, BrownianPath):
+    if exact.refine is None:
         return finished(own), finished(fine)
-    return side_by_side(own, fine, len(plan.sigmas) - 1, exact.refine, source)
+    return side_by_side(own, fine, len(plan.sigmas) - 1, exact.refine, path)
 
 
 def _start(cell: Cell, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:

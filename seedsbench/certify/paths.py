@@ -21,7 +21,7 @@ def ends_along_one_path(solver: AnySolver, counts: Sequence[int], *, paths: int)
     """
     normals = Philox(torch.arange(paths), (2, 1, 1), stream=CERTIFY)
     normals.normal()  # of the first reading, once, when it still took one: certificates keep their numbers
-    method, path = fixed_steps(as_solver(solver)), BrownianPath(normals)
+    method, path = fixed_steps(as_solver(solver)), BrownianPath(normals, normals)
     if not method.stochastic:
         raise NoPathError("this solver has no noise: it follows no path")
     start = latents(torch.arange(paths), (2, 1, 1), seed=0)

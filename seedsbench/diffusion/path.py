@@ -17,13 +17,14 @@ class BrownianPath:
     """W at every clock reading asked for, remembered; readings between known ones are bridged exactly.
 
     The increments of a run and of a finer one are then increments of the same path, whichever runs first.
-    normals: where its standard normals come from, one draw a reading but for the first, at which W is 0. So a
-    run that goes first, one reading after the other, has the increments that it would have from `normals`, to
-    rounding. Readings closer than 1e-11 (relative) are one: a clock computed two ways.
+    normals: where the path is drawn from beyond the readings known, one draw a reading but for the first, at
+    which W is 0: a run that goes first, one reading after the other, has the increments that it would have
+    from `normals`, to rounding. bridges: where it is drawn from between them. Readings closer than 1e-11
+    (relative) are one: a clock computed two ways.
     """
 
-    def __init__(self, normals: Noise) -> None:
-        self._normals = normals
+    def __init__(self, normals: Noise, bridges: Noise) -> None:
+        self._normals, self._bridges = normals, bridges
         self._readings: list[float] = []
         self._values: list[Tensor] = []
         self._latest = 0.0
@@ -35,7 +36,7 @@ class BrownianPath:
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         """W(q1) - W(q0), whichever of the two is the larger; each (). NoPathError for one a sample."""
         if q0.ndim or q1.ndim:
-            raise NoPathError("this solver chooses steps of its own for each sample: they follow no one path")
+            raise NoPathError("this solver has steps of its own for each sample: it follows no path")
         start = self._value(float(q0))  # drawn before the end is
         self._latest = float(q1)
         return self._value(self._latest) - start
@@ -58,12 +59,11 @@ class BrownianPath:
     def _draw(self, q: float, place: int) -> Tensor:
         if not self._readings:
             return torch.zeros((), dtype=torch.float64)
-        z = self._normals.normal()
         if place == 0:
-            return self._values[0] + (self._readings[0] - q) ** 0.5 * z
+            return self._values[0] + (self._readings[0] - q) ** 0.5 * self._normals.normal()
         if place == len(self._readings):
-            return self._values[-1] + (q - self._readings[-1]) ** 0.5 * z
+            return self._values[-1] + (q - self._readings[-1]) ** 0.5 * self._normals.normal()
         low, high = self._readings[place - 1], self._readings[place]
         share = (q - low) / (high - low)
         mean = self._values[place - 1] * (1 - share) + self._values[place] * share
-        return mean + ((q - low) * (1 - share)) ** 0.5 * z
+        return mean + ((q - low) * (1 - share)) ** 0.5 * self._bridges.normal()

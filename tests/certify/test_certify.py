@@ -102,7 +102,8 @@ def test_the_problem_is_the_golden_mixture():
 def test_one_path_is_brownian_whatever_the_order_of_its_readings():
     from scipy.stats import kstest  # takes a second to import
 
-    path = BrownianPath(Philox(torch.arange(20_000), (1, 1, 1), seed=3))
+    normals = Philox(torch.arange(20_000), (1, 1, 1), seed=3)
+    path = BrownianPath(normals, normals)
     whole = path.increment(torch.tensor(0.0), torch.tensor(1.0))
     left, right = (path.increment(torch.tensor(a), torch.tensor(b)) for a, b in [(0.0, 0.3), (0.3, 1.0)])
     beyond = path.increment(torch.tensor(-0.5), torch.tensor(0.0))

@@ -107,12 +107,11 @@ def finished(states: Iterator[Tensor]) -> Tensor:
 def _check_path(solver: Solver, sigmas: Tensor, schedule: Schedule, final: Final) -> None:
     """Raise NoPathError for a solver without a path: by a rehearsal on one number, without the network."""
     start, times = torch.ones(1, 1, 1, 1, dtype=torch.float64), schedule.sigma_inv(sigmas)
+    silent = Silent(start.shape)
     process = Process(lambda x, sigma, labels: analytic(x, sigma), schedule, 1)
     try:
         if solver.adaptive:
-            raise NoPathError(
-                "this solver has noise and chooses its own steps: no finer ones follow its path"
-            )
-        finished(integrate(process, solver, start, times, BrownianPath(Silent(start.shape)), final))
+            raise NoPathError("this solver has noise and steps of its own choice: it follows no path")
+        finished(integrate(process, solver, start, times, BrownianPath(silent, silent), final))
     except NoPathError as error:
         raise NoPathError(f"metrics=trajectory: {error}. Take another solver or metrics") from error
