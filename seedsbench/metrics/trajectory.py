@@ -19,7 +19,7 @@ _STREAM = 0x5357  # of Philox, away from the small numbers that samplers use: "S
 
 def pair_features(samples: Tensor, exact: Tensor, directions: int) -> Tensor:
     """(n, 1 + 2 directions) of samples and exact ones, each (n, C, H, W) float64: the root mean square of
-    their difference over all values, then projections of either on random unit vectors, the same ones ever."""
+    their difference over all values, then projections of either on random unit vectors, ever the same."""
     x, y = samples.flatten(1), exact.flatten(1)
     onto = _unit_vectors(directions, x.shape[1])
     return torch.cat(((x - y).square().mean(1, keepdim=True).sqrt(), x @ onto, y @ onto), 1)
