@@ -34,6 +34,7 @@ class TrainingOptions:
     P_mean, P_std: training draws ln sigma ~ N(P_mean, P_std^2) in the EDM regime; the others have
         their own distributions (Karras et al. 2022, Table 1).
     clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
+    name: of the file of weights.
     initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
     pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
     """
@@ -56,6 +57,7 @@ class TrainingOptions:
     seed: int
     checkpoint_every: int
     out: Path
+    name: str
     initial: str = ""
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class TrainingOptions:
     @property
     def checkpoint(self) -> Path:
         """Where a run leaves its state, until its result is written."""
-        return self.out / f"{self.target}.checkpoint.pt"
+        return self.out / f"{self.name}.checkpoint.pt"
 
     def generator(self, iteration: int, shard: int) -> torch.Generator:
         """The random source of one shard of one iteration, so that a resumed run goes on as it would have.
@@ -77,7 +79,7 @@ class TrainingOptions:
 
     def identity(self) -> dict:
         """What must agree for a checkpoint to be continued: everything but where the run lives."""
-        free = ("device", "out", "checkpoint_every")
+        free = ("device", "out", "name", "checkpoint_every")
         return {key: value for key, value in vars(self).items() if key not in free}
 
 

@@ -146,7 +146,7 @@ def provenance(path: Path) -> dict[str, object]:
 
 def _provenance(options: TrainingOptions, seconds: float) -> str:
     on_gpu = options.device.startswith("cuda")
-    choices = {key: value for key, value in vars(options).items() if key not in ("out", "device")}
+    choices = {key: value for key, value in vars(options).items() if key not in ("out", "name", "device")}
     record = {
         **choices,
         "initial": provenance(Path(options.initial)) if options.initial else None,
@@ -177,7 +177,7 @@ def _save_weights(
         name: (value if name in buffers else value.half()).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
-    path = options.out / f"{options.target}.safetensors"
+    path = options.out / f"{options.name}.safetensors"
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={**metadata, "provenance": _provenance(options, seconds)})
     log.info("wrote %s (%d bytes)", path, path.stat().st_size)

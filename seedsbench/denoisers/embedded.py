@@ -23,15 +23,25 @@ from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Precond
 from seedsbench.files.digests import file_sha256
 
 
-def _weights_path(regime: str) -> Path:
+def _weights_path(regime: str, training: int = 0) -> Path:
     if regime not in GLYPH_UNETS:
         raise ValueError(nearest(regime, GLYPH_UNETS, what="regime of glyphs"))
-    return _existing(ASSETS / f"{regime}.safetensors")
+    if training not in (there := trainings_of(regime)):
+        known = ", ".join(map(str, there))
+        raise ValueError(f"training={training} of regime={regime} is not there; there are: {known or 'none'}")
+    return ASSETS / (f"{regime}-{training}.safetensors" if training else f"{regime}.safetensors")
 
 
-def model_id(regime: str) -> str:
+def trainings_of(regime: str) -> list[int]:
+    """The trainings of a regime's network whose weights come with the package."""
+    others = (path.stem.removeprefix(f"{regime}-") for path in ASSETS.glob(f"{regime}-*.safetensors"))
+    first = [0] if (ASSETS / f"{regime}.safetensors").is_file() else []
+    return first + sorted(int(name) for name in others if name.isdigit())
+
+
+def model_id(regime: str, training: int = 0) -> str:
     """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
-    return file_sha256(_weights_path(regime))[:16]
+    return file_sha256(_weights_path(regime, training))[:16]
 
 
 def load_network(path: Path) -> GlyphUNet:
@@ -71,19 +81,13 @@ def preconditioned(network: nn.Module, config: GlyphUNetConfig, outer: Precondit
     return Preconditioned(network, outer, img_channels=channels, img_resolution=size, label_dim=classes)
 
 
-def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
+def load_glyphs(regime: str, device: torch.device | str = "cpu", training: int = 0) -> Denoiser:
     """The embedded denoiser of a regime (vp, ve, iddpm, edm): images (3, 16, 16), 10 classes.
 
-    A zero label row, or labels None, is the unconditional model.
+    A zero label row, or labels None, is the unconditional model. Raises ValueError for a training that is not
+    there.
     """
-    return as_denoiser(load_network(_weights_path(regime)), device)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        command = f"python scripts/train_embedded.py target={path.stem}"
-        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
-    return path
+    return as_denoiser(load_network(_weights_path(regime, training)), device)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

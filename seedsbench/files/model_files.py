@@ -14,9 +14,10 @@ from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_pa
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
-CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance")
-"""Entries of a model's configuration that say where things lie, or belong to another group, and those of
-pipelines. They are no part of a run_key: which network it is, `Problem.model_id` says."""
+CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance", "training")
+"""Entries of a model's configuration that say where things lie or which of several weights, that belong to
+another group, and those of pipelines. They are no part of a run_key: which network it is, `Problem.model_id`
+says."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
     "metrics_params": GROUP_OPTIONS, "guidance": TEXT, "guidance_params": GROUP_OPTIONS,
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
     "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,
-    "numerics_version": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG, "compile": FLAG,
+    "numerics_version": COUNT, "training": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG,
+    "compile": FLAG,
 }
 """Further ones that something reads. What is in neither is carried along as it is."""
 # fmt: on

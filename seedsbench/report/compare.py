@@ -2,8 +2,9 @@
 
 The rows of both are split into panels together, so that only scores of the same model, regime, extractor,
 reference, number of samples and labels ever meet; what meets nothing is listed with the reason. A cell is a
-solver with its parameters at one budget. A setting (grid, dtype, version ...) that is one throughout each
-study is what the studies differ in: it is said, and cells are matched across it.
+solver with its parameters at one budget; all that both studies hold are judged at once (`verdicts`).
+A setting (grid, dtype, version ...) that is one throughout each study is what the studies differ in: it is
+said, and cells are matched across it.
 """
 
 from collections import defaultdict
@@ -15,16 +16,18 @@ import pandas as pd
 from seedsbench.report.curves import COMPARED_STUDY, MISSING, NAMES, NONE, settings_of, whose
 from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_part
 from seedsbench.report.points import newest, points
-from seedsbench.report.ranking import Difference, Point, difference
+from seedsbench.report.ranking import Point
 from seedsbench.report.rows import take
 from seedsbench.report.texts import printable
+from seedsbench.report.verdicts import Scores, Verdict, difference, judge
 
 
 class Pair(NamedTuple):
     """One cell of either study or of both.
 
     title: of its panel, as far as it is not all panels'. first, second: the cell's point (`points.points`) in
-    each study, or None. change: second's mean FID less the first's. keys: what its finished rows share.
+    each study, or None. keys: what its finished rows share. verdict: on the first; its difference is second
+    less first.
     """
 
     panel: Panel
@@ -33,8 +36,8 @@ class Pair(NamedTuple):
     budget: float
     first: Point | None
     second: Point | None
-    change: Difference
     keys: str
+    verdict: Verdict
 
 
 class Comparison(NamedTuple):
@@ -65,7 +68,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -
     joined = [rows.assign(**{COMPARED_STUDY: i}) for i, rows in enumerate((first, second))]
     shown = panels(pd.concat(joined, ignore_index=True))
     common, titles = split_titles([panel.parts for panel in shown])
-    pairs = [pair for panel, title in zip(shown, titles, strict=True) for pair in _pairs(panel, title)]
+    cells = [cell for panel, title in zip(shown, titles, strict=True) for cell in _cells(panel, title)]
+    verdicts = judge([difference(_scores(one), _scores(two)) for *_, one, two, _ in cells])
+    pairs = [Pair(*cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)]
     return Comparison(names, shown, common, pairs, [*_settings_apart(shown, names), *_alone(shown, names)])
 
 
@@ -74,7 +79,12 @@ def rows_of(panel: Panel, study: int) -> pd.DataFrame:
     return take(panel.rows, panel.rows[COMPARED_STUDY] == study)
 
 
-def _pairs(panel: Panel, title: str) -> list[Pair]:
+def _scores(point: Point | None) -> Scores:
+    return point["runs"] if point else {}
+
+
+def _cells(panel: Panel, title: str) -> list[tuple[Panel, str, str, float, Point | None, Point | None, str]]:
+    """What a `Pair` is of."""
     found: dict[tuple[str, float], list[Point | None]] = defaultdict(lambda: [None, None])
     studies = [rows_of(panel, study) for study in (0, 1)]
     for study, rows in enumerate(studies):
@@ -83,11 +93,10 @@ def _pairs(panel: Panel, title: str) -> list[Pair]:
             budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
             found[point["curve"], float(budget)][study] = point
     fids = [_fids_by_key(rows) for rows in studies]
-    pairs = []
-    for cell, (one, two) in found.items():
-        keys = _keys_told(fids[0][cell], fids[1][cell]) if one and two else ""
-        pairs.append(Pair(panel, title, *cell, one, two, difference(one, two), keys))
-    return pairs
+    return [
+        (panel, title, *cell, one, two, _keys_told(fids[0][cell], fids[1][cell]) if one and two else "")
+        for cell, (one, two) in found.items()
+    ]
 
 
 def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:

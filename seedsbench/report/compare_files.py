@@ -1,5 +1,6 @@
 """What a comparison of two studies leaves: compare.md, compare.csv, compare.html and a figure."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import GREY, INK, RC
-from seedsbench.report.summary import TitledTable, bias, fid, no_fid, number
-from seedsbench.report.table import text_table
+from seedsbench.report.summary import (
+    JUDGED,
+    TitledTable,
+    bias,
+    fid,
+    no_fid,
+    number,
+    plus_minus,
+    runs_text,
+    verdict_text,
+)
+from seedsbench.report.table import text_table, verdict_columns
 from seedsbench.report.texts import csv_bytes, markdown
+from seedsbench.report.verdicts import Verdict
 
 _DOTTED = (0, (1, 1.6))
-_CLEAR = {True: "yes", False: "no", None: "cannot be said"}
+_OTHER = {"better": "worse", "worse": "better", "inconclusive": "inconclusive"}
 
 
 def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) -> list[Path]:
@@ -54,12 +66,12 @@ def write_comparison(found: Comparison, faults: list[RowFault], folder: Path) ->
 def outcome_sentence(found: Comparison) -> str:
     """The outcome in one sentence."""
     both, (first, second) = found.both, found.names
-    clear = [pair.change.value for pair in both if pair.change.clear]
+    words = [pair.verdict.word for pair in both]
     counts = {
         f"{'cell' if len(both) == 1 else 'cells'} in both": len(both),
         "of them by identical run keys": sum(pair.keys == "identical" for pair in both),
-        f"with an FID higher in {second} by more than 2 errors": sum(value > 0 for value in clear),
-        f"with an FID lower in {second} by more than 2 errors": sum(value < 0 for value in clear),
+        f"worse in {second}": words.count("better"),
+        f"better in {second}": words.count("worse"),
         f"only in {first}": sum(pair.second is None for pair in found.pairs),
         f"only in {second}": sum(pair.first is None for pair in found.pairs),
     }
@@ -73,27 +85,31 @@ def _notes(found: Comparison) -> list[str]:
 
 def _percent(pair: Pair) -> str:
     base = pair.first["fid"] if pair.first else 0
-    return number(100 * pair.change.value / base if base else float("nan"), "+.1f")
+    return number(100 * pair.verdict.difference.value / base if base else float("nan"), "+.1f")
 
 
-def _both(found: Comparison) -> TitledTable:
-    first, second = found.names
+def _both(held: Comparison) -> TitledTable:
+    first, second = held.names
     header = ["panel", "solver", "NFE budget", f"FID {first}", f"FID {second}", "difference", "in %"]
+    header += ["if unpaired", "runs", f"{second} is", "run keys"]
     lines = [
         [
             *(pair.title, pair.curve, number(pair.budget, ".4g"), _score(pair.first), _score(pair.second)),
-            *(number(pair.change.value, "+.2g"), _percent(pair), number(pair.change.error, ".1g")),
-            *(_CLEAR[pair.change.clear], pair.keys),
+            *(plus_minus(found.value, found.error, "+.2g"), _percent(pair), number(found.unpaired, ".1g")),
+            *(runs_text(pair.verdict), _of_second(pair.verdict), pair.keys),
         ]
-        for pair in found.both
+        for pair in held.both
+        for found in [pair.verdict.difference]
     ]
     note = (
-        f"Difference: {second} less {first}; its error is that of two independent means, from the spreads "
-        "over seeds (±), and unknown for one seed. Rows with one run key are one experiment, and ought to "
-        "have one FID."
+        f"Difference: {second} less {first}, ± its standard error, and that of independent runs. {JUDGED} "
+        "Rows with one run key are one experiment, and ought to have one FID."
     )
-    header += ["its error", "beyond 2 errors", "run keys"]
     return TitledTable("Cells in both", header, lines, note)
+
+
+def _of_second(verdict: Verdict) -> str:
+    return verdict_text(replace(verdict, word=_OTHER[verdict.word]))
 
 
 def _alone(found: Comparison) -> TitledTable:
@@ -119,8 +135,7 @@ def _lines_of(found: Comparison) -> pd.DataFrame:
         line: dict[str, Any] = {**pair.panel.key, "solver": pair.curve, "nfe_budget": pair.budget}
         for name, point in (("first", pair.first), ("second", pair.second)):
             line |= {f"{column}_{name}": point[column] if point else None for column in columns}
-        difference, error, clear = pair.change
-        line |= {"difference": difference, "error": error, "beyond_2_errors": clear, "run_keys": pair.keys}
+        line |= {"run_keys": pair.keys, **verdict_columns(pair.verdict)}
         made.append(line)
     counts = [f"{name}_{of}" for name in ("n", "done", "skipped", "failed") for of in ("first", "second")]
     lines = pd.DataFrame(made).astype(dict.fromkeys(counts, "Int64"))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from seedsbench.report.points import asked_steps
 from seedsbench.report.texts import shown_name
+from seedsbench.report.verdicts import RunId
 
 # Beside solver and parameters these make a curve of their own; named in its label where they vary.
 SETTINGS = (
@@ -51,11 +52,26 @@ def curve_labels(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(labels, index=rows.index, dtype="object")
 
 
+def runs_of(rows: pd.DataFrame) -> pd.Series:
+    """The RunId of each row. Latents are those of a seed, by one way of seeding, in one version."""
+    seeding = as_text(rows, "seeding").replace(MISSING, _DEFAULTS["seeding"])
+    parts = (as_text(rows, "training"), seeding, as_text(rows, "numerics_version"), rows["seed"])
+    runs = [
+        RunId(training, f"{way} {version} {seed}")
+        for training, way, version, seed in zip(*parts, strict=True)
+    ]
+    return pd.Series(runs, index=rows.index, dtype="object")
+
+
 def settings_of(rows: pd.DataFrame) -> pd.DataFrame:
     """SETTINGS as text, with the default where a finished row names none; OPTIONS ('grid.rho') as JSON."""
     settings = pd.DataFrame({name: as_text(rows, name) for name in SETTINGS}, index=rows.index)
     for name, value in _DEFAULTS.items():
         settings.loc[(settings[name] == MISSING) & (rows["status"] == "done"), name] = value
+    if "training" in rows:  # trainings of one network are runs of one curve; several of one training are not
+        known = rows["training"].notna()
+        ids = settings.loc[known, "model_id"].groupby(rows.loc[known, "training"]).nunique()
+        settings.loc[known & rows["training"].map(ids).eq(1), "model_id"] = NONE
     settings["guidance"] = settings["guidance"].replace(MISSING, _AT_FIRST["guidance"])
     for column in OPTIONS:
         texts = as_text(rows, column).replace(MISSING, _AT_FIRST.get(column, MISSING))

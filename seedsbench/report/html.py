@@ -1,4 +1,4 @@
-"""report.html: a study on one page that needs no network, no server and no notebook.
+"""report.html: a study, or all studies of a site, on one page that needs no network, server or notebook.
 
 Figures, sheets, rows, style and script are all inside the file; a content security policy forbids it to
 load anything and to run any script but its own, whatever a row holds. The same rows give the same bytes.
@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -25,11 +25,10 @@ from seedsbench.report.html_data import (
     figure_uri,
     json_value,
     payload,
-    strip_uris,
 )
 from seedsbench.report.pareto import Panel
 from seedsbench.report.rows import RowFault, status_counts, take, without_fid
-from seedsbench.report.summary import TitledTable, number
+from seedsbench.report.summary import JUDGED, TitledTable, number
 from seedsbench.report.texts import printable
 
 _TITLES = {
@@ -39,6 +38,7 @@ _TITLES = {
     "guidance": "FID against the scale of guidance",
     "tradeoff": "FID against IS as the scale of guidance rises",
 }
+_ELSEWHERE = "<p>They are on the pages of the studies.</p>"
 # Beside every column that begins with "version".
 _ENVIRONMENT = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
 
@@ -47,36 +47,41 @@ def write_html(
     df: pd.DataFrame,
     shown: list[Panel],
     faults: Sequence[RowFault],
-    study: Path,
-    figures: Sequence[Path],
-    sheets: Sequence[Path],
+    path: Path,
+    title: str,
+    figures: Sequence[Path] = (),
+    sheets: Sequence[Path] = (),
     tables: Sequence[TitledTable] = (),
+    strips: Mapping[str, str] | None = None,
+    studies: str = "",
 ) -> Path:
-    """Write `<study>/report.html` from rows and the figures and sheets already drawn; return its path.
+    """Write a page of rows, and of figures and sheets already drawn; return its path.
 
     shown: the panels of df. figures: files of any kind; those of one stem are one figure, of which the page
-    holds one version.
+    holds one version. strips: data URI of a cell's first samples, by run_key. studies: a section of HTML to
+    come first.
     """
-    strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
-    script = "".join(map(asset, ("page.js", "plot.js", "cells.js")))
+    script = "".join(map(asset, ("page.js", "plot.js", "pairs.js", "cells.js")))
     style = asset("report.css")
     counts = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
     parts = {
-        "study": text(study.resolve().name),
+        "study": text(title),
         "counts": f"{len(df)} cell{'s' * (len(df) != 1)}: {' '.join(counts)}",
         "script": script,
         "style": style,
         "script_hash": policy_hash(script),
         "style_hash": policy_hash(style),
-        "data": embed(payload(df, shown, strips)),
+        "data": embed(payload(df, shown, dict(strips or {}))),
+        "judged": text(JUDGED),
+        "studies": studies,
+        "studies_link": '<a href="#studies">Studies</a>' if studies else "",
         "tables": "".join(map(table_html, tables)),
         "tables_link": '<a href="#tables">Tables</a>' if tables else "",
         "trouble": _trouble(df, faults),
-        "sheets": _sheets(sheets, shown, study),
-        "figures": _figures(figures, _best_in_words(shown), study),
+        "sheets": _ELSEWHERE if studies else _sheets(sheets, shown, path.parent),
+        "figures": _ELSEWHERE if studies else _figures(figures, _best_in_words(shown), path.parent),
         "environment": _environment(df),
     }
-    path = study / "report.html"
     write_atomic(path, fill(asset("report.html"), parts).encode())
     return path
 

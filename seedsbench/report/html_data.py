@@ -20,6 +20,7 @@ from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.pictures import as_rgb, open_png, read_png
 from seedsbench.report.style import Look, legible
+from seedsbench.report.texts import shown_name
 
 _DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which assets/plot.js reads them.
@@ -27,6 +28,12 @@ POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
     *("done", "skipped", "failed", "fid_min", "warnings", "doubted"),
 )
+# Of a verdict, in the order in which assets/pairs.js reads it.
+VERDICT = (
+    *("budget", "first", "second", "difference", "error", "low", "high", "runs", "paired", "unpaired"),
+    *("correlation", "p", "word", "why"),
+)
+MOST_VERDICTS = 5000  # of a panel; beyond them only those on the best of each budget
 FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
 MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
 _KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
@@ -41,6 +48,9 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
     """
     looks = {curve: look for panel in shown for curve, look in panel.looks.items()}
     order = {curve: i for i, curve in enumerate(looks)}
+    solvers = {
+        curve: solver for panel in shown for curve, solver in panel.rows[["curve", "solver"]].to_numpy()
+    }
     rows = pd.concat([panel.rows[["curve"]].assign(panel=i) for i, panel in enumerate(shown)]).sort_index()
     common, titles = split_titles([panel.parts for panel in shown])
     return {
@@ -49,7 +59,7 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
         "rowCurve": rows["curve"].map(order).tolist(),
         "title": common,
         "panels": [_panel(panel, title, order) for panel, title in zip(shown, titles, strict=True)],
-        "curves": [_curve(curve, look) for curve, look in looks.items()],
+        "curves": [_curve(curve, solvers[curve], look) for curve, look in looks.items()],
         "markers": {m: marker_path(m) for m in sorted({look.family.marker for look in looks.values()})},
         "strips": strips,
     }
@@ -62,13 +72,39 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
     facts = {"title": title, "name": panel.full_title, "features": panel.features}
     facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}
-    return facts | {"lines": sorted(lines, key=lambda line: line["curve"])}
+    facts |= {name: shown_name(panel.key[name]) for name in ("model", "regime")}
+    return facts | {
+        "lines": sorted(lines, key=lambda line: line["curve"]),
+        "verdicts": _verdicts(panel, order),
+    }
 
 
-def _curve(name: str, look: Look) -> dict[str, Any]:
+def _verdicts(panel: Panel, order: dict[str, int]) -> list[list[Any]]:
+    """A line a verdict, as in VERDICT; numbers with the digits that a page shows."""
+    every = sum(len(winner.verdicts) for winner in panel.winners) <= MOST_VERDICTS
+    lines = []
+    for winner in panel.winners:
+        for (i, j), verdict in winner.verdicts.items():
+            if i > 0 and not every:
+                continue
+            found, names = verdict.difference, [order[winner.points[k]["curve"]] for k in (i, j)]
+            numbers = (found.value, found.error, *found.interval)
+            told = (found.unpaired, found.correlation, verdict.p)
+            difference, chance = ([_rounded(value) for value in values] for values in (numbers, told))
+            unpaired, correlation, p = chance
+            line = [winner.budget, *names, *difference, found.n, found.paired, unpaired, correlation, p]
+            lines.append([*line, verdict.word, verdict.why])
+    return lines
+
+
+def _rounded(value: float) -> float | None:
+    return json_value(float(f"{value:.4g}"))
+
+
+def _curve(name: str, solver: str, look: Look) -> dict[str, Any]:
     dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
     dark = legible(look.colour, ground=_DARK_GROUND)
-    told = {"name": name, "family": look.family.title, "light": look.colour, "dark": dark}
+    told = {"name": name, "solver": solver, "family": look.family.title, "light": look.colour, "dark": dark}
     return told | {"marker": look.family.marker, "dash": dash}
 
 

@@ -18,11 +18,12 @@ from seedsbench.report.compare import compare, names_of
 from seedsbench.report.compare_files import outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
+from seedsbench.report.html_data import strip_uris
 from seedsbench.report.pareto import Panel, doubled, panels
 from seedsbench.report.rows import RowFault, read_rows
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
-from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown
+from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown, write_verdicts
 from seedsbench.report.texts import printable
 
 _HELP = """\
@@ -34,6 +35,7 @@ reads   <study>/rows/*.json           a cell each (one solver, NFE budget, seed)
 writes  <study>/report.html           all of it on one page that needs no network
         <study>/table.csv, table.md   every row; the tables people read (best at each budget, ranks by FID)
         <study>/table.tex             solver x NFE for a paper (booktabs)
+        <study>/verdicts.csv          each two solvers at each budget: difference, its error, better or worse
         <study>/figures/pareto.png    FID against measured NFE (and .svg, .pdf)
         <study>/figures/seconds.*     FID against sampling seconds; inception_score.*: IS against NFE
         <study>/figures/guidance.*    FID against the scale of guidance, if swept; tradeoff.*: against IS
@@ -77,19 +79,32 @@ def build_report(study: Path, *, published: bool = False) -> Report:
     published: overlay published numbers on the Pareto figure (models with Inception features only).
     Raises StudyError where there is no readable row at all; every lesser fault is in `faults`.
     """
-    study = Path(study)
     _check_folder(study)
     with _locked(study / ".report.lock") as unlocked:
-        df, shown, faults = _rows_of(study)
-        faults += unlocked
-        write_csv(df, study / "table.csv")
-        write_markdown(df, shown, faults, study / "table.md")
-        write_latex(shown, study / "table.tex")
-        folder = own_folder(study / "figures")
-        figures = write_figures(df, shown, folder, overlay=published)
-        sheets = write_sheets(shown, study, folder)
-        page = write_html(df, shown, faults, study, figures, sheets, page_tables(shown))
-    return Report(study / "table.md", figures[0], page, sheets, faults, summary_text(df, shown), df)
+        return report_into(study, study, published=published, faults=unlocked)
+
+
+def report_into(
+    study: Path, folder: Path, *, published: bool = False, faults: Sequence[RowFault] = ()
+) -> Report:
+    """`build_report` of a study, written into any folder. faults: further ones to be told of."""
+    df, shown, found = study_rows(study)
+    found += faults
+    write_csv(df, folder / "table.csv")
+    write_markdown(df, shown, found, study.resolve().name, folder / "table.md")
+    write_latex(shown, folder / "table.tex")
+    write_verdicts(shown, folder / "verdicts.csv")
+    drawn = own_folder(folder / "figures")
+    figures = write_figures(df, shown, drawn, overlay=published)
+    sheets = write_sheets(shown, study, drawn)
+    title, strips = (
+        study.resolve().name,
+        strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples"),
+    )
+    page = write_html(
+        df, shown, found, folder / "report.html", title, figures, sheets, page_tables(shown), strips
+    )
+    return Report(folder / "table.md", figures[0], page, sheets, found, summary_text(df, shown), df)
 
 
 @contextmanager
@@ -123,7 +138,7 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     if first.resolve() == second.resolve():
         raise StudyError(f"{first} and {second} are one study: give two to compare, or one to report on")
     names = names_of(first, second)
-    (rows, _, faults), (others, _, other_faults) = _rows_of(first), _rows_of(second)
+    (rows, _, faults), (others, _, other_faults) = study_rows(first), study_rows(second)
     named = zip(names, (faults, other_faults), strict=True)
     found = compare(rows, others, names)
     if folder is None:
@@ -133,7 +148,7 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
     return "\n".join(told), write_comparison(found, all_faults, folder)
 
 
-def _rows_of(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
+def study_rows(study: Path) -> tuple[pd.DataFrame, list[Panel], list[RowFault]]:
     """The rows of a study, their panels and what is wrong with them; StudyError where there are none."""
     _check_folder(study)
     df, faults = read_rows(study)
@@ -154,7 +169,7 @@ def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published
     try:
         report = build_report(study, published=published)
     except (StudyError, OSError) as error:
-        _say(f"seedsbench: no report: {error}", sys.stderr)
+        say(f"seedsbench: no report: {error}", sys.stderr)
         return 1
     _show(report)
     df = report.rows
@@ -162,7 +177,7 @@ def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published
     failed = int(((df["status"] == "failed") & ours).sum())
     if failed:
         places = f"the reasons are in {report.table_md}, the tracebacks in {study / 'seedsbench.log'}"
-        _say(f"{failed} cell(s) failed: {places}; debug=true stops at the first", sys.stderr)
+        say(f"{failed} cell(s) failed: {places}; debug=true stops at the first", sys.stderr)
     known = df.set_index("run_key")["status"]
     gone = [key for key in keys if key not in known]
     if gone:
@@ -173,16 +188,16 @@ def finish_sweep(study: Path, invocation: str, keys: Sequence[str], *, published
     return int(failed > 0 or bool(gone) or none_done)
 
 
-def _say(text: str, stream: TextIO) -> None:
+def say(text: str, stream: TextIO) -> None:
     """Print what names of files and studies may be part of; what the stream has no character for is a '?'."""
     encoding = stream.encoding or "utf-8"
     print(printable(text).encode(encoding, "replace").decode(encoding), file=stream)
 
 
 def _show(report: Report) -> None:
-    _say("\n".join([f"\n{report.summary}\n", *map(str, report.paths)]), sys.stdout)
+    say("\n".join([f"\n{report.summary}\n", *map(str, report.paths)]), sys.stdout)
     for fault in report.faults:
-        _say(f"problem: {fault.file}: {fault.why}", sys.stderr)
+        say(f"problem: {fault.file}: {fault.why}", sys.stderr)
 
 
 def _check_folder(study: Path) -> None:
@@ -228,11 +243,11 @@ def _main(argv: list[str] | None) -> int:
         else:
             first, second = given.study
             told, written = compare_studies(first, second, given.out)
-            _say("\n".join([told, *map(str, written)]), sys.stdout)
+            say("\n".join([told, *map(str, written)]), sys.stdout)
     except BrokenPipeError:
         raise
     except (StudyError, OSError) as error:
-        _say(f"seedsbench-report: {error}", sys.stderr)
+        say(f"seedsbench-report: {error}", sys.stderr)
         return 2
     return 0
 

@@ -10,8 +10,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from seedsbench.report.curves import MISSING, as_text, curve_labels
+from seedsbench.report.curves import MISSING, as_text, curve_labels, runs_of
 from seedsbench.report.points import curves_of, newest, points
+from seedsbench.report.ranking import Winner, winners
 from seedsbench.report.rows import RowFault
 from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
 from seedsbench.report.texts import LONGEST, shown_name
@@ -28,7 +29,8 @@ _REGIME_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Comparable rows; `key` holds one text for each of PANEL, `rows` has a `curve` column of labels.
+    """Comparable rows; `key` holds one text for each of PANEL, `rows` has columns `curve`, of labels, and
+    `run`.
 
     looks: of the curves of all panels that were split together, so that they agree.
     """
@@ -61,6 +63,11 @@ class Panel:
         return points(self.rows)
 
     @cached_property
+    def winners(self) -> list[Winner]:
+        """`winners` of its points."""
+        return winners(self.points)
+
+    @cached_property
     def floor(self) -> float | None:
         """The FID of real images against real ones, where rows know it: below it a score says nothing."""
         floors = self.rows["fid_floor"]
@@ -86,7 +93,7 @@ def panels(df: pd.DataFrame) -> list[Panel]:
     groups.sort(key=lambda of: (of[0]["model"], places.get(of[0]["regime"], len(places)), of[0]["regime"]))
     same = list(PANEL[:2])  # model and regime; what tells panels of one of both apart is in their titles
     told = [*same, *(name for name in PANEL[2:] if (keys.groupby(same)[name].nunique() > 1).any())]
-    labelled = [rows.assign(curve=curve_labels(rows)) for _, rows in groups]
+    labelled = [rows.assign(curve=curve_labels(rows), run=runs_of(rows)) for _, rows in groups]
     looks = looks_of(curves_of(pd.concat(labelled))) if labelled else {}
     made = []
     for (key, _), rows in zip(groups, labelled, strict=True):

@@ -1,16 +1,20 @@
 """The points of a panel: one a curve and budget, with mean, spread and minimum over repeats; the front."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from seedsbench.report.rows import STATUSES
 from seedsbench.report.style import solver_rank
+from seedsbench.report.verdicts import RunId, RunSpread, spread_over_runs
 
 # Scores that only some rows have: FID extrapolated in N, kernel distance, the manifold estimates.
 OTHER_SCORES = ("fid_infinity", "fid_infinity_std")
 OTHER_SCORES += ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
 # Those, and what else only some rows have: fid_floor_std is over the sets of one floor.
 SOME = ("fid_floor_std", *OTHER_SCORES)
+_NO_SPREAD = RunSpread(math.nan, math.nan, math.nan, 0, 0, math.nan)
 
 
 def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -30,6 +34,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
     is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have,
+    runs (the FIDs by RunId), trainings and trainings_std (of `spread_over_runs`, as fid and fid_std are),
     the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
     other points at this budget have fewer warnings, so that this one is best at nothing.
     """
@@ -44,18 +49,27 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
         **{status: (rows["status"] == status).astype(int) for status in STATUSES},
     )
     rows[means] = rows[means].where(done)
+    rows["_scored"] = list(zip(rows["run"], rows["fid"], strict=True))
     wanted = {
         **{name: (name, "mean") for name in means},
-        **{"fid_std": ("fid", "std"), "fid_min": ("fid", "min"), "n": ("fid", "count")},
+        **{"fid_min": ("fid", "min"), "n": ("fid", "count"), "runs": ("_scored", _by_run)},
         **{"is_mean_std": ("is_mean", "std"), "warnings": ("warnings", "max")},
         **{status: (status, "sum") for status in STATUSES},
     }
     out = rows.groupby(keys, dropna=False, sort=False).agg(**wanted).reset_index()
+    spreads = [spread_over_runs(runs) if runs else _NO_SPREAD for runs in out["runs"]]
+    found = pd.DataFrame(spreads, columns=RunSpread._fields, index=out.index)
+    names = {"mean": "fid", "std": "fid_std", "trainings": "trainings", "trainings_std": "trainings_std"}
+    out[list(names.values())] = found[list(names)]
     scored = out["warnings"].where(out["fid"].notna())
     out["doubted"] = scored > scored.groupby(out["nfe_budget"], dropna=False).transform("min")
     place = {curve: i for i, curve in enumerate(curves_of(rows).index)}
     out = out.assign(_place=out["curve"].map(place)).sort_values(["_place", *keys], kind="stable")
     return out.drop(columns="_place").reset_index(drop=True)
+
+
+def _by_run(scored: pd.Series) -> dict[RunId, float]:
+    return {run: fid for run, fid in scored if not math.isnan(fid)}
 
 
 def asked_steps(rows: pd.DataFrame) -> pd.Series:
@@ -65,12 +79,12 @@ def asked_steps(rows: pd.DataFrame) -> pd.Series:
 
 
 def newest(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each curve, budget, seed and repeat: a done one before others, then the newest.
+    """One row for each curve, budget, run and repeat: a done one before others, then the newest.
 
     Rows of equal settings and seed are the same experiment done twice, not a repeat: counting both
     would shrink the error bars.
     """
-    same = ["curve", "nfe_budget", "_steps", "seed", "repeat"]
+    same = ["curve", "nfe_budget", "_steps", "run", "repeat"]
     ranked = rows.assign(
         _steps=asked_steps(rows),
         _done=rows["status"] == "done",

@@ -1,6 +1,7 @@
-"""Which solver is best: at each budget, with the margin to the second, and over a range of NFE."""
+"""Which solver is best: at each budget, with a verdict on every other one, and over a range of NFE."""
 
 import math
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,45 +9,36 @@ import pandas as pd
 from scipy.integrate import trapezoid
 
 from seedsbench.report.rows import take
+from seedsbench.report.verdicts import Verdict, difference, judge
 
 Point = dict[Any, Any]
 """A line of `points.points`."""
 
 
-class Difference(NamedTuple):
-    """A mean FID less another one; its standard error, from the spreads over seeds (nan where either has one
-    seed); and whether it is clear, that is more than two such errors (None where that cannot be said)."""
-
-    value: float
-    error: float
-    clear: bool | None
-
-
-def difference(first: Point | None, second: Point | None) -> Difference:
-    """The second point's mean FID less the first's; all unknown where either is none."""
-    if not (first and second):
-        return Difference(math.nan, math.nan, None)
-    value = second["fid"] - first["fid"]
-    error = math.sqrt(sum(point["fid_std"] ** 2 / max(point["n"], 1) for point in (first, second)))
-    return Difference(value, error, None if math.isnan(value + error) else bool(abs(value) > 2 * error))
-
-
 class Winner(NamedTuple):
-    """The best point at one budget, the next one, and the margin between them."""
+    """The points of one budget, lowest mean FID first, and the verdict on each two of them, by position."""
 
     budget: float
-    best: Point
-    second: Point
-    margin: Difference
+    points: list[Point]
+    verdicts: dict[tuple[int, int], Verdict]
+
+    @property
+    def near(self) -> list[Point]:
+        """The points that the best one is not found to be better than, of those that can be judged."""
+        judged = [(self.verdicts[0, i], point) for i, point in enumerate(self.points) if i]
+        return [point for verdict, point in judged if verdict.word != "better" and not math.isnan(verdict.p)]
 
 
 def winners(found: pd.DataFrame) -> list[Winner]:
-    """The winner at every budget with a second point to beat, less those doubted, lowest budget first."""
+    """What is found at every budget with two points to compare, less those doubted, lowest budget first."""
     made = []
     sure = take(found, found["fid"].notna() & ~found["doubted"]).sort_values("fid", kind="stable")
     for budget, group in sure.groupby("nfe_budget"):
-        best, *others = group.head(2).to_dict("records")
-        made += [Winner(float(budget), best, second, difference(best, second)) for second in others]  # type: ignore[arg-type]
+        points = group.to_dict("records")
+        pairs = list(combinations(range(len(points)), 2))
+        verdicts = judge([difference(points[i]["runs"], points[j]["runs"]) for i, j in pairs])
+        if pairs:
+            made.append(Winner(float(budget), points, dict(zip(pairs, verdicts, strict=True))))  # type: ignore[arg-type]
     return made
 
 

@@ -12,19 +12,25 @@ import pandas as pd
 
 from seedsbench.report.curves import MISSING
 from seedsbench.report.pareto import Panel, split_titles
-from seedsbench.report.ranking import Point, ranking, winners
+from seedsbench.report.ranking import Point, Winner, ranking
 from seedsbench.report.rows import take
+from seedsbench.report.verdicts import LEVEL, SMALLEST, Verdict
 
 ENOUGH_SAMPLES = 10_000  # from here on an FID needs no warning
 _RANK = (
     "The rank is by geometric mean FID over the NFE that most curves cover: the area under straight lines "
     "between a curve's points on log axes."
 )
+_TRAININGS = "A second ± is the standard deviation over trainings of the network, of their means."
+JUDGED = (
+    "A difference is over the runs that both cells have, of one seed and training: these share latents. It "
+    f"is judged at the {LEVEL:.0%} level, corrected for all comparisons of a budget (Holm). Below "
+    f"{SMALLEST:.1%} of the score it is inconclusive unless several trainings agree."
+)
 _SPREADS = {"fid_infinity": "fid_infinity_std", "kid_mean": "kid_std"}
 _OTHERS = {"fid_infinity": "FID-infinity", "bias": "FID less it", "kid_mean": "KID"}
 _OTHERS |= {name: name for name in ("precision", "recall", "density", "coverage")}
-OTHERS_NOTE = "Means over repeats; ± of KID is over its subsets, of FID-infinity the error of one run."
-_CLEAR = {True: "yes", False: "no", None: "one seed: cannot be said"}
+OTHERS_NOTE = "Means over seeds; ± of KID is over its subsets, of FID-infinity the error of one run."
 
 Lines = tuple[list[str], list[list[str]]]
 """A header and lines of text."""
@@ -44,42 +50,66 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     common, titles = split_titles([panel.parts for panel in shown])
     several = any(titles)
 
-    def joined(title: str, note: str, make: Callable[[pd.DataFrame], Lines]) -> TitledTable:
-        made = [make(panel.points) for panel in shown]
+    def joined(title: str, note: str, make: Callable[[Panel], Lines]) -> TitledTable:
+        made = [make(panel) for panel in shown]
         header = max((header for header, _ in made), key=len, default=[])
         told = [[panel, *line] for panel, (_, lines) in zip(titles, made, strict=True) for line in lines]
         start = int(not several)
         return TitledTable(title, ["panel", *header][start:], [line[start:] for line in told], note)
 
-    spread = "± is one standard deviation over repeats; lowest is the best of them."
+    spread = "± is one standard deviation over seeds; lowest is the best of them."
     biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
-    marks = " ".join(["* is best at its budget, ! carries a warning.", spread, *biased])
+    marks = "* is best at its budget, ~ not told apart from the best, ! carries a warning."
     tables = [
-        joined("Best solver at each budget", f"{common}. {spread}" if common else spread, best_at_each),
+        joined(
+            "Best solver at each budget", " ".join([f"{common}."] * bool(common) + [JUDGED]), best_at_each
+        ),
         joined("Rank by area under the curve", _RANK, rank_by_area),
-        joined("FID, solver by NFE budget", marks, lambda found: _fid_matrix(found, budgets)),
+        joined(
+            "FID, solver by NFE budget", " ".join([marks, spread, *biased]), lambda p: _fid_matrix(p, budgets)
+        ),
         joined("Other scores", OTHERS_NOTE, other_scores),
     ]
     return [table for table in tables if table.lines]
 
 
-def best_at_each(found: pd.DataFrame) -> Lines:
-    """The best solver at each budget of a panel's points, where there is a second one to beat."""
-    header = ["NFE budget", "best", "FID", "lowest", "second", "margin", "its error", "beyond 2 errors"]
-    return header, [
-        [
-            *(number(one.budget, ".0f"), one.best["curve"], fid(one.best), minimum(one.best)),
-            *(one.second["curve"], f"{one.margin.value:.2g}", number(one.margin.error, ".1g")),
-            _CLEAR[one.margin.clear],
-        ]
-        for one in winners(found)
+def best_at_each(panel: Panel) -> Lines:
+    """The best solver at each budget of a panel, where there is a second one, and what it may be called."""
+    header = ["NFE budget", "best", "FID", "lowest", "second", "difference", "95 % interval"]
+    header += ["error if unpaired", "correlation", "runs", "verdict", "not told apart from the best"]
+    return header, [_best_line(winner) for winner in panel.winners]
+
+
+def _best_line(winner: Winner) -> list[str]:
+    (best, second, *_), verdict = winner.points, winner.verdicts[0, 1]
+    found = verdict.difference
+    low, high = found.interval
+    known = not math.isnan(verdict.p)
+    return [
+        *(number(winner.budget, ".0f"), best["curve"], fid(best), minimum(best), second["curve"]),
+        *(plus_minus(found.value, found.error, ".2g"), f"{low:.2g} to {high:.2g}" if known else "-"),
+        *(number(found.unpaired, ".1g"), number(found.correlation, ".2f")),
+        *(runs_text(verdict), verdict_text(verdict)),
+        ", ".join(point["curve"] for point in winner.near) or ("none" if known else "-"),
     ]
 
 
-def rank_by_area(found: pd.DataFrame) -> Lines:
+def runs_text(verdict: Verdict) -> str:
+    """How many runs two cells were judged over; '5 (unpaired)' where these are not the same ones."""
+    found = verdict.difference
+    return f"{found.n}{'' if found.paired or math.isnan(verdict.p) else ' (unpaired)'}"
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """'better (p = 0.003)'; 'inconclusive: within its error (p = 0.3)'. p is the corrected one."""
+    said = f"{verdict.word}: {verdict.why}" if verdict.why else verdict.word
+    return said if math.isnan(verdict.p) else f"{said} (p = {verdict.p:.1g})"
+
+
+def rank_by_area(panel: Panel) -> Lines:
     """Curves by their geometric mean FID over a range of NFE; last, unranked, those that do not cover it."""
-    low, high, ranked, left = ranking(found)
+    low, high, ranked, left = ranking(panel.points)
     if len(ranked) < 2:
         return [], []
     span = f"{low:.4g} to {high:.4g}"
@@ -89,35 +119,48 @@ def rank_by_area(found: pd.DataFrame) -> Lines:
 
 
 def matrix(
-    found: pd.DataFrame,
+    panel: Panel,
     budgets: Sequence[float],
-    text_of: Callable[[Point, bool], str],
+    text_of: Callable[[Point, str], str],
     *,
     score: str = "fid",
     absent: str = "",
 ) -> list[list[str]]:
-    """A line a curve: its name, and a text for each budget, of the point and whether its score is the best.
+    """A line a curve: its name, and a text for each budget, of the point and its mark.
 
-    absent: the text of cells that nobody asked for.
+    The mark is one of `marks_of`, or "". absent: the text of cells that nobody asked for.
     """
-    best = best_points(found, score)
+    marks = marks_of(panel, score)
     cells: dict[str, dict[float, str]] = {}
-    for i, point in enumerate(found.to_dict("records")):
-        cells.setdefault(str(point["curve"]), {})[point["nfe_budget"]] = text_of(point, i in best)
+    for i, point in enumerate(panel.points.to_dict("records")):
+        cells.setdefault(str(point["curve"]), {})[point["nfe_budget"]] = text_of(point, marks.get(i, ""))
     return [[curve, *(row.get(budget, absent) for budget in budgets)] for curve, row in cells.items()]
 
 
-def _fid_matrix(found: pd.DataFrame, budgets: Sequence[float]) -> Lines:
-    def text_of(point: Point, best: bool) -> str:
+def marks_of(panel: Panel, score: str = "fid") -> dict[int, str]:
+    """By position among a panel's points: "*" at the lowest score of each budget, of those with the fewest
+    warnings there; "~" where an FID is not told apart from it."""
+    found = panel.points.reset_index(drop=True)
+    scored = take(found, (found[score].notna() & ~found["doubted"]).to_numpy())
+    best = scored.groupby("nfe_budget", dropna=False)[score].idxmin()
+    near = {(winner.budget, point["curve"]) for winner in panel.winners for point in winner.near}
+    cells = zip(found["nfe_budget"], found["curve"], strict=True)
+    marks = {i: "~" for i, cell in enumerate(cells) if cell in near} if score == "fid" else {}
+    return marks | {int(i): "*" for i in best}
+
+
+def _fid_matrix(panel: Panel, budgets: Sequence[float]) -> Lines:
+    def text_of(point: Point, mark: str) -> str:
         lowest = f" (lowest {minimum(point)})" if point["n"] > 1 else ""
-        return (no_fid(point) or fid(point) + lowest) + (" *" if best else "")
+        return f"{no_fid(point) or fid(point) + lowest} {mark}".rstrip()
 
-    return ["solver", *(f"NFE ≤ {budget:.0f}" for budget in budgets)], matrix(found, budgets, text_of)
+    return ["solver", *(f"NFE ≤ {budget:.0f}" for budget in budgets)], matrix(panel, budgets, text_of)
 
 
-def other_scores(found: pd.DataFrame) -> Lines:
+def other_scores(panel: Panel) -> Lines:
     """FID-infinity and how far the FID is above it, KID, precision, recall, density and coverage, means over
-    repeats, where any finished cell has them."""
+    seeds, where any finished cell has them."""
+    found = panel.points
     if "fid_infinity" in found:
         found = found.assign(bias=found["fid"] - found["fid_infinity"])
     known = [name for name in _OTHERS if name in found and found[name].notna().any()]
@@ -151,17 +194,13 @@ def features_note(panel: Panel) -> str:
     over = " (± over sets of them)" if panel.floor_std else ""
     notes = [
         f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the smallest of them, "
-        f"floor what real images score against real ones{over}; bold is best at its budget.",
+        f"floor what real images score against real ones{over}; bold is best at its budget, ~ not told apart "
+        "from the best.",
+        _TRAININGS if (panel.points["trainings"] > 1).any() else "",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),
     ]
     return " ".join(filter(None, notes))
-
-
-def best_points(found: pd.DataFrame, score: str = "fid") -> set[int]:
-    """Positions of the lowest score at each budget, of those with the fewest warnings there."""
-    scored = take(found.reset_index(drop=True), (found[score].notna() & ~found["doubted"]).to_numpy())
-    return {int(i) for i in scored.groupby("nfe_budget", dropna=False)[score].idxmin()}
 
 
 def number(value: object, spec: str) -> str:
@@ -169,9 +208,9 @@ def number(value: object, spec: str) -> str:
     return "-" if pd.isna(value) else format(value, spec)  # type: ignore[call-overload]
 
 
-def plus_minus(mean: object, std: object) -> str:
+def plus_minus(mean: object, std: object, spec: str = ".4g") -> str:
     """'8.70 ± 0.04'; the mean alone where there is no spread."""
-    return number(mean, ".4g") if pd.isna(std) else f"{number(mean, '.4g')} ± {number(std, '.1g')}"  # type: ignore[call-overload]
+    return number(mean, spec) if pd.isna(std) else f"{number(mean, spec)} ± {number(std, '.1g')}"  # type: ignore[call-overload]
 
 
 def no_fid(point: Point) -> str:
@@ -182,19 +221,23 @@ def no_fid(point: Point) -> str:
 
 
 def fid(point: Point) -> str:
-    """Mean and spread with digits that the spread warrants, and the mark of a warning: 0.231 ± 0.012 !"""
+    """Mean and spread with digits that the spread warrants, and the mark of a warning: 0.231 ± 0.012 !
+
+    Of several trainings: 0.231 ± 0.012 ± 0.03 (3 trainings).
+    """
     mean, std = point["fid"], point["fid_std"]
     if pd.isna(mean):
         return "-"
     digits = _digits(std) if std > 0 else 0
     told = f"{mean:.{digits}f} ± {std:.{digits}f}" if std > 0 else f"{mean:.4g}"
+    if point["trainings"] > 1:
+        told += f" ± {point['trainings_std']:.1g} ({point['trainings']} trainings)"
     return f"{told} !" if point["warnings"] else told
 
 
 def floor(point: Point) -> str:
     """The floor, and its spread where that is known: 0.216 ± 0.009."""
-    mean, std = point["fid_floor"], point.get("fid_floor_std", math.nan)
-    return number(mean, ".3g") if math.isnan(std) else plus_minus(mean, std)
+    return plus_minus(point["fid_floor"], point.get("fid_floor_std"), ".3g")
 
 
 def minimum(point: Point) -> str:

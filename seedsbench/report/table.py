@@ -1,5 +1,6 @@
 """The tables: every row as CSV, one line a point as Markdown, solver x NFE for LaTeX and for the terminal."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,13 @@ from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
+    JUDGED,
     OTHERS_NOTE,
     best_at_each,
-    best_points,
     features_note,
     fid,
     floor,
+    marks_of,
     matrix,
     minimum,
     no_fid,
@@ -24,6 +26,7 @@ from seedsbench.report.summary import (
     rank_by_area,
 )
 from seedsbench.report.texts import csv_bytes, latex, markdown, printable
+from seedsbench.report.verdicts import Verdict
 
 _WORDS = (
     "A cell is one solver at one NFE budget, of one model, regime and seed. NFE: evaluations of the network "
@@ -40,6 +43,7 @@ _LATEX_TABLE = r"""\begin{table}
     \bottomrule
   \end{tabular}
 \end{table}"""
+_LATEX_MARKS = {"*": r"\mathbf{%s}", "~": r"\underline{%s}", "": "%s"}
 _HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
 
 
@@ -49,9 +53,36 @@ def write_csv(df: pd.DataFrame, path: Path) -> None:
     write_atomic(path, csv_bytes(df.astype(dict.fromkeys(whole, "Int64"))))
 
 
-def write_markdown(df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], path: Path) -> None:
+def write_verdicts(shown: list[Panel], path: Path) -> None:
+    """A line for each two points of a budget of a panel: their difference, second less first, and the verdict
+    on the first."""
+    lines = [
+        {**panel.key, "nfe_budget": winner.budget, "first": first["curve"], "second": second["curve"]}
+        | {"fid_first": first["fid"], "fid_second": second["fid"], **verdict_columns(verdict)}
+        for panel in shown
+        for winner in panel.winners
+        for (i, j), verdict in winner.verdicts.items()
+        for first, second in [(winner.points[i], winner.points[j])]
+    ]
+    write_atomic(path, csv_bytes(pd.DataFrame(lines)))
+
+
+def verdict_columns(verdict: Verdict) -> dict[str, object]:
+    """A verdict as columns of a CSV file."""
+    found, (low, high) = verdict.difference, verdict.difference.interval
+    return {
+        **{"difference": found.value, "error": found.error, "low": low, "high": high, "paired": found.paired},
+        **{"runs": found.n, "unpaired_error": found.unpaired, "correlation": found.correlation},
+        **{"p_alone": found.p, "p": verdict.p, "comparisons": verdict.comparisons},
+        **{"verdict": verdict.word, "why": verdict.why},
+    }
+
+
+def write_markdown(
+    df: pd.DataFrame, shown: list[Panel], faults: list[RowFault], title: str, path: Path
+) -> None:
     """The table people read: points by panel, then what was skipped, failed or unreadable, and why."""
-    lines = [f"# {markdown(printable(path.parent.resolve().name))}", "", _counts(df), "", _WORDS, ""]
+    lines = [f"# {markdown(printable(title))}", "", _counts(df), "", _WORDS, ""]
     for panel in shown:
         lines += _section(panel)
     lines += _listed(shown, "warning", df["warning"].notna(), "Warnings")
@@ -74,24 +105,24 @@ def _counts(df: pd.DataFrame) -> str:
 
 def _section(panel: Panel) -> list[str]:
     """One panel's points under a heading, the best FID at each budget in bold; then the tables that judge."""
-    found = panel.points
-    best = best_points(found)
+    marks = marks_of(panel)
+    shown = {"*": "**{}**", "~": "{} ~", "": "{}"}
     lines = [
         [
             *(markdown(point["curve"]), number(point["nfe_budget"], ".0f"), number(point["nfe"], ".4g")),
-            *(f"**{fid(point)}**" if i in best else fid(point), minimum(point)),
+            *(shown[marks.get(i, "")].format(fid(point)), minimum(point)),
             *(floor(point), plus_minus(point["is_mean"], point["is_std"])),
             *(number(point["images_per_second"], ".3g"), _status(point)),
         ]
-        for i, point in enumerate(found.to_dict("records"))
+        for i, point in enumerate(panel.points.to_dict("records"))
     ]
     by_area = "Geometric mean FID over a range of NFE (area under the curve on log axes):"
     return [
         *(f"## {markdown(panel.full_title)}", "", markdown(features_note(panel)), ""),
         *(*markdown_table(_HEADER, lines), ""),
-        *_titled("Best at each budget:", *best_at_each(found)),
-        *_titled(by_area, *rank_by_area(found)),
-        *_titled(f"Other scores. {OTHERS_NOTE}", *other_scores(found)),
+        *_titled(f"Best at each budget. {JUDGED}", *best_at_each(panel)),
+        *_titled(by_area, *rank_by_area(panel)),
+        *_titled(f"Other scores. {OTHERS_NOTE}", *other_scores(panel)),
     ]
 
 
@@ -135,30 +166,48 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
-    """Mean FID as a solver x NFE budget matrix a panel: * is best of its column, ! carries a warning."""
+    """Mean FID as a solver x NFE budget matrix a panel, with `marks_of`, and ! where a cell has a warning."""
     common, titles = split_titles([panel.parts for panel in shown])
     blocks = [f"FID, {common}" if common else "FID"]
     for panel, title in zip(shown, titles, strict=True):
-        blocks.append("\n".join([f"{title} ({panel.features})".strip(), *_aligned(panel.points)]))
+        blocks.append("\n".join([f"{title} ({panel.features})".strip(), *_aligned(panel)]))
     n = int(df["warning"].notna().sum())
-    return "\n\n".join([*blocks, _counts(df), *([f"! {n} with a warning: see table.md."] if n else [])])
+    told = [_marks_told(shown), f"! {n} with a warning: see table.md." if n else ""]
+    return "\n\n".join([*blocks, _counts(df), *filter(None, told)])
 
 
-def _aligned(found: pd.DataFrame) -> list[str]:
-    def text_of(point: Point, best: bool) -> str:
+def _marks_told(shown: list[Panel]) -> str:
+    """What the marks of a summary mean, and what it takes to judge; nothing where nothing is to compare."""
+    compared = [winner for panel in shown for winner in panel.winners]
+    if not compared:
+        return ""
+    if all(math.isnan(verdict.p) for winner in compared for verdict in winner.verdicts.values()):
+        return "* best at its budget, of one seed: whether by chance, seed=0,1,2,3,4 would tell."
+    if not any(winner.near for winner in compared):
+        return "* best at its budget, and better than each other (table.md)."
+    return "* best at its budget; ~ not told apart from it (differences and verdicts are in table.md)."
+
+
+def _aligned(panel: Panel) -> list[str]:
+    alone = panel.points["curve"].nunique() == 1
+
+    def text_of(point: Point, mark: str) -> str:
         text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
-        return text + ("*" if best else "") + ("!" if point["warnings"] else "" if best else " ")
+        mark = "" if alone else mark
+        return text + mark + ("!" if point["warnings"] else "" if mark else " ")
 
-    budgets = sorted(found["nfe_budget"].dropna().unique())
+    budgets = sorted(panel.points["nfe_budget"].dropna().unique())
     head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
-    lines = [head, *matrix(found, budgets, text_of, absent=". ")]
+    lines = [head, *matrix(panel, budgets, text_of, absent=". ")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     told = ([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in lines)
     return ["  ".join(["", *line]).rstrip() for line in told]
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:
-    """One table a panel; needs \\usepackage{booktabs}. The best mean of each budget is bold.
+    """One table a panel; needs \\usepackage{booktabs}.
+
+    Bold is the best mean of each budget, underlined what is not told apart from it.
 
     Where cells were repeated a second table holds the lowest of each cell's FIDs (EDM reports that of three).
     """
@@ -173,21 +222,23 @@ def write_latex(shown: list[Panel], path: Path) -> None:
 def _latex_table(panel: Panel, score: str) -> str:
     """score: fid (mean and spread) or fid_min (with the number of repeats in the caption)."""
 
-    def cell(point: Point, best: bool) -> str:
+    def cell(point: Point, marked: str) -> str:
         if pd.isna(point[score]):
             return "--"
         text = f"{point[score]:.3g}"
         if score == "fid" and point["fid_std"] > 0:
             text += f" \\pm {point['fid_std']:.1g}"
-        mark = "\\,!" if point["warnings"] else ""
-        return f"$\\mathbf{{{text}}}{mark}$" if best else f"${text}{mark}$"
+        warned = "\\,!" if point["warnings"] else ""
+        return f"${_LATEX_MARKS[marked] % text}{warned}$"
 
     found = panel.points.dropna(subset="nfe_budget")
     budgets = sorted(found["nfe_budget"].unique())
-    told = matrix(found, budgets, cell, score=score, absent="--")
-    lines = [" & ".join([latex(curve), *cells]) + r" \\" for curve, *cells in told]
+    table = matrix(panel, budgets, cell, score=score, absent="--")
+    lines = [" & ".join([latex(curve), *cells]) + r" \\" for curve, *cells in table]
     runs = "--".join(f"{n:.0f}" for n in dict.fromkeys((found["n"][found["n"] > 0].min(), found["n"].max())))
     told = "$\\pm$: s.d. over seeds" if score == "fid" else f"lowest of {runs} runs"
+    if score == "fid" and any(winner.near for winner in panel.winners):
+        told += "; underlined: not told apart from the best"
     warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
     title, features = latex(panel.full_title), latex(panel.features)
     caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."

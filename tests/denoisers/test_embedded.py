@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from scripts.training.targets import provenance
+from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.problems.glyphs import glyphs_problem
+from seedsbench.bench.rows.columns import identity_of
 from seedsbench.bench.sampling import generate, plan_of
 from seedsbench.bench.scoring import Scorer, fid_floor
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
@@ -101,6 +103,22 @@ def test_before_training_every_regime_is_the_best_linear_denoiser(regime):
 def test_an_unknown_regime_is_named_with_the_nearest_one():
     with pytest.raises(ValueError, match=r"unknown regime of glyphs 'edn'\. Did you mean 'edm'"):
         embedded.load_glyphs("edn")
+
+
+def test_a_training_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match=r"^training=77 of regime=edm is not there; there are: 0"):
+        embedded.load_glyphs("edm", training=77)
+
+
+@pytest.mark.parametrize("regime", GLYPH_UNETS)
+def test_trainings_differ_and_their_rows_say_which(regime, tmp_path):
+    trainings = embedded.trainings_of(regime)
+    ids = {embedded.model_id(regime, training) for training in trainings}
+    assert len(ids) == len(trainings)
+    cell = compose("model=glyphs", f"regime={regime}", f"model.training={trainings[-1]}")
+    problem = problem_of(cell, "cpu")
+    assert (problem.training, problem.model_id) == (trainings[-1], embedded.model_id(regime, trainings[-1]))
+    assert identity_of(problem)["training"] == trainings[-1]
 
 
 def test_features_are_standardised_and_demand_uint8():

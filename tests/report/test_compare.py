@@ -20,24 +20,31 @@ def compared(folder, first, second):
     return compare(frame(folder, first), frame(folder, second), NAMES)
 
 
-def test_differences_have_the_error_of_two_means(tmp_path):
+def test_differences_are_paired_over_the_seeds_of_both(tmp_path):
     first = [*repeated("heun", 20, [1.0, 1.2, 1.1]), make_row("ddim", 20, fid=2.0)]
-    second = [*repeated("heun", 20, [2.0, 2.2]), make_row("ddim", 20, fid=1.0)]
+    second = [*repeated("heun", 20, [2.0, 2.22]), make_row("ddim", 20, fid=1.0)]
     heun, ddim = sorted(compared(tmp_path, first, second).both, key=lambda pair: pair.curve, reverse=True)
-    assert heun.change.value == pytest.approx(1.0)
-    stds = np.std([1.0, 1.2, 1.1], ddof=1), np.std([2.0, 2.2], ddof=1)
-    assert heun.change.error == pytest.approx(math.sqrt(stds[0] ** 2 / 3 + stds[1] ** 2 / 2))
-    assert heun.change.clear is True
-    assert ddim.change.value == pytest.approx(-1.0)
-    assert math.isnan(ddim.change.error)
-    assert ddim.change.clear is None  # one seed each
+    change = heun.verdict.difference
+    assert (change.paired, change.n, heun.verdict.word) == (True, 2, "better")
+    assert (change.value, change.error) == (pytest.approx(1.01), pytest.approx(0.01))
+    stds = np.std([1.0, 1.2, 1.1], ddof=1), np.std([2.0, 2.22], ddof=1)
+    assert change.unpaired == pytest.approx(math.sqrt(stds[0] ** 2 / 3 + stds[1] ** 2 / 2))
+    assert ddim.verdict.difference.value == pytest.approx(-1.0)
+    assert ddim.verdict.why == "one run: its error is unknown"
+
+
+def test_studies_of_other_latents_are_not_paired(tmp_path):
+    first = repeated("heun", 20, [1.0, 1.2, 1.1])
+    for change in ({"seeding": "edm"}, {"numerics_version": 1}):
+        (pair,) = compared(tmp_path, first, repeated("heun", 20, [2.0, 2.2, 2.1], **change)).both
+        assert pair.verdict.difference.paired is False
 
 
 def test_a_study_equals_itself_and_changed_rows_of_a_key_are_told(tmp_path):
     rows = [*repeated("heun", 20, [1.0, 1.2]), make_row("ddim", 10)]
     same = compared(tmp_path, rows, rows)
     assert {pair.keys for pair in same.both} == {"identical"}
-    assert {pair.change.value for pair in same.both} == {0.0}
+    assert {pair.verdict.difference.value for pair in same.both} == {0.0}
     assert same.notes == []
     changed = compared(tmp_path, rows, [{**row, "fid": row["fid"] * 2} for row in rows])
     assert {pair.keys for pair in changed.both} == {"2 shared with another FID", "1 shared with another FID"}
@@ -87,7 +94,7 @@ def test_the_command_writes_page_tables_and_figure(tmp_path, capsys):
     assert main([str(before), str(after)]) == 0
     out = capsys.readouterr().out
     assert "3 cells in both" in out
-    assert "3 with an FID lower in after by more than 2 errors" in out
+    assert "3 better in after" in out
     assert "N = 500 against N = 2,000" in out
     folder = after / "compare" / "before"
     names = {"compare.html", "compare.md", "compare.csv", "pareto.png", "pareto.svg", "pareto.pdf"}

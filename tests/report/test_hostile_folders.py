@@ -440,10 +440,10 @@ def assert_reported(study, rows):
     assert len(df) + len(faults) == len(rows)
     shown = panels(df)
     write_csv(df, study / "table.csv")
-    write_markdown(df, shown, faults, study / "table.md")
+    write_markdown(df, shown, faults, "s", study / "table.md")
     write_latex(shown, study / "table.tex")
     if len(df):
         draw_figure(df, shown)
         sheets = write_sheets(shown, study, study / "figures")
-        write_html(df, shown, faults, study, [], sheets, page_tables(shown))
+        write_html(df, shown, faults, study / "report.html", "s", [], sheets, page_tables(shown))
         compare(df, df, ("a", "b"))

@@ -15,7 +15,8 @@ import pytest
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
-from tests.support.studies import make_row, usual_rows, write_study
+from seedsbench.report.site import build_site
+from tests.support.studies import make_row, repeated, usual_rows, write_study
 
 DASH = "\N{EN DASH}"
 EVIL = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>"
@@ -237,6 +238,53 @@ def test_search_filter_and_clear(browser, usual):
     assert js("return document.getElementById('cells-count').textContent") == f"9 of {total} cells"
     browser.find_element("id", "clear").click()
     assert len(column(js, 0)) == total
+
+
+def test_filters_hold_for_the_plot_too(browser, usual):
+    js = open_page(browser, usual)
+    marks = "return document.querySelectorAll('#panels .mark').length"
+    before = js(marks)
+    pick(browser, "filter-solver", "heun")
+    pick(browser, "filter-nfe_budget", "20")
+    assert 0 < js(marks) <= js("return document.querySelectorAll('#panels svg[role]').length") < before
+    browser.find_element("id", "clear").click()
+    assert js(marks) == before
+
+
+def test_two_solvers_are_compared_with_their_interval_either_way_round(browser, usual):
+    js = open_page(browser, usual)
+    rows = "[...document.querySelectorAll('#pair-table tbody tr')]"
+    options = "[...document.getElementById('pair-first')].map(option => [option.text, option.value])"
+    values = dict(js(f"return {options}"))
+
+    def shown(first, second):
+        for which, name in (("pair-first", first), ("pair-second", second)):
+            pick(browser, which, values[name])
+        return js(f"return {rows}.map(row => [...row.cells].map(cell => cell.innerText))")
+
+    there, back = shown("heun", "ddim"), shown("ddim", "heun")
+    assert [line[0] for line in there] == ["10", "20", "50"]
+    for one, other in zip(there, back, strict=True):
+        assert one[1:3] == other[2:0:-1]
+        assert float(one[3].split(" ±")[0]) == -float(other[3].split(" ±")[0])
+        words = {"better": "worse", "worse": "better", "inconclusive": "inconclusive"}
+        verdicts = [line[-1].replace(":", " ").split()[0] for line in (one, other)]
+        assert verdicts[1] == words[verdicts[0]]
+    assert js("return document.querySelectorAll('#pair-table .interval').length") == 3
+
+
+@pytest.mark.slow
+def test_a_site_opens_without_complaint_and_leads_to_its_studies(browser, tmp_path):
+    rows = [row for s in ("heun", "ddim") for b in (10, 20) for row in repeated(s, b, [1.0, 1.1, 1.3])]
+    studies = [write_study(tmp_path / "a", rows), write_study(tmp_path / "b", evil_rows())]
+    index, *_ = build_site(studies, tmp_path / "site")
+    for width in (1400, 420):
+        js = open_page(browser, index, width)
+        assert browser.get_log("browser") == []
+        assert js("return document.documentElement.scrollWidth") <= width
+        assert js("return window.pwned") is None
+    browser.find_element("link text", "a").click()
+    assert js("return document.querySelector('h1').innerText") == "a"
 
 
 def test_columns_sort_both_ways_with_missing_values_last(browser, usual):

@@ -4,13 +4,14 @@ import itertools
 import math
 import re
 
+import pandas as pd
 import pytest
 
 from seedsbench.report.figures import prepare
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.ranking import ranking, winners
-from seedsbench.report.summary import features_note, other_scores, page_tables
+from seedsbench.report.summary import features_note, fid, other_scores, page_tables
 from seedsbench.report.texts import latex
 from tests.report.test_html import Page
 from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
@@ -18,21 +19,62 @@ from tests.support.studies import make_row, panels_of, repeated, report_of, writ
 WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
 
 
-def test_winners_have_a_margin_and_an_error(tmp_path):
+def test_winners_are_judged_over_common_seeds(tmp_path):
     rows = repeated("heun", 20, [1.0, 1.01, 1.02]) + repeated("ddim", 20, [2.0, 2.02, 2.04])
     rows += [make_row("heun", 50, fid=0.5), make_row("ddim", 50, fid=0.4), make_row("ddim", 100, fid=0.3)]
     (panel,) = panels_of(tmp_path, rows)
     at20, at50 = winners(panel.points)  # at 100 nothing is there to beat
-    assert (at20.budget, at20.best["curve"], at20.second["curve"]) == (20, "heun", "ddim")
-    assert at20.margin.clear is True
-    assert at20.margin.value == pytest.approx(1.01)
-    assert at20.margin.error == pytest.approx(math.hypot(0.01, 0.02) / 3**0.5)
-    assert (at50.best["curve"], at50.second["curve"], at50.margin.clear) == ("ddim", "heun", None)  # one seed
+    assert (at20.budget, [point["curve"] for point in at20.points]) == (20, ["heun", "ddim"])
+    (verdict,) = at20.verdicts.values()
+    found = verdict.difference
+    assert (verdict.word, found.paired, found.n, at20.near) == ("better", True, 3, [])
+    assert (found.value, found.error) == (pytest.approx(1.01), pytest.approx(0.01 / 3**0.5))
+    assert found.unpaired == pytest.approx(math.hypot(0.01, 0.02) / 3**0.5)
+    assert [point["curve"] for point in at50.points] == ["ddim", "heun"]
+    assert at50.verdicts[0, 1].why == "one run: its error is unknown"
+
+
+def test_what_is_not_told_apart_from_the_best_is_marked(tmp_path):
+    rows = repeated("heun", 20, [1.0, 1.1, 1.2]) + repeated("ddim", 20, [1.1, 1.0, 1.4])
+    report = report_of(tmp_path, rows + repeated("euler", 20, [3.0, 3.11, 3.2]))
+    assert re.search(r"heun +1\.10\*\n +euler +3\.10\n +ddim +1\.17~\n", report.summary)
+    assert "~ not told apart" in report.summary
+    assert "| ddim   | 20         | 20  | 1.17 ± 0.21 ~" in report.table_md.read_text()
+    latex = report.html.with_name("table.tex").read_text()
+    assert r"ddim & $\underline{1.17 \pm 0.2}$" in latex
+    verdicts = pd.read_csv(report.html.with_name("verdicts.csv"))
+    found = {(line["first"], line["second"]): line["verdict"] for line in verdicts.to_dict("records")}
+    assert found == {
+        ("heun", "ddim"): "inconclusive",
+        ("heun", "euler"): "better",
+        ("ddim", "euler"): "better",
+    }
+    assert set(verdicts["comparisons"]) == {3}
+
+
+def test_trainings_are_runs_of_one_curve_and_their_spread_stands_apart(tmp_path):
+    def trained(solver, level, ids=("m0", "m1", "m2")):
+        return [
+            make_row(solver, 20, seed=s, fid=level + t + s / 100, training=t, model_id=ids[t])
+            for t in range(3)
+            for s in range(3)
+        ]
+
+    (panel,) = panels_of(tmp_path, trained("heun", 1.0) + trained("ddim", 1.01))
+    heun, _ = panel.points.to_dict("records")
+    assert (heun["n"], heun["trainings"]) == (9, 3)
+    assert (heun["fid"], heun["fid_std"]) == (pytest.approx(2.01), pytest.approx(0.01))
+    assert heun["trainings_std"] == pytest.approx(1.0)
+    assert fid(heun) == "2.010 ± 0.010 ± 1 (3 trainings)"
+    (winner,) = panel.winners
+    assert (winner.verdicts[0, 1].word, winner.verdicts[0, 1].difference.agree) == ("better", True)
+    (panel,) = panels_of(tmp_path, trained("heun", 1.0) + trained("ddim", 1.01, ("m0", "m1", "other")))
+    assert len(set(panel.points["curve"])) > 2  # two networks that both say they are training 2
 
 
 def test_an_extrapolated_fid_is_told_with_its_error_and_the_bias_of_the_fid(tmp_path):
     rows = [make_row("heun", 20, fid=1.5, fid_infinity=1.2, fid_infinity_std=0.04), make_row("heun", 50)]
-    header, lines = other_scores(panels_of(tmp_path, rows)[0].points)
+    header, lines = other_scores(panels_of(tmp_path, rows)[0])
     assert header == ["solver", "NFE budget", "FID-infinity", "FID less it"]
     assert lines == [["heun", "20", "1.2 ± 0.04", "0.300"]]
 
@@ -79,9 +121,8 @@ def test_the_page_judges_solvers_by_budget_by_area_and_in_a_matrix(tmp_path):
     tables = {table.title: table for table in page_tables(panels(report.rows))}
     best = tables["Best solver at each budget"]
     assert best.header[0] == "panel"
-    found = [(panel, budget, solver, clear) for panel, budget, solver, *_, clear in best.lines]
-    wanted = [("VP", "20", "heun", "one seed: cannot be said")]
-    assert found == wanted + [("EDM", b, "ddim", "yes") for b in ("10", "20", "50")]
+    found = [(panel, budget, solver, near) for panel, budget, solver, *_, near in best.lines]
+    assert found == [("VP", "20", "heun", "-"), *(("EDM", b, "ddim", "none") for b in ("10", "20", "50"))]
     assert [line[2] for line in tables["Rank by area under the curve"].lines] == ["ddim", "heun"]
     matrix = tables["FID, solver by NFE budget"]
     assert matrix.header == ["panel", "solver", "NFE ≤ 3", "NFE ≤ 10", "NFE ≤ 20", "NFE ≤ 50"]

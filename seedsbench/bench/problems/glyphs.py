@@ -1,9 +1,12 @@
 """The embedded default: 10 procedural shapes, a network for each regime, and features of their own."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from seedsbench.bench.problems.base import Problem
+from seedsbench.checks import Range
 from seedsbench.data.glyphs import ASSETS, FLOOR, glyphs
 from seedsbench.denoisers import embedded
 from seedsbench.diffusion.noise import random_classes
@@ -13,8 +16,11 @@ from seedsbench.metrics.glyph_features import load_glyph_features, load_glyph_re
 from seedsbench.metrics.moments import Moments
 
 
-def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
-    """The embedded 16x16 set, one network a regime, its own 64-d feature network."""
+def glyphs_problem(regime: str, device: str = "cpu", training: Annotated[int, Range(0, 1000)] = 0) -> Problem:
+    """The embedded 16x16 set, one network a regime and training, its own 64-d feature network.
+
+    training: 0 is the longest; the others differ from one another in their random numbers alone.
+    """
     network = load_glyph_features(device)
     reference = load_glyph_reference()
 
@@ -25,12 +31,13 @@ def glyphs_problem(regime: str, device: str = "cpu") -> Problem:
 
     return Problem(
         name="glyphs",
-        denoiser=embedded.load_glyphs(regime, device=device),
+        denoiser=embedded.load_glyphs(regime, device, training),
         features=Extractor(
             "glyphs-64d", _digest_of("features.safetensors"), 64, 10, 128.0, True, extract, device=device
         ),
         reference=Moments(n=reference.n, mu=reference.mu, sigma=reference.sigma),
-        model_id=embedded.model_id(regime),
+        model_id=embedded.model_id(regime, training),
+        training=training,
         reference_id=_digest_of("glyphs_reference.npz"),
         real=_real_glyphs,
     )

@@ -61,6 +61,7 @@ def identity_of(problem: Problem) -> Row:
     """IDs of network, extractor and reference, and the version of the arithmetic."""
     return {
         "model_id": problem.model_id,
+        "training": problem.training,
         "extractor": problem.features.name,
         "extractor_id": problem.features.id,
         "extractor_weights": problem.features.weights_id,

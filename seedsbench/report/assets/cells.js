@@ -15,7 +15,8 @@ const FIELDS = [
   { key: "warning", name: "warning", optional: true },
 ];
 const SENTENCES = ["reason", "warning"];
-const FILTERS = ["status", "model", "regime", "solver"];
+const FILTERS = ["study", "status", "model", "regime", "solver", "nfe_budget"];
+const FILTER_NAMES = { nfe_budget: "NFE budget" };
 const table = { sort: null, direction: 1, lines: [], fields: [] };
 const fieldOf = (field, i) => (field.of ? field.of(i) : value(field.key, i));
 
@@ -63,6 +64,12 @@ function refill() {
   byId("cells-count").textContent = `${found.length} of ${ROWS} cells`;
 }
 
+/** The filters hold for the plot too. */
+function refilter() {
+  refill();
+  relayout();
+}
+
 function sortBy(field, header) {
   table.direction = table.sort === field ? -table.direction : 1;
   table.sort = field;
@@ -84,17 +91,20 @@ function startTable() {
   byId("cells-table").tHead.append(head);
   table.lines = Array.from({ length: ROWS }, (_, i) => makeLine(i));
   for (const name of FILTERS) {
-    const values = [...new Set(table.lines.map(({ i }) => String(value(name, i))))].sort();
+    if (!COLUMNS.has(name)) continue;
+    const found = [...new Set(table.lines.map(({ i }) => value(name, i)))];
+    const values = found.sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1)).map(String);
     if (values.length < 2) continue;
     const select = make("select", { id: `filter-${name}` }, make("option", { value: "" }, "all"), ...values.map((v) => make("option", { value: v }, v)));
-    select.addEventListener("change", refill);
-    byId("clear").before(make("label", {}, `${name[0].toUpperCase()}${name.slice(1)} `, select));
+    select.addEventListener("change", refilter);
+    byId("filters").append(make("label", {}, `${FILTER_NAMES[name] ?? name[0].toUpperCase() + name.slice(1)} `, select));
   }
   byId("search").value = "";
   byId("search").addEventListener("input", refill);
   byId("clear").addEventListener("click", () => {
-    for (const control of byId("filters").querySelectorAll("input, select")) control.value = "";
-    refill();
+    for (const control of byId("filters").querySelectorAll("select")) control.value = "";
+    byId("search").value = "";
+    refilter();
   });
   refill();
 }
@@ -166,6 +176,7 @@ byId("detail").addEventListener("close", () => {
   try { history.replaceState(null, "", location.pathname); } catch { /* as above */ }
 });
 addEventListener("hashchange", openFromAddress);
-startPlot();
 startTable();
+startPlot();
+startPairs();
 openFromAddress();

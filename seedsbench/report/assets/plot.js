@@ -11,9 +11,17 @@ const SCORES = {
 };
 const plot = { x: "nfe", y: "fid", panel: "all", hidden: new Set(), views: [] };
 
+/** Whether a value passes the filter of its name, if there is one. */
+function passes(name, v) {
+  const wanted = byId(`filter-${name}`)?.value ?? "";
+  return wanted === "" || wanted === String(v);
+}
+
+const isShown = (line, p) => p[DONE] > 0 && passes("solver", DATA.curves[line.curve].solver) && passes("nfe_budget", p[BUDGET]);
+
 function shownPanels() {
-  const drawn = DATA.panels.filter((panel) => panel.lines.some((line) => line.points.some((p) => p[DONE] > 0)));
-  return plot.panel === "all" ? drawn : [DATA.panels[Number(plot.panel)]];
+  const chosen = plot.panel === "all" ? DATA.panels : [DATA.panels[Number(plot.panel)]];
+  return chosen.filter((panel) => passes("model", panel.model) && passes("regime", panel.regime) && panel.lines.some((line) => line.points.some((p) => isShown(line, p))));
 }
 
 /** Round numbers for an axis: a ladder within decades where it is logarithmic, even steps where it is not. */
@@ -64,10 +72,11 @@ function usable(panel, logX, logY) {
   for (const line of panel.lines) {
     if (plot.hidden.has(line.curve)) continue;
     for (const p of line.points) {
+      if (!isShown(line, p)) continue;
       const c = cost(p), s = score.of(p);
       const fits = Number.isFinite(c) && c !== null && s !== null && (!logX || c > 0) && (!logY || s > 0);
       if (fits) kept.push({ p, curve: line.curve, cost: c, score: s, spread: score.spread(p) });
-      else if (p[DONE] > 0) left += 1;
+      else left += 1;
     }
   }
   return { kept, left };
