@@ -65,7 +65,7 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
 KINDS = COLUMNS | OTHER_COLUMNS
 _NEEDED = {"done": ("run_key", "nfe"), "skipped": ("run_key",), "failed": ("run_key",)}
 """Columns that a row of a status cannot lack."""
-JUDGED = {"fid": "FID", "trajectory_rms": "distance to the exact path"}
+SCORE_NAMES = {"fid": "FID", "trajectory_rms": "distance to the exact path"}
 """What a finished row is judged by, the first of these that it has, and its name. Lower is better."""
 
 
@@ -83,8 +83,8 @@ def read_row(path: Path) -> Row:
 
 
 def judged_by(row: Row) -> str:
-    """The column of JUDGED that a finished row is judged by."""
-    return next(name for name in JUDGED if row.get(name) is not None)
+    """The column of SCORE_NAMES that a finished row is judged by."""
+    return next(name for name in SCORE_NAMES if row.get(name) is not None)
 
 
 def check_row(row: Any) -> None:
@@ -98,8 +98,8 @@ def check_row(row: Any) -> None:
     for name in _NEEDED[status]:
         if row.get(name) is None:
             raise ValueError(f"a row that is {status} without {name}")
-    if status == "done" and all(row.get(name) is None for name in JUDGED):
-        raise ValueError(f"a row that is done without {' or '.join(JUDGED)}")
+    if status == "done" and all(row.get(name) is None for name in SCORE_NAMES):
+        raise ValueError(f"a row that is done without {' or '.join(SCORE_NAMES)}")
     for name, value in row.items():
         if value is not None and name in KINDS and value not in KINDS[name]:
             raise ValueError(f"a row whose {name} is {value!r:.40}, not {KINDS[name].wanted}")

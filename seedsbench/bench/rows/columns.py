@@ -17,7 +17,7 @@ from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside, scored
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
-from seedsbench.files.rows import JUDGED, Row, judged_by
+from seedsbench.files.rows import SCORE_NAMES, Row, judged_by
 from seedsbench.solvers.base import Solver
 
 SAMPLERS = ("schedule", "grid", "solver", "guidance")
@@ -112,7 +112,7 @@ def title_of(row: Row) -> str:
 def score_text(row: Row) -> str:
     """What a finished row is judged by: 'FID 1.234'."""
     name = judged_by(row)
-    return f"{JUDGED[name]} {row[name]:{'.3f' if name == 'fid' else '.3g'}}"
+    return f"{SCORE_NAMES[name]} {row[name]:{'.3f' if name == 'fid' else '.3g'}}"
 
 
 def result_text(row: Row) -> str:
