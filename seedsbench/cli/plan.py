@@ -64,7 +64,7 @@ def plan_text(cells: list[Cell]) -> str:
 
 
 def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
-    """The line of a row, and the evaluations a sample that are left to do."""
+    """The line of a row, and the evaluations a sample that are left to do, those of exact paths too."""
     title = f"  {title_of(asked(cell))}"
     store = ResultStore(cell.study_folder)
     try:
@@ -92,7 +92,8 @@ def _steps(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         schedule = registry.build(cell.schedule)
         levels = levels_within(cell.nfe, guided, solver, schedule, grid, cell.final, afs=cell.afs)
         steps, nfe = len(levels[0]) - 1, evaluations_of(guided, solver, *levels, cell.final, afs=cell.afs)
-    return f"{steps} steps, NFE {nfe}", nfe
+    beside = 0 if problem is None or problem.paths is None else problem.paths.evaluations(solver, nfe)
+    return f"{steps} steps, NFE {nfe}", nfe + beside
 
 
 def _cost_lines(left: list[tuple[Cell, int]], study: Path) -> list[str]:
@@ -135,6 +136,9 @@ def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
     same = {**asked(cell), "device": device_of(cell.device), "threads": torch.get_num_threads()}
     keys = ("model", "regime", "dtype", "network_precision", "compile", "device", "threads")
     near = [row for row in rows if all(row.get(key) == same[key] for key in keys)]
+    near = [
+        row for row in near if row.get("trajectory_rms") is None
+    ]  # else its seconds are of exact paths too
     near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST]
     near = [row for row in near if row["nfe"] and row.get("samples")]
     near = [row for row in near if row.get("solver") == same["solver"]] or near

@@ -130,7 +130,7 @@ def test_distances_of_two_studies_are_compared_under_their_own_name(tmp_path):
     assert [pair.verdict.difference.value for pair in found.both] == pytest.approx(
         [0.201, 0.101, 0.501, 0.251]
     )
-    page, read, *_ = write_comparison(found, [], tmp_path)
+    _, read, *_ = write_comparison(found, [], tmp_path)
     assert "distance to the exact path a" in read.read_text()
     assert "FID" not in read.read_text()
 

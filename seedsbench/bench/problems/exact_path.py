@@ -37,6 +37,10 @@ class PathRule:
     fine: int
     refine: int
 
+    def evaluations(self, solver: Solver, nfe: int) -> int:
+        """What the exact path of a sample costs beside the solver's nfe, about."""
+        return self.refine * nfe if solver.stochastic else self.fine
+
 
 @dataclass(frozen=True)
 class ExactPath:
