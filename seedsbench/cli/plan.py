@@ -136,9 +136,8 @@ def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
     same = {**asked(cell), "device": device_of(cell.device), "threads": torch.get_num_threads()}
     keys = ("model", "regime", "dtype", "network_precision", "compile", "device", "threads")
     near = [row for row in rows if all(row.get(key) == same[key] for key in keys)]
-    near = [
-        row for row in near if row.get("trajectory_rms") is None
-    ]  # else its seconds are of exact paths too
+    # The seconds of others are those of exact paths too.
+    near = [row for row in near if row.get("trajectory_rms") is None]
     near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST]
     near = [row for row in near if row["nfe"] and row.get("samples")]
     near = [row for row in near if row.get("solver") == same["solver"]] or near
