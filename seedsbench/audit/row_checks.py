@@ -46,8 +46,10 @@ SCORE_RANGES = {
 }
 """What no score can be beyond."""
 ALWAYS = ("model", "regime", "samples", "seed", "nfe_budget", "nfe_max", "n_steps", "extractor_id")
-ALWAYS += ("reference_id", "seconds_sampling", "images_per_second", "largest", "saturated", "command")
+ALWAYS += ("reference_id", "seconds_sampling", "largest", "command")
 """Columns that every finished row fills."""
+BESIDE_FID = ("images_per_second", "saturated")
+"""And those that a row with an FID fills: exact paths cost time of their own, and need no images."""
 _AT_FIRST = {"guidance": "none", "guidance_params": {}}
 """What rows from before there was a column are to be read as."""
 
@@ -161,7 +163,8 @@ def limits(claim: Claim) -> Iterator[str]:
     row = claim.row
     if not claim.done:
         return
-    if absent := [name for name in ALWAYS if row.get(name) is None]:
+    filled = ALWAYS if row.get("fid") is None else (*ALWAYS, *BESIDE_FID)
+    if absent := [name for name in filled if row.get(name) is None]:
         yield f"it is done, without {', '.join(absent)}"
     for name, (low, high) in SCORE_RANGES.items():
         if (value := row.get(name)) is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):

@@ -127,6 +127,8 @@ class Cell:
             raise ValueError(f"keep_samples={kept} must be a number of images from 0 up, or all")
         if not self.save_every >= 0:
             raise ValueError(f"save_every={self.save_every} must be a number of seconds from 0 up, or .inf")
+        if self.keep_statistics and self.metrics.get("extractor") == "none":
+            raise ValueError("keep_statistics=true keeps those of features, and these metrics have none")
         if not 1 <= self.repeats <= MAX_REPEATS:
             raise ValueError(f"repeats={self.repeats} must be at least 1, and at most {MAX_REPEATS}")
         if not 0 <= self.seed <= 2**64 - self.repeats:

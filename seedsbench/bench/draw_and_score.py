@@ -65,7 +65,7 @@ class CellRun:
         """An empty one."""
         options, n = self.cell.metrics, self.cell.samples
         extrapolate, keep = options.get("extrapolate", False), self.cell.keep_statistics
-        splits = min(options["splits"], n)
+        splits = min(options.get("splits", 1), n)
         return Scorer(self.problem, n, splits, extrapolate=extrapolate, keep_logits=keep)
 
     @property
@@ -134,6 +134,8 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
             sizes = extents(run.problem, batch)
             images = extractor_input(run.problem, batch.x)
             run.images.add(batch.indices, images)  # before the sums that are said to be of them
+            if batch.exact is not None:
+                images = torch.cat((images, extractor_input(run.problem, batch.exact)), 1)
             scorer.update(batch.indices, images, batch.nfe, sizes)
             saver.offer(scorer)
             started = time.perf_counter()

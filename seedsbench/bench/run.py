@@ -33,6 +33,7 @@ from seedsbench.bench.sanity import divergence_warnings, facts_in, facts_of
 from seedsbench.bench.scoring import FLOOR, Scorer, beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
+from seedsbench.diffusion.path import NoPathError
 from seedsbench.files.rows import Row
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
@@ -54,8 +55,9 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     """Run a cell with its first seed, or find it finished; returns and stores its row.
 
     command reproduces the cell; invocation names the run it was computed in; sweep is told of progress.
-    A budget that fits no step gives status "skipped"; any error gives "failed" with its message. Only
-    KeyboardInterrupt, Stopped (and, with debug=true, the error itself) escapes.
+    A budget that fits no step, and exact paths asked for where there are none, give status "skipped"; any
+    error gives "failed" with its message. Only KeyboardInterrupt, Stopped (and, with debug=true, the error
+    itself) escapes.
     Of several ranks, rank 0 calls it and the others do their share in `follow`.
     """
     store, ranks = ResultStore(cell.study_folder), joined()
@@ -82,7 +84,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
         row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), sweep))
         row_text({**row, "status": "done"})  # a value that no row can have is a failure of this cell
         row["status"] = "done"
-    except BudgetError as error:
+    except (BudgetError, NoPathError) as error:
         row.update(status="skipped", reason=str(error))
     except (Exception, SystemExit) as error:
         return _failed(cell, store, row, error)
@@ -185,7 +187,7 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
     sizes = facts_of(problem, scorer.extent.tolist(), cell.samples)
     warnings = [*problem.warnings, *plan.warnings, *divergence_warnings(sizes), *scorer.warnings]
     scored = time.perf_counter()
-    real = partial(fid_floor, problem, cell.samples, cell.labels, cell.metrics["floor_sets"])
+    real = partial(fid_floor, problem, cell.samples, cell.labels, cell.metrics.get("floor_sets", 1))
     row.update(beside_fid(FLOOR, real, warnings))
     sampling, features = scorer.seconds.tolist()
     row.update(
@@ -195,7 +197,8 @@ def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
         seconds_features=features,
         seconds_scoring=scored - started,
         seconds_floor=time.perf_counter() - scored,
-        images_per_second=cell.samples / sampling,
+        # Of a solver whose samples' exact paths took most of the time, nothing is known.
+        images_per_second=cell.samples / sampling if plan.exact is None else None,
         batch_size=run.size.now,
     )
     key = run.row["run_key"]

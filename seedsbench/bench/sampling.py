@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from seedsbench.bench.batching import BatchSize, out_of_memory, shared_batch_siz
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.labels import classes_of, one_hot, unguidable
 from seedsbench.bench.precision import release, tensor_cores, variant
-from seedsbench.bench.problems.base import Model
+from seedsbench.bench.problems.base import Model, Problem
+from seedsbench.bench.problems.exact_path import ExactPath, exact_path, finished, side_by_side
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.guidance import Guidance, Unguided
-from seedsbench.diffusion.noise import Noise, Philox, edm_start, latents
+from seedsbench.diffusion.noise import BRIDGES, Noise, Philox, edm_start, latents
+from seedsbench.diffusion.path import BrownianPath
 from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Schedule
 from seedsbench.solvers.base import Solver
@@ -31,6 +34,7 @@ class SamplingPlan:
 
     schedule: fitted to the range of sigmas, (n_steps + 1,) noise levels. cell: what else is asked for.
     guidance: of the model's denoiser. warnings: what a reader of the scores should know, a sentence each.
+    exact: the run that stands for the samples' exact paths, None where they are not held against these.
     """
 
     solver: Solver
@@ -39,10 +43,12 @@ class SamplingPlan:
     cell: Cell = field(default_factory=Cell)
     warnings: tuple[str, ...] = ()
     guidance: Guidance = field(default_factory=Unguided)
+    exact: ExactPath | None = None
 
 
 def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
-    """How a cell's samples are drawn. Raises BudgetError, and ValueError for labels the model has not."""
+    """How a cell's samples are drawn. Raises BudgetError, ValueError for labels the model has not, and
+    NoPathError where exact paths are asked for and there are none."""
     solver, schedule, grid, guidance = map(
         registry.build, (cell.solver, cell.schedule, cell.grid, cell.guidance)
     )
@@ -55,17 +61,24 @@ def plan_of(cell: Cell, problem: Model) -> SamplingPlan:
     other_table = foreign_table(problem.denoiser, fitted)
     if other_table:
         log.warning(other_table)
-    notes = (*solver.notes(), *([other_table] if other_table else []))
-    return SamplingPlan(solver, fitted, sigmas, cell, notes, guidance)
+    exact, notes = None, (*solver.notes(), *([other_table] if other_table else []))
+    if isinstance(problem, Problem) and problem.paths is not None:
+        exact = exact_path(problem.paths, solver, sigmas, fitted, guided, cell.final)
+        notes += exact.notes
+    return SamplingPlan(solver, fitted, sigmas, cell, notes, guidance, exact)
 
 
 @dataclass(frozen=True)
 class SampleBatch:
-    """indices (B,); x (B, C, H, W) finished samples; nfe (B,) evaluations each of them cost."""
+    """indices (B,); x (B, C, H, W) finished samples; nfe (B,) evaluations each of them cost.
+
+    exact: (B, C, H, W) the ends of their exact paths, where the plan asks for these.
+    """
 
     indices: Tensor
     x: Tensor
     nfe: Tensor
+    exact: Tensor | None = None
 
 
 def generate(
@@ -123,15 +136,39 @@ def _finished(
         labels = None if classes is None else one_hot(classes, denoiser.label_dim).to(device)
         process = Process(guided, plan.schedule, len(batch), labels, afs=cell.afs, progress=progress)
         times = plan.schedule.sigma_inv(plan.sigmas)
-        x = start
         try:
-            for state in integrate(process, plan.solver, start, times, noise, cell.final):
-                x = state
+            if plan.exact is None:
+                x, exact = finished(integrate(process, plan.solver, start, times, noise, cell.final)), None
+            else:
+                # progress is told that this goes on, and of no evaluations: they are none of the cell's.
+                other = Process(guided, plan.schedule, len(batch), labels, progress=lambda _: progress(0))
+                path = BrownianPath(noise, _bridges(cell, batch, start))
+                x, exact = _with_exact(process, other, plan, plan.exact, start, path)
         except Exception:
             progress(-int(process.nfe.sum()))
             raise
     # A clone made here is an ordinary tensor again.
-    return SampleBatch(batch, x.clone(), process.nfe.clone())
+    return SampleBatch(batch, x.clone(), process.nfe.clone(), None if exact is None else exact.clone())
+
+
+def _bridges(cell: Cell, batch: Tensor, start: Tensor) -> Noise:
+    """Normals of the finer run's own, whatever the cell's come from."""
+    options: Any = {"dtype": start.dtype, "device": start.device}
+    return Philox(batch, start.shape[1:], seed=cell.seed, stream=BRIDGES, **options)
+
+
+def _with_exact(
+    process: Process, other: Process, plan: SamplingPlan, exact: ExactPath, start: Tensor, path: BrownianPath
+) -> tuple[Tensor, Tensor]:
+    """Finished samples, and the ends of their exact paths by another process."""
+    runs = ((process, plan.solver, plan.sigmas), (other, exact.solver, exact.sigmas))
+    own, fine = (
+        integrate(each, solver, start, plan.schedule.sigma_inv(sigmas), path, plan.cell.final)
+        for each, solver, sigmas in runs
+    )
+    if exact.refine is None:
+        return finished(own), finished(fine)
+    return side_by_side(own, fine, len(plan.sigmas) - 1, exact.refine, path)
 
 
 def _start(cell: Cell, batch: Tensor, denoiser: Denoiser, device: str) -> tuple[Tensor, Tensor | None, Noise]:

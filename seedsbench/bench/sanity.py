@@ -33,14 +33,14 @@ DEVIATIONS = 6.0
 class Diverged(ValueError):
     """Samples too large to be data. facts: what their row says of them."""
 
-    def __init__(self, message: str, facts: dict[str, float]) -> None:
+    def __init__(self, message: str, facts: dict[str, float | None]) -> None:
         super().__init__(message)
         self.facts = facts
 
 
 def largest_of_data(problem: Problem) -> float:
     """The largest |x| that the model's data can have: 1 for images, else as the reference's moments say."""
-    if problem.features.name != "values":
+    if problem.features.name != "values" or problem.reference is None:
         return 1.0
     reach = np.abs(problem.reference.mu) + DEVIATIONS * np.sqrt(np.diag(problem.reference.sigma))
     return float(reach.max())
@@ -84,21 +84,28 @@ def _measured(problem: Problem, batch: SampleBatch, data: float) -> Tensor:
     return found
 
 
-def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[str, float]:
-    """What a row says: the samples' largest |x|, the data's, and what share of values no data can have."""
+def facts_of(problem: Problem, extent: Sequence[float], n_samples: int) -> dict[str, float | None]:
+    """What a row says: the samples' largest |x|, the data's, and what share of values no data can have.
+
+    The last two are None where there is no reference, and so nothing that tells the data.
+    """
+    if problem.reference is None:
+        return {"largest": extent[0], "largest_data": None, "saturated": None}
     (largest, beyond), n_values = extent, n_samples * math.prod(problem.image_shape)
     return {"largest": largest, "largest_data": largest_of_data(problem), "saturated": beyond / n_values}
 
 
-def divergence_warnings(facts: dict[str, float]) -> list[str]:
+def divergence_warnings(facts: dict[str, float | None]) -> list[str]:
     """What a reader should know of samples that are unlikely to be right; nothing of others."""
     largest, data, share = facts["largest"], facts["largest_data"], facts["saturated"]
+    if largest is None or data is None or share is None:
+        return []
     if largest <= WARNED_BEYOND * data and share <= WARNED_SHARE:
         return []
     size = f"largest |x| is {largest:.3g}, the data's is {data:.3g}"
     return [f"samples may have diverged: {size}, and {share:.1%} of the values are beyond it"]
 
 
-def facts_in(error: BaseException) -> dict[str, float]:
+def facts_in(error: BaseException) -> dict[str, float | None]:
     """The facts of a Diverged error, or of the one that it was raised from; else none."""
     return next((one.facts for one in (error, error.__cause__) if isinstance(one, Diverged)), {})

@@ -26,6 +26,7 @@ from seedsbench.metrics.fid_infinity import INFINITE, FIDInfinity
 from seedsbench.metrics.inception_score import InceptionScore
 from seedsbench.metrics.kid import kernel_distance, random_subset
 from seedsbench.metrics.precision_recall import precision_recall
+from seedsbench.metrics.trajectory import trajectory_scores
 
 INCEPTION = ("is_mean", "is_std")
 KERNEL = ("kid_mean", "kid_std")
@@ -47,7 +48,8 @@ class Scorer:
     """Scores of n_total samples with indices 0 .. n_total - 1, fed in any order and split.
 
     update() takes finished samples; compute() gives fid, is_mean, is_std, and what real features allow
-    (kid_mean, kid_std, precision, recall, density, coverage). A score beside FID that cannot be computed
+    (kid_mean, kid_std, precision, recall, density, coverage); of a problem without reference trajectory_rms,
+    trajectory_median and sliced_wasserstein instead. A score beside FID that cannot be computed
     is None, and `warnings` holds the reason. extrapolate: fid_infinity and fid_infinity_std, too.
 
     A block of samples counts once it is whole, for the scores as for the evaluations and sizes. So state()
@@ -72,17 +74,17 @@ class Scorer:
     ) -> None:
         features = problem.features
         self._problem, self._n = problem, n_total
-        self._fid = FID(features.dim, n_total, features.bound)
+        self._fid = FID(features.dim, n_total, features.bound) if problem.reference is not None else None
         self._is = InceptionScore(n_total, features.n_classes, splits) if features.n_classes else None
-        self._table = FeatureTable(n_total, features.dim) if problem.pairs is not None else None
+        self._table = FeatureTable(n_total, features.dim) if problem.one_by_one else None
         self._infinite = FIDInfinity(features.dim, n_total, features.bound) if extrapolate else None
         keep = keep_logits and features.n_classes
         # float64: where the network's own are float32, these are they.
         self._logits = FeatureTable(n_total, features.n_classes, torch.float64) if keep else None
         metrics = (self._fid, self._is, self._table, self._infinite)
         self._metrics = [one for one in metrics if one is not None]
-        sums = {"fid": self._fid.sums, "is": self._is, "table": self._table}
-        sums |= {"infinite": self._infinite, "logits": self._logits}
+        sums = {"is": self._is, "table": self._table, "infinite": self._infinite, "logits": self._logits}
+        sums["fid"] = None if self._fid is None else self._fid.sums
         self._sums = {name: part for name, part in sums.items() if part is not None}
         self._waiting: dict[int, dict[int, tuple[Tensor, int, list[float]]]] = defaultdict(dict)
         self.done = np.zeros(-(-n_total // features.block), dtype=bool)
@@ -172,8 +174,8 @@ class Scorer:
             if not ((given[name] >= 0) & (given[name] <= MOST)).all():
                 raise ValueError(f"its {name} is {given[name].tolist()}: expected numbers from 0 to {MOST:g}")
         done = np.unpackbits(state["done"], count=len(self.done)).astype(bool)
-        summed, samples = int(state["fid.n"]), self._samples_in(done)
-        if summed != samples:
+        samples = self._samples_in(done)
+        if self._fid is not None and (summed := int(state["fid.n"])) != samples:
             raise ValueError(f"its sums are of {summed} samples, its blocks of {samples}")
         if (self.done & done).any():
             raise ValueError(f"block {int((self.done & done).argmax())} is in both")
@@ -186,7 +188,7 @@ class Scorer:
     @property
     def max_bytes(self) -> int:
         """What a file of a state() takes at most."""
-        image = 8 * N_SHOWN * math.prod(self._problem.image_shape)
+        image = 16 * N_SHOWN * math.prod(self._problem.image_shape)
         tables = [table for table in (self._table, self._logits) if table is not None]
         rows = sum(table.rows.nbytes + self._n * 8 for table in tables)
         return sum(array.nbytes for array in self.state().values()) + rows + image + 2**20
@@ -199,6 +201,7 @@ class Scorer:
         """What the FID and the Inception score are computed from; ValueError unless every sample was seen."""
         features = self._problem.features
         logits = None if self._logits is None else self._logits.complete().numpy()
+        assert self._fid is not None  # Cell.check refuses keep_statistics where there are no features
         moments, reference_id = self._fid.sums.moments(), self._problem.reference_id
         return Statistics(moments, logits, features.name, features.id, reference_id)
 
@@ -208,12 +211,16 @@ class Scorer:
             raise RuntimeError(f"{self._n - self.n_done} samples still wait for their block")
         self.warnings = []
         scores: dict[str, float | None] = dict.fromkeys(INCEPTION)
-        scores.update(self._fid.compute(self._problem.reference))
-        if self._infinite is not None:
-            infinite = partial(self._infinite.compute, self._problem.reference)
+        reference = self._problem.reference
+        if self._fid is not None and reference is not None:
+            scores.update(self._fid.compute(reference))
+        if self._infinite is not None and reference is not None:
+            infinite = partial(self._infinite.compute, reference)
             scores.update(beside_fid(INFINITE, infinite, self.warnings))
         if self._is is not None:
             scores.update(beside_fid(INCEPTION, self._is.compute, self.warnings))
+        if self._table is not None and self._problem.paths is not None:
+            scores.update(trajectory_scores(self._table.complete()))
         if self._table is not None and (pairs := self._problem.pairs) is not None:
             features = self._table.complete()
             if pairs.kid_subsets:
@@ -275,7 +282,9 @@ def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> tuple[flo
     as many (whatever the labels); else None. Made once for all networks with these features,
     reference and real images, and kept by what they are: by the problem, it would keep the network.
     """
-    if problem.real is None and (problem.pairs is None or 2 * n > len(problem.pairs.rows)):
+    reference = problem.reference
+    too_few = problem.pairs is None or 2 * n > len(problem.pairs.rows)
+    if reference is None or (problem.real is None and too_few):
         return None
     ids = (problem.features.id, problem.reference_id, problem.real_id)
     key = (ids, problem.real, problem.denoiser.label_dim, n, labels, sets)
@@ -285,7 +294,7 @@ def floor_fids(problem: Problem, n: int, labels: Labels, sets: int) -> tuple[flo
             fid = FID(problem.features.dim, n, problem.features.bound)
             for features in _real_features(problem, n, labels, k):
                 fid.sums.update(features)
-            fids.append(fid.compute(problem.reference)["fid"])
+            fids.append(fid.compute(reference)["fid"])
         _FLOORS[key] = tuple(fids)
     return _FLOORS[key]
 

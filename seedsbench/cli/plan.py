@@ -20,7 +20,7 @@ from seedsbench.bench.cell import Cell
 from seedsbench.bench.machine import device_of, duration, machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.columns import asked, title_of
+from seedsbench.bench.rows.columns import asked, score_text, title_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import files_of_cell, still_to_fetch
@@ -64,7 +64,7 @@ def plan_text(cells: list[Cell]) -> str:
 
 
 def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
-    """The line of a row, and the evaluations a sample that are left to do."""
+    """The line of a row, and the evaluations a sample that are left to do, those of exact paths too."""
     title = f"  {title_of(asked(cell))}"
     store = ResultStore(cell.study_folder)
     try:
@@ -75,7 +75,7 @@ def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         return f"{title}: will fail, {error}", 0
     known = problem is not None and not cell.force
     row = store.finished(run_key(cell, problem), look_only=True) if known else None
-    state = f"done, FID {row['fid']:.3f}" if row else f"{cell.samples * nfe:,} evaluations to do"
+    state = f"done, {score_text(row)}" if row else f"{cell.samples * nfe:,} evaluations to do"
     return f"{title}: {told}, {state}", 0 if row else nfe
 
 
@@ -92,7 +92,8 @@ def _steps(cell: Cell, problem: Problem | None) -> tuple[str, int]:
         schedule = registry.build(cell.schedule)
         levels = levels_within(cell.nfe, guided, solver, schedule, grid, cell.final, afs=cell.afs)
         steps, nfe = len(levels[0]) - 1, evaluations_of(guided, solver, *levels, cell.final, afs=cell.afs)
-    return f"{steps} steps, NFE {nfe}", nfe
+    beside = 0 if problem is None or problem.paths is None else problem.paths.evaluations(solver, nfe)
+    return f"{steps} steps, NFE {nfe}", nfe + beside
 
 
 def _disk(cell: Cell, problem: Problem | None) -> int:
@@ -144,6 +145,8 @@ def speed_of(cell: Cell, rows: list[dict[str, Any]]) -> Speed | None:
     same = {**asked(cell), "device": device_of(cell.device), "threads": torch.get_num_threads()}
     keys = ("model", "regime", "dtype", "network_precision", "compile", "device", "threads")
     near = [row for row in rows if all(row.get(key) == same[key] for key in keys)]
+    # The seconds of others are those of exact paths too.
+    near = [row for row in near if row.get("trajectory_rms") is None]
     near = [row for row in near if (row.get("seconds_sampling") or 0.0) >= SHORTEST]
     near = [row for row in near if row["nfe"] and row.get("samples")]
     near = [row for row in near if row.get("solver") == same["solver"]] or near

@@ -25,7 +25,7 @@ from seedsbench.cli.compose import Composed, cell_of, composing
 from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, as_worker, watch_workers
 from seedsbench.cli.logs import log_to
 from seedsbench.files.atomic import temporary_prefix
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import Row, judged_by
 from seedsbench.tracking.base import Tracker, harmless
 
 _WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug")
@@ -75,9 +75,9 @@ def run_seeds(
         yield row
 
 
-def mean_fid(rows: list[Row]) -> float | None:
+def mean_score(rows: list[Row]) -> float | None:
     """What an optimising sweeper minimises; None where a row was not scored."""
-    scores = [row["fid"] for row in rows if row["status"] == "done"]
+    scores = [row[judged_by(row)] for row in rows if row["status"] == "done"]
     return sum(scores) / len(scores) if len(scores) == len(rows) else None
 
 
@@ -113,7 +113,7 @@ class Job:
 
         def work() -> list[str] | float | None:
             rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
-            return mean_fid(rows) if self.searching else [row["run_key"] for row in rows]
+            return mean_score(rows) if self.searching else [row["run_key"] for row in rows]
 
         if "SUBMITIT_EXECUTOR" in os.environ:
             return as_submitit_task(work)

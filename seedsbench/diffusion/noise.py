@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seedsbench.exact.philox import philox_normal, philox_words
 
-LATENTS, LABELS, STEPS = 0, 1, 2  # streams; what belongs to data sets starts at 0x100
+LATENTS, LABELS, STEPS, BRIDGES = 0, 1, 2, 3  # streams; what belongs to data sets starts at 0x100
 LARGEST_DENOMINATOR = 2**30  # of a class's share: sample numbers and random words times it fit int64
 
 

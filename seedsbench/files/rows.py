@@ -51,6 +51,7 @@ COLUMNS: dict[str, ColumnKind] = {
 OTHER_COLUMNS: dict[str, ColumnKind] = {
     "fid_floor_std": SCORE, "kid_mean": NUMBER, "kid_std": SCORE, "precision": SCORE, "recall": SCORE,
     "density": SCORE, "coverage": SCORE, "largest": SCORE, "largest_data": SCORE, "saturated": SCORE,
+    "trajectory_rms": SCORE, "trajectory_median": SCORE, "sliced_wasserstein": SCORE,
     "seconds_floor": SCORE, "fid_infinity": NUMBER, "fid_infinity_std": SCORE, "weak_order": NUMBER,
     "statistics_id": TEXT, "schedule_params": GROUP_OPTIONS, "grid_params": GROUP_OPTIONS,
     "metrics_params": GROUP_OPTIONS, "guidance": TEXT, "guidance_params": GROUP_OPTIONS,
@@ -62,8 +63,10 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
 """Further ones that something reads. What is in neither is carried along as it is."""
 # fmt: on
 KINDS = COLUMNS | OTHER_COLUMNS
-_NEEDED = {"done": ("run_key", "fid", "nfe"), "skipped": ("run_key",), "failed": ("run_key",)}
+_NEEDED = {"done": ("run_key", "nfe"), "skipped": ("run_key",), "failed": ("run_key",)}
 """Columns that a row of a status cannot lack."""
+SCORE_NAMES = {"fid": "FID", "trajectory_rms": "distance to the exact path"}
+"""What a finished row is judged by, the first of these that it has, and its name. Lower is better."""
 
 
 def read_row(path: Path) -> Row:
@@ -79,6 +82,11 @@ def read_row(path: Path) -> Row:
     return row
 
 
+def judged_by(row: Row) -> str:
+    """The column of SCORE_NAMES that a finished row is judged by."""
+    return next(name for name in SCORE_NAMES if row.get(name) is not None)
+
+
 def check_row(row: Any) -> None:
     """Raise ValueError, in one line, unless an object is a row."""
     if not isinstance(row, dict):
@@ -90,6 +98,8 @@ def check_row(row: Any) -> None:
     for name in _NEEDED[status]:
         if row.get(name) is None:
             raise ValueError(f"a row that is {status} without {name}")
+    if status == "done" and all(row.get(name) is None for name in SCORE_NAMES):
+        raise ValueError(f"a row that is done without {' or '.join(SCORE_NAMES)}")
     for name, value in row.items():
         if value is not None and name in KINDS and value not in KINDS[name]:
             raise ValueError(f"a row whose {name} is {value!r:.40}, not {KINDS[name].wanted}")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from seedsbench.report.curves import COMPARED_STUDY, MISSING, NAMES, NONE, settings_of, whose
 from seedsbench.report.pareto import PANEL, Panel, panels, split_titles, title_part
-from seedsbench.report.points import newest, points
+from seedsbench.report.points import newest, points, score_of
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import take
 from seedsbench.report.texts import printable
@@ -92,31 +92,31 @@ def _cells(panel: Panel, title: str) -> list[tuple[Panel, str, str, float, Point
             # Rows without a budget are at the number of steps that they took.
             budget = point["nfe"] if pd.isna(point["nfe_budget"]) else point["nfe_budget"]
             found[point["curve"], float(budget)][study] = point
-    fids = [_fids_by_key(rows) for rows in studies]
+    scores = [_scores_by_key(rows) for rows in studies]
     return [
-        (panel, title, *cell, one, two, _keys_told(fids[0][cell], fids[1][cell]) if one and two else "")
+        (panel, title, *cell, one, two, _keys_told(scores[0][cell], scores[1][cell]) if one and two else "")
         for cell, (one, two) in found.items()
     ]
 
 
-def _fids_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:
-    """By curve and budget: the FID of each finished row, by its run key."""
-    rows = newest(rows)
+def _scores_by_key(rows: pd.DataFrame) -> dict[tuple[str, float], dict[str, float]]:
+    """By curve and budget: the score of each finished row, by its run key."""
+    score, rows = score_of(rows), newest(rows)
     rows = take(rows, rows["status"] == "done")
     made: dict[Any, dict[str, float]] = defaultdict(dict)
     for cell, part in rows.groupby(["curve", rows["nfe_budget"].fillna(rows["nfe"])]):
-        made[cell] = dict(zip(part["run_key"], part["fid"], strict=True))
+        made[cell] = dict(zip(part["run_key"], part[score], strict=True))
     return made
 
 
 def _keys_told(first: dict[str, float], second: dict[str, float]) -> str:
-    """What two cells' run keys share: rows of one key are one experiment, and ought to have one FID."""
+    """What two cells' run keys share: rows of one key are one experiment, and ought to have one score."""
     shared = first.keys() & second.keys()
     if not shared:
         return "none shared"
     differ = sum(first[k] != second[k] for k in shared)
     if differ:
-        return f"{differ} shared with another FID"
+        return f"{differ} shared with another score"
     if first.keys() == second.keys():
         return "identical"
     return f"{len(shared)} of {len(first | second)} shared"

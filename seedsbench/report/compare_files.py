@@ -15,7 +15,7 @@ from seedsbench.report.compare import Comparison, Pair, rows_of
 from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
-from seedsbench.report.pareto import Panel
+from seedsbench.report.pareto import Panel, score_names
 from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
@@ -89,8 +89,8 @@ def _percent(pair: Pair) -> str:
 
 
 def _both(held: Comparison) -> TitledTable:
-    first, second = held.names
-    header = ["panel", "solver", "NFE budget", f"FID {first}", f"FID {second}", "difference", "in %"]
+    (first, second), score = held.names, score_names(held.panels)
+    header = ["panel", "solver", "NFE budget", f"{score} {first}", f"{score} {second}", "difference", "in %"]
     header += ["if unpaired", "runs", f"{second} is", "run keys"]
     lines = [
         [
@@ -103,7 +103,7 @@ def _both(held: Comparison) -> TitledTable:
     ]
     note = (
         f"Difference: {second} less {first}, ± its standard error, and that of independent runs. {JUDGED} "
-        "Rows with one run key are one experiment, and ought to have one FID."
+        "Rows with one run key are one experiment, and ought to have one score."
     )
     return TitledTable("Cells in both", header, lines, note)
 
@@ -119,7 +119,8 @@ def _alone(found: Comparison) -> TitledTable:
         for name, point in zip(found.names, (pair.first, pair.second), strict=True)
         if point and not (pair.first and pair.second)
     ]
-    return TitledTable("Cells in one only", ["panel", "study", "solver", "NFE budget", "FID"], lines)
+    header = ["panel", "study", "solver", "NFE budget", score_names(found.panels)]
+    return TitledTable("Cells in one only", header, lines)
 
 
 def _score(point: Point | None) -> str:
@@ -180,7 +181,7 @@ def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
 def _page(title: str, found: Comparison, tables: list[TitledTable], figures: list[Path]) -> str:
     style = asset("report.css")
     uri = figure_uri(figures, FIGURE_BYTES) if figures else None
-    alt = text(f"FID against measured NFE of both studies. {outcome_sentence(found)}")
+    alt = text(f"{score_names(found.panels)} against measured NFE of both studies. {outcome_sentence(found)}")
     parts = {
         "title": text(title),
         "told": text(outcome_sentence(found)),

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from seedsbench.files.atomic import write_atomic
 from seedsbench.report.guided import by_scale
-from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.pareto import Panel, score_names, split_titles
 from seedsbench.report.points import front
 from seedsbench.report.published import matching
 from seedsbench.report.rows import status_counts, take
@@ -77,7 +77,7 @@ TRADEOFF = Plot("tradeoff", "is_mean", "fid", filled="no other has both scores b
 PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"), GUIDANCE, TRADEOFF)
 _NARROWEST = {"scale": 1.5, "is_mean": 1.05}  # least ratio of the ends of an x axis; of others 2.5
 _LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
-_LABELS |= {"fid": "FID", "is_mean": "IS", "scale": "guidance scale"}
+_LABELS |= {"is_mean": "IS", "scale": "guidance scale"}
 
 
 class Curves(NamedTuple):
@@ -178,7 +178,7 @@ def panels_figure(drawn: list[Curves], *, overlay: bool = False, foot: float = _
     for ax, curves, title, (x_limits, y_limits) in zip(axes, drawn, titles, limits, strict=True):
         set_axes(ax, x_limits, y_limits)
         ax.set_xlabel(_LABELS[plot.x])
-        ax.set_ylabel(f"{_LABELS[plot.y]}, {curves.panel.features}")
+        ax.set_ylabel(curves.panel.axis if plot.y == "fid" else f"{_LABELS[plot.y]}, {curves.panel.features}")
         ax.set_title(title, loc="left", fontsize=9, pad=7, y=1.0)  # else matplotlib searches for a y
         if plot.y == "fid" and curves.panel.floor is not None:
             draw_floor(ax, curves.panel.floor, curves.panel.floor_std)
@@ -244,11 +244,12 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
         notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:
         notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
-    counts = status_counts(df)
+    counts, plot = status_counts(df), drawn[0].plot
+    score = score_names([curves.panel for curves in drawn]) if plot.y == "fid" else _LABELS[plot.y]
     absent = {
         "skipped": counts["skipped"],
         "failed": counts["failed"],
-        f"without a positive {_LABELS[drawn[0].plot.y]}": sum(curves.hidden for curves in drawn),
+        f"without a positive {score}": sum(curves.hidden for curves in drawn),
         "panels": max(0, len(drawn) - MOST_PANELS),
         "curves' names": sum(curves.points["curve"].nunique() - len(labelled(curves)) for curves in drawn),
     }

@@ -26,17 +26,17 @@ from seedsbench.report.html_data import (
     json_value,
     payload,
 )
-from seedsbench.report.pareto import Panel
+from seedsbench.report.pareto import Panel, score_names
 from seedsbench.report.rows import RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import JUDGED, TitledTable, number
 from seedsbench.report.texts import printable
 
 _TITLES = {
-    "pareto": "FID against measured NFE",
-    "seconds": "FID against seconds",
+    "pareto": "{} against measured NFE",
+    "seconds": "{} against seconds",
     "inception_score": "IS against measured NFE",
-    "guidance": "FID against the scale of guidance",
-    "tradeoff": "FID against IS as the scale of guidance rises",
+    "guidance": "{} against the scale of guidance",
+    "tradeoff": "{} against IS as the scale of guidance rises",
 }
 _ELSEWHERE = "<p>They are on the pages of the studies.</p>"
 # Beside every column that begins with "version".
@@ -79,7 +79,7 @@ def write_html(
         "tables_link": '<a href="#tables">Tables</a>' if tables else "",
         "trouble": _trouble(df, faults),
         "sheets": _ELSEWHERE if studies else _sheets(sheets, shown, path.parent),
-        "figures": _ELSEWHERE if studies else _figures(figures, _best_in_words(shown), path.parent),
+        "figures": _ELSEWHERE if studies else _figures(figures, shown, path.parent),
         "environment": _environment(df),
     }
     write_atomic(path, fill(asset("report.html"), parts).encode())
@@ -165,13 +165,14 @@ def _sheets(sheets: Sequence[Path], shown: list[Panel], study: Path) -> str:
     )
 
 
-def _figures(figures: Sequence[Path], told: str, study: Path) -> str:
+def _figures(figures: Sequence[Path], shown: list[Panel], study: Path) -> str:
     stems: dict[str, list[Path]] = {}
+    told, score = _best_in_words(shown), score_names(shown)
     for path in figures:
         stems.setdefault(path.stem, []).append(path)
     parts = []
     for i, (stem, versions) in enumerate(stems.items()):
-        title = _TITLES.get(stem, stem.replace("_", " "))
+        title = _TITLES.get(stem, stem.replace("_", " ")).format(score)
         uri = figure_uri(versions, FIGURE_BYTES // min(len(stems), MAX_IMAGES)) if i < MAX_IMAGES else None
         parts.append(_picture(uri, f"{title}. {told}", title, versions, study))
     return "".join(parts)
@@ -184,7 +185,8 @@ def _best_in_words(shown: list[Panel]) -> str:
         found = take(found, (found["fid"] > 0) & ~found["doubted"])
         if len(found):
             best = found.loc[found["fid"].idxmin()]
-            lowest = f"lowest FID {best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}."
+            by = f"{best['fid']:.3g} by {best['curve']} at NFE {best['nfe']:.4g}."
+            lowest = f"lowest {panel.score_name} {by}"
             told.append(f"{panel.full_title}: {found['curve'].nunique()} curves, {lowest}")
     return " ".join(told) or "Nothing finished with a score."
 

@@ -71,6 +71,7 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
     facts = {"title": title, "name": panel.full_title, "features": panel.features}
+    facts |= {"score": panel.score_name, "axis": panel.axis}
     facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}
     facts |= {name: shown_name(panel.key[name]) for name in ("model", "regime")}
     return facts | {

@@ -5,13 +5,15 @@ statistics, sample count and labels. A *curve* is one configuration of the rest 
 a *point* of it one budget (`points.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
+from seedsbench.files.rows import SCORE_NAMES
 from seedsbench.report.curves import MISSING, as_text, curve_labels, runs_of
-from seedsbench.report.points import curves_of, newest, points
+from seedsbench.report.points import curves_of, newest, points, score_of
 from seedsbench.report.ranking import Winner, winners
 from seedsbench.report.rows import RowFault, some_of
 from seedsbench.report.style import REGIME_NAMES, Look, feature_name, looks_of
@@ -58,6 +60,21 @@ class Panel:
     def features(self) -> str:
         """The extractor in words."""
         return feature_name(shown_name(self.key["extractor"]))
+
+    @cached_property
+    def score(self) -> str:
+        """The column that its rows are judged by."""
+        return score_of(self.rows)
+
+    @property
+    def score_name(self) -> str:
+        """What people call it."""
+        return SCORE_NAMES[self.score]
+
+    @property
+    def axis(self) -> str:
+        """The score and what it is made of: 'FID, Inception-v3'."""
+        return f"{self.score_name}, {self.features}"
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -134,6 +151,12 @@ def title_part(name: str, value: str) -> str:
     if name in ("extractor_id", "reference_id"):
         return f"{name.removesuffix('_id')} {value[:8]}"
     return value
+
+
+def score_names(shown: Sequence[Panel]) -> str:
+    """What panels are judged by: 'FID', 'FID or distance to the exact path'."""
+    names = {panel.score: panel.score_name for panel in shown}
+    return " or ".join(names[score] for score in SCORE_NAMES if score in names) or SCORE_NAMES["fid"]
 
 
 def split_titles(parts: list[list[str]]) -> tuple[str, list[str]]:

@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 
+from seedsbench.files.rows import SCORE_NAMES
 from seedsbench.report.rows import STATUSES
 from seedsbench.report.style import solver_rank
 from seedsbench.report.verdicts import RunId, RunSpread, spread_over_runs
 
-# Scores that only some rows have: FID extrapolated in N, kernel distance, the manifold estimates.
-OTHER_SCORES = ("fid_infinity", "fid_infinity_std")
+# Scores that only some rows have: FID extrapolated in N, distances to exact paths, kernel distance, the
+# manifold estimates.
+OTHER_SCORES = ("fid_infinity", "fid_infinity_std", "trajectory_median", "sliced_wasserstein")
 OTHER_SCORES += ("kid_mean", "kid_std", "precision", "recall", "density", "coverage")
 # Those, and what else only some rows have: fid_floor_std is over the sets of one floor.
 SOME = ("fid_floor_std", *OTHER_SCORES)
@@ -29,17 +31,23 @@ def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
     return curves.iloc[sorted(range(len(curves)), key=ranks.__getitem__)]
 
 
+def score_of(rows: pd.DataFrame) -> str:
+    """The column that a panel's rows are judged by: the first of SCORE_NAMES that any has, else fid."""
+    return next((name for name in SCORE_NAMES if name in rows and rows[name].notna().any()), "fid")
+
+
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a curve and budget of a panel's rows: means, spread (s.d., n - 1) and counts over seeds.
 
+    fid and what is made of it are of the score that the rows are judged by, whatever its name (`score_of`).
     Columns: curve nfe_budget n_steps nfe seconds (for one image) fid fid_std fid_min n fid_floor is_mean
     is_std (over the splits of one run) is_mean_std images_per_second, those of SOME that rows have,
-    runs (the FIDs by RunId), trainings and trainings_std (of `spread_over_runs`, as fid and fid_std are),
+    runs (the scores by RunId), trainings and trainings_std (of `spread_over_runs`, as fid and fid_std are),
     the number of rows of each status, warnings (of the finished row that has most), and doubted: whether
     other points at this budget have fewer warnings, so that this one is best at nothing.
     """
     keys = ["curve", "nfe_budget", "n_steps"]
-    rows = newest(rows.assign(n_steps=asked_steps(rows)))
+    rows = newest(rows.assign(n_steps=asked_steps(rows), fid=rows[score_of(rows)]))
     done = rows["status"] == "done"
     means = ["nfe", "seconds", "fid", "fid_floor", "is_mean", "is_std", "images_per_second"]
     means += [name for name in SOME if name in rows]

@@ -141,6 +141,7 @@ def luminance(colour: str) -> float:
 def feature_name(extractor: str) -> str:
     """The extractor in words, for axes: 'glyphs-64d' -> 'glyphs 64-d features'."""
     named = {"pixels": "raw pixels", "inception-v3": "Inception-v3", "?": "extractor not recorded"}
+    named |= {"trajectory": "RMS"}
     named |= {f"dinov2-vit-{size.lower()}-14": f"DINOv2 ViT-{size}/14" for size in "SBL"}
     if extractor in named:
         return named[extractor]

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from seedsbench.report.curves import MISSING
-from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.pareto import Panel, score_names, split_titles
 from seedsbench.report.ranking import Point, Winner, ranking
 from seedsbench.report.rows import take
 from seedsbench.report.verdicts import LEVEL, SMALLEST, Verdict
 
 ENOUGH_SAMPLES = 10_000  # from here on an FID needs no warning
 _RANK = (
-    "The rank is by geometric mean FID over the NFE that most curves cover: the area under straight lines "
+    "The rank is by geometric mean {} over the NFE that most curves cover: the area under straight lines "
     "between a curve's points on log axes."
 )
 _TRAININGS = "A second ± is the standard deviation over trainings of the network, of their means."
@@ -29,7 +29,13 @@ JUDGED = (
 )
 _SPREADS = {"fid_infinity": "fid_infinity_std", "kid_mean": "kid_std"}
 _OTHERS = {"fid_infinity": "FID-infinity", "bias": "FID less it", "kid_mean": "KID"}
+_OTHERS |= {"trajectory_median": "median distance", "sliced_wasserstein": "sliced Wasserstein"}
 _OTHERS |= {name: name for name in ("precision", "recall", "density", "coverage")}
+_DISTANCES = ("trajectory_median", "sliced_wasserstein")  # from 1e-12 to 1
+_MEANING = {
+    "fid": "FID on {}.",
+    "trajectory_rms": "Distance of samples to the ends of their own exact paths, {} over samples and values.",
+}
 OTHERS_NOTE = "Means over seeds; ± of KID is over its subsets, of FID-infinity the error of one run."
 
 Lines = tuple[list[str], list[list[str]]]
@@ -52,7 +58,9 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
 
     def joined(title: str, note: str, make: Callable[[Panel], Lines]) -> TitledTable:
         made = [make(panel) for panel in shown]
-        header = max((header for header, _ in made), key=len, default=[])
+        most = max((len(header) for header, _ in made), default=0)
+        headers = zip(*(header for header, _ in made if len(header) == most), strict=True)
+        header = [" or ".join(dict.fromkeys(names)) for names in headers]
         told = [[panel, *line] for panel, (_, lines) in zip(titles, made, strict=True) for line in lines]
         start = int(not several)
         return TitledTable(title, ["panel", *header][start:], [line[start:] for line in told], note)
@@ -61,14 +69,13 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
     biased = dict.fromkeys(note for panel in shown if (note := bias(panel)))
     budgets = sorted({float(b) for panel in shown for b in panel.points["nfe_budget"].dropna()})
     marks = "* is best at its budget, ~ not told apart from the best, ! carries a warning."
+    score, notes = score_names(shown), " ".join([marks, spread, *biased])
     tables = [
         joined(
             "Best solver at each budget", " ".join([f"{common}."] * bool(common) + [JUDGED]), best_at_each
         ),
-        joined("Rank by area under the curve", _RANK, rank_by_area),
-        joined(
-            "FID, solver by NFE budget", " ".join([marks, spread, *biased]), lambda p: _fid_matrix(p, budgets)
-        ),
+        joined("Rank by area under the curve", _RANK.format(score), rank_by_area),
+        joined(f"{score}, solver by NFE budget", notes, lambda panel: _fid_matrix(panel, budgets)),
         joined("Other scores", OTHERS_NOTE, other_scores),
     ]
     return [table for table in tables if table.lines]
@@ -76,7 +83,7 @@ def page_tables(shown: Sequence[Panel]) -> list[TitledTable]:
 
 def best_at_each(panel: Panel) -> Lines:
     """The best solver at each budget of a panel, where there is a second one, and what it may be called."""
-    header = ["NFE budget", "best", "FID", "lowest", "second", "difference", "95 % interval"]
+    header = ["NFE budget", "best", panel.score_name, "lowest", "second", "difference", "95 % interval"]
     header += ["error if unpaired", "correlation", "runs", "verdict", "not told apart from the best"]
     return header, [_best_line(winner) for winner in panel.winners]
 
@@ -108,13 +115,13 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def rank_by_area(panel: Panel) -> Lines:
-    """Curves by their geometric mean FID over a range of NFE; last, unranked, those that do not cover it."""
+    """Curves by their geometric mean score over a range of NFE; last, unranked, those not covering it."""
     low, high, ranked, left = ranking(panel.points)
     if len(ranked) < 2:
         return [], []
     span = f"{low:.4g} to {high:.4g}"
     lines = [[str(i), curve, f"{mean:.4g}", span] for i, (curve, mean) in enumerate(ranked.items(), 1)]
-    header = ["rank", "solver", "geometric mean FID", "over NFE"]
+    header = ["rank", "solver", f"geometric mean {panel.score_name}", "over NFE"]
     return header, [*lines, *(["-", curve, "-", "not covered"] for curve in left)]
 
 
@@ -170,7 +177,7 @@ def other_scores(panel: Panel) -> Lines:
     def text_of(point: Point, name: str) -> str:
         if name in _SPREADS:
             return plus_minus(point[name], point.get(_SPREADS[name]))
-        return number(point[name], ".3f")
+        return number(point[name], ".3g" if name in _DISTANCES else ".3f")
 
     scored = found.dropna(subset=known, how="all").to_dict("records")
     return ["solver", "NFE budget", *(_OTHERS[name] for name in known)], [
@@ -182,7 +189,7 @@ def other_scores(panel: Panel) -> Lines:
 def bias(panel: Panel) -> str:
     """A warning that few samples bias the FID; with the papers' number for the extractors that papers use."""
     samples = panel.key["samples"]
-    if samples == MISSING or float(samples) >= ENOUGH_SAMPLES:
+    if panel.score != "fid" or samples == MISSING or float(samples) >= ENOUGH_SAMPLES:
         return ""
     usual = " (papers use 50,000)" if panel.key["extractor"].startswith(("inception", "dinov2")) else ""
     told = f"at {int(float(samples)):,} compare it with FIDs of as many samples only{usual}."
@@ -193,9 +200,9 @@ def features_note(panel: Panel) -> str:
     """What the numbers of a panel are, in sentences."""
     over = " (± over sets of them)" if panel.floor_std else ""
     notes = [
-        f"FID on {panel.features}. ± is one standard deviation over seeds, lowest the smallest of them, "
-        f"floor what real images score against real ones{over}; bold is best at its budget, ~ not told apart "
-        "from the best.",
+        f"{_MEANING[panel.score].format(panel.features)} ± is one standard deviation over seeds, lowest the "
+        f"smallest of them, floor what real images score against real ones{over}; bold is best at its "
+        "budget, ~ not told apart from the best.",
         _TRAININGS if (panel.points["trainings"] > 1).any() else "",
         "! carries a warning, listed below." if (panel.points["warnings"] > 0).any() else "",
         bias(panel),

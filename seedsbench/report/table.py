@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedsbench.files.atomic import write_atomic
-from seedsbench.report.pareto import Panel, split_titles
+from seedsbench.report.pareto import Panel, score_names, split_titles
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import STATUSES, WHOLE, RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import (
@@ -44,7 +44,7 @@ _LATEX_TABLE = r"""\begin{table}
   \end{tabular}
 \end{table}"""
 _LATEX_MARKS = {"*": r"\mathbf{%s}", "~": r"\underline{%s}", "": "%s"}
-_HEADER = ["solver", "NFE budget", "NFE", "FID", "lowest", "floor", "IS", "images/s", "status"]
+_HEADER = ["lowest", "floor", "IS", "images/s", "status"]
 
 
 def write_csv(df: pd.DataFrame, path: Path) -> None:
@@ -58,7 +58,8 @@ def write_verdicts(shown: list[Panel], path: Path) -> None:
     on the first."""
     lines = [
         {**panel.key, "nfe_budget": winner.budget, "first": first["curve"], "second": second["curve"]}
-        | {"fid_first": first["fid"], "fid_second": second["fid"], **verdict_columns(verdict)}
+        | {f"{panel.score}_first": first["fid"], f"{panel.score}_second": second["fid"]}
+        | verdict_columns(verdict)
         for panel in shown
         for winner in panel.winners
         for (i, j), verdict in winner.verdicts.items()
@@ -116,10 +117,10 @@ def _section(panel: Panel) -> list[str]:
         ]
         for i, point in enumerate(panel.points.to_dict("records"))
     ]
-    by_area = "Geometric mean FID over a range of NFE (area under the curve on log axes):"
+    by_area = f"Geometric mean {panel.score_name} over a range of NFE (area under the curve on log axes):"
     return [
         *(f"## {markdown(panel.full_title)}", "", markdown(features_note(panel)), ""),
-        *(*markdown_table(_HEADER, lines), ""),
+        *(*markdown_table(["solver", "NFE budget", "NFE", panel.score_name, *_HEADER], lines), ""),
         *_titled(f"Best at each budget. {JUDGED}", *best_at_each(panel)),
         *_titled(by_area, *rank_by_area(panel)),
         *_titled(f"Other scores. {OTHERS_NOTE}", *other_scores(panel)),
@@ -166,9 +167,10 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
-    """Mean FID as a solver x NFE budget matrix a panel, with `marks_of`, and ! where a cell has a warning."""
+    """Mean scores as a solver x NFE budget matrix a panel, with `marks_of`, and ! where a warning is."""
     common, titles = split_titles([panel.parts for panel in shown])
-    blocks = [f"FID, {common}" if common else "FID"]
+    name = score_names(shown)
+    blocks = [f"{name}, {common}" if common else name]
     for panel, title in zip(shown, titles, strict=True):
         blocks.append("\n".join([f"{title} ({panel.features})".strip(), *_aligned(panel)]))
     n = int(df["warning"].notna().sum())
@@ -241,6 +243,7 @@ def _latex_table(panel: Panel, score: str) -> str:
         told += "; underlined: not told apart from the best"
     warned = "; $!$: with a warning (table.md)" if (found["warnings"] > 0).any() else ""
     title, features = latex(panel.full_title), latex(panel.features)
-    caption = f"{title}. FID on {features}, by NFE budget; {told}{warned}."
+    measured = "FID on" if panel.score == "fid" else f"{panel.score_name.capitalize()},"
+    caption = f"{title}. {measured} {features}, by NFE budget; {told}{warned}."
     head = " & ".join(["NFE", *(f"{budget:.0f}" for budget in budgets)]) + r" \\"
     return _LATEX_TABLE % (caption, "r" * len(budgets), head, "\n    ".join(lines))

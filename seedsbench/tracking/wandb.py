@@ -20,11 +20,11 @@ from seedsbench.tracking.base import Tracker, warn_once
 _MODES = {mode: mode for mode in ("online", "offline", "disabled")}
 # What WANDB_MODE may say. Runs are written by one process here: there is none to share them with.
 _WANDB_MODES = {"run": "online", "dryrun": "offline", "shared": "online", **_MODES}
-_SCORES = ("nfe", "fid", "is_mean", "is_std", "fid_floor", "images_per_second")
+_SCORES = ("nfe", "fid", "trajectory_rms", "is_mean", "is_std", "fid_floor", "images_per_second")
 # fmt: off
 _TABLE = (
     "model", "regime", "schedule", "grid", "solver", "solver_params", "guidance", "guidance_params",
-    "nfe_budget", "nfe", "fid", "fid_floor",
+    "nfe_budget", "nfe", "fid", "fid_floor", "trajectory_rms",
     "is_mean", "is_std", "images_per_second", "seconds_sampling", "samples", "labels", "seed", "status",
     "reason", "extractor", "run_key",
 )
@@ -125,7 +125,7 @@ class WandB(Tracker):
             curves = {str(name): part for name, part in scored.groupby("curve", sort=False)}
             if curves:
                 xs, ys = ([part[axis].tolist() for part in curves.values()] for axis in ("nfe", "fid"))
-                title = f"FID against NFE: {panel.title}"
+                title = f"{panel.score_name} against NFE: {panel.title}"
                 chart = wandb.plot.line_series(xs, ys, keys=list(curves), title=title, xname="NFE")
                 logged[f"pareto/{panel.slug}"] = chart
         for figure in filter(read_png, sorted((study / "figures").glob("*.png"))):

@@ -13,7 +13,6 @@ import seedsbench
 from seedsbench.certify.distances import distance, distances, distances_of_exact_samples, sliced_wasserstein
 from seedsbench.certify.main import main
 from seedsbench.certify.orders import strong_order
-from seedsbench.certify.paths import BrownianPath, NoPathError
 from seedsbench.certify.problems import line_mixture, log_levels, mixture
 from seedsbench.certify.row import WITHIN, configured_solvers, gaussian_orders, verdict, weak_measured
 from seedsbench.certify.table import ordered, write_tables
@@ -25,6 +24,8 @@ from seedsbench.certify.weak import (
     kolmogorov_expectations,
     kolmogorov_order,
 )
+from seedsbench.diffusion.noise import Philox
+from seedsbench.diffusion.path import BrownianPath, NoPathError
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.seeds import Seeds2
 from tests.support.cells import config_dir
@@ -101,7 +102,8 @@ def test_the_problem_is_the_golden_mixture():
 def test_one_path_is_brownian_whatever_the_order_of_its_readings():
     from scipy.stats import kstest  # takes a second to import
 
-    path = BrownianPath((20_000, 1, 1, 1), seed=3)
+    normals = Philox(torch.arange(20_000), (1, 1, 1), seed=3)
+    path = BrownianPath(normals, normals)
     whole = path.increment(torch.tensor(0.0), torch.tensor(1.0))
     left, right = (path.increment(torch.tensor(a), torch.tensor(b)) for a, b in [(0.0, 0.3), (0.3, 1.0)])
     beyond = path.increment(torch.tensor(-0.5), torch.tensor(0.0))

@@ -63,7 +63,7 @@ def refusal(*arguments):
         ("+model.foo=1", "mixture_problem: unknown option 'foo'. Known: means, name, std, weights"),
         ("+model.device=cuda", "mixture_problem: unknown option 'device'"),
         ("~model.std", "mixture_problem: missing a required argument: 'std'"),
-        ("+metrics.foo=1", "unknown option of metrics 'foo'. Known: floor_sets, splits"),
+        ("+metrics.foo=1", "unknown option of metrics 'foo'. Known: extrapolate, floor_sets, splits"),
         ("tracker.file=x", "unknown option 'tracker.file'. Known: (tracker=none has no options)"),
         ("choices.solver=x", "unknown option 'choices'"),
         # How a command is written.

@@ -47,7 +47,8 @@ def test_a_study_equals_itself_and_changed_rows_of_a_key_are_told(tmp_path):
     assert {pair.verdict.difference.value for pair in same.both} == {0.0}
     assert same.notes == []
     changed = compared(tmp_path, rows, [{**row, "fid": row["fid"] * 2} for row in rows])
-    assert {pair.keys for pair in changed.both} == {"2 shared with another FID", "1 shared with another FID"}
+    told = {pair.keys for pair in changed.both}
+    assert told == {"2 shared with another score", "1 shared with another score"}
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ import re
 import pandas as pd
 import pytest
 
+from seedsbench.report.compare import compare
+from seedsbench.report.compare_files import write_comparison
 from seedsbench.report.figures import prepare
 from seedsbench.report.main import build_report
-from seedsbench.report.pareto import panels
+from seedsbench.report.pareto import panels, score_names
 from seedsbench.report.ranking import ranking, winners
+from seedsbench.report.rows import read_rows
 from seedsbench.report.summary import features_note, fid, other_scores, page_tables
 from seedsbench.report.texts import latex
 from tests.report.test_html import Page
-from tests.support.studies import make_row, panels_of, repeated, report_of, write_study
+from tests.support.studies import frame, make_row, panels_of, repeated, report_of, write_study
 
 WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"
 
@@ -77,6 +80,59 @@ def test_an_extrapolated_fid_is_told_with_its_error_and_the_bias_of_the_fid(tmp_
     header, lines = other_scores(panels_of(tmp_path, rows)[0])
     assert header == ["solver", "NFE budget", "FID-infinity", "FID less it"]
     assert lines == [["heun", "20", "1.2 ± 0.04", "0.300"]]
+
+
+EXACT = {
+    "fid": None,
+    "fid_floor": None,
+    "is_mean": None,
+    "images_per_second": None,
+    "extractor": "trajectory",
+}
+
+
+def exact_rows(scale=1.0):
+    """Rows of metrics=trajectory: two solvers, two budgets, three seeds."""
+    cells = itertools.product((("heun", 2.0), ("ddim", 5.0)), (10, 20), range(3))
+    return [
+        make_row(s, n, seed=k, trajectory_rms=scale * (c / n + k / 1000), trajectory_median=0.1, **EXACT)
+        for (s, c), n, k in cells
+    ]
+
+
+def test_a_panel_without_fid_is_judged_by_the_distance_to_the_exact_path_under_its_own_name(tmp_path):
+    report = report_of(tmp_path, exact_rows())
+    told, page = report.table_md.read_text(), report.html.read_text()
+    assert "| distance to the exact path |" in re.sub(" +", " ", told)
+    assert "**0.2010 ± 0.0010**" in told
+    assert "Geometric mean distance to the exact path" in told
+    assert "median distance" in told
+    assert report.summary.startswith("distance to the exact path, glyphs")
+    assert re.search(r"heun +0\.201\* +0\.101\*", report.summary)
+    assert "lowest distance to the exact path 0.101 by heun" in page
+    texts = [told, report.summary, (tmp_path / "study" / "table.tex").read_text()]
+    assert not any(re.search(r"(?<!with an )FID", text.replace("FID-infinity", "")) for text in texts)
+    (curves,) = map(prepare, panels(read_rows(tmp_path / "study")[0]))
+    assert curves.panel.axis == "distance to the exact path, RMS"
+    assert curves.points["y"].min() == pytest.approx(0.101)
+
+
+def test_rows_with_and_without_fid_are_panels_of_their_own(tmp_path):
+    shown = panels_of(tmp_path, [*exact_rows(), make_row("heun", 10)])
+    assert sorted(panel.score for panel in shown) == ["fid", "trajectory_rms"]
+    assert [table.title for table in page_tables(shown)][1] == "Rank by area under the curve"
+    assert score_names(shown) == "FID or distance to the exact path"
+
+
+def test_distances_of_two_studies_are_compared_under_their_own_name(tmp_path):
+    frames = [frame(tmp_path, exact_rows(scale)) for scale in (1.0, 2.0)]
+    found = compare(*frames, ("a", "b"))
+    assert [pair.verdict.difference.value for pair in found.both] == pytest.approx(
+        [0.201, 0.101, 0.501, 0.251]
+    )
+    _, read, *_ = write_comparison(found, [], tmp_path)
+    assert "distance to the exact path a" in read.read_text()
+    assert "FID" not in read.read_text()
 
 
 def test_ranking_is_the_geometric_mean_over_the_common_range(tmp_path):

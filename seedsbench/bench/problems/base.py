@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from seedsbench.bench.problems.exact_path import PathRule
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments
@@ -73,16 +74,24 @@ class Problem(Model):
     real(indices, labels, seed): real images, (n, C, H, W) float in [-1, 1], of the given classes (or
     of the whole distribution for None): the error of so many samples itself. None where there are no more
     real images than the reference's. reference_name: what a reader would call the reference. reference_shape:
-    of its images, as 3x64x64, "unknown" if nothing says so, None for the model's own.
+    of its images, as 3x64x64, "unknown" if nothing says so, None for the model's own. paths: how the exact
+    paths are found that samples are held against, in place of a reference, which is then None; features are
+    those of pairs (n, 2 C, H, W), a sample and the end of its exact path.
     """
 
     features: Extractor
-    reference: Moments
+    reference: Moments | None
     reference_id: str
     real: Callable[[Tensor, Tensor | None, int], Tensor] | None = None
     reference_name: str = "the model's own"
     reference_shape: str | None = None
     pairs: Pairs | None = None
+    paths: PathRule | None = None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether scores need the features of every sample, and not only sums of them."""
+        return self.pairs is not None or self.paths is not None
 
     @property
     def real_id(self) -> str | None:

@@ -17,7 +17,7 @@ from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside, scored
 from seedsbench.data.uint8 import QUANTISER
 from seedsbench.denoisers.base import Denoiser
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import SCORE_NAMES, Row, judged_by
 from seedsbench.solvers.base import Solver
 
 SAMPLERS = ("schedule", "grid", "solver", "guidance")
@@ -67,7 +67,7 @@ def identity_of(problem: Problem) -> Row:
         "extractor_weights": problem.features.weights_id,
         "reference": problem.reference_name,
         "reference_id": problem.reference_id,
-        "reference_images": problem.reference.n or None,
+        "reference_images": (problem.reference and problem.reference.n) or None,
         "reference_shape": problem.reference_shape,
         "real_id": problem.real_id,
         "quantiser": QUANTISER if problem.features.quantised else "none",
@@ -109,6 +109,12 @@ def title_of(row: Row) -> str:
     return f"{row['model']}/{row['regime']} {row['solver']}{told} nfe={row['nfe_budget']} seed={row['seed']}"
 
 
+def score_text(row: Row) -> str:
+    """What a finished row is judged by: 'FID 1.234'."""
+    name = judged_by(row)
+    return f"{SCORE_NAMES[name]} {row[name]:{'.3f' if name == 'fid' else '.3g'}}"
+
+
 def result_text(row: Row) -> str:
     """What became of the cell, in a few words."""
     if row["status"] != "done":
@@ -117,6 +123,6 @@ def result_text(row: Row) -> str:
     seconds, rate = row.get("seconds_sampling"), row.get("images_per_second")
     speed = "" if seconds is None or rate is None else f", {seconds:.1f} s, {rate:.0f} images/s"
     floor = "" if row.get("fid_floor") is None else f" (floor {row['fid_floor']:.3f})"
-    return f"FID {row['fid']:.3f}{floor}{score}, NFE {row['nfe']:g}{speed}" + (
+    return f"{score_text(row)}{floor}{score}, NFE {row['nfe']:g}{speed}" + (
         f" (warning: {row['warning']})" if row.get("warning") else ""
     )

@@ -7,6 +7,7 @@ const FIELDS = [
   { key: "nfe_budget", name: "NFE budget", number: true },
   { key: "nfe", name: "NFE", number: true },
   { key: "fid", name: "FID", number: true, show: aligned },
+  { key: "trajectory_rms", name: "distance to the exact path", number: true, show: aligned, optional: true },
   { key: "is_mean", name: "IS", number: true, show: aligned },
   { key: "images_per_second", name: "images/s", number: true, show: (v) => number(v, 3) },
   { key: "samples", name: "samples", number: true, optional: true },

@@ -49,7 +49,7 @@ function drawPairs() {
     make("td", { class: "number" }, number(v[UNPAIRED], 2)), make("td", { class: "number" }, number(v[CORRELATION], 2)),
     make("td", {}, `${v[RUNS]}${v[PAIRED] || v[CHANCE] === null ? "" : " (unpaired)"}`), make("td", {}, verdictWords(v))));
   const [first, second] = [a, b].map((i) => DATA.curves[i]?.name ?? "");
-  const heads = ["NFE budget", `FID, ${first}`, `FID, ${second}`, "difference", "95 % interval", "", "error if unpaired", "correlation", "runs", `${first} is`];
+  const heads = ["NFE budget", `${panel.score}, ${first}`, `${panel.score}, ${second}`, "difference", "95 % interval", "", "error if unpaired", "correlation", "runs", `${first} is`];
   const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((h) => make("th", { scope: "col" }, h)))), make("tbody", {}, ...lines));
   byId("pair-table").replaceChildren(found.length ? table : make("p", { class: "note" }, "No budget at which both have a score without further warnings."));
 }

@@ -1,12 +1,12 @@
 // The interactive Pareto plot: panels of curves, log or linear axes, hover and arrow keys, a legend that hides curves.
-// Fields of a point, in the order of html_data.POINT.
+// Fields of a point, in the order of html_data.POINT. FID: what its panel is judged by, whose name is panel.score.
 const BUDGET = 0, NFE = 1, FID = 2, FID_SD = 3, N = 4, IS = 5, IS_SD = 6, SPEED = 7, SECONDS = 8, DONE = 9, SKIPPED = 10, FAILED = 11, FID_MIN = 12, WARNINGS = 13, DOUBTED = 14;
 const COSTS = {
   nfe: { name: "NFE per sample, measured", of: (p) => p[NFE] },
   seconds: { name: "sampling seconds per image", of: (p) => p[SECONDS] },
 };
 const SCORES = {
-  fid: { name: (panel) => `FID, ${panel.features}`, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1 },
+  fid: { name: (panel) => panel.axis, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1 },
   is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: (p) => p[IS_SD], better: 1 },
 };
 const plot = { x: "nfe", y: "fid", panel: "all", hidden: new Set(), views: [] };
@@ -167,9 +167,9 @@ function showTip(view, mark) {
   view.ring.setAttribute("cy", mark.at[1]);
   view.ring.setAttribute("visibility", "visible");
   const lines = [
-    `FID ${withSpread(p[FID], p[FID_SD])}`,
+    `${view.panel.score} ${withSpread(p[FID], p[FID_SD])}`,
     `NFE ${number(p[NFE])} (budget ${number(p[BUDGET])})`,
-    ...(p[N] > 1 ? [`lowest FID of ${p[N]}: ${number(p[FID_MIN])}`] : []),
+    ...(p[N] > 1 ? [`lowest of ${p[N]}: ${number(p[FID_MIN])}`] : []),
     ...(p[IS] === null ? [] : [`IS ${withSpread(p[IS], p[IS_SD])}`]),
     ...(p[WARNINGS] ? ["! with a warning: see the cell"] : []),
     ...(p[SPEED] === null ? [] : [`${number(p[SPEED], 3)} images/s`]),
@@ -331,7 +331,7 @@ function startPlot() {
     byId(id).replaceChildren(...options.map(([key, name]) => make("option", { value: key }, name)));
     byId(id).addEventListener("change", () => { plot[id.slice(5)] = byId(id).value; relayout(); });
   };
-  fill("plot-y", [["fid", "FID"], ["is", "IS"]]);
+  fill("plot-y", [["fid", [...new Set(DATA.panels.map((panel) => panel.score))].join(" or ")], ["is", "IS"]]);
   fill("plot-x", [["nfe", "NFE"], ["seconds", "seconds"]]);
   const titled = DATA.panels.map((panel, i) => [String(i), panel.title || panel.name]).filter(([i]) => shownPanels().includes(DATA.panels[Number(i)]));
   fill("plot-panel", [["all", "all"], ...titled]);
