@@ -224,7 +224,7 @@ def scores(claim: Claim) -> Iterator[str]:
         is_mean, is_std = inception_score(kept.logits, min(splits, n))
         yield from _other_scores(claim, {"is_mean": is_mean, "is_std": is_std}, 1.0)
     reference = claim.problem.reference
-    if claim.problem.reference_id == row.get("reference_id"):
+    if reference is not None and claim.problem.reference_id == row.get("reference_id"):
         fid = frechet_distance(mine.mu, mine.sigma, reference.mu, reference.sigma)
         yield from _other_scores(claim, {"fid": fid}, float(reference.sigma.trace()))
 
