@@ -1,4 +1,4 @@
-"""The embedded models: networks trained on glyphs that come with the package, one for each regime.
+"""The embedded models: networks that come with the package, for each data set and regime one or several.
 
 Their files, and those that scripts/train_embedded.py writes, are the seedsbench .safetensors format:
 the network's state, with its configuration and provenance as JSON in the metadata.
@@ -14,24 +14,32 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seedsbench.checks import nearest
-from seedsbench.data.glyphs import ASSETS
+from seedsbench.data.embedded_set import EmbeddedSet
+from seedsbench.data.glyphs import GLYPHS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.checkpoints.reading import checked_safetensors
 from seedsbench.denoisers.checkpoints.states import network_of
-from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
+from seedsbench.denoisers.networks.glyph_unet import EMBEDDED_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned, Preconditioner
 from seedsbench.files.digests import file_sha256
 
 
-def _weights_path(regime: str) -> Path:
-    if regime not in GLYPH_UNETS:
-        raise ValueError(nearest(regime, GLYPH_UNETS, what="regime of glyphs"))
-    return _existing(ASSETS / f"{regime}.safetensors")
+def weights_path(data: EmbeddedSet, regime: str, training: int = 0) -> Path:
+    """The weights file of an embedded model. ValueError for an unknown regime, FileNotFoundError for no file."""
+    known = EMBEDDED_UNETS[data.name]
+    if regime not in known:
+        raise ValueError(nearest(regime, known, what=f"regime of {data.name}"))
+    path = data.weights(regime, training)
+    if not path.is_file():
+        command = f"python scripts/train_embedded.py data={data.name} target={regime}"
+        command += f" training={training} seed={100 + training}" if training else ""
+        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
+    return path
 
 
-def model_id(regime: str) -> str:
-    """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
-    return file_sha256(_weights_path(regime))[:16]
+def model_id(path: Path) -> str:
+    """First 16 hex digits of the sha256 of a weights file: two models with one id are the same."""
+    return file_sha256(path)[:16]
 
 
 def load_network(path: Path) -> GlyphUNet:
@@ -55,13 +63,16 @@ def load_network(path: Path) -> GlyphUNet:
     return network
 
 
-def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoiser:
-    """D(x, sigma, labels) of a network, good for any batch size.
+def as_denoiser(
+    network: GlyphUNet, device: torch.device | str = "cpu", shares: tuple[float, ...] | None = None
+) -> Denoiser:
+    """D(x, sigma, labels) of a network, good for any batch size. shares: `Denoiser.class_weights`.
 
     On a CPU the result for a sample does not depend in any bit on the batch it is in (FixedBatch).
     """
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     denoiser = preconditioned(network, network.config, PRECONDITIONERS[network.config.regime])
+    denoiser.class_weights = shares
     return FixedBatch(denoiser) if torch.device(device).type == "cpu" else denoiser.to(device)
 
 
@@ -76,14 +87,7 @@ def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
 
     A zero label row, or labels None, is the unconditional model.
     """
-    return as_denoiser(load_network(_weights_path(regime)), device)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        command = f"python scripts/train_embedded.py target={path.stem}"
-        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
-    return path
+    return as_denoiser(load_network(weights_path(GLYPHS, regime)), device)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

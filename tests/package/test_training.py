@@ -14,7 +14,9 @@ from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 
 def options(tmp_path, **changes):
     quick = {
+        "data": "glyphs",
         "target": "edm",
+        "training": 0,
         "device": "cpu",
         "iterations": 6,
         "batch": 8,
