@@ -28,7 +28,7 @@ class TrainingOptions:
     """One run of scripts/train_embedded.py; the values are in scripts/conf/train_embedded.yaml.
 
     data: glyphs or digits. target: edm, vp, ve, iddpm (digits: edm, vp), features or reference.
-    training: which of several networks of a regime that differ in their seed alone: part of the file's name.
+    training: which of several networks of a regime, from other seeds: part of the file's name.
     iterations, batch, lr: Adam steps, images a step, peak learning rate.
     shards: parts of a batch computed side by side, one thread each (CPU); 1 on a GPU.
     warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.

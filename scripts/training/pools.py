@@ -43,7 +43,8 @@ def glyph_pool(n: int, *, seed: int, stream: int, device: torch.device) -> Pool:
 def digit_pool(n: int, *, seed: int, stream: int, device: torch.device) -> Pool:
     """All 1,797 digits, whatever n, seed and stream: there are no more.
 
-    Their targets are the moments of their ink, shifted and scaled to mean 0 and variance 1/3, that of a glyph's factors.
+    Their targets are the moments of their ink, shifted and scaled to mean 0 and variance 1/3, as of a glyph's
+    factors.
     """
     images, labels = digits()
     moments = moments_of_ink(images)

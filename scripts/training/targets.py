@@ -112,7 +112,10 @@ def train_features(options: TrainingOptions) -> Path:
 
 
 def make_reference(options: TrainingOptions) -> Path:
-    """Feature statistics of 50,000 glyphs of the stream REFERENCE, or of all digits; writes <data>_reference.npz."""
+    """Feature statistics of 50,000 glyphs of the stream REFERENCE, or of all digits.
+
+    Writes <data>_reference.npz.
+    """
     device, source = torch.device(options.device), SOURCES[options.data]
     network = load_glyph_features(options.device, options.out / source.data.features.name, source.data)
     pool = source.pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)

@@ -1,8 +1,8 @@
 """The second embedded data set: 1,797 handwritten digits of 8x8 pixels and 17 levels of grey.
 
 The test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, UCI Machine Learning
-Repository, doi:10.24432/C50P49, CC BY 4.0): see assets/digits/LICENSE.md. There are no more: networks, features
-and reference statistics have seen the same pictures.
+Repository, doi:10.24432/C50P49, CC BY 4.0): see assets/digits/LICENSE.md. There are no more: networks,
+features and reference statistics have seen the same pictures.
 """
 
 from functools import cache

@@ -35,7 +35,7 @@ class EmbeddedSet:
         return self.assets / f"{self.name}_reference.npz"
 
     def weights(self, regime: str, training: int = 0) -> Path:
-        """Where the network of a regime lies. training: which of several that differ in their seed alone."""
+        """Where the network of a regime lies. training: which of several, from other seeds."""
         return self.assets / f"{weights_stem(regime, training)}.safetensors"
 
 

@@ -25,7 +25,7 @@ from seedsbench.files.digests import file_sha256
 
 
 def weights_path(data: EmbeddedSet, regime: str, training: int = 0) -> Path:
-    """The weights file of an embedded model. ValueError for an unknown regime, FileNotFoundError for no file."""
+    """The file of an embedded network; ValueError for an unknown regime, FileNotFoundError for no file."""
     known = EMBEDDED_UNETS[data.name]
     if regime not in known:
         raise ValueError(nearest(regime, known, what=f"regime of {data.name}"))

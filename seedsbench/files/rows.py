@@ -56,6 +56,7 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
     "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,
     "numerics_version": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG, "compile": FLAG,
+    "training": COUNT,
 }
 """Further ones that something reads. What is in neither is carried along as it is."""
 # fmt: on

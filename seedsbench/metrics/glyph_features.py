@@ -1,10 +1,11 @@
 """Feature networks of the embedded data sets: what Inception-v3 is to FID, for 16x16 glyphs and 8x8 digits.
 
-A 0.12M-parameter convolutional network (0.07M for digits) trained on three jobs at once: the class, numbers that
-say how this picture of the class looks, and *how much an image was damaged* (noise, blur). The last one makes the
-64 features sensitive to what a sampler does wrong, which a classifier learns to ignore. The numbers are a glyph's
-generating factors, and of a digit, which has none, mean, centre and second moments of its ink. Frechet distances
-are comparable within one of the networks only and are named after it, never "FID".
+A 0.12M-parameter convolutional network (0.07M for digits) trained on three jobs at once: the class, numbers
+that say what this picture of the class is like, and *how much an image was damaged* (noise, blur). The last
+one makes the 64 features sensitive to what a sampler does wrong, which a classifier learns to ignore. The
+numbers are a glyph's generating factors; a digit has none, so they are mean, centre and second moments of its
+ink. Frechet distances are comparable within one such network only: they are named "glyphs" or "digits", never
+"FID".
 """
 
 from pathlib import Path

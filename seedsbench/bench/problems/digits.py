@@ -1,4 +1,4 @@
-"""The second embedded set: 1,797 real handwritten digits of 8x8 pixels, the networks and features trained on them."""
+"""The second embedded set: 1,797 handwritten digits of 8x8 pixels, with networks and features of its own."""
 
 from functools import cache
 from typing import Annotated
@@ -19,8 +19,8 @@ def digits_problem(
 ) -> Problem:
     """The embedded 8x8 set, a network a regime and training, its own 64-d feature network.
 
-    The reference is of all 1,797 pictures. There are no others, so that the floor's sets are bootstrap draws from
-    these same ones, with replacement: what a sampler would score that had learnt them by heart.
+    The reference is of all 1,797 pictures. There are no others, so that the floor's sets are bootstrap draws
+    from these same ones, with replacement: what a sampler would score that had learnt them by heart.
     """
     labels = digits()[1]
     shares = tuple((labels.bincount().double() / len(labels)).tolist())

@@ -1,7 +1,8 @@
 """The embedded networks: 0.3M-parameter U-Nets, 0.2 ms per image on one CPU thread.
 
-Patches of 2x2 pixels become channels (for 16x16 RGB; for 8x8 grey nothing does), which leaves 8x8; then two levels
-with one FiLM-modulated residual block each way, one attention at 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and Dhariwal 2021).
+For 16x16 RGB a pixel-unshuffle to 8x8, for 8x8 grey none; then two levels with one FiLM-modulated residual
+block each way, one attention at 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and
+Dhariwal 2021).
 
 VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F): at sigma = 50 an error of 1 % in F is an
 error of half the data range in D, and nearly all of F is a copy of the input, which a small network copies
