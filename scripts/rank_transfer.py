@@ -1,10 +1,9 @@
 """Does a ranking of solvers on one network hold on another? python scripts/rank_transfer.py
 
-Runs every fixed-step solver at four budgets on every network of the list below, as ordinary cells of one
-study (<results>/rank-transfer, which seedsbench-report reads too), and compares the rankings by FID: Kendall's
-tau-b of every two networks at each budget. Prints the tables, and writes results/rank-transfer.md and .png.
-What is done is not run again: an interrupted run goes on, and several at once, with other --networks, share
-the work.
+Runs every fixed-step solver at four budgets on every network of the list below, as ordinary cells of a study
+(<results>/rank-transfer, which seedsbench-report reads too), and compares rankings by FID: Kendall's tau-b
+of every two networks at each budget. Prints the tables, and writes results/rank-transfer.md and .png.
+What is done is not run again: an interrupted run goes on, and several with other --networks share the work.
 
     python scripts/rank_transfer.py --plan                          # what is to do, and how long it may take
     python scripts/rank_transfer.py --networks 'digits*' mixture    # some of the networks
@@ -12,32 +11,28 @@ the work.
 
 import argparse
 import itertools
-import os
 import shlex
 import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 import seedsbench
+from scripts.studies import rows_of
 from seedsbench import registry
-from seedsbench.bench.stopping import Stopped, stops_on_signals
-from seedsbench.cli.check import check
-from seedsbench.cli.command import parse
-from seedsbench.cli.compose import compositions
-from seedsbench.cli.sweep import run
-from seedsbench.files.rows import read_row
+from seedsbench.bench.stopping import Stopped
+from seedsbench.cli.command import Usage
 from seedsbench.report.style import INK, RC, SOLVER_FAMILIES
 from seedsbench.report.table import markdown_table
 
@@ -122,15 +117,8 @@ Scores = dict[tuple[str, int], dict[str, float]]
 def measured(chosen: list[Network], options: argparse.Namespace) -> Scores:
     """Run what is not done yet."""
     found: Scores = {(network.title, budget): {} for network in chosen for budget in BUDGETS}
-    invocation = f"{datetime.now().isoformat()}-{os.getpid()}"
     for network in chosen:
-        command = parse(words_of(network, options))
-        composed = compositions(command, STUDY)
-        if (text := check(composed, command)) is not None:
-            print(f"{network.title}: {text.splitlines()[-2]}")
-            continue
-        for key in run(composed, command, invocation):
-            row = read_row(options.results / STUDY / "rows" / f"{key}.json")
+        for row in rows_of(words_of(network, options), STUDY):
             if row["status"] == "done":
                 found[network.title, row["nfe_budget"]][row["solver"]] = row["fid"]
     return found
@@ -152,8 +140,8 @@ def tau(one: Mapping[str, float], other: Mapping[str, float]) -> Tau | None:
     both = sorted(one.keys() & other.keys())
     if len(both) < LEAST:
         return None
-    found = kendalltau([one[name] for name in both], [other[name] for name in both])
-    return Tau(float(found.statistic), float(found.pvalue), len(both))
+    value, p = np.asarray(kendalltau([one[name] for name in both], [other[name] for name in both]), float)
+    return Tau(float(value), float(p), len(both))
 
 
 Taus = dict[tuple[str, str, int], Tau]
@@ -318,10 +306,11 @@ def main() -> None:
     if len(chosen) < 2:
         parser.error(f"--networks must name two at least of: {', '.join(one.title for one in known)}")
     try:
-        with stops_on_signals():
-            scores = measured(chosen, options)
+        scores = measured(chosen, options)
     except Stopped as stopped:
         raise SystemExit(stopped.code) from None
+    except Usage as error:
+        parser.error(str(error))
     if options.plan:
         return
     taus = all_taus(chosen, scores)
