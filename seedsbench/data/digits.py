@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seedsbench.data.embedded_set import EmbeddedSet
 
-LEVELS = 16
+_LEVELS = 16
 DIGITS = EmbeddedSet("digits", shape=(1, 8, 8), classes=tuple("0123456789"), targets=6)
 
 
@@ -22,7 +22,7 @@ def digits() -> tuple[Tensor, Tensor]:
     """All of them: pictures (1797, 1, 8, 8) float32 in [-1, 1], ink is 1; labels (1797,) int64 in [0, 10)."""
     with np.load(DIGITS.assets / "digits.npz") as stored:
         images, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"])
-    return images[:, None].float() / (LEVELS / 2) - 1, labels.long()
+    return images[:, None].float() / (_LEVELS / 2) - 1, labels.long()
 
 
 def moments_of_ink(images: Tensor) -> Tensor:
