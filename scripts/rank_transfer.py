@@ -302,7 +302,8 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="say what there is to do, and do nothing")
     options = parser.parse_args()
     known = networks()
-    chosen = [one for one in known if any(fnmatch(one.title, name) for name in options.networks)]
+    named = [one for name in options.networks for one in known if fnmatch(one.title, name)]
+    chosen = list(dict.fromkeys(named))  # in the order that was asked for
     if len(chosen) < 2:
         parser.error(f"--networks must name two at least of: {', '.join(one.title for one in known)}")
     try:

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from seedsbench.checks import nearest
 from seedsbench.data.embedded_set import EmbeddedSet
 from seedsbench.data.glyphs import GLYPHS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
@@ -22,13 +21,13 @@ from seedsbench.denoisers.checkpoints.states import network_of
 from seedsbench.denoisers.networks.glyph_unet import EMBEDDED_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned, Preconditioner
 from seedsbench.files.digests import file_sha256
+from seedsbench.files.model_files import check_regime
 
 
 def weights_path(data: EmbeddedSet, regime: str, training: int = 0) -> Path:
     """The file of an embedded network; ValueError for an unknown regime, FileNotFoundError for no file."""
     known = EMBEDDED_UNETS[data.name]
-    if regime not in known:
-        raise ValueError(nearest(regime, known, what=f"regime of {data.name}"))
+    check_regime(data.name, regime, known)
     path = data.weights(regime, training)
     if not path.is_file():
         command = f"python scripts/train_embedded.py data={data.name} target={regime}"

@@ -58,7 +58,7 @@ class ModelFiles:
                 raise ValueError(f"model={self.name} needs your weights: add model.path=<file or folder>")
             hints = _hints(self.format, self.hints)
             return Wanted("weights", path=absolute(self.path), hints=hints, key="model.path")
-        _check_regime(self.name, regime, self.files)
+        check_regime(self.name, regime, self.files)
         entry = self.files[regime]
         remote = self._remote(entry, f"model.files.{regime}")
         return Wanted("weights", remote, hints=_hints(entry.get("format"), entry.get("hints")))
@@ -108,13 +108,14 @@ def check_trained(name: str, model: Mapping[str, Any], regime: str) -> None:
     known, training = model.get("trainings"), model.get("training")
     if known is None:
         return
-    _check_regime(name, regime, known)
+    check_regime(name, regime, known)
     if not 0 <= (training or 0) < known[regime]:
         there = ", ".join(f"0 to {n - 1} for {key}" if n > 1 else f"0 for {key}" for key, n in known.items())
         raise ValueError(f"model={name} has no training {training} for regime={regime}: there are {there}")
 
 
-def _check_regime(name: str, regime: str, known: Collection[str]) -> None:
+def check_regime(name: str, regime: str, known: Collection[str]) -> None:
+    """Raise ValueError, which says what a model of this name has weights for, if the regime is not known."""
     if regime not in known:
         said = " or ".join(f"regime={key}" for key in known)
         raise ValueError(

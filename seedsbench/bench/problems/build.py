@@ -15,13 +15,13 @@ from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.model_files import place_of
 from seedsbench.files.sources import check_defined, source_of
 
-_Classes = Annotated[int, Range(0, 10**6)] | None
+_Number = Annotated[int, Range(0, 10**6)] | None
 FACTS: dict[str, Any] = {
     "name": str,
     "shape": list[Count] | None,
-    "classes": _Classes,
+    "classes": _Number,
     "network": bool,
-    "training": Annotated[int, Range(0, 10**6)] | None,
+    "training": _Number,
     "trainings": dict[str, Count] | None,
     "format": str | None,
     "reference": object,
