@@ -14,11 +14,11 @@ import itertools
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -102,7 +102,7 @@ def solvers() -> list[str]:
 def words_of(network: Network, options: argparse.Namespace) -> list[str]:
     """The words of the command that makes a network's cells, the small budgets first."""
     chosen = [
-        f"nfe={','.join(map(str, BUDGETS))}",
+        f"nfe={','.join(map(str, options.nfe))}",
         f"solver={','.join(solvers())}",
         f"samples={options.samples}",
     ]
@@ -116,12 +116,17 @@ Scores = dict[tuple[str, int], dict[str, float]]
 
 def measured(chosen: list[Network], options: argparse.Namespace) -> Scores:
     """Run what is not done yet."""
-    found: Scores = {(network.title, budget): {} for network in chosen for budget in BUDGETS}
+    found: Scores = {(network.title, budget): {} for network in chosen for budget in options.nfe}
     for network in chosen:
         for row in rows_of(words_of(network, options), STUDY):
             if row["status"] == "done":
                 found[network.title, row["nfe_budget"]][row["solver"]] = row["fid"]
     return found
+
+
+def ranked(fids: Mapping[str, float]) -> list[str]:
+    """Solvers by FID, the best first."""
+    return sorted(fids, key=fids.__getitem__)
 
 
 class Tau(NamedTuple):
@@ -148,10 +153,15 @@ Taus = dict[tuple[str, str, int], Tau]
 """By two networks, in the order of the list, and budget."""
 
 
+def budgets_of(found: Iterable[tuple[Any, ...]]) -> list[int]:
+    """The budgets among the keys of scores or taus."""
+    return sorted({key[-1] for key in found})
+
+
 def all_taus(chosen: list[Network], scores: Scores) -> Taus:
     """Of every two networks at each budget, where enough solvers could be run."""
     found = {}
-    for (one, other), budget in itertools.product(itertools.combinations(chosen, 2), BUDGETS):
+    for (one, other), budget in itertools.product(itertools.combinations(chosen, 2), budgets_of(scores)):
         value = tau(scores[one.title, budget], scores[other.title, budget])
         if value is not None:
             found[one.title, other.title, budget] = value
@@ -161,7 +171,7 @@ def all_taus(chosen: list[Network], scores: Scores) -> Taus:
 def by_relation(chosen: list[Network], taus: Taus) -> dict[str, dict[int, list[float]]]:
     """The taus at each budget of the pairs that differ in the same."""
     known = {network.title: network for network in chosen}
-    found = {name: {budget: [] for budget in BUDGETS} for name in RELATIONS}
+    found = {name: {budget: [] for budget in budgets_of(taus)} for name in RELATIONS}
     for (one, other, budget), value in taus.items():
         found[relation(known[one], known[other])][budget].append(value.value)
     return {name: groups for name, groups in found.items() if any(groups.values())}
@@ -179,16 +189,16 @@ def meaning(chosen: list[Network], scores: Scores, taus: Taus) -> str:
     """Three sentences, of the numbers alone."""
     groups = {name: list(itertools.chain(*g.values())) for name, g in by_relation(chosen, taus).items()}
     said = "; ".join(f"{name}, {span(values)}" for name, values in groups.items())
-    at = {b: [t.value for (_, _, budget), t in taus.items() if budget == b] for b in BUDGETS}
-    medians = {budget: statistics.median(values) for budget, values in at.items() if values}
+    at = {b: [t.value for (_, _, budget), t in taus.items() if budget == b] for b in budgets_of(taus)}
+    medians = {budget: statistics.median(values) for budget, values in at.items()}
     told = ", ".join(f"{value:.2f} at NFE {budget}" for budget, value in medians.items())
     first, *_, last = medians.values()
     way = "more" if last > first else "less"
-    best = {key: sorted(found, key=found.__getitem__) for key, found in scores.items() if found}
+    best = {key: ranked(found) for key, found in scores.items() if found}
     pairs = [
         (best[one.title, budget], best[other.title, budget])
         for one, other in itertools.permutations(chosen, 2)
-        for budget in BUDGETS
+        for budget in budgets_of(scores)
         if (one.title, budget) in best and (other.title, budget) in best
     ]
     same = sum(one[0] == other[0] for one, other in pairs)
@@ -233,41 +243,43 @@ def document(chosen: list[Network], scores: Scores, taus: Taus, options: argpars
     """The page of the results."""
     words = ["python", "scripts/rank_transfer.py", f"--samples={options.samples}"]
     words += ["--networks", *options.networks] if options.networks != ["*"] else []
-    budgets = [f"NFE {budget}" for budget in BUDGETS]
+    words += ["--nfe", *map(str, options.nfe)] if tuple(options.nfe) != BUDGETS else []
+    budgets = budgets_of(scores)
+    columns = [f"NFE {budget}" for budget in budgets]
     relations = [
-        [name, *(span(groups[budget]) for budget in BUDGETS)]
+        [name, *(span(groups.get(budget, [])) for budget in budgets)]
         for name, groups in by_relation(chosen, taus).items()
     ]
     titles = [network.title for network in chosen]
     pairs = [
-        [one, other, *(str(taus.get((one, other, budget), "-")) for budget in BUDGETS)]
+        [one, other, *(str(taus.get((one, other, budget), "-")) for budget in budgets)]
         for one, other in itertools.combinations(titles, 2)
     ]
-    best = [
-        [title, *(", ".join(sorted(found, key=found.__getitem__)[:5]) for found in columns)]
-        for title, columns in ((t, [scores[t, budget] for budget in BUDGETS]) for t in titles)
-    ]
+    best = [[title, *(", ".join(ranked(scores[title, b])[:5]) for b in budgets)] for title in titles]
     return _TEXT.format(
         solvers=len(solvers()),
         command=shlex.join(words),
         samples=options.samples,
         meaning=meaning(chosen, scores, taus),
-        relations="\n".join(markdown_table(["rankings differ in", *budgets], relations)),
-        pairs="\n".join(markdown_table(["one", "other", *budgets], pairs)),
-        best="\n".join(markdown_table(["network", *budgets], best)),
+        relations="\n".join(markdown_table(["rankings differ in", *columns], relations)),
+        pairs="\n".join(markdown_table(["one", "other", *columns], pairs)),
+        best="\n".join(markdown_table(["network", *columns], best)),
     )
 
 
 def figure(chosen: list[Network], taus: Taus) -> Figure:
-    """For each budget the matrix of tau."""
+    """For each budget, of one at least, the matrix of tau."""
     titles = [network.title for network in chosen]
     low, high = (SOLVER_FAMILIES[name].hue for name in ("seeds", "edm"))
     colours = LinearSegmentedColormap.from_list("tau", [low, "#ffffff", high])
     n, image = len(titles), None
     with rc_context(RC):
         made = Figure(figsize=(3.2 + 0.8 * n, 2.6 + 0.75 * n), layout="constrained")
-        axes = made.subplots(2, 2, sharex=True, sharey=True)
-        for ax, budget in zip(axes.flat, BUDGETS, strict=True):
+        budgets = budgets_of(taus)
+        axes = made.subplots(-(-len(budgets) // 2), 2, sharex=True, sharey=True, squeeze=False)
+        for ax in axes.flat[len(budgets) :]:
+            ax.set_axis_off()
+        for ax, budget in zip(axes.flat, budgets, strict=False):
             values = [[value_of(taus, one, other, budget) for other in titles] for one in titles]
             image = ax.imshow(values, cmap=colours, vmin=-1, vmax=1)
             ax.set_title(f"NFE {budget}", fontsize=9)
@@ -298,6 +310,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=1000, help="of a cell: 1000")
     parser.add_argument("--networks", nargs="+", metavar="NAME", default=["*"], help="as 'glyphs edm*': all")
+    parser.add_argument("--nfe", nargs="+", type=int, metavar="N", default=list(BUDGETS), help="5 10 20 50")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where studies are: results")
     parser.add_argument("--plan", action="store_true", help="say what there is to do, and do nothing")
     options = parser.parse_args()
@@ -315,6 +328,8 @@ def main() -> None:
     if options.plan:
         return
     taus = all_taus(chosen, scores)
+    if not taus:
+        parser.error(f"no two of these networks have {LEAST} solvers in common that could be run")
     text = document(chosen, scores, taus, options)
     print(text)
     TARGET.write_text(text)
