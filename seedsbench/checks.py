@@ -142,6 +142,9 @@ def _fault(name: str, value: Any, hint: Any, limits: Range | None = None) -> str
         return None if None in faults else f"{faults[0]}{' or null' if types.NoneType in inner else ''}"
     if origin in (list, tuple):
         return _fault_in_list(name, value, hint, limits)
+    if origin is dict and inner and isinstance(value, Mapping):
+        faults = (_fault(f"{name}.{key}", item, inner[1], limits) for key, item in value.items())
+        return next((fault for fault in faults if fault), None)
     if origin is Literal:
         fits = any(type(value) is type(option) and value == option for option in inner)
         wanted = f"one of {', '.join(map(str, inner))}"

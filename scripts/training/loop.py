@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
+from seedsbench.data.embedded_set import weights_stem
 from seedsbench.files.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ Loss = Callable[[nn.Module, torch.Generator], Tensor]
 class TrainingOptions:
     """One run of scripts/train_embedded.py; the values are in scripts/conf/train_embedded.yaml.
 
-    target: edm, vp, ve, iddpm, features or reference.
+    data: glyphs or digits. target: edm, vp, ve, iddpm (digits: edm, vp), features or reference.
+    training: which of several networks of a regime, from other seeds: part of the file's name.
     iterations, batch, lr: Adam steps, images a step, peak learning rate.
     shards: parts of a batch computed side by side, one thread each (CPU); 1 on a GPU.
     warmup: steps of linear warm-up. flat: fraction of the run at the peak, before the cosine to 0.
@@ -34,12 +36,13 @@ class TrainingOptions:
     P_mean, P_std: training draws ln sigma ~ N(P_mean, P_std^2) in the EDM regime; the others have
         their own distributions (Karras et al. 2022, Table 1).
     clip: gradient norm. ema: decay of the weight average. label_dropout: fraction without label.
-    name: of the file of weights.
     initial: weights file to start from (a warm restart of a finished run), or "" for a fresh network.
-    pool: pictures rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
+    pool: glyphs rendered at the start and drawn from. checkpoint_every: iterations between checkpoints.
     """
 
+    data: str
     target: str
+    training: int
     device: str
     iterations: int
     batch: int
@@ -57,17 +60,23 @@ class TrainingOptions:
     seed: int
     checkpoint_every: int
     out: Path
-    name: str
     initial: str = ""
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.batch % self.shards:
             raise ValueError(f"batch={self.batch} cannot be split into shards={self.shards} equal parts")
+        if not 0 <= self.training <= 10**6:
+            raise ValueError(f"training={self.training} must lie in [0, 1000000]")
+
+    @property
+    def stem(self) -> str:
+        """What its files are called, without their endings."""
+        return weights_stem(self.target, self.training)
 
     @property
     def checkpoint(self) -> Path:
         """Where a run leaves its state, until its result is written."""
-        return self.out / f"{self.name}.checkpoint.pt"
+        return self.out / f"{self.stem}.checkpoint.pt"
 
     def generator(self, iteration: int, shard: int) -> torch.Generator:
         """The random source of one shard of one iteration, so that a resumed run goes on as it would have.
@@ -79,7 +88,7 @@ class TrainingOptions:
 
     def identity(self) -> dict:
         """What must agree for a checkpoint to be continued: everything but where the run lives."""
-        free = ("device", "out", "name", "checkpoint_every")
+        free = ("device", "out", "checkpoint_every")
         return {key: value for key, value in vars(self).items() if key not in free}
 
 

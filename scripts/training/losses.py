@@ -1,14 +1,12 @@
-"""Training pictures and losses: denoising (Karras et al. 2022, Eq. 8), and the three jobs of the features."""
+"""Training losses: denoising (Karras et al. 2022, Eq. 8), and the three jobs of the features."""
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from seedsbench.data.glyphs import CLASSES, factors, render
-from seedsbench.data.uint8 import to_uint8
+from scripts.training.pools import Pool
 from seedsbench.denoisers.preconditioning.karras import (
     EDMPreconditioner,
     IDDPMPreconditioner,
@@ -21,28 +19,6 @@ from seedsbench.metrics.glyph_features import CORRUPTIONS, GlyphFeatures
 
 LABEL_SMOOTHING = 0.02
 MAX_NOISE = 0.8  # standard deviation of added noise at full damage, images in [-1, 1]
-
-
-class Pool(NamedTuple):
-    """images (n, 3, 16, 16) uint8; labels (n,) int64, class i mod 10; factors (n, 6) float32 in [-1, 1]."""
-
-    images: Tensor
-    labels: Tensor
-    factors: Tensor
-
-    def drawn(self, generator: torch.Generator, batch: int) -> "Pool":
-        """Pictures at random, as floats in [-1, 1]."""
-        rows = torch.randint(len(self.images), (batch,), generator=generator, device=self.images.device)
-        return Pool(self.images[rows].float() / 127.5 - 1, self.labels[rows], self.factors[rows])
-
-
-def make_pool(n: int, *, seed: int, stream: int, device: torch.device) -> Pool:
-    """Pictures 0 to n-1 of a stream, classes balanced, rendered on the CPU and kept on the device."""
-    indices = torch.arange(n)
-    labels = indices % len(CLASSES)
-    made = factors(indices, seed=seed, stream=stream)
-    parts = (to_uint8(render(labels, made)), labels, made.float())
-    return Pool(*(part.to(device) for part in parts))
 
 
 def training_sigma(outer: Preconditioner, u: Tensor) -> Tensor:
@@ -88,7 +64,7 @@ def denoising_loss(
     sigma = training_sigma(outer, u.clamp(1e-9, 1 - 1e-9))
     noise = torch.randn(clean.shape, generator=generator, device=device)
     keep = torch.rand(batch, 1, generator=generator, device=device) >= label_dropout
-    one_hot = nnf.one_hot(labels, len(CLASSES)).float() * keep
+    one_hot = nnf.one_hot(labels, denoiser.label_dim).float() * keep
     x = clean.double() + expand(sigma, clean) * noise
     c_out = outer.c_out(sigma)
     target = ((clean - expand(outer.c_skip(sigma), x) * x) / expand(c_out, x)).float()
@@ -97,19 +73,17 @@ def denoising_loss(
 
 
 def feature_loss(network: GlyphFeatures, pool: Pool, generator: torch.Generator, *, batch: int) -> Tensor:
-    """Class (cross entropy) + factors (squared error) + amounts of damage (squared error)."""
+    """Class (cross entropy) + targets of the pool (squared error) + amounts of damage (squared error)."""
     drawn = pool.drawn(generator, batch)
     images, amounts = corrupt(drawn.images, generator)
     # Back to the 256 levels that the network will meet; rounding has no gradient and needs none.
     heads = network.heads((images * 127.5 + 128).clip(0, 255).floor())
     classes = nnf.cross_entropy(heads.logits, drawn.labels, label_smoothing=LABEL_SMOOTHING)
-    angle = math.pi * drawn.factors[:, -1:]
-    wanted = torch.cat([drawn.factors[:, :-1], angle.cos(), angle.sin()], dim=1)
-    return classes + 2 * nnf.mse_loss(heads.factors, wanted) + nnf.mse_loss(heads.corruption, amounts)
+    return classes + 2 * nnf.mse_loss(heads.factors, drawn.targets) + nnf.mse_loss(heads.corruption, amounts)
 
 
 def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Damage half of a batch (B, 3, 16, 16) in [-1, 1] by noise and blur. Returns it and the amounts (B, 2).
+    """Damage half of a batch (B, C, H, W) in [-1, 1] by noise and blur. Returns it and the amounts (B, 2).
 
     Amounts are uniform in [0, 1], up to damage that hides the shape: the features must tell a sampler's
     artefacts, and not be so sharp on slight damage that a Frechet distance sees nothing else.

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scripts.training.loop import TrainingOptions, train
-from scripts.training.losses import denoising_loss, feature_loss, make_pool
+from scripts.training.losses import denoising_loss, feature_loss
+from scripts.training.pools import SOURCES
+from seedsbench.checks import nearest
 from seedsbench.data.glyphs import FEATURE_TRAIN, REFERENCE, TRAIN
 from seedsbench.denoisers.embedded import load_network, metadata_of, preconditioned
-from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet
+from seedsbench.denoisers.networks.glyph_unet import EMBEDDED_UNETS, GlyphUNet
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner, Preconditioner
 from seedsbench.files.atomic import replacing
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features
@@ -43,26 +45,32 @@ of 0.3 to 3, on these pictures) with a few per cent of the loss.
 
 def run(options: TrainingOptions) -> Path:
     """Make the target and return the file written."""
+    if options.data not in SOURCES:
+        raise ValueError(nearest(options.data, SOURCES, what="data"))
+    networks = EMBEDDED_UNETS[options.data]
     if options.target == "reference":
         return make_reference(options)
     if options.target == "features":
         return train_features(options)
-    if options.target in GLYPH_UNETS:
+    if options.target in networks:
         return train_denoiser(options)
-    known = ", ".join([*GLYPH_UNETS, "features", "reference"])
-    raise ValueError(f"unknown target {options.target!r}: use one of {known}")
+    known = ", ".join([*networks, "features", "reference"])
+    raise ValueError(f"unknown target {options.target!r} of {options.data}: use one of {known}")
 
 
 def train_denoiser(options: TrainingOptions) -> Path:
-    """Train the network of one regime; writes <out>/<regime>.safetensors (float16, with provenance)."""
-    device, config = torch.device(options.device), GLYPH_UNETS[options.target]
+    """Train the network of one regime; writes <out>/<regime>.safetensors (float16, with provenance).
+
+    A training but 0 is <out>/<regime>-<training>.safetensors.
+    """
+    device, config = torch.device(options.device), EMBEDDED_UNETS[options.data][options.target]
     network = _initialised(lambda: GlyphUNet(config), options.seed)
     if options.initial:
         network.load_state_dict(load_network(Path(options.initial)).state_dict())
     network = network.to(device)
     if device.type == "cpu":
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # 20 % faster
-    pool = make_pool(options.pool, seed=options.seed, stream=TRAIN, device=device)
+    pool = SOURCES[options.data].pool(options.pool, seed=options.seed, stream=TRAIN, device=device)
     outer = PRECONDITIONERS[config.regime]
     if isinstance(outer, EDMPreconditioner):
         outer = replace(outer, P_mean=options.P_mean, P_std=options.P_std)
@@ -83,9 +91,9 @@ def train_denoiser(options: TrainingOptions) -> Path:
 
 def train_features(options: TrainingOptions) -> Path:
     """Train the feature network and standardise it on the reference pictures; writes features.safetensors."""
-    device = torch.device(options.device)
-    network = _initialised(GlyphFeatures, options.seed).to(device)
-    pool = make_pool(options.pool, seed=options.seed, stream=FEATURE_TRAIN, device=device)
+    device, source = torch.device(options.device), SOURCES[options.data]
+    network = _initialised(lambda: GlyphFeatures(source.data), options.seed).to(device)
+    pool = source.pool(options.pool, seed=options.seed, stream=FEATURE_TRAIN, device=device)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(network, GlyphFeatures)
@@ -94,20 +102,23 @@ def train_features(options: TrainingOptions) -> Path:
     seconds = train(network, loss, options)
     # Round to the stored precision first, so that the standardisation belongs to the weights shipped.
     network.half().float()
-    real = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
+    real = source.pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
     with torch.inference_mode():
         raw = torch.cat([network.raw(images) for images in real.images.split(REFERENCE_BATCH)]).double()
     network.standardise(raw)
     right = _extract(network, real.images)[1].argmax(dim=1) == real.labels.cpu()
-    log.info("class accuracy on %d held-out pictures: %.5f", REFERENCE_SIZE, float(right.double().mean()))
+    log.info("class accuracy on %d reference pictures: %.5f", len(right), float(right.double().mean()))
     return _save_weights(network, options, seconds, {})
 
 
 def make_reference(options: TrainingOptions) -> Path:
-    """Feature statistics of 50,000 pictures of the stream REFERENCE; writes glyphs_reference.npz."""
-    network = load_glyph_features(options.device, options.out / "features.safetensors")
-    device = torch.device(options.device)
-    pool = make_pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
+    """Feature statistics of 50,000 glyphs of the stream REFERENCE, or of all digits.
+
+    Writes <data>_reference.npz.
+    """
+    device, source = torch.device(options.device), SOURCES[options.data]
+    network = load_glyph_features(options.device, options.out / source.data.features.name, source.data)
+    pool = source.pool(REFERENCE_SIZE, seed=options.seed, stream=REFERENCE, device=device)
     features, logits = _extract(network, pool.images)
     is_mean, is_std = inception_score(logits)
     statistics = {
@@ -117,7 +128,7 @@ def make_reference(options: TrainingOptions) -> Path:
         "is_mean": np.float64(is_mean),
         "is_std": np.float64(is_std),
     }
-    path = options.out / "glyphs_reference.npz"
+    path = options.out / source.data.reference.name
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **statistics)
     log.info("wrote %s: Inception score %.4f +- %.4f", path, is_mean, is_std)
@@ -146,7 +157,7 @@ def provenance(path: Path) -> dict[str, object]:
 
 def _provenance(options: TrainingOptions, seconds: float) -> str:
     on_gpu = options.device.startswith("cuda")
-    choices = {key: value for key, value in vars(options).items() if key not in ("out", "name", "device")}
+    choices = {key: value for key, value in vars(options).items() if key not in ("out", "device")}
     record = {
         **choices,
         "initial": provenance(Path(options.initial)) if options.initial else None,
@@ -177,7 +188,7 @@ def _save_weights(
         name: (value if name in buffers else value.half()).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
-    path = options.out / f"{options.name}.safetensors"
+    path = options.out / f"{options.stem}.safetensors"
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={**metadata, "provenance": _provenance(options, seconds)})
     log.info("wrote %s (%d bytes)", path, path.stat().st_size)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from seedsbench.bench.cell import Cell
 from seedsbench.files.download import FetchError, cached_path
 from seedsbench.files.extractor_files import compared, extractor_files
-from seedsbench.files.model_files import Wanted, listing, resolve, wanted_files
+from seedsbench.files.model_files import Wanted, check_trained, listing, resolve, wanted_files
 
 UNSCORED = "a network from a file brings no features to be scored on: add metrics=inception (or values)"
 
@@ -27,6 +27,7 @@ def files_of(cells: Iterable[Cell]) -> dict[str, list[Wanted] | ValueError]:
 
 def files_of_cell(cell: Cell) -> list[Wanted]:
     """The files that a cell's model and metrics group ask for; ValueError for what has none."""
+    check_trained(cell.choices["model"], cell.model, cell.regime.name)
     files = wanted_files(cell.model, cell.regime.name)
     return [*compared(cell.metrics, files), *extractor_files(cell.metrics)]
 

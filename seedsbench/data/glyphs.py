@@ -11,18 +11,20 @@ batch it is drawn in (library sin and cos are not: vector body and scalar tail m
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from seedsbench.data.embedded_set import EmbeddedSet
 from seedsbench.exact.philox import philox_uniform
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "glyphs"
 
 SIZE = 16
 CLASSES = ("disk", "triangle", "square", "star", "plus", "crescent", "heart", "half_disc", "arc", "bar")
+GLYPHS = EmbeddedSet(
+    "glyphs", shape=(3, SIZE, SIZE), classes=CLASSES, targets=7
+)  # a hue is two: it is an angle
+ASSETS = GLYPHS.assets
 
 # Streams of the generator: which set of pictures an index counts in.
 TRAIN, REFERENCE, FLOOR, FEATURE_TRAIN = 0x100, 0x101, 0x102, 0x103

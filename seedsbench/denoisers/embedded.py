@@ -1,4 +1,4 @@
-"""The embedded models: networks trained on glyphs that come with the package, one for each regime.
+"""The embedded models: networks that come with the package, for each data set and regime one or several.
 
 Their files, and those that scripts/train_embedded.py writes, are the seedsbench .safetensors format:
 the network's state, with its configuration and provenance as JSON in the metadata.
@@ -13,35 +13,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from seedsbench.checks import nearest
-from seedsbench.data.glyphs import ASSETS
+from seedsbench.data.embedded_set import EmbeddedSet
+from seedsbench.data.glyphs import GLYPHS
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.denoisers.checkpoints.reading import checked_safetensors
 from seedsbench.denoisers.checkpoints.states import network_of
-from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS, GlyphUNet, GlyphUNetConfig
+from seedsbench.denoisers.networks.glyph_unet import EMBEDDED_UNETS, GlyphUNet, GlyphUNetConfig
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, Preconditioned, Preconditioner
 from seedsbench.files.digests import file_sha256
+from seedsbench.files.model_files import check_regime
 
 
-def _weights_path(regime: str, training: int = 0) -> Path:
-    if regime not in GLYPH_UNETS:
-        raise ValueError(nearest(regime, GLYPH_UNETS, what="regime of glyphs"))
-    if training not in (there := trainings_of(regime)):
-        known = ", ".join(map(str, there))
-        raise ValueError(f"training={training} of regime={regime} is not there; there are: {known or 'none'}")
-    return ASSETS / (f"{regime}-{training}.safetensors" if training else f"{regime}.safetensors")
+def weights_path(data: EmbeddedSet, regime: str, training: int = 0) -> Path:
+    """The file of an embedded network; ValueError for an unknown regime, FileNotFoundError for no file."""
+    known = EMBEDDED_UNETS[data.name]
+    check_regime(data.name, regime, known)
+    path = data.weights(regime, training)
+    if not path.is_file():
+        command = f"python scripts/train_embedded.py data={data.name} target={regime}"
+        command += f" training={training} seed={100 + training}" if training else ""
+        raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
+    return path
 
 
-def trainings_of(regime: str) -> list[int]:
-    """The trainings of a regime's network whose weights come with the package."""
-    others = (path.stem.removeprefix(f"{regime}-") for path in ASSETS.glob(f"{regime}-*.safetensors"))
-    first = [0] if (ASSETS / f"{regime}.safetensors").is_file() else []
-    return first + sorted(int(name) for name in others if name.isdigit())
-
-
-def model_id(regime: str, training: int = 0) -> str:
-    """First 16 hex digits of the sha256 of the weights file: two models with one id are the same."""
-    return file_sha256(_weights_path(regime, training))[:16]
+def model_id(path: Path) -> str:
+    """First 16 hex digits of the sha256 of a weights file: two models with one id are the same."""
+    return file_sha256(path)[:16]
 
 
 def load_network(path: Path) -> GlyphUNet:
@@ -65,13 +62,16 @@ def load_network(path: Path) -> GlyphUNet:
     return network
 
 
-def as_denoiser(network: GlyphUNet, device: torch.device | str = "cpu") -> Denoiser:
-    """D(x, sigma, labels) of a network, good for any batch size.
+def as_denoiser(
+    network: GlyphUNet, device: torch.device | str = "cpu", shares: tuple[float, ...] | None = None
+) -> Denoiser:
+    """D(x, sigma, labels) of a network, good for any batch size. shares: `Denoiser.class_weights`.
 
     On a CPU the result for a sample does not depend in any bit on the batch it is in (FixedBatch).
     """
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     denoiser = preconditioned(network, network.config, PRECONDITIONERS[network.config.regime])
+    denoiser.class_weights = shares
     return FixedBatch(denoiser) if torch.device(device).type == "cpu" else denoiser.to(device)
 
 
@@ -81,13 +81,12 @@ def preconditioned(network: nn.Module, config: GlyphUNetConfig, outer: Precondit
     return Preconditioned(network, outer, img_channels=channels, img_resolution=size, label_dim=classes)
 
 
-def load_glyphs(regime: str, device: torch.device | str = "cpu", training: int = 0) -> Denoiser:
+def load_glyphs(regime: str, device: torch.device | str = "cpu") -> Denoiser:
     """The embedded denoiser of a regime (vp, ve, iddpm, edm): images (3, 16, 16), 10 classes.
 
-    A zero label row, or labels None, is the unconditional model. Raises ValueError for a training that is not
-    there.
+    A zero label row, or labels None, is the unconditional model.
     """
-    return as_denoiser(load_network(_weights_path(regime, training)), device)
+    return as_denoiser(load_network(weights_path(GLYPHS, regime)), device)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

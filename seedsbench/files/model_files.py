@@ -3,7 +3,7 @@
 Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_pa
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
-CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance", "training")
-"""Entries of a model's configuration that say where things lie or which of several weights, that belong to
-another group, and those of pipelines. They are no part of a run_key: which network it is, `Problem.model_id`
-says."""
+CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance")
+CIRCUMSTANCES += ("training", "trainings")
+"""Entries of a model's configuration that say where things lie, which training of a network it is, or that
+belong to another group, and those of pipelines. They are no part of a run_key: which network it is,
+`Problem.model_id` says."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,7 @@ class ModelFiles:
                 raise ValueError(f"model={self.name} needs your weights: add model.path=<file or folder>")
             hints = _hints(self.format, self.hints)
             return Wanted("weights", path=absolute(self.path), hints=hints, key="model.path")
-        if regime not in self.files:
-            known = " or ".join(f"regime={key}" for key in self.files)
-            raise ValueError(
-                f"model={self.name} has no weights for regime={regime}: use {known} "
-                "(schedule= and grid= can be overridden alone)"
-            )
+        check_regime(self.name, regime, self.files)
         entry = self.files[regime]
         remote = self._remote(entry, f"model.files.{regime}")
         return Wanted("weights", remote, hints=_hints(entry.get("format"), entry.get("hints")))
@@ -102,6 +98,30 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
         wanted.append(Wanted("prompts", path=absolute(prompts), key="model.prompts"))
     statistics = files.statistics()
     return wanted if statistics is None else [*wanted, statistics]
+
+
+def check_trained(name: str, model: Mapping[str, Any], regime: str) -> None:
+    """Raise ValueError where a model says how many trainings of each regime it has, and has not this one.
+
+    name: as it is chosen, for the error. model: its entries; `training` and `trainings` are asked.
+    """
+    known, training = model.get("trainings"), model.get("training")
+    if known is None:
+        return
+    check_regime(name, regime, known)
+    if not 0 <= (training or 0) < known[regime]:
+        there = ", ".join(f"0 to {n - 1} for {key}" if n > 1 else f"0 for {key}" for key, n in known.items())
+        raise ValueError(f"model={name} has no training {training} for regime={regime}: there are {there}")
+
+
+def check_regime(name: str, regime: str, known: Collection[str]) -> None:
+    """Raise ValueError, which says what a model of this name has weights for, if the regime is not known."""
+    if regime not in known:
+        said = " or ".join(f"regime={key}" for key in known)
+        raise ValueError(
+            f"model={name} has no weights for regime={regime}: use {said} "
+            "(schedule= and grid= can be overridden alone)"
+        )
 
 
 def _hints(format: str | None, hints: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Feature network of the embedded data set: what Inception-v3 is to FID, for 16x16 glyphs.
+"""Feature networks of the embedded data sets: what Inception-v3 is to FID, for 16x16 glyphs and 8x8 digits.
 
-A 0.12M-parameter convolutional network trained on three jobs at once: the class, the generating factors, and
-*how much an image was damaged* (noise, blur). The last one makes the 64 features sensitive to what a sampler
-does wrong, which a classifier learns to ignore. Its Frechet distances are comparable among themselves only
-and are named "glyphs", never "FID".
+A 0.12M-parameter convolutional network (0.07M for digits) trained on three jobs at once: the class, numbers
+that say what this picture of the class is like, and *how much an image was damaged* (noise, blur). The last
+one makes the 64 features sensitive to what a sampler does wrong, which a classifier learns to ignore. The
+numbers are a glyph's generating factors; a digit has none, so they are mean, centre and second moments of its
+ink. Frechet distances are comparable within one such network only: they are named "glyphs" or "digits", never
+"FID".
 """
 
 from pathlib import Path
@@ -14,16 +16,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from seedsbench.data.glyphs import ASSETS, CLASSES, FACTORS
+from seedsbench.data.embedded_set import EmbeddedSet
+from seedsbench.data.glyphs import GLYPHS
 from seedsbench.metrics.moments import Moments
 
 FEATURES = 64
-_FACTOR_TARGETS = len(FACTORS) + 1  # the hue lives on a circle: it is regressed as a cosine and a sine
 CORRUPTIONS = ("noise", "blur")
 
 
 class GlyphHeads(NamedTuple):
-    """What training looks at: class logits (n, 10), factors (n, 7), amounts of damage (n, 2)."""
+    """What training looks at: class logits (n, K), numbers (n, targets), amounts of damage (n, 2)."""
 
     logits: Tensor
     factors: Tensor
@@ -31,7 +33,7 @@ class GlyphHeads(NamedTuple):
 
 
 class GlyphFeatures(nn.Module):
-    """uint8 images (n, 3, 16, 16) -> features (n, 64) and class logits (n, 10), both float32.
+    """uint8 images (n, C, H, W) of a data set -> features (n, 64) and class logits (n, K), both float32.
 
     Buffers `mean` (64,) and `scale` () make the features of real data mean 0 and variance 1 on average.
     One scale for all: features that hardly vary on real data, those that see damage, must not be blown
@@ -41,39 +43,41 @@ class GlyphFeatures(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, data: EmbeddedSet = GLYPHS) -> None:
         super().__init__()
+        self.shape = data.shape
+        channels, height, width = data.shape
         self.body = nn.Sequential(
-            *_convolution(3, 24, stride=1),
+            *_convolution(channels, 24, stride=1),
             *_convolution(24, 48, stride=2),
             *_convolution(48, 48, stride=1),
             *_convolution(48, 64, stride=2),
             nn.Flatten(),
-            nn.Linear(64 * 16, FEATURES),
+            nn.Linear(64 * (height // 4) * (width // 4), FEATURES),
             nn.SiLU(),
         )
-        self.to_class = nn.Linear(FEATURES, len(CLASSES))
-        self.to_factors = nn.Linear(FEATURES, _FACTOR_TARGETS)
+        self.to_class = nn.Linear(FEATURES, len(data.classes))
+        self.to_factors = nn.Linear(FEATURES, data.targets)
         self.to_corruption = nn.Linear(FEATURES, len(CORRUPTIONS))
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, 16, 16):
+        if images.dtype != torch.uint8 or images.shape[1:] != self.shape:
             found = f"{images.dtype} {tuple(images.shape)}"
-            raise ValueError(f"images are {found}; glyph features need uint8 (n, 3, 16, 16)")
+            raise ValueError(f"images are {found}; these features need uint8 (n, {str(self.shape)[1:]}")
         raw = self.raw(images)
         return (raw - self.mean) / self.scale, self.to_class(raw)
 
     def raw(self, images: Tensor) -> Tensor:
         """Features before standardisation, (n, 64): what the class is read off, as in Inception-v3's pool.
 
-        images: (n, 3, 16, 16), values in [0, 255], any dtype.
+        images: (n, C, H, W), values in [0, 255], any dtype.
         """
         return self.body(images.float() / 127.5 - 1)
 
     def heads(self, images: Tensor) -> GlyphHeads:
-        """All training outputs for images (n, 3, 16, 16) with values in [0, 255]."""
+        """All training outputs for images (n, C, H, W) with values in [0, 255]."""
         h = self.raw(images)
         return GlyphHeads(self.to_class(h), self.to_factors(h), self.to_corruption(h))
 
@@ -88,18 +92,19 @@ def _convolution(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
 
 
 def load_glyph_features(
-    device: torch.device | str = "cpu", path: Path = ASSETS / "features.safetensors"
+    device: torch.device | str = "cpu", path: Path | None = None, data: EmbeddedSet = GLYPHS
 ) -> GlyphFeatures:
-    """The shipped feature network, or that of another weights file, float32, in evaluation mode."""
+    """The shipped feature network of a data set, or that of another weights file, float32, for evaluation."""
+    path = path or data.features
     if not path.is_file():
-        command = "python scripts/train_embedded.py target=features"
+        command = f"python scripts/train_embedded.py data={data.name} target=features"
         raise FileNotFoundError(f"{path} is missing: run `{command}` to make it")
-    network = GlyphFeatures()
+    network = GlyphFeatures(data)
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return network.to(device).eval().requires_grad_(False)
 
 
-def load_glyph_reference() -> Moments:
-    """The shipped feature statistics of 50,000 real images."""
-    with np.load(ASSETS / "glyphs_reference.npz") as stored:
+def load_glyph_reference(data: EmbeddedSet = GLYPHS) -> Moments:
+    """The shipped feature statistics of real images: 50,000 glyphs, or all digits."""
+    with np.load(data.reference) as stored:
         return Moments(int(stored["n"]), stored["mu"], stored["sigma"])

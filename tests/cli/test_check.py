@@ -135,6 +135,9 @@ def refusal(*arguments):
             "weights have shape (2,); expected one for each mean, (1,)",
         ),
         ("model=celeba64 metrics=inception model.shape=[3,0,64]", "shape[1]=0 must lie in [1, 1e+06] or"),
+        ("model=glyphs model.training=-1", "model: training=-1 must lie in [0, 1e+06]"),
+        ("model=digits model.training=one", "model: training='one' must be an integer"),
+        ("model=digits model.trainings.edm=0", "model: trainings.edm=0 must lie in [1, 1e+06]"),
         ("metrics.floor_sets=two", "metrics: floor_sets='two' must be an integer"),
         ("metrics=inception metrics.kid_subset_size=1", "kid_subset_size=1 must lie in [2, 1e+06]"),
         ("metrics=inception metrics.bound=inf", "standard_problem: bound=inf must lie in [1, 4096]"),
@@ -209,7 +212,7 @@ def test_a_class_that_some_model_has_may_run():
     accept("-m", "model=gaussian,glyphs", "labels=9")
 
 
-@pytest.mark.parametrize("model", ["glyphs", "gaussian", "gaussian_mixture", "glyphs_finite"])
+@pytest.mark.parametrize("model", ["glyphs", "digits", "gaussian", "gaussian_mixture", "glyphs_finite"])
 def test_the_classes_known_unloaded_are_the_models_own(model):
     cell = compose(f"model={model}")
     assert known_classes(cell) == problem_of(cell, "cpu").denoiser.label_dim

@@ -1,20 +1,24 @@
 """Training: what it writes loads, an interrupted run goes on exactly, shards share a batch."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from scripts.training.loop import TrainingOptions, learning_rate, train
 from scripts.training.losses import loss_weight
+from scripts.training.pools import SOURCES
 from scripts.training.targets import WEIGHTINGS, provenance, run
 from seedsbench.denoisers.embedded import as_denoiser, load_network, model_id
-from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
+from seedsbench.denoisers.networks.glyph_unet import EMBEDDED_UNETS, GLYPH_UNETS
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
 
 
 def options(tmp_path, **changes):
     quick = {
+        "data": "glyphs",
         "target": "edm",
+        "training": 0,
         "device": "cpu",
         "iterations": 6,
         "batch": 8,
@@ -27,16 +31,34 @@ def options(tmp_path, **changes):
     return TrainingOptions(**({"name": (quick | changes)["target"]} | quick | changes))
 
 
-@pytest.mark.parametrize("target", GLYPH_UNETS)
-def test_training_writes_weights_that_load(tmp_path, target):
-    path = run(options(tmp_path, target=target))
+@pytest.mark.parametrize(
+    ("data", "target"), [(data, target) for data, networks in EMBEDDED_UNETS.items() for target in networks]
+)
+def test_training_writes_weights_that_load(tmp_path, data, target):
+    path = run(options(tmp_path, data=data, target=target))
     assert [file.name for file in tmp_path.iterdir()] == [f"{target}.safetensors"]  # no checkpoint is left
-    denoiser = as_denoiser(load_network(path))
-    assert denoiser(torch.randn(3, 3, 16, 16), torch.tensor(1.0), torch.eye(10)[:3]).isfinite().all()
-    assert (denoiser.image_shape, denoiser.label_dim) == ((3, 16, 16), 10)
+    denoiser, shape = as_denoiser(load_network(path)), SOURCES[data].data.shape
+    assert denoiser(torch.randn(3, *shape), torch.tensor(1.0), torch.eye(10)[:3]).isfinite().all()
+    assert (denoiser.image_shape, denoiser.label_dim) == (shape, 10)
     assert provenance(path)["iterations"] == 6
     assert path.stat().st_size < 2**20
-    assert len(model_id(target)) == 16  # of the shipped one
+
+
+def test_another_training_has_a_file_of_its_own_and_by_its_seed_other_weights(tmp_path):
+    first, second = run(options(tmp_path)), run(options(tmp_path, training=2, seed=102))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["edm-2.safetensors", "edm.safetensors"]
+    assert model_id(first) != model_id(second)
+    assert provenance(second)["training"] == 2
+    with pytest.raises(ValueError, match="training=-1 must lie in"):
+        options(tmp_path, training=-1)
+
+
+def test_features_of_digits_are_standardised_on_them_all(tmp_path):
+    run(options(tmp_path, data="digits", target="features"))
+    with np.load(run(options(tmp_path, data="digits", target="reference"))) as stored:
+        assert stored["n"] == 1797
+        assert np.abs(stored["mu"]).max() < 1e-3
+        assert stored["sigma"].trace() == pytest.approx(64, rel=1e-3)
 
 
 def linear(choices, stop_at=None):
@@ -94,8 +116,12 @@ def test_the_learning_rate_warms_up_stays_and_ends_near_zero(tmp_path):
 
 def test_an_unknown_training_target_is_refused(tmp_path):
     known = "vp, iddpm, ve, edm, features, reference"
-    with pytest.raises(ValueError, match=f"unknown target 'edn': use one of {known}"):
+    with pytest.raises(ValueError, match=f"unknown target 'edn' of glyphs: use one of {known}"):
         run(options(tmp_path, target="edn"))
+    with pytest.raises(ValueError, match="target 've' of digits: use one of vp, edm, features, reference"):
+        run(options(tmp_path, data="digits", target="ve"))
+    with pytest.raises(ValueError, match=r"unknown data 'digit'\. Did you mean 'digits'"):
+        run(options(tmp_path, data="digit"))
 
 
 @pytest.mark.parametrize("regime", GLYPH_UNETS)

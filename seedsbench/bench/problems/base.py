@@ -31,16 +31,14 @@ class Decode(Protocol):
 class Model:
     """A network to sample from, without features: `metrics` must name those to score it with.
 
-    warnings: what a reader of its scores should know, a sentence each. training: which of several trainings
-    of one network, None where nobody says. decode: what makes images of samples that are latents, None where
-    they are the images.
+    warnings: what a reader of its scores should know, a sentence each. decode: what makes images of samples
+    that are latents, None where they are the images.
     """
 
     name: str
     denoiser: Denoiser
     model_id: str
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
-    training: int | None = field(default=None, kw_only=True)
     decode: Decode | None = field(default=None, kw_only=True)
 
     @property

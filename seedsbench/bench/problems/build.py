@@ -15,12 +15,14 @@ from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.model_files import place_of
 from seedsbench.files.sources import check_defined, source_of
 
-_Classes = Annotated[int, Range(0, 10**6)] | None
+_Number = Annotated[int, Range(0, 10**6)] | None
 FACTS: dict[str, Any] = {
     "name": str,
     "shape": list[Count] | None,
-    "classes": _Classes,
+    "classes": _Number,
     "network": bool,
+    "training": _Number,
+    "trainings": dict[str, Count] | None,
     "format": str | None,
     "reference": object,
     "offline": bool,
@@ -30,6 +32,7 @@ FACTS: dict[str, Any] = {
 """What a model's YAML says of it, by type. A builder is given those that it declares as parameters.
 
 classes: how many, 0 for an unconditional model. network: false for a formula, which is quick to build.
+training: which of several networks from other seeds; trainings: how many there are, by regime.
 format: python where `path` names a function.
 """
 KEPT = 8
@@ -57,8 +60,8 @@ def check_problem(cell: Cell) -> None:
 
     What the options of a formula are together is told by building it.
     """
-    options, given, facts = _entries(cell.model, cell.regime.name, "cpu")
-    check_options("model", FACTS, facts)
+    options, given, _ = _entries(cell.model, cell.regime.name, "cpu")
+    check_options("model", FACTS, cell.model)
     registry.check_config(options, given=given)
     if cell.model.get("network") is False:
         model_of(cell, "cpu")

@@ -28,6 +28,7 @@ def asked(cell: Cell) -> Row:
     """What was asked for: names, options and sizes."""
     return {
         **{group: cell.choices[group] for group in ("model", "regime", *SAMPLERS)},
+        "training": cell.model.get("training"),
         **{f"{group}_params": params(getattr(cell, group)) for group in SAMPLERS},
         "metrics_params": params(scored(cell.metrics), without=PLACES),
         "nfe_budget": cell.nfe,
@@ -61,7 +62,6 @@ def identity_of(problem: Problem) -> Row:
     """IDs of network, extractor and reference, and the version of the arithmetic."""
     return {
         "model_id": problem.model_id,
-        "training": problem.training,
         "extractor": problem.features.name,
         "extractor_id": problem.features.id,
         "extractor_weights": problem.features.weights_id,
@@ -106,7 +106,8 @@ def title_of(row: Row) -> str:
     guided = "" if row["guidance"] == "none" else f" {row['guidance']}"
     options = [f"{key}={value}" for key, value in row["guidance_params"].items() if value]
     told = "".join([guided, f"({', '.join(options)})" if options else ""])
-    return f"{row['model']}/{row['regime']} {row['solver']}{told} nfe={row['nfe_budget']} seed={row['seed']}"
+    network = f"{row['model']}/{row['regime']}" + (f" training={row['training']}" if row["training"] else "")
+    return f"{network} {row['solver']}{told} nfe={row['nfe_budget']} seed={row['seed']}"
 
 
 def score_text(row: Row) -> str:

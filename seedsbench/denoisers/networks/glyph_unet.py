@@ -1,7 +1,8 @@
-"""The embedded network: a 0.3M-parameter U-Net for 16x16 RGB, 0.2 ms per image on one CPU thread.
+"""The embedded networks: 0.3M-parameter U-Nets, 0.2 ms per image on one CPU thread.
 
-Pixel-unshuffle to 8x8, two levels with one FiLM-modulated residual block each way, one attention at
-4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and Dhariwal 2021).
+For 16x16 RGB a pixel-unshuffle to 8x8, for 8x8 grey none; then two levels with one FiLM-modulated residual
+block each way, one attention at 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and
+Dhariwal 2021).
 
 VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F): at sigma = 50 an error of 1 % in F is an
 error of half the data range in D, and nearly all of F is a copy of the input, which a small network copies
@@ -14,12 +15,14 @@ preconditioning outside is that of each regime; for EDM's s = 0 and g = 1.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from seedsbench.checks import check_options
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPreconditioner
 from seedsbench.diffusion.process import expand
@@ -32,6 +35,7 @@ class GlyphUNetConfig:
     regime: key of PRECONDITIONERS that the network is trained under.
     noise_scale, noise_offset: affine map of c_noise to the argument of the sinusoidal features.
     channels: width at 8x8 and at 4x4. embedding: width of the noise and label embedding.
+    patch: side of the patches of pixels that become channels, 1 or 2.
     """
 
     regime: str
@@ -43,8 +47,10 @@ class GlyphUNetConfig:
     img_resolution: int = 16
     label_dim: int = 10
     sigma_data: float = 0.5
+    patch: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
+        check_options("GlyphUNetConfig", {"patch": Literal[1, 2]}, {"patch": self.patch})
         check_size(self.img_resolution, levels=3)
 
 
@@ -56,6 +62,12 @@ GLYPH_UNETS = {
     "ve": GlyphUNetConfig("ve", noise_scale=25.0, noise_offset=125.0),
     "edm": GlyphUNetConfig("edm", noise_scale=100.0, noise_offset=150.0),
 }
+DIGIT_UNETS = {
+    regime: replace(GLYPH_UNETS[regime], img_channels=1, img_resolution=8, patch=1)
+    for regime in ("vp", "edm")
+}
+EMBEDDED_UNETS = {"glyphs": GLYPH_UNETS, "digits": DIGIT_UNETS}
+"""By data set and regime: those that the package ships."""
 
 
 class ResidualBlock(nn.Module):
@@ -125,7 +137,7 @@ class GlyphUNet(nn.Module):
         super().__init__()
         self.config = config
         fine, coarse = config.channels
-        pixels = 4 * config.img_channels
+        pixels = config.patch**2 * config.img_channels
         self.embedding = NoiseEmbedding(config)
         self.film_widths = [2 * fine, 2 * coarse, 2 * coarse, 2 * fine]
         # One matrix for the modulation of all blocks: one small product instead of four.
@@ -142,15 +154,15 @@ class GlyphUNet(nn.Module):
         self.conv_out = _zero(nn.Conv2d(fine, pixels, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: (B, 3, 16, 16), already times c_in. c_noise: () or (B,). labels: (B, 10) or None."""
+        """x: (B, C, H, W), already times c_in. c_noise: () or (B,). labels: (B, K) or None."""
         inverse_std, skip, gain = (expand(v.to(x.dtype), x) for v in self.standardisation(c_noise))
         films = self.film(self.embedding(c_noise.to(x.dtype), labels)).split(self.film_widths, dim=1)
-        fine = self.down_fine(self.conv_in(nnf.pixel_unshuffle(inverse_std * x, 2)), films[0])
+        fine = self.down_fine(self.conv_in(nnf.pixel_unshuffle(inverse_std * x, self.config.patch)), films[0])
         coarse = self.down_coarse(self.down(fine), films[1])
         coarse = self.up_coarse(self.attention(coarse), films[2])
         up = nnf.pixel_shuffle(self.up(coarse), 2)
         fine = self.up_fine(torch.cat([up, fine], dim=1), films[3])
-        h = nnf.pixel_shuffle(self.conv_out(nnf.silu(self.norm_out(fine))), 2)
+        h = nnf.pixel_shuffle(self.conv_out(nnf.silu(self.norm_out(fine))), self.config.patch)
         return skip * x + gain * h
 
     def standardisation(self, c_noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

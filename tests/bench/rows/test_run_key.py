@@ -7,7 +7,7 @@ import sys
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import what_changes_numbers
 from seedsbench.files.sources import source_id
-from tests.support.cells import compose, config_dir, run
+from tests.support.cells import compose, config_dir, key_of, run
 from tests.support.machine import ROOT
 
 AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
@@ -72,3 +72,13 @@ def test_no_key_is_made_of_a_module_path_or_of_the_packages_own_source():
     science = what_changes_numbers(cell := compose("solver=seeds3"), problem_of(cell, "cpu"))
     assert science["solver"]["class"] == "Seeds3"
     assert not any(word in json.dumps(science) for word in ("seedsbench.", "source_id"))
+
+
+def test_a_training_is_known_by_its_network_and_said_in_its_row(tmp_path):
+    keys = {training: key_of("model=glyphs", f"model.training={training}") for training in (0, 1)}
+    assert keys[0] == key_of("model=glyphs") != keys[1]
+    cell = ("model=glyphs", "solver=euler", "nfe=2", "samples=4", "metrics.floor_sets=1")
+    rows = [run(tmp_path, *cell, f"model.training={training}") for training in (0, 1)]
+    assert [row["training"] for row in rows] == [0, 1]
+    assert rows[0]["model_id"] != rows[1]["model_id"]
+    assert run(tmp_path, *CELL)["training"] is None
