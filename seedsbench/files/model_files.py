@@ -6,10 +6,10 @@ Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from seedsbench.checks import nearest
+from seedsbench.checks import Count, Range, check_options, nearest
 from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_path, fetch, sha256_of
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
@@ -19,6 +19,9 @@ CIRCUMSTANCES += ("training", "trainings")
 """Entries of a model's configuration that say where things lie, which training of a network it is, or that
 belong to another group, and those of pipelines. They are no part of a run_key: which network it is,
 `Problem.model_id` says."""
+_Training = Annotated[int, Range(0, 10**6)] | None
+TRAININGS = {"training": _Training, "trainings": dict[str, Count] | None}
+"""Which of several networks from other seeds it is, and how many there are by regime; their types."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,9 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
 def check_trained(name: str, model: Mapping[str, Any], regime: str) -> None:
     """Raise ValueError where a model says how many trainings of each regime it has, and has not this one.
 
-    name: as it is chosen, for the error. model: its entries; `training` and `trainings` are asked.
+    name: as it is chosen, for the error. model: its entries, those of TRAININGS are asked.
     """
+    check_options("model", TRAININGS, model)
     known, training = model.get("trainings"), model.get("training")
     if known is None:
         return

@@ -39,7 +39,7 @@ def draw(regime, indices, *overrides, batch_size=64, problem=None):
 
 @pytest.mark.parametrize(("data", "regime", "training"), TRAININGS, ids=NAMED)
 def test_every_network_draws_the_class_it_is_asked_for(data, regime, training):
-    problem = {"glyphs": glyphs_problem, "digits": digits_problem}[data.name](regime, training)
+    problem = {"glyphs": glyphs_problem, "digits": digits_problem}[data.name](regime, training=training)
     indices = torch.arange(60)
     _, logits = problem.features.padded(to_uint8(draw(regime, indices, problem=problem)))
     asked = classes_of(indices, "balanced", 10, 0, problem.denoiser.class_weights)

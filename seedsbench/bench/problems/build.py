@@ -12,17 +12,16 @@ from seedsbench.bench.machine import make_current
 from seedsbench.bench.problems.base import Model, Problem
 from seedsbench.bench.problems.own import model_from
 from seedsbench.checks import Count, Range, check_options, nearest
-from seedsbench.files.model_files import place_of
+from seedsbench.files.model_files import TRAININGS, place_of
 from seedsbench.files.sources import check_defined, source_of
 
-_Number = Annotated[int, Range(0, 10**6)] | None
+_Classes = Annotated[int, Range(0, 10**6)] | None
 FACTS: dict[str, Any] = {
     "name": str,
     "shape": list[Count] | None,
-    "classes": _Number,
+    "classes": _Classes,
     "network": bool,
-    "training": _Number,
-    "trainings": dict[str, Count] | None,
+    **TRAININGS,
     "format": str | None,
     "reference": object,
     "offline": bool,
@@ -32,7 +31,6 @@ FACTS: dict[str, Any] = {
 """What a model's YAML says of it, by type. A builder is given those that it declares as parameters.
 
 classes: how many, 0 for an unconditional model. network: false for a formula, which is quick to build.
-training: which of several networks from other seeds; trainings: how many there are, by regime.
 format: python where `path` names a function.
 """
 KEPT = 8

@@ -15,7 +15,7 @@ from seedsbench.denoisers.analytic import FiniteData
 
 
 def digits_problem(
-    regime: str, training: Annotated[int, Range(0, 10**6)] = 0, device: str = "cpu"
+    regime: str, device: str = "cpu", training: Annotated[int, Range(0, 10**6)] = 0
 ) -> Problem:
     """The embedded 8x8 set, a network a regime and training, its own 64-d feature network.
 

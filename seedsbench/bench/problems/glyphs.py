@@ -12,7 +12,7 @@ from seedsbench.diffusion.noise import random_classes
 
 
 def glyphs_problem(
-    regime: str, training: Annotated[int, Range(0, 10**6)] = 0, device: str = "cpu"
+    regime: str, device: str = "cpu", training: Annotated[int, Range(0, 10**6)] = 0
 ) -> Problem:
     """The embedded 16x16 set, a network a regime and training, its own 64-d feature network."""
     return embedded_problem(GLYPHS, regime, training, _real_glyphs, device)
