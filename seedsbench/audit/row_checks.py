@@ -134,7 +134,7 @@ def evaluations(claim: Claim) -> Iterator[str]:
             yield f"{n_steps} steps and nfe {nfe:g} (at most {most}), promised are {steps} and {promised}"
 
 
-def floor(claim: Claim) -> Iterator[str]:
+def above_floor(claim: Claim) -> Iterator[str]:
     """The FID is not far below what real samples score.
 
     A perfect sampler's FID is about a sum of squares, so a chi-squared number, scaled: its mean and spread
@@ -242,7 +242,7 @@ ROW_CHECKS: dict[str, Check] = {
     "run_key": key_of_command,
     "settings": settings,
     "promise": evaluations,
-    "floor": floor,
+    "floor": above_floor,
     "limits": limits,
     "speed": speed,
     "statistics": kept_statistics,

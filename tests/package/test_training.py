@@ -28,7 +28,7 @@ def options(tmp_path, **changes):
     }
     quick |= {"lr": 2e-3, "warmup": 2, "flat": 0.4, "clip": 1.0, "ema": 0.9, "label_dropout": 0.25}
     quick |= {"weighting": "unit", "P_mean": -0.2, "P_std": 1.2, "checkpoint_every": 3, "out": tmp_path}
-    return TrainingOptions(**({"name": (quick | changes)["target"]} | quick | changes))
+    return TrainingOptions(**(quick | changes))
 
 
 @pytest.mark.parametrize(
