@@ -80,6 +80,8 @@ def settings(claim: Claim) -> Iterator[str]:
     cell = claim.cell
     said = asked(cell)
     del said["time_utc"]
+    if "training" not in claim.row and not said["training"]:  # a row from before there was a second one
+        del said["training"]
     yield from _differing(claim, said)
     if claim.done:
         yield from _differing(claim, solver_facts(registry.build(cell.solver)))
