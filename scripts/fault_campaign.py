@@ -1,7 +1,7 @@
 """What becomes of rows when things go wrong: commands killed, full disks, files that are damaged or hostile.
 
     python scripts/fault_campaign.py --output trials.jsonl   # all of it
-    python scripts/fault_campaign.py --quick                  # a sample of each kind, in a minute
+    python scripts/fault_campaign.py --quick                  # one of most kinds, in half a minute
     python scripts/fault_campaign.py --only ranks             # kinds whose name has this in it
 
 Each trial runs `seedsbench` as a user does, in a folder of its own, lets it suffer one fault, and then runs
@@ -75,7 +75,7 @@ class Record:
 
 
 def planned(bench: Bench, kinds: Iterable[Kind], quick: bool) -> Iterator[tuple[Kind, int, Any]]:
-    """The trials: kind, number and case; of the quick part a few of each."""
+    """The trials: kind, number and case; or the quick part of them."""
     for kind in kinds:
         if quick and not kind.quick:
             continue
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
     made.add_argument("--output", type=Path, help="JSON lines of finished trials; read first, then added to")
-    made.add_argument("--quick", action="store_true", help="a sample of each kind")
+    made.add_argument("--quick", action="store_true", help="one of most kinds")
     made.add_argument("--only", default="", metavar="KIND", help="kinds whose name has this text in it")
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
     return made

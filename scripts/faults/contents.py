@@ -203,6 +203,6 @@ def _row_cases(bench: Bench) -> list[str]:
 
 KINDS = (
     Kind("damaged and forged rows", rows, _row_cases),
-    Kind("damaged and forged sums", sums, lambda _: list(SUMS)),
-    Kind("other things in the way", foreign, lambda _: [(p, t) for p in PLACES for t in THINGS]),
+    Kind("damaged and forged sums", sums, lambda _: list(SUMS), quick=0),
+    Kind("other things in the way", foreign, lambda _: [(p, t) for p in PLACES for t in THINGS], quick=0),
 )

@@ -235,6 +235,6 @@ def _no_files(bench: Bench) -> list[tuple[str, str]]:
 
 
 KINDS = (
-    Kind("hostile files", hostile, lambda _: list(FILES), quick=2),
+    Kind("hostile files", hostile, lambda _: list(FILES)),
     Kind("paths that are no files", no_file, _no_files, quick=0),
 )

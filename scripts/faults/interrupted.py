@@ -120,7 +120,7 @@ def _denied(bench: Bench) -> list[tuple[str, int]]:
 
 
 KINDS = (
-    Kind("kill -9 at a random moment", kill, lambda _: list(range(40))),
+    Kind("kill -9 at a random moment", kill, lambda _: list(range(40)), quick=0),
     Kind("kill -9 at each change of a file", crash, lambda b: list(range(1, b.changes() + 1))),
     Kind("SIGTERM, SIGINT", stop, _stops),
     Kind("disk full, limited or failing", disk, _disks),

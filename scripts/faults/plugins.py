@@ -134,6 +134,6 @@ def _steps(bench: Bench) -> list[str]:
 
 KINDS = (
     Kind("plug-ins whose step fails", step, _steps, quick=0),
-    Kind("plug-ins that cannot be chosen", file, lambda _: list(FILES)),
+    Kind("plug-ins that cannot be chosen", file, lambda _: list(FILES), quick=0),
     Kind("plug-ins without an end", endless, lambda _: ["while True: pass", "time.sleep(1e6)"], quick=0),
 )

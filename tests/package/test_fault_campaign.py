@@ -19,7 +19,7 @@ def bench(tmp_path_factory):
     made.close()
 
 
-def test_nothing_is_lost_or_wrong_in_a_sample_of_each_kind(bench, tmp_path):
+def test_nothing_is_lost_or_wrong_in_the_quick_part(bench, tmp_path):
     record = fault_campaign.Record(tmp_path / "trials.jsonl", 0)
     fault_campaign.campaign(bench, list(fault_campaign.KINDS), record, quick=True, jobs=2)
     assert {kind for kind, _ in record.found} == {kind.name for kind in fault_campaign.KINDS if kind.quick}

@@ -116,7 +116,14 @@ def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
     assert (whole.job_type, whole.sweep) == ("study", "")
 
 
-@pytest.mark.parametrize("name", sorted({*registry.names("experiment")} - {"churn_optuna"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "tuned" else ())
+        for name in registry.names("experiment")
+        if name != "churn_optuna"
+    ],
+)
 def test_an_experiment_can_run(name):
     assert checked(["-m", f"experiment={name}"])[0][0].cell.study_folder.parent == Path("results")
 

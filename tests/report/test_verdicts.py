@@ -47,7 +47,7 @@ def test_it_is_students_paired_t():
     assert apart.error == pytest.approx(found.unpaired)
 
 
-@pytest.mark.parametrize("solvers", [2, 6])
+@pytest.mark.parametrize("solvers", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_among_ties_something_is_found_no_more_often_than_stated(solvers):
     """1,000 budgets at which all are alike; the best of six is picked by its score, as the report does."""
     random, found = np.random.default_rng(1), 0
