@@ -116,7 +116,7 @@ def test_the_configurations_for_slurm_submit_what_they_say(name, gpus, nfe, job,
 @pytest.mark.parametrize(
     ("launcher", "tasks"),
     [
-        (["hydra/launcher=slurm_1gpu"], 1),
+        pytest.param(["hydra/launcher=slurm_1gpu"], 1, marks=pytest.mark.slow),
         pytest.param(["hydra/launcher=submitit_local"], 1, marks=pytest.mark.slow),
         pytest.param(TWO_TASKS, 2, marks=pytest.mark.slow),
     ],

@@ -20,7 +20,10 @@ def run(solver, device, prediction):
 
 
 @pytest.mark.parametrize("solver", SLOW)
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "flow_prediction"])
+@pytest.mark.parametrize(
+    "prediction",
+    ["flow_prediction", *(pytest.param(p, marks=pytest.mark.slow) for p in ("epsilon", "v_prediction"))],
+)
 def test_the_same_samples(solver, prediction):
     with SecondDevice() as device:
         there = run(solver, ELSEWHERE, prediction)
