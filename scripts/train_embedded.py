@@ -1,7 +1,7 @@
 """Train what the package ships. For example: python scripts/train_embedded.py target=edm device=cuda
 
 An interrupted run continues when the same command is given again. Order: features, reference, and the
-four regimes at any time.
+regimes at any time.
 """
 
 import sys

@@ -9,6 +9,7 @@ from torch import Tensor
 from scripts.training.pools import Pool
 from seedsbench.denoisers.preconditioning.karras import (
     EDMPreconditioner,
+    FlowPreconditioner,
     IDDPMPreconditioner,
     Preconditioned,
     Preconditioner,
@@ -22,7 +23,12 @@ MAX_NOISE = 0.8  # standard deviation of added noise at full damage, images in [
 
 
 def training_sigma(outer: Preconditioner, u: Tensor) -> Tensor:
-    """Training noise levels of Karras et al. 2022, Table 1, from uniforms u in (0, 1), any shape."""
+    """Training noise levels of Karras et al. 2022, Table 1, from uniforms u in (0, 1), any shape.
+
+    Of flow matching: uniform in its time.
+    """
+    if isinstance(outer, FlowPreconditioner):
+        return u / (1 - u)
     if isinstance(outer, EDMPreconditioner):
         return (outer.P_mean + outer.P_std * torch.special.ndtri(u)).exp()
     if isinstance(outer, IDDPMPreconditioner):
@@ -34,9 +40,7 @@ def training_sigma(outer: Preconditioner, u: Tensor) -> Tensor:
 
 def loss_weight(outer: Preconditioner, sigma: Tensor) -> Tensor:
     """lambda(sigma) of the training loss lambda |D(y + n; sigma) - y|^2: 1 / c_out^2."""
-    if isinstance(outer, EDMPreconditioner):
-        return (sigma**2 + outer.sigma_data**2) / (sigma * outer.sigma_data) ** 2
-    return 1 / sigma**2
+    return 1 / outer.c_out(sigma) ** 2
 
 
 def denoising_loss(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seedsbench.checks import Level, Range, check_fields, filled
 
-Scaling = Literal["none", "vp", "subvp"]
+Scaling = Literal["none", "vp", "subvp", "flow"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "const", "jsd"]
 EarliestTime = Annotated[float, Range(1e-6, 0.5)]
 Beta = Annotated[float, Range(1e-10, 1, open_high=True)]  # below, 1 - beta loses it
@@ -33,7 +33,8 @@ class Schedule(ABC):
     """sigma(t), its derivative and inverse, and the signal scale; all take float64 tensors of any shape.
 
     scaling: "none" keeps s = 1; "vp" keeps the variance of unit-variance data at 1, s = 1/sqrt(1+sigma^2);
-    "subvp" has sigma = (1 - s^2)/s, the sub-VP process (Song et al. 2021, eq. 29).
+    "subvp" has sigma = (1 - s^2)/s, the sub-VP process (Song et al. 2021, eq. 29); "flow" has s = 1/(1 + sigma),
+    a straight line from data to noise.
     """
 
     scaling: Scaling = "none"
@@ -57,6 +58,8 @@ class Schedule(ABC):
         """Signal scale s where the noise level is `sigma`."""
         if self.scaling == "subvp":
             return 2 / (sigma + (sigma**2 + 4).sqrt())
+        if self.scaling == "flow":
+            return 1 / (1 + sigma)
         return (1 + sigma**2).rsqrt() if self.scaling == "vp" else torch.ones_like(sigma)
 
     def scale(self, t: Tensor) -> Tensor:
@@ -71,6 +74,8 @@ class Schedule(ABC):
         scale = self.scale_at(sigma)
         if self.scaling == "subvp":
             return -self.dsigma(t) * scale**2 / (1 + scale**2)
+        if self.scaling == "flow":
+            return -self.dsigma(t) * scale**2
         return -sigma * self.dsigma(t) * scale**3
 
     def through(self, sigma_min: float, sigma_max: float) -> "Schedule":
@@ -179,6 +184,26 @@ class SubVP(VP):
 
     def integral(self, sigma: float) -> float:
         return 2 * math.asinh(sigma / 2)
+
+
+@dataclass(frozen=True)
+class Flow(Schedule):
+    """The straight path x = (1 - t) data + t noise of flow matching: sigma(t) = t/(1 - t), s(t) = 1 - t.
+
+    Lipman et al. 2023, Liu et al. 2023; their velocity is dx/dt = noise - data. sigma is infinite at t = 1, so
+    grids start before it (`grid.FlowUniform.start`).
+    """
+
+    scaling: Scaling = "flow"
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def dsigma(self, t: Tensor) -> Tensor:
+        return 1 / (1 - t) ** 2
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _REGIME_DEFAULTS = {
     "ve": {"schedule": "ve", "grid": "ve"},
     "iddpm": {"schedule": "linear", "grid": "iddpm"},
     "edm": {"schedule": "linear", "grid": "edm"},
+    "flow": {"schedule": "flow", "grid": "flow_uniform"},
 }
 
 

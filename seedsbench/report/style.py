@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from scipy.optimize import isotonic_regression
 
-REGIME_NAMES = {"vp": "VP", "ve": "VE", "iddpm": "iDDPM", "edm": "EDM"}
+REGIME_NAMES = {"vp": "VP", "ve": "VE", "iddpm": "iDDPM", "edm": "EDM", "flow": "Flow"}
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e6e6e6"
 
 RC: Any = {

@@ -4,7 +4,7 @@ For 16x16 RGB a pixel-unshuffle to 8x8, for 8x8 grey none; then two levels with 
 block each way, one attention at 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and
 Dhariwal 2021).
 
-VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F): at sigma = 50 an error of 1 % in F is an
+VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F), flow matching for noise - data: at sigma = 50 an error of 1 % in F is an
 error of half the data range in D, and nearly all of F is a copy of the input, which a small network copies
 badly. But c_noise tells it sigma, so it standardises its own input and output in closed form:
 
@@ -61,6 +61,7 @@ GLYPH_UNETS = {
     "iddpm": GlyphUNetConfig("iddpm", noise_scale=1.0, noise_offset=0.0),
     "ve": GlyphUNetConfig("ve", noise_scale=25.0, noise_offset=125.0),
     "edm": GlyphUNetConfig("edm", noise_scale=100.0, noise_offset=150.0),
+    "flow": GlyphUNetConfig("flow", noise_scale=1.0, noise_offset=0.0),
 }
 DIGIT_UNETS = {
     regime: replace(GLYPH_UNETS[regime], img_channels=1, img_resolution=8, patch=1)

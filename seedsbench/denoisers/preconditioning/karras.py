@@ -1,8 +1,8 @@
-"""How a raw network becomes a denoiser: the preconditionings of Karras et al. 2022, Table 1.
+"""How a raw network becomes a denoiser: the preconditionings of Karras et al. 2022, Table 1, and flow's.
 
     D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                    (their Eq. 7)
 
-Each preconditioner is one column of that table: the four coefficients and the noise levels that the network
+Each preconditioner is one column of that table, or would be: the four coefficients and the noise levels that the network
 knows. Coefficients are evaluated in the dtype of sigma; solvers pass float64.
 """
 
@@ -23,7 +23,7 @@ from seedsbench.diffusion.schedule import VP, Discrete
 
 
 class Preconditioner(ABC):
-    """One column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1])."""
+    """A column of Table 1. sigma is () or (B,), in units of the data (which lives in [-1, 1])."""
 
     @property
     @abstractmethod
@@ -234,11 +234,47 @@ class EDMPreconditioner(Preconditioner):
         return (4 * c_noise).exp()
 
 
+@dataclass(frozen=True)
+class FlowPreconditioner(Preconditioner):
+    """Flow matching (Lipman et al. 2023): a velocity network on the straight path between data and noise.
+
+    The network sees x_t = (1 - t) data + t noise, t = sigma/(1 + sigma), and answers v = noise - data, so that
+    D = x_t - t v. data_first: it answers data - noise and is told 1 - t, the time from noise to data, as
+    torchcfm's and SiT's are. time_scale: factor of the time it is told.
+    """
+
+    data_first: bool = False
+    time_scale: float = 1000.0
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t, 0 at the data and 1 where there is noise only."""
+        return sigma / (1 + sigma)
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return self.time(sigma) if self.data_first else -self.time(sigma)
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return self.time_scale * (self.c_in(sigma) if self.data_first else self.time(sigma))
+
+    def sigma_of_noise(self, c_noise: Tensor) -> Tensor:
+        told = c_noise / self.time_scale
+        return 1 / told - 1 if self.data_first else told / (1 - told)
+
+
 PRECONDITIONERS: dict[str, Preconditioner] = {
     "vp": VPPreconditioner(),
     "ve": VEPreconditioner(),
     "iddpm": IDDPMPreconditioner(),
     "edm": EDMPreconditioner(),
+    "flow": FlowPreconditioner(),
 }
 
 
