@@ -17,7 +17,7 @@ from numpy.polynomial import chebyshev
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 
-from seedsbench import api
+from seedsbench import api, registry
 from seedsbench.certify.orders import Measured
 from seedsbench.certify.paths import ends_along_one_path
 from seedsbench.certify.problems import (
@@ -49,7 +49,7 @@ def gaussian_moments(
     low: float = 0.05,
     schedule: str = "linear",
 ) -> np.ndarray:
-    """(mean, variance) at `low` of a solver on N(0.3, std^2) data, exactly.
+    """(mean, variance) at `low` of a solver on N(0.3, std^2) data, of unscaled states, exactly.
 
     Every map is affine in the latent and in each normal drawn, so one run on a batch of unit impulses
     (all zero; the latent; each draw) yields all coefficients. The start has the exact law at `high`.
@@ -70,7 +70,9 @@ def gaussian_moments(
     start[1] = 1.0
     z = torch.zeros(draws, draws + 2, 1, 1, 1, dtype=torch.float64)
     z[torch.arange(draws), torch.arange(draws) + 2] = 1.0
-    x = run(start, Recorded(z))
+    x = run(start, Recorded(z)) / float(
+        registry.build(registry.load("schedule", schedule)).scale_at(levels[-1])
+    )
     offset, coefficients = x[0], x[1:] - x[0]
     # The law of the latent that makes the state at `high` N(mean, std^2 + high^2): x = high * latent.
     start_mean, start_variance = _MEAN / high, (std**2 + high**2) / high**2
@@ -79,12 +81,19 @@ def gaussian_moments(
 
 
 def weak_orders(
-    solver: AnySolver, n_steps: int = 128, *, std: float = 0.5, high: float = 20.0, low: float = 0.05
+    solver: AnySolver,
+    n_steps: int = 128,
+    *,
+    std: float = 0.5,
+    high: float = 20.0,
+    low: float = 0.05,
+    schedule: str = "linear",
 ) -> tuple[float, float]:
     """(order of the mean, order of the variance) between n_steps and 2 n_steps; nan where exact."""
     exact = np.array([_MEAN, std**2 + low**2])
     counts = n_steps, 2 * n_steps
-    coarse, fine = (abs(gaussian_moments(solver, n, std=std, high=high, low=low) - exact) for n in counts)
+    levels: Any = {"std": std, "high": high, "low": low, "schedule": schedule}
+    coarse, fine = (abs(gaussian_moments(solver, n, **levels) - exact) for n in counts)
     mean, variance = (math.log2(c / f) if f > 1e-12 else math.nan for c, f in zip(coarse, fine, strict=True))
     return mean, variance
 

@@ -157,12 +157,12 @@ class LogSNR(Grid):
 class FlowUniform(Grid):
     """Uniform in the time t = sigma/(1 + sigma) of flow matching, from `start` towards 0; ignores the range.
 
-    Of n levels the i-th is at start (n - i)/n, so that the final step, from the last of them to the data, is as
-    long as the others. sigma is infinite at t = 1, where a run would begin: it begins at `start`, or where the
-    denoiser's range ends if that is earlier. The signal left out there, 1 - start, is 0.001 by default.
+    Of n levels the i-th is at start (n - i)/n, so that the final step, from the last of them to the data, is
+    as long as the others. sigma is infinite at t = 1, where a run would begin: it begins at `start`, or where
+    the denoiser's range ends if that is earlier. The signal left out there, 1 - start, is 0.001 by default.
 
-    shift: s of t' = s t/(1 + (s - 1) t), which makes the levels denser at high noise for s > 1, denoted so by
-    Esser et al. 2024, eq. 23 (3 for SD3's 1024x1024 pixels); 1 is none. It acts before `start` bounds the time.
+    shift: s of t' = s t/(1 + (s - 1) t), which makes the levels denser at high noise for s > 1, as in
+    Esser et al. 2024, eq. 23 (3 for SD3's 1024x1024 pixels); 1 is none. It acts before `start` does.
     """
 
     start: Annotated[float, Range(0.5, 1 - 1e-6)] = 0.999

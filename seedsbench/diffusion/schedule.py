@@ -33,8 +33,8 @@ class Schedule(ABC):
     """sigma(t), its derivative and inverse, and the signal scale; all take float64 tensors of any shape.
 
     scaling: "none" keeps s = 1; "vp" keeps the variance of unit-variance data at 1, s = 1/sqrt(1+sigma^2);
-    "subvp" has sigma = (1 - s^2)/s, the sub-VP process (Song et al. 2021, eq. 29); "flow" has s = 1/(1 + sigma),
-    a straight line from data to noise.
+    "subvp" has sigma = (1 - s^2)/s, the sub-VP process (Song et al. 2021, eq. 29); "flow" has
+    s = 1/(1 + sigma), a straight line from data to noise.
     """
 
     scaling: Scaling = "none"
@@ -190,7 +190,7 @@ class SubVP(VP):
 class Flow(Schedule):
     """The straight path x = (1 - t) data + t noise of flow matching: sigma(t) = t/(1 - t), s(t) = 1 - t.
 
-    Lipman et al. 2023, Liu et al. 2023; their velocity is dx/dt = noise - data. sigma is infinite at t = 1, so
+    Lipman et al. 2023, Liu et al. 2023; their velocity is dx/dt = noise - data. sigma is infinite at t = 1:
     grids start before it (`grid.FlowUniform.start`).
     """
 

@@ -8,6 +8,7 @@ import math
 import pytest
 
 import seedsbench
+from seedsbench.certify.weak import is_affine
 from tests.support.measure import drift_order, gaussian_moments, weak_orders
 
 UNIP = {"corrector": False}
@@ -170,6 +171,16 @@ def test_weak_order(name, options, wanted):
     orders = weak_orders(solver, 64, std=0.8, low=0.2)
     assert [order for order in orders if not math.isnan(order)] == pytest.approx([wanted], abs=0.25)
     assert name != "er_sde" or solver.weak_order == wanted
+
+
+@pytest.mark.one_of_each_family
+def test_weak_orders_hold_on_the_flow_schedule(solver_name):
+    """From t = 0.95 to 0.17, in its scaled coordinates; on unscaled schedules: test_certify.py."""
+    solver = seedsbench.solver(solver_name)
+    if solver.weak_order is None or not is_affine(solver):
+        pytest.skip("no weak order on a Gaussian to measure")
+    orders = weak_orders(solver, 128, std=0.8, low=0.2, schedule="flow")
+    assert min(o for o in orders if not math.isnan(o)) > solver.weak_order - 0.35
 
 
 @pytest.mark.parametrize("name", ["seeds1", "seeds2", "seeds3"])

@@ -7,6 +7,7 @@ from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePredictio
 from seedsbench.denoisers.preconditioning.karras import (
     PRECONDITIONERS,
     EDMPreconditioner,
+    FlowPreconditioner,
     IDDPMPreconditioner,
     Preconditioned,
     VEPreconditioner,
@@ -66,6 +67,7 @@ def test_vp_times_and_levels_equal_the_reference(case):
         ScoreVE(levels=100, fractional=True),
         ScoreVE(levels=100),
         SubVPPreconditioner(),
+        FlowPreconditioner(data_first=True, time_scale=1.0),
     ],
 )
 def test_the_noise_level_can_be_recovered_from_c_noise(preconditioner):

@@ -1,25 +1,30 @@
 """Schedules invert and differentiate; grids decrease, meet their ends and snap; ranges are EDM's."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import seedsbench
 from seedsbench import registry
 from seedsbench.api import noise_levels
 from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS
-from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, IDDPMGrid, iddpm_table
-from seedsbench.diffusion.schedule import VE, VP, Discrete, Geometric, Linear, SubVP
+from seedsbench.diffusion.grid import EDM, DiscreteGrid, Explicit, FlowUniform, IDDPMGrid, iddpm_table
+from seedsbench.diffusion.schedule import VE, VP, Discrete, Flow, Geometric, Linear, SubVP
+from tests.support.cells import compose
 from tests.support.golden import golden
 from tests.support.parity import built
 
 SCHEDULES = [VP(), VP(scaling="none"), VE(), VE(scaling="vp"), Linear(), Linear(scaling="vp"), Discrete()]
 SCHEDULES += [Discrete(beta_schedule=b) for b in ("scaled_linear", "squaredcos_cap_v2")]
 SCHEDULES += [SubVP(), SubVP(scaling="none"), Linear(scaling="subvp"), Geometric()]
+SCHEDULES += [Flow(), Flow(scaling="vp"), Linear(scaling="flow")]
 SIGMAS = torch.logspace(-2, 1.8, 50, dtype=torch.float64)
-GRIDS = [n for n in registry.names("grid") if n not in ("explicit", "discrete")]
+GRIDS = [n for n in registry.names("grid") if n not in ("explicit", "discrete", "flow_uniform")]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
@@ -65,14 +70,54 @@ def test_grids_decrease_between_the_ends_of_the_range(name, n, low, high):
 
 
 RANGES = {"vp": (0.010485992786702987, 152.16697), "ve": (0.02, 100)}
-RANGES |= {"iddpm": (0.006422337, 81), "edm": (0.002, 80)}
+RANGES |= {"iddpm": (0.006422337, 81), "edm": (0.002, 80), "flow": (0.002, 999)}
 
 
 @pytest.mark.parametrize("regime", RANGES)
-def test_regimes_have_edms_ranges(regime):
+def test_regimes_have_the_ranges_of_edms_table_and_flow_its_start(regime):
     network = PRECONDITIONERS[regime]
-    grid = built("grid", regime)
+    grid = registry.build(compose(f"regime={regime}").grid)
     assert grid.range(network.sigma_min, network.sigma_max) == pytest.approx(RANGES[regime], rel=1e-7)
+
+
+def velocity(x, t):
+    """On unit-variance data about 0.7, of x = (1 - t) data + t noise: E[noise - data | x]."""
+    rest = x - (1 - t) * 0.7
+    return (2 * t - 1) * rest / ((1 - t) ** 2 + t**2) - 0.7
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("final", ["denoise", "euler"])
+def test_euler_on_the_flow_schedule_is_flow_matchings_euler(shift, final):
+    x = START = torch.linspace(-2, 2, 7, dtype=torch.float64).reshape(7, 1, 1, 1)
+    times = torch.linspace(1, 0, 11, dtype=torch.float64)
+    times = shift * times / (1 + (shift - 1) * times) * 0.999
+    x = 0.999 * x
+    for t, t_next in itertools.pairwise(times.tolist()):
+        x = x + (t_next - t) * velocity(x, t)
+
+    def denoiser(x, sigma, labels):
+        t = float(sigma / (1 + sigma))
+        return (1 - t) * x - t * velocity((1 - t) * x, t)
+
+    grid = {"name": "flow_uniform", "shift": shift}
+    ours = seedsbench.sample(
+        denoiser, START, solver="euler", steps=9, schedule="flow", grid=grid, final=final
+    )
+    torch.testing.assert_close(ours.x, x, rtol=1e-12, atol=1e-12)
+    assert ours.nfe.tolist() == [10] * 7
+
+
+def test_a_flow_grid_starts_where_it_says_or_where_the_network_ends():
+    def first(sigma_max=math.inf, **options):
+        network = SimpleNamespace(sigma_min=0.0, sigma_max=sigma_max)
+        levels, schedule = noise_levels(network, Flow(), FlowUniform(**options), 9)
+        return float(schedule.sigma_inv(levels[0]))
+
+    assert first() == pytest.approx(0.999, rel=1e-12)
+    assert first(start=0.9) == pytest.approx(0.9, rel=1e-12)
+    assert first(sigma_max=3.0) == pytest.approx(0.75, rel=1e-12)
+    assert first(shift=3.0) == pytest.approx(0.999, rel=1e-12)
 
 
 def test_iddpm_levels_are_the_networks_own():

@@ -47,7 +47,11 @@ def test_every_yaml_is_in_a_group_that_the_command_line_checks():
 
 @pytest.mark.parametrize(
     ("model", "regime"),
-    [(m, r) for m in BUILT_IN for r in model_files()[m].get("trainings", ["vp", "ve", "iddpm", "edm"])],
+    [
+        (m, r)
+        for m in BUILT_IN
+        for r in model_files()[m].get("trainings", ["vp", "ve", "iddpm", "edm", "flow"])
+    ],
 )
 def test_every_model_builds_in_every_regime_and_denoises(model, regime):
     problem = problem_of(compose(f"model={model}", f"regime={regime}"), "cpu")
@@ -67,11 +71,13 @@ def test_every_model_builds_in_every_regime_and_denoises(model, regime):
         ("ve", {}, {"sigma_min": 0.02, "sigma_max": 100.0}),
         ("iddpm", {}, {"sigma_min": 0.002, "sigma_max": 81.0, "C_1": 0.001, "C_2": 0.008, "M": 1000}),
         ("edm", {}, {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}),
+        ("flow", {}, {"start": 0.999, "shift": 1.0}),
     ],
 )
 def test_a_regime_selects_its_schedule_and_grid_with_edms_constants(regime, schedule, grid):
     cfg, named = compose(f"regime={regime}"), "linear" if regime in ("iddpm", "edm") else regime
-    assert (cfg.regime.name, cfg.choices["schedule"], cfg.choices["grid"]) == (regime, named, regime)
+    rule = "flow_uniform" if regime == "flow" else regime
+    assert (cfg.regime.name, cfg.choices["schedule"], cfg.choices["grid"]) == (regime, named, rule)
     assert {name: cfg.schedule[name] for name in schedule} == schedule
     assert {name: cfg.grid[name] for name in grid} == pytest.approx(grid, rel=1e-4)
 

@@ -16,7 +16,7 @@ from tests.support.measure import limit_drift_order, log_levels, mixture, run
 from tests.support.parity import built
 
 SHAPE = (2, 1, 1)
-SCHEDULES = {name: built("schedule", name) for name in ("linear", "vp", "ve", "discrete")}
+SCHEDULES = {name: built("schedule", name) for name in ("linear", "vp", "ve", "discrete", "flow")}
 
 
 def start(n=8, seed=0):
@@ -65,7 +65,9 @@ def test_a_budget_is_never_exceeded_and_one_more_step_would(solver_name):
 
 
 @pytest.mark.one_of_each_family
-@pytest.mark.parametrize("schedule", ["linear", pytest.param("vp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "schedule", ["linear", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vp", "flow"))]
+)
 def test_drift_order_is_the_declared_one(solver_name, schedule):
     solver = seedsbench.solver(solver_name)
     assert limit_drift_order(solver, schedule, counts=(16, 32, 64)) == pytest.approx(solver.order, abs=0.3)

@@ -4,9 +4,10 @@ For 16x16 RGB a pixel-unshuffle to 8x8, for 8x8 grey none; then two levels with 
 block each way, one attention at 4x4. Own design; its parts are the usual ones (Ho et al. 2020; Nichol and
 Dhariwal 2021).
 
-VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F), flow matching for noise - data: at sigma = 50 an error of 1 % in F is an
-error of half the data range in D, and nearly all of F is a copy of the input, which a small network copies
-badly. But c_noise tells it sigma, so it standardises its own input and output in closed form:
+VP, VE and iDDPM ask the network for the noise (D = x -+ sigma F), flow matching for noise - data: at
+sigma = 50 an error of 1 % in F is an error of half the data range in D, and nearly all of F is a copy of the
+input, which a small network copies badly. But c_noise tells it sigma, so it standardises its own input and
+output in closed form:
 
     F = s(sigma) x_in + g(sigma) h(x_in / std(x_in), c_noise, labels),
 

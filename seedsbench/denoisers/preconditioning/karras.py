@@ -2,8 +2,8 @@
 
     D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                    (their Eq. 7)
 
-Each preconditioner is one column of that table, or would be: the four coefficients and the noise levels that the network
-knows. Coefficients are evaluated in the dtype of sigma; solvers pass float64.
+Each preconditioner is one column of that table, or could be: the four coefficients and the noise levels that
+the network knows. Coefficients are evaluated in the dtype of sigma; solvers pass float64.
 """
 
 import copy
@@ -238,7 +238,7 @@ class EDMPreconditioner(Preconditioner):
 class FlowPreconditioner(Preconditioner):
     """Flow matching (Lipman et al. 2023): a velocity network on the straight path between data and noise.
 
-    The network sees x_t = (1 - t) data + t noise, t = sigma/(1 + sigma), and answers v = noise - data, so that
+    The network sees x_t = (1 - t) data + t noise, t = sigma/(1 + sigma), and answers v = noise - data; so
     D = x_t - t v. data_first: it answers data - noise and is told 1 - t, the time from noise to data, as
     torchcfm's and SiT's are. time_scale: factor of the time it is told.
     """
