@@ -71,6 +71,7 @@ def images(device: str) -> Found:
     """The same noise, and the same samples but for the rounding of kernels, as on the CPU."""
     import seedsbench
     from seedsbench.denoisers.embedded import load_glyphs
+    from seedsbench.denoisers.networks.glyph_unet import GLYPH_UNETS
 
     samples, nfe = (8, 5) if device == "cpu" else (32, 20)
     indices, shape, lines, worst = torch.arange(samples), (3, 16, 16), [], 0.0
@@ -78,7 +79,7 @@ def images(device: str) -> Found:
     start = seedsbench.noise.latents(indices, shape, seed=0)
     there = seedsbench.noise.latents(indices, shape, seed=0, device=device)
     noise = float(((there.cpu() - start).abs() / start.abs()).max())
-    for regime in ("vp", "ve", "iddpm", "edm"):
+    for regime in GLYPH_UNETS:
         for solver in ("heun", "seeds3"):
             ways = ((load_glyphs(regime), start), (load_glyphs(regime, device), there))
             first, second = (seedsbench.sample(d, z, solver=solver, nfe=nfe).x.cpu() for d, z in ways)

@@ -19,7 +19,7 @@ from seedsbench.denoisers.preconditioning.karras import PRECONDITIONERS, EDMPrec
 from seedsbench.metrics.glyph_features import GlyphFeatures, load_glyph_features, load_glyph_reference
 from tests.support.cells import compose, model_files
 
-REGIMES = ("edm", "iddpm", "ve", "vp")
+REGIMES = ("edm", "flow", "iddpm", "ve", "vp")
 TRAININGS = [
     (data, regime, training)
     for data in (GLYPHS, DIGITS)
@@ -107,6 +107,7 @@ def test_weights_say_how_they_were_trained_and_stay_small(data, regime, training
         (glyphs_problem, "edm", 1.5),
         (glyphs_problem, "vp", 2),
         (glyphs_problem, "iddpm", 2),
+        (glyphs_problem, "flow", 2),
         (glyphs_problem, "ve", 5),
         (digits_problem, "edm", 1.5),
         (digits_problem, "vp", 2),
