@@ -40,7 +40,7 @@ class Wanted:
     advice: str = ""
 
 
-_PerChannel = Annotated[float, Range()] | list[float]
+_PerChannel = float | list[float]
 
 
 @dataclass(frozen=True)

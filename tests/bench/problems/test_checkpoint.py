@@ -20,6 +20,7 @@ from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
 from seedsbench.files.model_files import wanted_files
 from tests.support.cells import check, compose, model_files, run
+from tests.support.machine import ROOT
 
 TARGET = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
 LOADED = model_files()
@@ -78,6 +79,19 @@ def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_refer
     assert {refs.pop("imagenet256_sit"), refs.pop("imagenet256_dit")} == {ADM_BATCH}
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
     assert set(refs.values()) == {f"{HOME}fid-refs/{name}.npz" for name in names}
+
+
+def test_the_readme_lists_every_published_model_with_its_size_and_licence():
+    rows = [
+        line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    for name, model in PUBLISHED.items():
+        ((_, regimes, _, size, licence),) = [row for row in rows if f"`{name}`" in row[0]]
+        assert regimes.split() == list(model["files"])
+        assert model["licence"].startswith(licence.strip())
+        sizes = {entry.get("about_mb") for entry in model["files"].values()}
+        ends = [min(sizes), max(sizes)] if None not in sizes else ["unknown"]
+        assert size.strip() == " to ".join(map(str, dict.fromkeys(ends)))
 
 
 @pytest.mark.parametrize(("model", "regime"), CELLS)
