@@ -48,8 +48,8 @@ class Decoder:
 def load_decoder(path: str | Path, latents: Latents, shape: tuple[int, int, int]) -> Decoder:
     """The decoder in a folder of diffusers' AutoencoderKL, on the CPU in float32.
 
-    latents: how samples of `shape`, (C, h, w), were made of what its encoder gives. The folder's own
-    scaling_factor is not asked: it is not the network's that was trained on them.
+    latents: how samples of `shape`, (C, h, w), were made of what its encoder gives. The scaling_factor in the
+    folder is not asked: what counts is how the network was trained.
 
     Raises CheckpointError, in one line, for another kind of folder, for weights that are a pickle alone or do
     not fit, and for latents of another number of channels.

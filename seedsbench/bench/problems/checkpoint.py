@@ -54,9 +54,8 @@ def checkpoint_problem(
     """
     wanted = ModelFiles(name, files, path, format, hints, reference, licence, latents, vae)
     weights, decoder, statistics = wanted.weights(regime), wanted.decoder(), wanted.statistics()
-    coder = (
-        None if decoder is None else resolve(decoder, offline=offline)
-    )  # missing, it is said before a download
+    # Not fetched, and where it is missing nothing else need be.
+    coder = resolve(decoder, offline=offline) if decoder else None
     found = resolve(weights, offline=offline)
     denoiser = load_denoiser(found.path, **weights.hints)
     identity: dict[str, Any] = {"sha256": found.sha256, "hints": weights.hints}
