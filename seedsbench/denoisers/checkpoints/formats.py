@@ -19,7 +19,7 @@ from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
 from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX
 from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
-from seedsbench.denoisers.checkpoints.torchcfm import PARTS, load_torchcfm
+from seedsbench.denoisers.checkpoints.torchcfm import STATES, load_torchcfm
 from seedsbench.denoisers.checkpoints.weights import ENTRY, read_converted
 from seedsbench.denoisers.embedded import as_denoiser, load_network, metadata_of
 from seedsbench.files.archives import shown
@@ -139,7 +139,7 @@ def _sniffed(path: Path) -> str:
     families = {str(name): family for name, part in parts.items() if (family := _family(part))}
     if families.get("model") == "score_sde":
         return "score_sde"
-    if families.get(PARTS["ema"]) == "guided":
+    if families.get(STATES["ema"]) == "guided":
         return "torchcfm"
     if families:
         names = shown(" or ".join(families))

@@ -14,7 +14,7 @@ from seedsbench.denoisers.networks.guided_unet import GuidedUNet
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.karras import FlowPreconditioner, Preconditioned
 
-PARTS = {"ema": "ema_model", "raw": "net_model"}
+STATES = {"ema": "ema_model", "raw": "net_model"}
 """Where the weights of each kind are."""
 
 
@@ -37,9 +37,9 @@ def load_torchcfm(
     """
     heads = attention_heads(num_heads, num_head_channels)
     content = read_torch(path)
-    found: Any = content.get(PARTS[weights]) if isinstance(content, dict) else None
+    found: Any = content.get(STATES[weights]) if isinstance(content, dict) else None
     if not is_state(found):
-        raise CheckpointError(f"{path} has no state dict {PARTS[weights]}: torchcfm's training saves one")
+        raise CheckpointError(f"{path} has no state dict {STATES[weights]}: torchcfm's training saves one")
     state = without_prefix(found)
     with understood(path):
         config = guided_config(state, new_attention_order=use_new_attention_order, **heads)
