@@ -60,8 +60,9 @@ def load_denoiser(path: str | Path, **hints: Any) -> Denoiser:
     """The denoiser in a checkpoint: D(x, sigma, labels), images in [-1, 1], float32, on the CPU.
 
     path: an EDM .pkl (read, never run), a diffusers folder, a score_sde .pth, a .ckpt of the DDIM authors, a
-    guided-diffusion .pt, or our own .safetensors. hints: `format` where it cannot be told, and what a file
-    does not say about itself: the keywords of the readers in `seedsbench.denoisers.checkpoints`.
+    guided-diffusion, torchcfm, DiT or SiT .pt, or our own .safetensors. hints: `format` where it cannot be
+    told, and what a file does not say about itself: the keywords of the readers in
+    `seedsbench.denoisers.checkpoints`.
 
     Raises FileNotFoundError, and ValueError in one line for a file that is damaged, refused or of another
     format, and for hints that are unknown, missing or do not fit.

@@ -60,7 +60,8 @@ def _missing(files: list[Wanted] | ValueError, offline: bool) -> ValueError | No
     if isinstance(files, ValueError):
         return files
     try:
-        for wanted in files:
+        # A path that is missing is said before anything large is fetched.
+        for wanted in sorted(files, key=lambda one: one.remote is not None):
             if still_to_fetch(wanted):
                 resolve(wanted, offline=offline)
     except FetchError as error:

@@ -51,6 +51,7 @@ def test_other_formats_are_named_and_refused(tmp_path, name):
 
 EMPTY = torch.zeros(2)
 SCORE_SDE = {"model": {"module.all_modules.0.weight": EMPTY}, "ema": {}, "step": 1}
+TORCHCFM = {name: {"module.time_embed.0.weight": EMPTY} for name in ("net_model", "ema_model")}
 FOREIGN = {"step": 1, "model": {"downs.0.weight": EMPTY}, "ema": {"initted": torch.ones(1)}, "opt": {}}
 
 
@@ -60,6 +61,8 @@ FOREIGN = {"step": 1, "model": {"downs.0.weight": EMPTY}, "ema": {"initted": tor
         ({"time_embed.0.weight": EMPTY}, "guided-diffusion .*does not say .*use_new_attention_order"),
         ({"module.temb.dense.0.weight": EMPTY}, "DDIM authors.*does not say img_resolution"),
         ([{"temb.dense.0.weight": EMPTY}, {}, 1, 2], "DDIM authors.*does not say img_resolution"),
+        ({"y_embedder.embedding_table.weight": EMPTY}, "DiT or SiT .*does not say prediction"),
+        (TORCHCFM, "torchcfm .*does not say image_size"),
         (SCORE_SDE, "score_sde .*does not say image_size, sde, continuous"),
         (FOREIGN, "none of .*: it holds step, model, ema, opt; its weights begin with downs.0.weight$"),
         ({"weight": EMPTY}, "none of .*: it holds weight$"),

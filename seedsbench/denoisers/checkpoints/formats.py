@@ -11,6 +11,7 @@ from seedsbench.checks import check_options, nearest
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.denoisers.checkpoints.ddim import load_ddim
 from seedsbench.denoisers.checkpoints.diffusers_folder import load_diffusers
+from seedsbench.denoisers.checkpoints.dit import load_dit
 from seedsbench.denoisers.checkpoints.edm.denoiser import denoiser_of
 from seedsbench.denoisers.checkpoints.edm.read import INSTEAD, read_edm
 from seedsbench.denoisers.checkpoints.guided import load_guided
@@ -18,6 +19,7 @@ from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
 from seedsbench.denoisers.checkpoints.score_sde.load import load_score_sde
 from seedsbench.denoisers.checkpoints.score_sde.modules import PREFIX
 from seedsbench.denoisers.checkpoints.states import DATA_PARALLEL, is_state, without_prefix
+from seedsbench.denoisers.checkpoints.torchcfm import STATES, load_torchcfm
 from seedsbench.denoisers.checkpoints.weights import ENTRY, read_converted
 from seedsbench.denoisers.embedded import as_denoiser, load_network, metadata_of
 from seedsbench.files.archives import shown
@@ -51,11 +53,14 @@ FORMATS = {
     "score_sde": Format(load_score_sde, "score_sde checkpoint_N.pth"),
     "ddim": Format(load_ddim, "DDIM authors' .ckpt or .pth"),
     "guided": Format(load_guided, "guided-diffusion or improved-diffusion .pt"),
+    "torchcfm": Format(load_torchcfm, "torchcfm .pt"),
+    "dit": Format(load_dit, "DiT or SiT .pt"),
 }
 _ALL_KINDS = ", ".join(one.what for one in FORMATS.values())
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 _BY_SUFFIX = {".safetensors": "seedsbench", ".pkl": "edm"}
 _FAMILIES = {"temb.dense.0.weight": "ddim", "time_embed.0.weight": "guided"}
+_FAMILIES |= {"y_embedder.embedding_table.weight": "dit"}
 """A key that every network of a family has. Those of score SDE have a prefix of their own."""
 WITHOUT_CONFIGURATION = {
     "time_embedding.linear_1.weight": "weights of a diffusers model without its configuration: give the "
@@ -134,6 +139,8 @@ def _sniffed(path: Path) -> str:
     families = {str(name): family for name, part in parts.items() if (family := _family(part))}
     if families.get("model") == "score_sde":
         return "score_sde"
+    if families.get(STATES["ema"]) == "guided":
+        return "torchcfm"
     if families:
         names = shown(" or ".join(families))
         kinds = " or ".join(dict.fromkeys(FORMATS[one].what for one in families.values()))

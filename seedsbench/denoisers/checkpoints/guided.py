@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import is_state, network_of, understood, without_prefix
+from seedsbench.denoisers.checkpoints.states import is_state, network_of, numbered, understood, without_prefix
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
@@ -60,7 +60,7 @@ def load_guided(
 
     Raises FileNotFoundError, and ValueError for another kind of file or flags that do not fit it.
     """
-    heads = _heads(num_heads, num_head_channels, num_heads_upsample)
+    heads = attention_heads(num_heads, num_head_channels, num_heads_upsample)
     state = read_torch(path)
     if not is_state(state):
         raise CheckpointError(
@@ -101,8 +101,8 @@ def load_guided(
     )
 
 
-def _heads(num_heads: int, num_head_channels: int, num_heads_upsample: int) -> dict[str, int]:
-    """The flags as GuidedUNetConfig has them."""
+def attention_heads(num_heads: int, num_head_channels: int, num_heads_upsample: int = -1) -> dict[str, int]:
+    """The flags as GuidedUNetConfig has them; ValueError where neither of the first two is given."""
     if num_heads < 1 and num_head_channels < 1:
         raise ValueError(
             f"num_heads={num_heads}, num_head_channels={num_head_channels}: give one of them, "
@@ -120,7 +120,7 @@ def guided_config(
     Raises KeyError, or ValueError where weights and heads do not go together.
     """
     first = state["input_blocks.0.0.weight"]
-    count = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
+    count = numbered(state, "input_blocks")
     blocks, style = _blocks_a_level(state, count)
     levels = count // (blocks + 1)
     starts = [1 + n * (blocks + 1) for n in range(levels)]

@@ -42,6 +42,11 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
 
 
+def numbered(state: Mapping[str, Tensor], part: str) -> int:
+    """How many different numbers follow `part.` in the names: counted, as any of them may be huge."""
+    return len({key.split(".")[1] for key in state if key.startswith(f"{part}.")})
+
+
 @contextmanager
 def understood(path: str | Path) -> Iterator[None]:
     """Turn the errors of reading an architecture off a state dict into one CheckpointError."""

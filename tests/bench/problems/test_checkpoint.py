@@ -20,6 +20,7 @@ from seedsbench.denoisers.base import FixedBatch
 from seedsbench.files import download as fetch
 from seedsbench.files.model_files import wanted_files
 from tests.support.cells import check, compose, model_files, run
+from tests.support.machine import ROOT
 
 TARGET = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
 LOADED = model_files()
@@ -39,6 +40,17 @@ BASELINE_FILES = {
 }
 
 
+OTHERS = {
+    "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt",
+    "https://github.com/atong01/conditional-flow-matching/releases/download/1.0.4/"
+    "otcfm_cifar10_weights_step_400000.pt",
+}
+SHARED = ("drive.", "dropbox")
+"""In the addresses of files that lie with a keeper of files."""
+ADM_BATCH = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
+ADM_BATCH += "VIRTUAL_imagenet256_labeled.npz"
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch, nothing_loaded):
     monkeypatch.chdir(tmp_path)
@@ -53,25 +65,42 @@ def dry_run(*arguments):
 
 def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_reference_of_its_own():
     urls = {model["files"][regime]["url"] for model in PUBLISHED.values() for regime in model["files"]}
-    expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES}
+    expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES} | OTHERS
     expected |= {f"{HOME}pretrained/baseline/{name}" for name in BASELINE_FILES}
-    assert {url for url in urls if "drive" not in url} == expected
+    assert {url for url in urls if not any(part in url for part in SHARED)} == expected
     assert set(PUBLISHED) == {
         *("cifar10_uncond", "cifar10_cond", "ffhq64", "afhqv2", "imagenet64", "celeba64"),
         *("cifar10_uncond_baseline", "imagenet64_baseline"),
+        *("cifar10_otcfm", "imagenet256_sit", "imagenet256_dit"),
     }
     assert set(OWN) == {"file"}
     refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
     assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
+    assert {refs.pop("imagenet256_sit"), refs.pop("imagenet256_dit")} == {ADM_BATCH}
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
     assert set(refs.values()) == {f"{HOME}fid-refs/{name}.npz" for name in names}
+
+
+def test_the_readme_lists_every_published_model_with_its_size_and_licence():
+    rows = [
+        line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    for name, model in PUBLISHED.items():
+        ((_, regimes, _, size, licence),) = [row for row in rows if f"`{name}`" in row[0]]
+        assert regimes.split() == list(model["files"])
+        assert model["licence"].startswith(licence.strip())
+        sizes = {entry.get("about_mb") for entry in model["files"].values()}
+        ends = [min(sizes), max(sizes)] if None not in sizes else ["unknown"]
+        assert size.strip() == " to ".join(map(str, dict.fromkeys(ends)))
 
 
 @pytest.mark.parametrize(("model", "regime"), CELLS)
 def test_every_model_composes_and_dry_runs(model, regime, tmp_path):
     said = dry_run(f"model={model}", f"regime={regime}")
-    weights, reference = wanted_files(PUBLISHED[model], regime)
-    for remote in (weights.remote, reference.remote):
+    remotes = [wanted.remote for wanted in wanted_files(PUBLISHED[model], regime) if wanted.remote]
+    assert len(remotes) == 2
+    assert ("give model.vae=" in said) == ("latents" in PUBLISHED[model])
+    for remote in remotes:
         assert remote.source in said
         assert str(tmp_path / "cache" / remote.name) in said
         assert remote.licence in said
@@ -85,7 +114,9 @@ def test_without_network_a_row_says_what_to_download_and_where_to_put_it(
     model, regime, offline, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("time.sleep", lambda _: None)
-    row = run(tmp_path, f"model={model}", f"regime={regime}", f"offline={offline}")
+    (tmp_path / "vae").mkdir()
+    vae = ["model.vae=vae"] if "latents" in PUBLISHED[model] else []
+    row = run(tmp_path, f"model={model}", f"regime={regime}", f"offline={offline}", *vae)
     remote = wanted_files(PUBLISHED[model], regime)[0].remote
     assert row["status"] == "failed"
     for expected in (f"download {remote.source}", f"put it at {tmp_path / 'cache' / remote.name}"):
