@@ -72,7 +72,7 @@ def printed(file: Path | None = None) -> list[Printed]:
     if missing := [name for name in _COLUMNS if name not in df]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: it needs {', '.join(_COLUMNS)}")
     found = []
-    for line, row in enumerate(df[list(_COLUMNS)].to_dict("records"), start=2):
+    for line, row in enumerate(df.to_dict("records"), start=2):
         if row["overrides"]:
             try:
                 found.append(_read(row))
@@ -83,7 +83,7 @@ def printed(file: Path | None = None) -> list[Printed]:
     return found
 
 
-def _read(row: dict[Any, str]) -> Printed:
+def _read(row: dict[Any, Any]) -> Printed:
     of, runs = found.groups() if (found := _RUNS.search(row["note"])) else ("mean", "1")
     words = tuple(shlex.split(row["overrides"]))
     return Printed(float(row["fid"]), of, int(runs), row["model"], row["source"], row["where"], words)

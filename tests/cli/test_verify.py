@@ -7,17 +7,25 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
+from seedsbench.audit import main as check
 from seedsbench.cli import verify
 from seedsbench.cli.compose import compose_each, composing
 from seedsbench.cli.dry_run import files_of_cell
 from seedsbench.files.digests import file_sha256
 from seedsbench.files.download import forget_failures
 from seedsbench.report.printed import chosen, printed
-from seedsbench.report.verified import read_record
 from tests.support.edm_checkpoint import write_edm
-from tests.support.extractors import some_images, write_dinov2, write_images
+from tests.support.extractors import (
+    HAS_TORCH_FIDELITY,
+    some_images,
+    write_dinov2,
+    write_images,
+    write_inception,
+)
+from tests.support.machine import ROOT
 
 MODEL = """\
 _target_: seedsbench.bench.problems.checkpoint.checkpoint_problem
@@ -85,11 +93,11 @@ def command(tmp_path, site, scored_on):
 
     right = file_sha256(site.folder / "net.pkl")
 
-    def call(*more, fid, url=f"{site.url}/net.pkl", sha256=right, words=WORDS):
+    def call(*more, fid, url=f"{site.url}/net.pkl", sha256=right, words=WORDS, scored=scored_on):
         shutil.rmtree(tmp_path / "mine", ignore_errors=True)
         (tmp_path / "mine" / "model").mkdir(parents=True)
         (tmp_path / "mine" / "model" / "tiny.yaml").write_text(MODEL.format(url=url, sha256=sha256))
-        protocol = f"model=tiny regime=edm solver=heun nfe=3 samples=4 labels=none study=tiny {scored_on}"
+        protocol = f"model=tiny regime=edm solver=heun nfe=3 samples=4 labels=none study=tiny {scored}"
         table = write_table(tmp_path / "table.csv", {"fid": fid, "overrides": protocol})
         own = ["--config-dir", str(tmp_path / "mine"), "--published", str(table)]
         return verify.main([*words, "device=cpu", *own, *more])
@@ -124,7 +132,28 @@ def test_a_number_is_made_again_and_judged_both_ways(tmp_path, command, site, ca
     assert f"agrees with the printed {near:g}" in capsys.readouterr().out
     (path,) = records(tmp_path)
     assert json.loads(path.read_text())["rows"] == record["rows"], "what is done is not run again"
-    assert list(read_record(path).faults()) == []
+    assert check.main([str(path), "--config-dir", str(tmp_path / "mine")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "2 rows of 1 record: no faults; not checked: 1, for want of a printed number of another"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity")
+def test_network_and_statistics_come_from_the_server_and_features_are_inceptions(
+    tmp_path, command, site, capsys
+):
+    root = np.random.default_rng(0).standard_normal((2048, 8))
+    np.savez(site.folder / "ref.npz", mu=root.mean(1), sigma=root @ root.T)
+    weights = write_inception(tmp_path / "inception.pth")
+    scored = f"metrics=inception metrics.weights={weights} +model.reference={site.url}/ref.npz"
+    assert command(*SIGNED, fid=1.0, scored=scored) == 1
+    (path,) = records(tmp_path)
+    record = json.loads(path.read_text())
+    assert [file["name"] for file in record["files"]] == ["net.pkl", "ref.npz", "inception.pth"]
+    assert {row["reference"] for row in record["rows"]} == {"ref.npz"}
+    assert command(*SIGNED, fid=record["verdict"]["fid"], scored=scored) == 0
 
 
 def refusal(capsys, code, call, *arguments, **options):
@@ -206,3 +235,17 @@ def test_every_number_of_the_package_is_a_cell_with_files_and_the_least_of_three
         assert (cell.choices["model"], cell.regime.name, cell.choices["solver"], str(cell.nfe)) == one.name
         assert (cell.samples, cell.repeats, cell.seeding) == (50_000, 3, "edm")
         assert [file.role for file in files_of_cell(cell)] == ["weights", "reference", "inception weights"]
+
+
+def test_the_readme_names_every_number_and_who_has_verified_it():
+    """Of each: its model, regime, solver, NFE and FID in one line of the table, and nobody without a record."""
+    text = (ROOT / "README.md").read_text()
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    for one in printed():
+        model, regime, solver, nfe = one.name
+        found = [line for line in lines if line[0].strip() == f"`{model}`" and line[3].strip() == nfe]
+        ((_, regimes, named, _, fids, by),) = found
+        place = regimes.replace(" ", "").split(",").index(f"`{regime}`")
+        assert (named.strip(), float(fids.split(",")[place])) == (f"`{solver}`", one.fid)
+        records = list((ROOT / "results" / "verified").glob(f"{'-'.join(one.name)}_*.json"))
+        assert records or "nobody yet" in by or len(fids.split(",")) > 1
