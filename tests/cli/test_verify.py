@@ -134,16 +134,12 @@ def test_a_number_is_made_again_and_judged_both_ways(tmp_path, command, site, ca
     assert json.loads(path.read_text())["rows"] == record["rows"], "what is done is not run again"
     assert check.main([str(path), "--config-dir", str(tmp_path / "mine")]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(
-        "2 rows of 1 record: no faults; not checked: 1, for want of a printed number of another"
-    )
+    assert "2 rows of 1 record: no faults; not checked: 1, for want of a printed number" in said
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="needs torch-fidelity")
-def test_network_and_statistics_come_from_the_server_and_features_are_inceptions(
-    tmp_path, command, site, capsys
-):
+def test_statistics_come_from_the_server_too_where_features_are_inceptions(tmp_path, command, site):
     root = np.random.default_rng(0).standard_normal((2048, 8))
     np.savez(site.folder / "ref.npz", mu=root.mean(1), sigma=root @ root.T)
     weights = write_inception(tmp_path / "inception.pth")
@@ -160,7 +156,8 @@ def refusal(capsys, code, call, *arguments, **options):
     """The one line that a command says, beside those of the download's progress."""
     assert call(*arguments, **options) == code
     said = capsys.readouterr().err.splitlines()
-    (line,) = [line for line in said if "ownload" not in line or line.startswith("seedsbench-verify: ")]
+    (line,) = [line for line in said if line.startswith("seedsbench-verify: ")]
+    assert "Traceback" not in " ".join(said)
     return line
 
 
@@ -238,7 +235,7 @@ def test_every_number_of_the_package_is_a_cell_with_files_and_the_least_of_three
 
 
 def test_the_readme_names_every_number_and_who_has_verified_it():
-    """Of each: its model, regime, solver, NFE and FID in one line of the table, and nobody without a record."""
+    """Each is in the table with its FID, and verified by nobody where there is no record of its model."""
     text = (ROOT / "README.md").read_text()
     lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
     for one in printed():
@@ -247,5 +244,5 @@ def test_the_readme_names_every_number_and_who_has_verified_it():
         ((_, regimes, named, _, fids, by),) = found
         place = regimes.replace(" ", "").split(",").index(f"`{regime}`")
         assert (named.strip(), float(fids.split(",")[place])) == (f"`{solver}`", one.fid)
-        records = list((ROOT / "results" / "verified").glob(f"{'-'.join(one.name)}_*.json"))
-        assert records or "nobody yet" in by or len(fids.split(",")) > 1
+        records = list((ROOT / "results" / "verified").glob(f"{model}-*.json"))
+        assert bool(records) != ("nobody yet" in by)
