@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from seedsbench.files.download import is_sha256
 from seedsbench.files.json_files import read_json
 from seedsbench.files.rows import Row, check_row
 from seedsbench.report.printed import NAMED, Printed
@@ -123,6 +124,11 @@ def read_record(path: Path) -> Record:
     rows, told, verdict = (found.get(name) for name in ("rows", "printed", "verdict"))
     if not isinstance(rows, list) or not isinstance(told, dict) or not isinstance(verdict, dict):
         raise ValueError("no record of seedsbench-verify: it lacks rows, printed or verdict")
+    files = found.get("files")
+    if not isinstance(files, list) or not all(
+        isinstance(f, dict) and is_sha256(f.get("sha256")) for f in files
+    ):
+        raise ValueError("files must be a list, each with a sha256 of 64 lower-case hex digits")
     for row in rows:
         check_row(row)
         if row["status"] != "done" or row.get("fid") is None:

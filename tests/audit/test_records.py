@@ -93,6 +93,7 @@ FAULTS = {
     "a row of another model": ("record", in_row(model="gaussian")),
     "not done": ("record", in_row(status="failed")),
     "no format": ("record", lambda record: record.pop("format")),
+    "a hash that is none": ("record", lambda record: record.update(files=[{"sha256": "abc"}])),
     "no rows": ("record", lambda record: record.pop("rows")),
     "a row that is none": ("record", lambda record: record.update(rows=[1])),
     "a number that is none": ("record", lambda record: record["printed"].update(fid="low")),
