@@ -55,12 +55,16 @@ def examined(study: Path, bases: Bases) -> Findings:
     found = Findings([Fault(study / "rows" / file, "row", why) for file, why in unreadable], len(df))
     for path in sorted((study / "rows").glob("[!.]*.json")):
         with suppress(FileNotFoundError, ValueError):  # a fault already
-            claim = Claim(read_row(path), study, bases)
-            for name in ROW_CHECKS:
-                _check_row(claim, name, path, found)
+            check_claim(Claim(read_row(path), study, bases), path, found)
     for name, check in STUDY_CHECKS.items():
         found.faults += [Fault(study / file, name, why) for file, why in check(study, df)]
     return found
+
+
+def check_claim(claim: Claim, path: Path, found: Findings) -> None:
+    """Add what all checks of a row find, as faults of the file at a path."""
+    for name in ROW_CHECKS:
+        _check_row(claim, name, path, found)
 
 
 def _check_row(claim: Claim, name: str, path: Path, found: Findings) -> None:

@@ -9,8 +9,10 @@ number: 130 Ctrl-C, 141 a closed pipe, 143 SIGTERM (the same command goes on).
 
 import os
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import seedsbench
@@ -90,15 +92,30 @@ def _together(command: Command) -> int:
 
 def _run(command: Command) -> int:
     """Check the command, run its cells and write the report; the exit code. Raises Usage."""
+    return run_command(command).code
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a command: its exit code, study, and keys of rows (none of plan and dry_run)."""
+
+    code: int
+    study: Path
+    keys: list[str]
+
+
+def run_command(command: Command) -> Ran:
+    """Check a command, run its cells and write the report. Raises Usage: nothing has been computed then."""
     from seedsbench.bench.stopping import Stopped, stops_on_signals
     from seedsbench.cli.sweep import WorkerLost, run
 
     now = datetime.now()
     invocation = f"{now.isoformat()}-{os.getpid()}"
     composed, command, text = _checked(command, study=now.strftime("%Y-%m-%d_%H-%M-%S"))
+    study = composed[0].cell.study_folder
     if text is not None:
         print(text)
-        return 0
+        return Ran(0, study, [])
     keys, lost = [], 0
     try:
         with stops_on_signals():
@@ -111,8 +128,8 @@ def _run(command: Command) -> int:
         lost = 1
     except Stopped as stopped:
         print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
-        return stopped.code
-    return _finish(composed[0].cell, invocation, keys) or lost
+        return Ran(stopped.code, study, [])
+    return Ran(_finish(composed[0].cell, invocation, keys) or lost, study, keys)
 
 
 def _checked(command: Command, study: str) -> tuple[list["Composed"], Command, str | None]:

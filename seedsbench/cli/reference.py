@@ -18,6 +18,7 @@ from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
 from seedsbench.metrics.reference import doubts, of_images, write_statistics
+from seedsbench.metrics.resize import RESIZES
 
 EXTRACTORS = {"inception": inception_extractor, "dinov2": dinov2_extractor}
 
@@ -65,8 +66,12 @@ def _extractor(arguments: argparse.Namespace) -> Extractor:
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {} if arguments.block is None else {"block": arguments.block}
-    return EXTRACTORS[arguments.metrics](arguments.weights, device, **options)
+    options = {"block": arguments.block, "resize": arguments.resize}
+    if arguments.resize is not None and arguments.metrics != "dinov2":
+        said = f"--resize {arguments.resize} is for --metrics dinov2"
+        raise ValueError(f"{said}: leave it out, {arguments.metrics} brings its own")
+    given = {name: value for name, value in options.items() if value is not None}
+    return EXTRACTORS[arguments.metrics](arguments.weights, device, **given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--features", action="store_true", help="keep each image's, for KID, precision, recall"
     )
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--resize", choices=sorted(RESIZES), help="of dinov2 (default: bicubic)")
     parser.add_argument("--block", type=int, help="images at a time")
     return parser
 

@@ -2,8 +2,8 @@
 
 The network is the plain vision transformer of Oquab et al. 2023 (arXiv 2304.07193): 14 x 14 patches, a class
 token, blocks of attention and MLP with LayerScale, pre-norm. Its size is read off the checkpoint. Features
-are the class token after the last norm. Images are resized to 224 x 224 as torch-fidelity does
-(bilinear, TensorFlow 1's convention), so that scores compare with its `dinov2-vit-l-14`.
+are the class token after the last norm. Images are resized to 224 x 224 as the published scores have it
+(bicubic), or as torch-fidelity does (tf1), whose scores compare with no other; `resize.py` has both.
 """
 
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedsbench.files.digests import digest
-from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK, Extractor, load_weights, on_colour
+from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK, Extracted, Extractor, load_weights, on_colour
+from seedsbench.metrics.resize import RESIZES, Resize
 
 _SIZE, _PATCH, _HEAD = 224, 14, 64
 _BLOCK_WEIGHTS = 14  # tensors of a block
@@ -26,36 +27,29 @@ def dinov2_extractor(
     weights: str | Path | None = None,
     device: torch.device | str = "cpu",
     *,
+    resize: Resize = "bicubic",
     block: int = LARGE_NETWORK_BLOCK,
     bound: float = 256.0,
 ) -> Extractor:
-    """Class token features, no logits. weights: `dinov2_vit{s,b,l}14_pretrain.pth`, without registers."""
+    """Class token features, no logits. weights: `dinov2_vit{s,b,l}14_pretrain.pth`, without registers.
+
+    resize: a name of `RESIZES`; what each makes has a name and an identity of its own.
+    """
     network, weights_id = load_weights("dinov2", weights, VisionTransformer.from_state)
-    network = network.to(device)
+    network, to_size = network.to(device), RESIZES[resize]
+
+    def extract(images: Tensor) -> Extracted:
+        x = to_size(images, _SIZE)
+        mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) * 255 for v in (_MEAN, _STD))
+        return network((x - mean) / std), None
+
     size = {384: "s", 768: "b", 1024: "l"}.get(network.dim, network.dim)
-    name, identity = f"dinov2-vit-{size}-14", digest({"extractor": "dinov2", "weights": weights_id})
-    extract = on_colour(lambda images: (network(_normalised(images)), None), device)
-    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))
-
-
-def _normalised(images: Tensor) -> Tensor:
-    """uint8 (n, 3, H, W) to float32 (n, 3, 224, 224) as the network was trained on."""
-    x = resized(images.float(), _SIZE)
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) * 255 for v in (_MEAN, _STD))
-    return (x - mean) / std
-
-
-def resized(x: Tensor, size: int) -> Tensor:
-    """Bilinear as TensorFlow 1 had it: pixel i of the output reads position i * H / size of the input."""
-    for axis in (2, 3):
-        length = x.shape[axis]
-        place = torch.arange(size, device=x.device, dtype=torch.float32) * (length / size)
-        low = place.floor().long()
-        high = (low + 1).clamp(max=length - 1)
-        part = (place - low).view((-1, 1) if axis == 2 else (1, -1))
-        before, after = x.index_select(axis, low), x.index_select(axis, high)
-        x = torch.lerp(before, after, part.expand_as(before))
-    return x
+    # Scores from before there was a choice were by tf1, and neither name it nor have it in their identity.
+    name, known = f"dinov2-vit-{size}-14", {"extractor": "dinov2", "weights": weights_id}
+    if resize != "tf1":
+        name, known = f"{name}-{resize}", {**known, "resize": resize}
+    found = on_colour(extract, device)
+    return Extractor(name, digest(known), network.dim, 0, bound, True, found, weights_id, block, str(device))
 
 
 class TransformerBlock(nn.Module):

@@ -2,7 +2,8 @@
 
 assets/published.csv has a row a number: dataset, resolution, network, conditioning, regime, solver, NFE, FID,
 IS, source and place. Notes say whether the method is training-free, searched or learned, and whether the
-source is the method's own paper ("primary"). They were measured by others, with other code.
+source is the method's own paper ("primary"). They were measured by others, with other code. `overrides` are
+those of the command here that is to make the number again, where its protocol is known (`printed.py`).
 """
 
 import math
@@ -15,7 +16,7 @@ from seedsbench.report.pareto import Panel
 from seedsbench.report.rows import take
 from seedsbench.report.style import REGIME_NAMES
 
-_FILE = Path(__file__).parent / "assets" / "published.csv"
+PUBLISHED = Path(__file__).parent / "assets" / "published.csv"
 # model of a row: dataset, resolution and conditioning in the file
 _DATASETS = {
     "cifar10_uncond": ("CIFAR-10", 32, "uncond"),
@@ -30,7 +31,7 @@ _DATASETS = {
 @cache
 def published() -> pd.DataFrame:
     """All rows that have an NFE and an FID, with the columns `kind` and `primary` taken from the notes."""
-    df = pd.read_csv(_FILE).dropna(subset=["nfe", "fid"])
+    df = pd.read_csv(PUBLISHED).dropna(subset=["nfe", "fid"])
     notes = df["note"].astype(str)
     kind, primary = (notes.str.extract(rf"\b{name}=([^;]+)")[0].str.strip() for name in ("class", "primary"))
     return df.assign(kind=kind, primary=primary == "yes").reset_index(drop=True)

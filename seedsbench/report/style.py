@@ -142,7 +142,9 @@ def feature_name(extractor: str) -> str:
     """The extractor in words, for axes: 'glyphs-64d' -> 'glyphs 64-d features'."""
     named = {"pixels": "raw pixels", "inception-v3": "Inception-v3", "?": "extractor not recorded"}
     named |= {"trajectory": "RMS"}
-    named |= {f"dinov2-vit-{size.lower()}-14": f"DINOv2 ViT-{size}/14" for size in "SBL"}
+    for size in "SBL":
+        vit = f"dinov2-vit-{size.lower()}-14"
+        named |= {f"{vit}-bicubic": f"DINOv2 ViT-{size}/14", vit: f"DINOv2 ViT-{size}/14 (TF1 resize)"}
     if extractor in named:
         return named[extractor]
     words = re.sub(r"(\d+)d\b", r"\1-d", extractor.replace("-", " ").replace("_", " "))

@@ -4,15 +4,18 @@ import importlib
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from seedsbench.data.pictures import image_names
+from seedsbench.files.digests import digest
 from seedsbench.files.download import cached_path
 from seedsbench.files.extractor_files import extractor_weights
-from seedsbench.metrics import dinov2, inception
-from seedsbench.metrics.reference import of_images
+from seedsbench.metrics import dinov2, inception, resize
+from seedsbench.metrics.reference import of_images, read_statistics, write_statistics
 from tests.support.extractors import (
     HAS_TORCH_FIDELITY,
     some_images,
@@ -55,7 +58,7 @@ def test_features_and_logits_are_torch_fidelitys_own(weights):
 
 def test_dinov2_reads_its_size_from_the_checkpoint_and_gives_finite_features(weights):
     extractor = dinov2.dinov2_extractor(weights["dinov2"], block=3)
-    assert (extractor.dim, extractor.n_classes, extractor.name) == (128, 0, "dinov2-vit-128-14")
+    assert (extractor.dim, extractor.n_classes, extractor.name) == (128, 0, "dinov2-vit-128-14-bicubic")
     features, logits = extractor.padded(some_images(2, size=32))
     assert logits is None
     assert tuple(features.shape) == (2, 128)
@@ -97,7 +100,45 @@ def test_images_are_resized_as_torch_fidelity_does():
     for size in (32, 300):
         x = some_images(2, size=size).float()
         wanted = module.interpolate_bilinear_2d_like_tensorflow1x(x, size=(224, 224), align_corners=False)
-        torch.testing.assert_close(dinov2.resized(x, 224), wanted, rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(resize.tf1(x, 224), wanted, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [1, 28, 32, 64, 224, 225, 512])
+def test_bicubic_is_pillows_to_the_bit(side):
+    """Noise and a checkerboard, whose overshoots are cut off after each of the two passes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 3, side, side), generator=generator, dtype=torch.uint8)
+    images[1] = 255 * ((torch.arange(side)[:, None] // 3 + torch.arange(side) // 2) % 2)
+    images[2] = 255 * (images[2] > 127)
+    found = resize.bicubic(images, 224)
+    assert found.dtype == torch.float32
+    for image, mine in zip(images, found, strict=True):
+        pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC)
+        assert torch.equal(mine, torch.from_numpy(np.array(pillow)).permute(2, 0, 1).float())
+
+
+def test_bicubic_is_torchs_antialiased_but_for_rounding_where_nothing_overshoots():
+    """EDM2's way of it: so its published FD-DINOv2 are of nearly these features."""
+    images = 64 + some_images(2, size=64) // 2
+    theirs = nn.functional.interpolate(images.float(), (224, 224), mode="bicubic", antialias=True)
+    torch.testing.assert_close(resize.bicubic(images, 224), theirs, rtol=0, atol=1.3)  # two roundings
+
+
+def test_each_resize_of_dinov2_is_another_extractor_and_takes_no_reference_of_the_other(tmp_path, weights):
+    two = {name: dinov2.dinov2_extractor(weights["dinov2"], resize=name, block=2) for name in resize.RESIZES}
+    bicubic, tf1 = two["bicubic"], two["tf1"]
+    assert (bicubic.name, tf1.name) == ("dinov2-vit-128-14-bicubic", "dinov2-vit-128-14")
+    assert tf1.id == digest({"extractor": "dinov2", "weights": tf1.weights_id}), (
+        "rows from before stay theirs"
+    )
+    images = write_images(tmp_path / "images", some_images(4, size=16))
+    for mine, other in ((bicubic, tf1), (tf1, bicubic)):
+        reference = of_images(images, mine)
+        write_statistics(path := tmp_path / f"{mine.name}.npz", reference, mine)
+        np.testing.assert_array_equal(read_statistics(path, mine).moments.mu, reference.moments.mu)
+        with pytest.raises(ValueError, match=f"was made with {mine.name} .* are {other.name} ") as caught:
+            read_statistics(path, other)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("extractor", [pytest.param(INCEPTION, marks=pytest.mark.slow), "dinov2"])

@@ -18,6 +18,7 @@ from seedsbench.metrics.dinov2 import dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
 from seedsbench.metrics.reference import Reference, doubts, holds_images, read_reference
+from seedsbench.metrics.resize import RESIZES, Resize
 from seedsbench.metrics.values import values_extractor
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def standard_problem(
     neighbours: Annotated[int, Range(0, 10**4)],
     block: Annotated[int, Range(1, 10**4)],
     bound: Annotated[float, Range(1, 4096)],
+    resize: Resize | None = None,
     device: str = "cpu",
 ) -> Problem:
     """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).
@@ -46,8 +48,12 @@ def standard_problem(
     real: real images, or an .npz with their features, for KID (kid_subsets of kid_subset_size) and
     precision and recall (by so many neighbours); None for neither. What is known of either's images is
     compared with the model's; where they differ, the problem warns.
-    block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
+    block: images at a time. bound: largest |feature|. resize: how images come to DINOv2's size; None for
+    the others, which bring their own. Raises FileNotFoundError and ValueError.
     """
+    if (resize is not None) != (extractor == "dinov2"):
+        wanted = f"one of {', '.join(RESIZES)}" if extractor == "dinov2" else "null: only dinov2 has a choice"
+        raise ValueError(f"metrics.resize={resize} with extractor {extractor}: give {wanted}")
     # A model's own statistics are of Inception features, as all published ones.
     if reference is None and extractor == "inception" and isinstance(model, Checkpoint) and model.statistics:
         reference = str(model.statistics())
@@ -59,7 +65,8 @@ def standard_problem(
     if extractor == "values":
         found = values_extractor(model.image_shape, block=block, bound=bound)
     else:
-        found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
+        choice = {} if resize is None else {"resize": resize}
+        found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound, **choice)
     pairs, of_real = None, None
     if real is not None:
         of_real = _read(real, found, features=True)
