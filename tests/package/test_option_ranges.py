@@ -44,7 +44,7 @@ NEAR = 0.1
 BOUND = 60.0
 """No sample is larger, whatever an option may do to its law: the state starts three times as large."""
 ANOTHER_LAW = ("s_noise", "S_noise", "beta_end")  # of the noise added, of a table that ends at sigma 0.2
-AS_COARSE_AS_ASKED_FOR = ("rtol", "atol", "safety", "exponent", "accept_safety", "rho", "power", "M")
+AS_COARSE_AS_ASKED_FOR = ("shift", "rtol", "atol", "safety", "exponent", "accept_safety", "rho", "power", "M")
 SLOW_TO_CONVERGE = ("c2", "c3", "r")  # near the start of a step: see the slow test
 
 
