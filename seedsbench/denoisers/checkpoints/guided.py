@@ -120,7 +120,10 @@ def guided_config(
     Raises KeyError, or ValueError where weights and heads do not go together.
     """
     first = state["input_blocks.0.0.weight"]
-    count = numbered(state, "input_blocks")
+    count = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
+    # Means have no weights: at most every second number is left out.
+    if count > 2 * (there := numbered(state, "input_blocks")):
+        raise ValueError(f"input_blocks.{count - 1} is numbered beyond its {there} blocks")
     blocks, style = _blocks_a_level(state, count)
     levels = count // (blocks + 1)
     starts = [1 + n * (blocks + 1) for n in range(levels)]

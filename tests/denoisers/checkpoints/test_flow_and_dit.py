@@ -271,7 +271,7 @@ HOSTILE_CFM = [
     (lambda s: without(s, "input_blocks.0.0.weight"), "lacks"),
     (
         lambda s: s | {"input_blocks.999999999.0.weight": torch.ones(1)},
-        "no checkpoint of this family|of the weights",
+        "input_blocks.999999999 is numbered beyond its 5 blocks",
     ),
     (lambda s: s | {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)}, "maps 4 channels to 3"),
     (lambda s: s | {"time_embed.0.weight": torch.zeros(10**9, 0)}, "of the weights|cannot be read|has shape"),
