@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from seedsbench.checks import Count, Range, check_options, nearest
+from seedsbench.checks import Count, Range, check_fields, check_options, nearest
 from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_path, fetch, sha256_of
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
 CIRCUMSTANCES = ("path", "files", "reference", "licence", "note", "offline", "metrics", "_recursive_")
 CIRCUMSTANCES += ("prompts", "size", "variant", "allow_pickle", "distilled_guidance")
-CIRCUMSTANCES += ("training", "trainings")
+CIRCUMSTANCES += ("training", "trainings", "vae", "latents")
 """Entries of a model's configuration that say where things lie, which training of a network it is, or that
 belong to another group, and those of pipelines. They are no part of a run_key: which network it is,
 `Problem.model_id` says."""
@@ -28,7 +28,8 @@ TRAININGS = {"training": _Training, "trainings": dict[str, Count] | None}
 class Wanted:
     """One file that a cell needs: its role ("weights", "reference" ...); a remote file or a path.
 
-    hints: for `load_denoiser`, `format` among them. key: the option that gave the path.
+    hints: for `load_denoiser`, `format` among them. key: the option that gave the path. advice: what to do
+    where it gave none.
     """
 
     role: str
@@ -36,6 +37,43 @@ class Wanted:
     path: Path | None = None
     hints: Mapping[str, Any] = field(default_factory=dict)
     key: str | None = None
+    advice: str = ""
+
+
+_PerChannel = Annotated[float, Range()] | list[float]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a network of latents was trained on: scale * an encoder's output + bias, whole or by channel.
+
+    decoder: where a folder of that autoencoder is published, for people. Raises ValueError for other options.
+    """
+
+    scale: _PerChannel
+    bias: _PerChannel = 0.0
+    decoder: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if 0 in (self.scale if isinstance(self.scale, list) else [self.scale]):
+            raise ValueError(f"Latents: scale={self.scale} must not be 0")
+
+    @property
+    def affine(self) -> tuple[tuple[str, float | list[float]], ...]:
+        """(name, value) of the numbers."""
+        return ("scale", self.scale), ("bias", self.bias)
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Any]) -> "Latents":
+        """Those that a YAML gives as `latents`."""
+        known = [one.name for one in fields(cls)]
+        for key in entries:
+            if key not in known:
+                raise ValueError(f"model.latents: {nearest(str(key), known, what='option')}")
+        if "scale" not in entries:
+            raise ValueError("model.latents has no scale: give one, as 0.18215 of Stable Diffusion's")
+        return cls(**entries)
 
 
 @dataclass(frozen=True)
@@ -43,7 +81,8 @@ class ModelFiles:
     """What a model's YAML says of its files: weights for each regime in `files`, or one's own at `path`.
 
     format, hints: what the file at `path` does not say about itself. reference: statistics to compare with,
-    a path, an address, or an entry as in `files`. licence: of entries that name none of their own.
+    a path, an address, or an entry as in `files`. licence: of entries that name none of their own. latents:
+    where its samples are latents, the fields of `Latents`; vae: the folder of their autoencoder.
     """
 
     name: str = "?"
@@ -53,6 +92,8 @@ class ModelFiles:
     hints: Mapping[str, Any] | None = None
     reference: str | Mapping[str, Any] | None = None
     licence: str | None = None
+    latents: Mapping[str, Any] | None = None
+    vae: str | None = None
 
     def weights(self, regime: str) -> Wanted:
         """The file of the network; ValueError for a regime without weights, and for a missing path."""
@@ -75,6 +116,20 @@ class ModelFiles:
         if "://" in str(self.reference):
             return Wanted("reference", RemoteFile(self.reference, _last_part(self.reference)))
         return Wanted("reference", path=absolute(self.reference), key="model.reference")
+
+    def decoder(self) -> Wanted | None:
+        """The folder of the decoder where samples are latents; ValueError for one that has no use."""
+        if self.latents is None:
+            if self.vae is not None:
+                raise ValueError(
+                    f"model.vae={self.vae}: the samples of model={self.name} are images: leave it out"
+                )
+            return None
+        example = Latents.of(self.latents).decoder
+        advice = f"model={self.name} makes latents: give model.vae=<folder of diffusers' AutoencoderKL>"
+        advice += f", as that of {example}" if example else ""
+        path = None if self.vae is None else absolute(self.vae)
+        return Wanted("decoder", path=path, key="model.vae", advice=advice)
 
     def _remote(self, entry: Mapping[str, Any], where: str) -> RemoteFile:
         for key in entry:
@@ -99,6 +154,8 @@ def wanted_files(model: Mapping[str, Any], regime: str) -> list[Wanted]:
         wanted.append(files.weights(regime))
     if prompts := model.get("prompts"):
         wanted.append(Wanted("prompts", path=absolute(prompts), key="model.prompts"))
+    if (decoder := files.decoder()) is not None:
+        wanted.append(decoder)
     statistics = files.statistics()
     return wanted if statistics is None else [*wanted, statistics]
 
@@ -140,7 +197,8 @@ def resolve(wanted: Wanted, *, offline: bool) -> Fetched:
     """The file on this machine and its sha256 (of a folder: of names and contents); raises FetchError."""
     if wanted.remote is not None:
         return fetch(wanted.remote, offline=offline)
-    assert wanted.path is not None
+    if wanted.path is None:
+        raise FetchError(wanted.advice)
     if not wanted.path.exists():
         raise FetchError(f"{wanted.key}={wanted.path}: no such file; give the path of a file that is there")
     return Fetched(wanted.path, sha256_of(wanted.path))
@@ -164,7 +222,8 @@ def listing(title: str, wanted: list[Wanted], known: Sequence[Wanted] = ()) -> l
 
 def _described(wanted: Wanted) -> list[str]:
     if wanted.remote is None:
-        assert wanted.path is not None
+        if wanted.path is None:
+            return [f"{wanted.role}: {wanted.advice}"]
         return [f"{wanted.role}: {wanted.path} ({'there' if wanted.path.exists() else 'missing'})"]
     file, path = wanted.remote, cached_path(wanted.remote)
     size = "unknown" if file.about_mb is None else f"about {file.about_mb:g} MB"

@@ -5,7 +5,8 @@ that such a pipeline's part may have. Nothing is fetched; code beside the weight
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,20 @@ def checked_folder(path: Path) -> Folder:
 
 
 def network_config(folder: Folder, part: str) -> dict[str, Any]:
-    """The configuration of a part. Raises CheckpointError for absurd numbers, and for another network."""
-    place = folder.path / part / "config.json"
+    """The configuration of a part. Raises as `checked_config`, and CheckpointError for another network."""
+    place = folder.path / part
+    config = checked_config(place)
+    if part == folder.kind.network:
+        for key, wanted in folder.kind.wanted.items():
+            if (value := config.get(key, wanted)) != wanted:
+                said = f"only {wanted!r} can be sampled"
+                raise CheckpointError(f"{place / 'config.json'} has {key}={one_line(value)}: {said}")
+    return config
+
+
+def checked_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a network. Raises CheckpointError for absurd numbers, and for quantised weights."""
+    place = folder / "config.json"
     config = read_object(place)
     for key, value in config.items():
         most = MOST_LAYERS if "layers" in key else MOST_NUMBER
@@ -95,11 +108,7 @@ def network_config(folder: Folder, part: str) -> dict[str, Any]:
         if len(numbers) > MOST_ENTRIES or any(isinstance(n, int | float) and abs(n) > most for n in numbers):
             raise CheckpointError(f"{place} has {shown(key, 40)}={one_line(value, 60)}: at most {most}")
     if "quantization_config" in config:
-        raise CheckpointError(f"{place} is of quantised weights: give the pipeline with plain ones")
-    if part == folder.kind.network:
-        for key, wanted in folder.kind.wanted.items():
-            if (value := config.get(key, wanted)) != wanted:
-                raise CheckpointError(f"{place} has {key}={one_line(value)}: only {wanted!r} can be sampled")
+        raise CheckpointError(f"{place} is of quantised weights: give the folder with plain ones")
     return config
 
 
@@ -172,31 +181,55 @@ def load_parts(folder: Folder, variant: str | None, *, allow_pickle: bool) -> di
     check_variant(folder, variant)
     parts: dict[str, Any] = dict.fromkeys(folder.kind.parts)
     for part, name in folder.classes.items():
-        place = folder.path / part
-        source = _class(folder.kind.parts[part][0], name)
-        try:
-            if "tokenizer" in part:
-                parts[part] = source.from_pretrained(str(place), local_files_only=True)
-                continue
-            config = network_config(folder, part)
-            found = weights_of(place, variant, allow_pickle=allow_pickle)
-            if folder.kind.parts[part][0] == "diffusers":
-                files = (path for path in _listed(place) if PART_FILE.fullmatch(path.name))
-                check_held(source, config, sum(path.stat().st_size for path in files), place)
-            module, info = source.from_pretrained(
-                str(place),
-                local_files_only=True,
-                output_loading_info=True,
-                variant=found.variant,
-                use_safetensors=found.safe,
-            )
-        except CheckpointError:
-            raise
-        except Exception as error:  # the libraries' errors are of many types
-            raise CheckpointError(f"{place} cannot be loaded: {one_line(error)}") from error
-        check_keys(info, ("missing_keys", "mismatched_keys"), place)
-        parts[part] = module.float().eval().requires_grad_(False)
+        place, library = folder.path / part, folder.kind.parts[part][0]
+        if "tokenizer" in part:
+            with _loading(place):
+                parts[part] = _class(library, name).from_pretrained(str(place), local_files_only=True)
+            continue
+        config = network_config(folder, part)
+        parts[part] = load_module(library, name, place, config, variant, allow_pickle=allow_pickle)
     return parts
+
+
+def load_module(
+    library: str,
+    name: str,
+    place: Path,
+    config: Mapping[str, Any],
+    variant: str | None,
+    *,
+    allow_pickle: bool,
+) -> Any:
+    """A network of one of the libraries from its folder, on the CPU in float32, in evaluation mode.
+
+    name: of its class. config: as `checked_config` gives it. Raises as `load_parts`.
+    """
+    source = _class(library, name)
+    with _loading(place):
+        found = weights_of(place, variant, allow_pickle=allow_pickle)
+        if library == "diffusers":
+            files = (path for path in _listed(place) if PART_FILE.fullmatch(path.name))
+            check_held(source, config, sum(path.stat().st_size for path in files), place)
+        module, info = source.from_pretrained(
+            str(place),
+            local_files_only=True,
+            output_loading_info=True,
+            variant=found.variant,
+            use_safetensors=found.safe,
+        )
+    check_keys(info, ("missing_keys", "mismatched_keys"), place)
+    return module.float().eval().requires_grad_(False)
+
+
+@contextmanager
+def _loading(place: Path) -> Iterator[None]:
+    """Turn the libraries' errors, which are of many types, into one CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{place} cannot be loaded: {one_line(error)}") from error
 
 
 def _class(library: str, name: str) -> Any:

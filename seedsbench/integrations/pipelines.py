@@ -16,8 +16,8 @@ from seedsbench.denoisers.own import OfNetwork
 from seedsbench.diffusion.grid import DiscreteGrid
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import Discrete
-from seedsbench.exact.blocks import map_blocks
 from seedsbench.files.archives import one_line
+from seedsbench.integrations.decoder import Decoder, pixels_a_latent
 from seedsbench.integrations.pipeline_folder import (
     Folder,
     checked_folder,
@@ -95,34 +95,6 @@ class ScoreDenoiser(OfNetwork):
         levels = (sigma.double() / 2).to(x.device, torch.float32).expand(len(x))
         score = self._run(((x + 1) / 2).to(dtype), levels, None).to(x.dtype)
         return x + expand(sigma.to(x.dtype), x) ** 2 / 2 * score
-
-
-class Decoder:
-    """Latents (B, C, h, w) to images (B, 3, H, W), float32, about [-1, 1] (not clipped), one by one.
-
-    image_shape: (3, H, W). scale, shift: () or (C, 1, 1), so that latents * scale + shift is what the
-    decoder was trained on.
-    """
-
-    def __init__(self, network: Any, scale: Tensor, shift: Tensor, image_shape: tuple[int, int, int]) -> None:
-        self.network, self.image_shape = network, image_shape
-        self._scale, self._shift = scale, shift
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        """Deterministic: an image's bits depend on its own latents alone."""
-
-        def decoded(one: Tensor) -> Tensor:
-            given = one.float() * self._scale.to(one.device) + self._shift.to(one.device)
-            return self.network.decode(given[None], return_dict=False)[0]
-
-        with torch.inference_mode(False), torch.no_grad():
-            if latents.device.type == "cpu":
-                return torch.cat(map_blocks(decoded, list(latents)))
-            return torch.cat([decoded(one) for one in latents])  # many side by side would fill its memory
-
-    def to(self, device: torch.device | str) -> "Decoder":
-        self.network.to(device)
-        return self
 
 
 @dataclass(frozen=True)
@@ -221,8 +193,7 @@ def _shape(
     folder: Folder, config: Mapping[str, Any], decoder: Mapping[str, Any], size: int | None
 ) -> tuple[tuple[int, int, int], int]:
     """(C, h, w) of the latents, and how many pixels one of theirs becomes."""
-    levels = decoder.get("block_out_channels") or (0,)
-    channels, factor = decoder.get("latent_channels", 4), 2 ** (len(levels) - 1)
+    channels, factor = decoder.get("latent_channels", 4), pixels_a_latent(decoder)
     given = config.get("in_channels", 4)
     if given != channels * folder.kind.patch**2:
         raise CheckpointError(

@@ -14,7 +14,8 @@ from seedsbench.api import load_denoiser
 from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
-from seedsbench.files.model_files import ModelFiles, resolve
+from seedsbench.files.model_files import Latents, ModelFiles, resolve
+from seedsbench.integrations.decoder import load_decoder
 
 CPU_BATCH = 8
 """Images a network sees at a time on the CPU: padding the last batch of a few large images is dear."""
@@ -40,22 +41,35 @@ def checkpoint_problem(
     hints: Mapping[str, Any] | None = None,
     reference: str | Mapping[str, Any] | None = None,
     licence: str | None = None,
+    latents: Mapping[str, Any] | None = None,
+    vae: str | None = None,
     device: str = "cpu",
 ) -> Checkpoint:
     """A network from a checkpoint: one of `files` by regime, or the file or folder at `path`.
 
     format, hints: for `load_denoiser`, what `path` does not say about itself. reference: statistics to
-    compare with, a path, an address, or an entry as in `files`. licence: for people. Raises ValueError
-    (FetchError where a file is missing), saying what to do.
+    compare with, a path, an address, or an entry as in `files`. licence: for people. latents, vae: of a
+    network of latents, the fields of `Latents` and the folder of the autoencoder that decodes them. Raises
+    ValueError (FetchError where a file is missing), saying what to do.
     """
-    wanted = ModelFiles(name, files, path, format, hints, reference, licence)
-    weights, statistics = wanted.weights(regime), wanted.statistics()
+    wanted = ModelFiles(name, files, path, format, hints, reference, licence, latents, vae)
+    weights, decoder, statistics = wanted.weights(regime), wanted.decoder(), wanted.statistics()
+    coder = (
+        None if decoder is None else resolve(decoder, offline=offline)
+    )  # missing, it is said before a download
     found = resolve(weights, offline=offline)
     denoiser = load_denoiser(found.path, **weights.hints)
+    identity: dict[str, Any] = {"sha256": found.sha256, "hints": weights.hints}
+    decode = None
+    if coder is not None and latents is not None:
+        space = Latents.of(latents)
+        decode = load_decoder(coder.path, space, denoiser.image_shape).to(device)
+        identity |= {"latents": dict(space.affine), "decoder": coder.sha256}
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
-        model_id=digest({"sha256": found.sha256, "hints": weights.hints}),
+        decode=decode,
+        model_id=digest(identity),
         statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
     )
 
