@@ -6,7 +6,7 @@ Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from seedsbench.checks import Count, Range, check_fields, check_options, nearest
@@ -47,12 +47,14 @@ _PerChannel = Annotated[float, Range()] | list[float]
 class Latents:
     """What a network of latents was trained on: scale * an encoder's output + bias, whole or by channel.
 
-    decoder: where a folder of that autoencoder is published, for people. Raises ValueError for other options.
+    decoder: where a folder of that autoencoder is published, for people. pixels: what the encoder was shown,
+    images in [-1, 1] ("signed") or in [0, 1] ("unit"). Raises ValueError for other options.
     """
 
     scale: _PerChannel
     bias: _PerChannel = 0.0
     decoder: str | None = None
+    pixels: Literal["signed", "unit"] = "signed"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,7 +1,7 @@
 """The U-Net of EDM2 (Karras et al. 2024), whose layers preserve magnitudes.
 
-"Analyzing and improving the training dynamics of diffusion models", configuration G: no biases, no group norms,
-weights of unit norm, sums and concatenations weighted. Training normalises the weights at every call;
+"Analyzing and improving the training dynamics of diffusion models", configuration G: no biases, no group
+norms, weights of unit norm, sums and concatenations weighted. Training normalises the weights at every call;
 here `normalised` does it once, for the weights of a file, and the layers are plain ones. State-dict keys are
 those of the published files.
 """

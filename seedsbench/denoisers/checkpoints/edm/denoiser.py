@@ -115,6 +115,7 @@ def denoiser_of(record: EDMRecord) -> Preconditioned:
         img_channels=network.config.in_channels,
         img_resolution=network.config.img_resolution,
         label_dim=network.config.label_dim,
+        latents=record.latents,
     )
 
 
