@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from seedsbench.data.pictures import image_names, other_kinds
 from seedsbench.files.console import exit_code
-from seedsbench.metrics.dinov2 import dinov2_extractor
+from seedsbench.metrics.dinov2 import RESIZES, dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
 from seedsbench.metrics.reference import doubts, of_images, write_statistics
@@ -65,7 +65,10 @@ def _extractor(arguments: argparse.Namespace) -> Extractor:
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {} if arguments.block is None else {"block": arguments.block}
+    if arguments.resize is not None and arguments.metrics != "dinov2":
+        raise ValueError(f"--resize is for --metrics dinov2, not {arguments.metrics}: leave it out")
+    given = {"block": arguments.block, "resize": arguments.resize}
+    options = {name: value for name, value in given.items() if value is not None}
     return EXTRACTORS[arguments.metrics](arguments.weights, device, **options)
 
 
@@ -82,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--features", action="store_true", help="keep each image's, for KID, precision, recall"
     )
+    parser.add_argument("--resize", choices=sorted(RESIZES), help="of dinov2 (default: torch_fidelity)")
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
     parser.add_argument("--block", type=int, help="images at a time")
     return parser

@@ -2,11 +2,13 @@
 
 The network is the plain vision transformer of Oquab et al. 2023 (arXiv 2304.07193): 14 x 14 patches, a class
 token, blocks of attention and MLP with LayerScale, pre-norm. Its size is read off the checkpoint. Features
-are the class token after the last norm. Images are resized to 224 x 224 as torch-fidelity does
-(bilinear, TensorFlow 1's convention), so that scores compare with its `dinov2-vit-l-14`.
+are the class token after the last norm. Images are resized to 224 x 224 as torch-fidelity does (bilinear,
+TensorFlow 1's convention), so that scores compare with its `dinov2-vit-l-14`; or as EDM2 does (Karras et al.
+2024: bicubic, antialiased), which is nearly what Stein et al. do, so that they compare with published ones.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from seedsbench.files.digests import digest
 from seedsbench.metrics.extraction import LARGE_NETWORK_BLOCK, Extractor, load_weights, on_colour
+
+Resize = Literal["torch_fidelity", "bicubic"]
 
 _SIZE, _PATCH, _HEAD = 224, 14, 64
 _BLOCK_WEIGHTS = 14  # tensors of a block
@@ -28,19 +32,26 @@ def dinov2_extractor(
     *,
     block: int = LARGE_NETWORK_BLOCK,
     bound: float = 256.0,
+    resize: Resize = "torch_fidelity",
 ) -> Extractor:
     """Class token features, no logits. weights: `dinov2_vit{s,b,l}14_pretrain.pth`, without registers."""
     network, weights_id = load_weights("dinov2", weights, VisionTransformer.from_state)
     network = network.to(device)
     size = {384: "s", 768: "b", 1024: "l"}.get(network.dim, network.dim)
-    name, identity = f"dinov2-vit-{size}-14", digest({"extractor": "dinov2", "weights": weights_id})
-    extract = on_colour(lambda images: (network(_normalised(images)), None), device)
-    return Extractor(name, identity, network.dim, 0, bound, True, extract, weights_id, block, str(device))
+    name, said = f"dinov2-vit-{size}-14", {"extractor": "dinov2", "weights": weights_id}
+    bicubic = resize == "bicubic"
+    if bicubic:
+        name, said = f"{name}-bicubic", {**said, "resize": resize}
+    extract = on_colour(lambda images: (network(_normalised(images, resize)), None), device)
+    entry = "fd_dinov2" if bicubic else None
+    return Extractor(
+        name, digest(said), network.dim, 0, bound, True, extract, weights_id, block, str(device), entry
+    )
 
 
-def _normalised(images: Tensor) -> Tensor:
+def _normalised(images: Tensor, resize: Resize) -> Tensor:
     """uint8 (n, 3, H, W) to float32 (n, 3, 224, 224) as the network was trained on."""
-    x = resized(images.float(), _SIZE)
+    x = RESIZES[resize](images.float(), _SIZE)
     mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) * 255 for v in (_MEAN, _STD))
     return (x - mean) / std
 
@@ -56,6 +67,14 @@ def resized(x: Tensor, size: int) -> Tensor:
         before, after = x.index_select(axis, low), x.index_select(axis, high)
         x = torch.lerp(before, after, part.expand_as(before))
     return x
+
+
+def resized_bicubic(x: Tensor, size: int) -> Tensor:
+    """Bicubic, over as many pixels of the input as one of the output covers."""
+    return F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)
+
+
+RESIZES = {"torch_fidelity": resized, "bicubic": resized_bicubic}
 
 
 class TransformerBlock(nn.Module):

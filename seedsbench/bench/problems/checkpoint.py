@@ -25,10 +25,12 @@ CPU_BATCH = 8
 class Checkpoint(Model):
     """A network from a file, which brings no features.
 
-    statistics: brings its data set's own (FetchError if it cannot), if there are any.
+    statistics: brings its data set's own (FetchError if it cannot), if there are any. statistics_of: the
+    features that they are of.
     """
 
     statistics: Callable[[], Path] | None = None
+    statistics_of: tuple[str, ...] = ("inception",)
 
 
 def checkpoint_problem(

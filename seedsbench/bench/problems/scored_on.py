@@ -14,7 +14,7 @@ from tqdm import tqdm
 from seedsbench.bench.problems.base import Model, Pairs, Problem
 from seedsbench.bench.problems.checkpoint import Checkpoint
 from seedsbench.checks import Range
-from seedsbench.metrics.dinov2 import dinov2_extractor
+from seedsbench.metrics.dinov2 import Resize, dinov2_extractor
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.inception import inception_extractor
 from seedsbench.metrics.reference import Reference, doubts, holds_images, read_reference
@@ -37,20 +37,24 @@ def standard_problem(
     neighbours: Annotated[int, Range(0, 10**4)],
     block: Annotated[int, Range(1, 10**4)],
     bound: Annotated[float, Range(1, 4096)],
+    resize: Resize | None = None,
     device: str = "cpu",
 ) -> Problem:
     """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).
 
-    weights: its file, None for where its download would be. reference: .npz with mu and sigma, or images in
-    a folder, .zip or .npz (`arr_0`); None for the model's own statistics, or else the real images.
+    weights: its file, None for where its download would be. reference: .npz with mu and sigma, EDM2's .pkl,
+    or images in a folder, .zip or .npz (`arr_0`); None for the model's own statistics, else the real images.
     real: real images, or an .npz with their features, for KID (kid_subsets of kid_subset_size) and
     precision and recall (by so many neighbours); None for neither. What is known of either's images is
     compared with the model's; where they differ, the problem warns.
-    block: images at a time. bound: largest |feature|. Raises FileNotFoundError and ValueError.
+    block: images at a time. bound: largest |feature|. resize: of `dinov2_extractor`, None of the others.
+    Raises FileNotFoundError and ValueError.
     """
-    # A model's own statistics are of Inception features, as all published ones.
-    if reference is None and extractor == "inception" and isinstance(model, Checkpoint) and model.statistics:
-        reference = str(model.statistics())
+    if resize is not None and extractor != "dinov2":
+        raise ValueError(f"metrics.resize={resize} is for metrics=dinov2, not {extractor}: leave it out")
+    own = isinstance(model, Checkpoint) and extractor in model.statistics_of and model.statistics
+    if reference is None and own:
+        reference = str(own())
     if reference is None and real is None:
         raise ValueError(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "
@@ -59,7 +63,8 @@ def standard_problem(
     if extractor == "values":
         found = values_extractor(model.image_shape, block=block, bound=bound)
     else:
-        found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound)
+        options = {} if resize is None else {"resize": resize}
+        found = _EXTRACTORS[extractor](weights, device, block=block, bound=bound, **options)
     pairs, of_real = None, None
     if real is not None:
         of_real = _read(real, found, features=True)

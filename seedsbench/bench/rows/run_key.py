@@ -19,8 +19,8 @@ CALLED = {"pipeline_problem": "checkpoint_problem"}
 """What a class is called in keys, where it is not by its name: rows made under an earlier one stay theirs."""
 SAMPLED = ("samples", "seed", "final", "afs", "dtype", "compile")
 """What a cell and its row call alike."""
-NOT_EXTRAPOLATED = ("extrapolate", False)
-"""An option of a metrics group that keys and rows leave out: those from before there was one stay theirs."""
+LEFT_OUT = (("extrapolate", False), ("resize", "torch_fidelity"))
+"""Options of a metrics group that keys and rows leave out: those from before there were any stay theirs."""
 NO_GUIDANCE = {"class": Unguided.__name__, "options": {}}
 
 
@@ -67,7 +67,7 @@ def chosen(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str,
 
 def scored(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What a metrics group asks for, as keys and rows have it."""
-    return dict(item for item in metrics.items() if item != NOT_EXTRAPOLATED)
+    return dict(item for item in metrics.items() if item not in LEFT_OUT)
 
 
 def options_of(group: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
