@@ -92,6 +92,7 @@ def standard_problem(
         reference_shape=chosen.facts,
         warnings=(*model.warnings, *warnings),
         decode=model.decode,
+        weaker_id=model.weaker_id,
     )
 
 
