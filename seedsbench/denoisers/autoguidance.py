@@ -21,8 +21,8 @@ class WithWeaker(Wrapper):
         if weaker.image_shape != denoiser.image_shape or weaker.label_dim not in (0, denoiser.label_dim):
             raise ValueError(
                 f"the weaker network has images {list(weaker.image_shape)}, {weaker.label_dim} classes, "
-                f"the model {list(denoiser.image_shape)} and {denoiser.label_dim}: give one of these, or with no "
-                "classes"
+                f"the model {list(denoiser.image_shape)} and {denoiser.label_dim}: give one of these, or "
+                "without classes"
             )
         self.weaker = weaker
         self.sigma_min = max(denoiser.sigma_min, weaker.sigma_min)

@@ -115,7 +115,7 @@ def test_autoguidance_counts_each_network_where_it_is_asked():
     ("other", "said"),
     [
         (GaussianMixture(MEANS.repeat(1, 2), [0.5, 0.5], STD, labelled=True), r"images \[4, 1, 1\], 2 cl"),
-        (GaussianMixture(MEANS[:1].repeat(3, 1), [1.0] * 3, STD, labelled=True), "3 classes"),
+        (GaussianMixture(MEANS.repeat(2, 1), [0.25] * 4, STD, labelled=True), "4 classes"),
     ],
 )
 def test_a_weaker_network_of_another_task_is_refused(other, said):
