@@ -48,13 +48,17 @@ def path_of(group: str, name: str) -> Path | None:
     return next(filter(Path.is_file, paths), None)
 
 
-def load(group: str, name: str) -> dict[str, Any]:
-    """The YAML `conf/<group>/<name>.yaml` as a dict; ValueError with the nearest names if there is none."""
+def load(group: str, name: str, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The YAML `conf/<group>/<name>.yaml` as a dict; ValueError with the nearest names if there is none.
+
+    beside: keys of a whole configuration that it may refer to, as ${offline}.
+    """
     from omegaconf import OmegaConf
 
     if (path := path_of(group, name)) is None:
         raise ValueError(nearest(name, names(group), what=group))
-    config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    whole = OmegaConf.create({**(beside or {}), group: OmegaConf.load(path)})
+    config = OmegaConf.to_container(whole[group], resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seedsbench.bench.batching import out_of_memory
 from seedsbench.bench.cell import check_precision
-from seedsbench.denoisers.base import Denoiser, FixedBatch
+from seedsbench.denoisers.base import Denoiser
 
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_VARIANTS = 8
@@ -45,7 +45,7 @@ def variant(
         _check_device(precision, device)
         denoiser = _lowered(denoiser, precision)
     if compiled:
-        denoiser = _compiled(denoiser, None if isinstance(denoiser, FixedBatch) else size, device)
+        denoiser = _compiled(denoiser, None if denoiser.fixed_batch else size, device)
     return denoiser
 
 

@@ -263,7 +263,7 @@ def _kid(features: Tensor, pairs: Pairs) -> dict[str, float]:
 
 def extractor_input(problem: Problem, x: Tensor) -> Tensor:
     """Samples as the extractor wants them, on the CPU: quantised to uint8 once, or float64 as they are."""
-    return (to_uint8(x) if problem.features.quantised else x.double()).cpu()
+    return (to_uint8(x, problem.pixels) if problem.features.quantised else x.double()).cpu()
 
 
 def fid_floor(problem: Problem, n: int, labels: Labels, sets: int) -> dict[str, float | None]:

@@ -75,7 +75,7 @@ def _check_cells(cells: Iterable[Cell]) -> None:
                     if group == "guidance" and not isinstance(made, Guidance):
                         said = "derive it from seedsbench.denoisers.guidance.Guidance"
                         raise ValueError(f"{named(made)} is no guidance: {said}")
-        problem = (cell.model, cell.regime, cell.metrics)
+        problem = (cell.model, cell.regime, cell.metrics, cell.guidance)
         if problem in built:
             continue
         built.append(problem)

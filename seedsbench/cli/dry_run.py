@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 from seedsbench.bench.cell import Cell
+from seedsbench.bench.problems.weaker import WHICH, weaker_model
 from seedsbench.files.download import FetchError, cached_path
 from seedsbench.files.extractor_files import compared, extractor_files
 from seedsbench.files.model_files import Wanted, check_trained, listing, resolve, wanted_files
@@ -18,6 +20,7 @@ def files_of(cells: Iterable[Cell]) -> dict[str, list[Wanted] | ValueError]:
         model, metrics = cell.choices["model"], cell.choices["metrics"]
         title = f"model={model} regime={cell.regime.name}"
         title += "" if metrics == "default" else f" metrics={metrics}"
+        title += "".join(f" guidance.{key}={cell.guidance[key]}" for key in WHICH if cell.guidance.get(key))
         try:
             found[title] = files_of_cell(cell)
         except ValueError as error:
@@ -29,6 +32,11 @@ def files_of_cell(cell: Cell) -> list[Wanted]:
     """The files that a cell's model and metrics group ask for; ValueError for what has none."""
     check_trained(cell.choices["model"], cell.model, cell.regime.name)
     files = wanted_files(cell.model, cell.regime.name)
+    if (weaker := weaker_model(cell)) is not None:
+        check_trained(cell.choices["model"], weaker, cell.regime.name)
+        (file, *_) = wanted_files(weaker, cell.regime.name) or [None]
+        if file is not None:
+            files.append(replace(file, role="weaker network", key="guidance.model"))
     return [*compared(cell.metrics, files), *extractor_files(cell.metrics)]
 
 

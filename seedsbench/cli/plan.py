@@ -24,6 +24,7 @@ from seedsbench.bench.rows.columns import asked, score_text, title_of
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import files_of_cell, still_to_fetch
+from seedsbench.denoisers.guidance import Unguided
 from seedsbench.files.rows import read_row
 from seedsbench.solvers.base import BudgetError
 
@@ -83,7 +84,9 @@ def _steps(cell: Cell, problem: Problem | None) -> tuple[str, int]:
     """Steps and evaluations of a cell, in words, and the latter. BudgetError where no step fits."""
     solver, grid, guidance = map(registry.build, (cell.solver, cell.grid, cell.guidance))
     guided = None if problem is None else guidance.of(problem.denoiser)
-    if guided is None and guidance.needs_labels:  # its cost is told by the network's noise levels
+    if guided is None and not isinstance(
+        guidance, Unguided
+    ):  # its cost is told by the network's noise levels
         return f"NFE {cell.nfe} at most", cell.nfe
     if guided is None or guided.evaluations == 1:
         steps = solver.steps_for(cell.nfe, cell.final, afs=cell.afs, own_steps=grid.own_steps)

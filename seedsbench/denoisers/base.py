@@ -35,6 +35,7 @@ class Denoiser(ABC):
         image_shape: (C, H, W) of one sample.
         table: the table of noise levels the network was trained at; None for continuous ones.
         spacing: how the scheduler that came with it picks timesteps of the table; None where none came.
+        fixed_batch: whether its network sees batches of one size, whatever the caller's.
     """
 
     img_channels: int
@@ -48,6 +49,7 @@ class Denoiser(ABC):
     prediction_type: PredictionType = "epsilon"
     table: Discrete | None = None
     spacing: DiscreteGrid | None = None
+    fixed_batch: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -109,7 +111,7 @@ class Wrapper(Denoiser):
         self.denoiser = denoiser
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         facts = "label_dim evaluations sigma_min sigma_max sigma_data class_weights table spacing "
-        facts += "prediction_type"
+        facts += "prediction_type fixed_batch"
         for name in facts.split():
             setattr(self, name, getattr(denoiser, name, getattr(Denoiser, name)))
 
@@ -140,7 +142,7 @@ class FixedBatch(Wrapper):
 
     def __init__(self, denoiser: Denoiser, size: int = 64) -> None:
         super().__init__(denoiser)
-        self.size = size
+        self.size, self.fixed_batch = size, True
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(labels, self.label_dim, x.shape[0])

@@ -128,15 +128,64 @@ class Predicted(Denoiser):
         return torch.where((sigma > self.sigma_max) & self._table.no_signal, sigma, rounded)
 
 
-class Guided(Wrapper):
+class Extrapolated(Wrapper):
+    """Base of guidance: away from another estimate of the data, at noise levels within an interval.
+
+    scale: w of D_o + w (D - D_o), D_o the other one. interval: (low, high], the noise levels sigma at which
+    it guides (Kynkaanniemi et al. 2024); None: at all. guides: whether it does at any. cost: the most
+    evaluations of the other estimate. Where it does not guide the result is D, at its own cost.
+    """
+
+    def __init__(
+        self, denoiser: Any, scale: float, interval: tuple[float, float] | None, *, guides: bool, cost: int
+    ) -> None:
+        super().__init__(denoiser)
+        self.scale, self.interval, self.guides = scale, interval, guides
+        self.evaluations += cost if guides else 0
+
+    def evaluations_at(self, sigma: Tensor) -> int | Tensor:
+        once = evaluations_at(self.denoiser, sigma)
+        if not self.guides:
+            return once
+        return once + self._cost(sigma) * (1 if self.interval is None else self._within(sigma).long())
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        own = self.denoiser(x, sigma, labels)
+        within = self._within(sigma) if self.guides else torch.zeros(())
+        if not bool(within.any()):
+            return own
+        if bool(within.all()):
+            return self._guided(own, x, sigma, labels)
+        # Samples of an adaptive solver, each at a level of its own.
+        rows, result = within.to(x.device).nonzero().flatten(), own.clone()
+        theirs = None if labels is None else labels[rows]
+        result[rows] = self._guided(own[rows], x[rows], sigma[rows.to(sigma.device)], theirs)
+        return result
+
+    def _within(self, sigma: Tensor) -> Tensor:
+        """Whether these noise levels are those at which it guides, bool of their shape."""
+        if self.interval is None:
+            return torch.ones(sigma.shape, dtype=torch.bool)
+        low, high = self.interval
+        return (low < sigma) & (sigma <= high)
+
+    def _cost(self, sigma: Tensor) -> int | Tensor:
+        """Evaluations of the other estimate, as `evaluations_at` has them."""
+        raise NotImplementedError
+
+    def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The guided estimate; own: D(x, sigma, labels)."""
+        raise NotImplementedError
+
+
+class Guided(Extrapolated):
     """Classifier-free guidance (Ho and Salimans 2022): D_u + scale (D_c - D_u), at two evaluations.
 
     D_c is the denoiser with the labels it is given, D_u with a zero row. guidance_rescale (phi, Lin et al.
     2024, section 3.4; 0 is off) takes back the growth of the standard deviation; it acts on the output of
-    the network, so prediction_type says what that is (None: as the denoiser says). interval: (low, high],
-    the noise levels sigma at which it guides (Kynkaanniemi et al. 2024); None: at all.
-    At scale 1, outside the interval, and where the denoiser knows no labels, there is nothing to guide:
-    the result is D_c, at one evaluation.
+    the network, so prediction_type says what that is (None: as the denoiser says). interval: see
+    `Extrapolated`. At scale 1, outside the interval, and where the denoiser knows no labels, there is nothing
+    to guide: the result is D_c, at one evaluation.
 
     Raises ValueError, before any evaluation, when it should guide and is given no labels.
     """
@@ -149,51 +198,31 @@ class Guided(Wrapper):
         prediction_type: PredictionType | None = None,
         interval: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(denoiser)
+        cost = getattr(denoiser, "evaluations", 1)
+        guides = scale != 1 and getattr(denoiser, "label_dim", 0) > 0
+        super().__init__(denoiser, scale, interval, guides=guides, cost=cost)
         if prediction_type is not None:
             self.prediction_type: PredictionType = prediction_type
         check_prediction(self.prediction_type)
         if not 0 <= guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale={guidance_rescale} must lie in [0, 1]")
-        self.scale, self.guidance_rescale, self.interval = scale, guidance_rescale, interval
-        self.guides = scale != 1 and self.label_dim > 0
-        self.evaluations *= 2 if self.guides else 1
-
-    def evaluations_at(self, sigma: Tensor) -> int | Tensor:
-        once = evaluations_at(self.denoiser, sigma)
-        if not self.guides:
-            return once
-        return once * (2 if self.interval is None else 1 + self._within(sigma).long())
+        self.guidance_rescale = guidance_rescale
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        if not self.guides:
-            return self.denoiser(x, sigma, labels)
-        if labels is None:
+        if self.guides and labels is None:
             raise ValueError(f"guidance of scale {self.scale} needs labels: give some, or use scale 1")
-        conditional = self.denoiser(x, sigma, labels)
-        within = self._within(sigma)
-        if bool(within.all()):
-            return self._guided(conditional, x, sigma, labels)
-        if not bool(within.any()):
-            return conditional
-        # Samples of an adaptive solver, each at a level of its own.
-        rows, result = within.to(x.device).nonzero().flatten(), conditional.clone()
-        result[rows] = self._guided(conditional[rows], x[rows], sigma[rows.to(sigma.device)], labels[rows])
-        return result
+        return super().__call__(x, sigma, labels)
 
-    def _within(self, sigma: Tensor) -> Tensor:
-        """Whether these noise levels are those at which it guides, bool of their shape."""
-        if self.interval is None:
-            return torch.ones(sigma.shape, dtype=torch.bool)
-        low, high = self.interval
-        return (low < sigma) & (sigma <= high)
+    def _cost(self, sigma: Tensor) -> int | Tensor:
+        return evaluations_at(self.denoiser, sigma)
 
-    def _guided(self, conditional: Tensor, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
         plain = self.denoiser(x, sigma, torch.zeros_like(labels))
-        guided = plain + self.scale * (conditional - plain)
+        guided = plain + self.scale * (own - plain)
         if self.guidance_rescale == 0:
             return guided
         x_t = x * scaled(sigma, x)[0]
-        outputs = [raw_output_of(self.prediction_type, image, x_t, sigma) for image in (guided, conditional)]
+        outputs = [raw_output_of(self.prediction_type, image, x_t, sigma) for image in (guided, own)]
         rescaled = rescale_guided(outputs[0], outputs[1], self.guidance_rescale)
         return denoised_of(self.prediction_type, rescaled, x_t, sigma)

@@ -3,10 +3,12 @@
 Imports no torch: dry_run=true and seedsbench-fetch are quick anywhere.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from seedsbench.checks import Count, Range, check_fields, check_options, nearest
@@ -43,16 +45,25 @@ class Wanted:
 _PerChannel = float | list[float]
 
 
+def _listed(value: float | list[float], like: float | list[float]) -> list[float]:
+    """One number as many times as the other has them."""
+    if isinstance(value, list):
+        return value
+    return [value] * (len(like) if isinstance(like, list) else 1)
+
+
 @dataclass(frozen=True)
 class Latents:
     """What a network of latents was trained on: scale * an encoder's output + bias, whole or by channel.
 
-    decoder: where a folder of that autoencoder is published, for people. Raises ValueError for other options.
+    decoder: where a folder of that autoencoder is published, for people. pixels: what the encoder was shown,
+    images in [-1, 1] ("signed") or in [0, 1] ("unit"). Raises ValueError for other options.
     """
 
     scale: _PerChannel
     bias: _PerChannel = 0.0
     decoder: str | None = None
+    pixels: Literal["signed", "unit"] = "signed"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,6 +74,15 @@ class Latents:
     def affine(self) -> tuple[tuple[str, float | list[float]], ...]:
         """(name, value) of the numbers."""
         return ("scale", self.scale), ("bias", self.bias)
+
+    def close_to(self, other: "Latents") -> bool:
+        """Whether the two are the same but for float32's rounding."""
+        ours, theirs = (
+            [*_listed(space.scale, other.scale), *_listed(space.bias, other.bias)]
+            for space, other in ((self, other), (other, self))
+        )
+        near = len(ours) == len(theirs) and all(map(partial(math.isclose, rel_tol=1e-5), ours, theirs))
+        return near and self.pixels == other.pixels
 
     @classmethod
     def of(cls, entries: Mapping[str, Any]) -> "Latents":
@@ -120,6 +140,8 @@ class ModelFiles:
     def decoder(self) -> Wanted | None:
         """The folder of the decoder where samples are latents; ValueError for one that has no use."""
         if self.latents is None:
+            if self.vae is not None and self.files is None:  # the file at `path` may say what its latents are
+                return Wanted("decoder", path=absolute(self.vae), key="model.vae")
             if self.vae is not None:
                 raise ValueError(
                     f"model.vae={self.vae}: the samples of model={self.name} are images: leave it out"

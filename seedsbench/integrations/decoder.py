@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedsbench.data.uint8 import Pixels
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.exact.blocks import map_blocks
 from seedsbench.files.archives import one_line
@@ -20,11 +21,19 @@ class Decoder:
     """Latents (B, C, h, w) to images (B, 3, H, W), float32, about [-1, 1] (not clipped), one by one.
 
     image_shape: (3, H, W). scale, shift: () or (C, 1, 1), so that latents * scale + shift is what the
-    decoder was trained on.
+    decoder was trained on. pixels: "unit" where the network makes images in [0, 1].
     """
 
-    def __init__(self, network: Any, scale: Tensor, shift: Tensor, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        network: Any,
+        scale: Tensor,
+        shift: Tensor,
+        image_shape: tuple[int, int, int],
+        pixels: Pixels = "signed",
+    ) -> None:
         self.network, self.image_shape = network, image_shape
+        self.pixels: Pixels = pixels
         self._scale, self._shift = scale, shift
 
     def __call__(self, latents: Tensor) -> Tensor:
@@ -32,7 +41,8 @@ class Decoder:
 
         def decoded(one: Tensor) -> Tensor:
             given = one.float() * self._scale.to(one.device) + self._shift.to(one.device)
-            return self.network.decode(given[None], return_dict=False)[0]
+            image = self.network.decode(given[None], return_dict=False)[0]
+            return image if self.pixels == "signed" else 2 * image - 1
 
         with torch.inference_mode(False), torch.no_grad():
             if latents.device.type == "cpu":
@@ -72,7 +82,7 @@ def load_decoder(path: str | Path, latents: Latents, shape: tuple[int, int, int]
     scale, bias = (_a_channel(value, channels, name, place) for name, value in latents.affine)
     factor = pixels_a_latent(config)
     image_shape = (int(network.config.out_channels), shape[1] * factor, shape[2] * factor)
-    return Decoder(network, 1 / scale, -bias / scale, image_shape)
+    return Decoder(network, 1 / scale, -bias / scale, image_shape, latents.pixels)
 
 
 def pixels_a_latent(config: Mapping[str, Any]) -> int:

@@ -48,8 +48,9 @@ def dinov2_extractor(
     name, known = f"dinov2-vit-{size}-14", {"extractor": "dinov2", "weights": weights_id}
     if resize != "tf1":
         name, known = f"{name}-{resize}", {**known, "resize": resize}
-    found = on_colour(extract, device)
-    return Extractor(name, digest(known), network.dim, 0, bound, True, found, weights_id, block, str(device))
+    found, entry = on_colour(extract, device), "fd_dinov2" if resize == "bicubic" else None
+    place = str(device)
+    return Extractor(name, digest(known), network.dim, 0, bound, True, found, weights_id, block, place, entry)
 
 
 class TransformerBlock(nn.Module):

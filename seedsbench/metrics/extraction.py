@@ -33,7 +33,8 @@ class Extractor:
     name: for axes and tables. id: changes when the numbers would. bound: largest |feature| allowed.
     quantised: whether images reach it as uint8 (n, C, H, W) or as float64 samples. weights_id: of its
     weights file. block: images it sees at a time, always exactly so many. device: where it runs; on a GPU it
-    sets what flags it needs by `full_precision`.
+    sets what flags it needs by `full_precision`. entry: what EDM2's files of statistics call those of its
+    features, None where they have none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Extractor:
     weights_id: str | None = None
     block: int = BLOCK
     device: str = "cpu"
+    entry: str | None = None
 
     def each(self, blocks: Sequence[Tensor]) -> list[Extracted]:
         """padded() of each block of images; on a CPU as many at a time as torch has threads."""

@@ -31,7 +31,7 @@ def inception_extractor(
     network, weights_id = load_weights("inception", weights, _network)
     name, dim, extract = "inception-v3", INCEPTION_FEATURES, on_colour(network.to(device), device)
     identity = digest({"extractor": name, "weights": weights_id})
-    return Extractor(name, identity, dim, 1008, bound, True, extract, weights_id, block, str(device))
+    return Extractor(name, identity, dim, 1008, bound, True, extract, weights_id, block, str(device), "fid")
 
 
 def _network(state: dict[str, Tensor]) -> nn.Module:

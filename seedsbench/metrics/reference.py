@@ -2,7 +2,7 @@
 
 The .npz has `mu` (D,) and `sigma` (D, D), as EDM's and most other published ones do. Those that
 `seedsbench-reference` writes also say which extractor and images they are of, and may hold `features`.
-An .npz with `arr_0` instead holds images, as guided-diffusion's samples do.
+An .npz with `arr_0` instead holds images, as guided-diffusion's samples do. A .pkl is as EDM2 publishes them.
 Identities are of contents: packing, names and order of the images do not matter.
 """
 
@@ -20,11 +20,13 @@ from torch import Tensor
 from seedsbench.data.pictures import ARRAY, image_names, pictures
 from seedsbench.files.archives import Header, npz_array, npz_header, open_zip, reading, shown
 from seedsbench.files.digests import digest
+from seedsbench.files.numpy_pickles import array_of
 from seedsbench.files.regular import check_regular
 from seedsbench.metrics.base import as_matrix
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.fid import checked_gaussian
 from seedsbench.metrics.moments import Moments, MomentSum
+from seedsbench.metrics.pickled_statistics import SUFFIX, pickled_statistics
 
 _SMALL = ("n", "extractor", "extractor_id", "image_shape", "image_bits")
 _SMALL_BYTES = 4096
@@ -96,7 +98,7 @@ def read_reference(
         check_regular(path)
     if holds_images(path, features=features):
         return of_images(path, extractor, features=features, progress=progress)
-    if path.suffix.lower() != ".npz":
+    if path.suffix.lower() not in (".npz", SUFFIX):
         raise ValueError(f"{path} is of type {path.suffix!r}: {advice}")
     return read_statistics(path, extractor, features=features)
 
@@ -116,14 +118,16 @@ def holds_images(path: str | Path, *, features: bool = False) -> bool:
 
 
 def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = False) -> Reference:
-    """mu and sigma from an .npz file, checked: shapes, finite, symmetric, no negative variance.
+    """mu and sigma from an .npz or .pkl file, checked: shapes, finite, symmetric, no negative variance.
 
     features: the file must hold them. ValueError, in one line, for anything else, and for statistics
     that say they are another extractor's.
     """
     path = Path(path).expanduser()
-    headers, dim = _headers(path, features=features), extractor.dim
-    shapes = {name: header.shape for name, header in headers.items()}
+    dim, pickled = extractor.dim, path.suffix.lower() == SUFFIX
+    records, n = pickled_statistics(path, extractor) if pickled else ({}, 0)
+    headers = {} if pickled else _headers(path, features=features)
+    shapes = {name: one.shape or () for name, one in (records or headers).items()}
     if shapes["mu"] != (dim,) or shapes["sigma"] != (dim, dim):
         raise ValueError(
             f"{path}: mu and sigma have shapes {shapes['mu']} and {shapes['sigma']}; "
@@ -133,7 +137,11 @@ def read_statistics(path: str | Path, extractor: Extractor, *, features: bool = 
         raise ValueError(f"{path} holds no features: make it with seedsbench-reference --features")
     if features and shapes["features"][1:] != (dim,):
         raise ValueError(f"{path}: features have shape {shapes['features']}; expected (n, {dim})")
-    stored = _arrays(path, headers)
+    if pickled:
+        stored = {name: array_of(record).astype(np.float64) for name, record in records.items()}
+        stored["n"] = np.asarray(n)
+    else:
+        stored = _arrays(path, headers)
     mu, sigma = stored["mu"], stored["sigma"]
     checked_gaussian(mu, sigma, f"{path}: its")
     made_with = str(stored.get("extractor_id", extractor.id))

@@ -110,3 +110,48 @@ def test_a_plan_says_which_guided_cell_will_fail():
     words = [CFG, "model=gaussian_mixture", "regime=iddpm", "grid.sigma_min=3e4", "grid.sigma_max=4e4"]
     _, text = check(parse(["-m", *words, "plan=true"]))
     assert "will fail, the grid's range [30000, 40000] does not meet the denoiser's" in text
+
+
+GLYPHS = "model=glyphs"
+AUTO = (GLYPHS, "guidance=auto", "guidance.training=1")
+
+
+def test_autoguidance_is_of_both_networks_and_counts_both(tmp_path):
+    row = run(tmp_path, "solver=ddim", "nfe=12", *AUTO)
+    assert (row["status"], row["nfe"], row["nfe_max"], row["n_steps"]) == ("done", 12, 12, 5)
+    own, other = (problem_of(compose(GLYPHS, f"model.training={n}"), "cpu") for n in (0, 1))
+    assert (row["model_id"], row["weaker_id"]) == (own.model_id, other.model_id)
+    assert row["guidance_params"]["training"] == 1
+    plan = plan_of(compose("nfe=12", *AUTO, "guidance.scale=1.5"), problem_of(compose(*AUTO), "cpu"))
+    guided = plan.guidance.of(problem_of(compose(*AUTO), "cpu").denoiser)
+    x, sigma, labels = torch.randn(3, 3, 16, 16), torch.tensor(1.0), torch.eye(10)[:3]
+    theirs = other.denoiser(x, sigma, labels)
+    expected = theirs + 1.5 * (own.denoiser(x, sigma, labels) - theirs)
+    torch.testing.assert_close(guided(x, sigma, labels), expected)
+
+
+def test_at_scale_1_autoguidance_is_none_and_each_choice_has_a_key_of_its_own():
+    choice = (GLYPHS, "solver=heun", "nfe=7")
+    assert torch.equal(samples(*choice, *AUTO, "guidance.scale=1"), samples(*choice))
+    variants = (
+        [],
+        ["guidance.scale=3"],
+        ["guidance.interval=[0.3,5]"],
+        ["model.training=1", "guidance.training=0"],
+    )
+    keys = [key_of(GLYPHS), *(key_of(*AUTO, *more) for more in variants)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_weaker_network_that_is_none_is_refused_before_anything_runs():
+    assert "give one of them, for the weaker network" in refusal("guidance=auto")
+    assert "has no training 7" in refusal(*AUTO[:2], "guidance.training=7", "plan=true")
+    assert (
+        refusal(*AUTO, "model.training=1")
+        == "guidance.training=1 is the model that is sampled: give another one"
+    )
+    alone = "guidance.training=1: model=gaussian has one training alone"
+    assert alone in refusal(*AUTO[1:], "model=gaussian")
+    missing = refusal(*AUTO[:2], "guidance.model=gone.pkl", "plan=true")
+    assert "guidance.model=" in missing
+    assert "gone.pkl: no such file" in missing

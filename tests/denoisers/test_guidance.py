@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from seedsbench.analytic import GaussianMixture
+from seedsbench.denoisers.autoguidance import AutoGuided, WithWeaker
 from seedsbench.denoisers.base import FixedBatch
-from seedsbench.denoisers.guidance import ClassifierFree
+from seedsbench.denoisers.guidance import Auto, ClassifierFree
 from seedsbench.denoisers.prediction import Guided
 
 MEANS = torch.tensor([[0.6, -0.2], [-0.4, 0.8]], dtype=torch.float64)
@@ -73,3 +74,65 @@ def test_wrappers_around_it_say_what_it_costs(interval):
 def test_options_that_mean_nothing_are_refused(options, said):
     with pytest.raises(ValueError, match=f"ClassifierFree: {said}"):
         ClassifierFree(**options)
+
+
+SIGMA = torch.tensor([0.1, 0.3, 0.7, 1.0, 2.0, 9.0], dtype=torch.float64)
+
+
+def weaker(labelled=True):
+    """The same means, blurred as a network that was trained less might have them."""
+    return GaussianMixture(MEANS, [0.5, 0.5], 2 * STD, labelled=labelled)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.7])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_autoguidance_goes_away_from_the_weaker_network(scale, labelled):
+    """One that knows no classes is asked for none: guidance by an unconditional network."""
+    other = weaker(labelled)
+    found = AutoGuided(WithWeaker(model(), other), scale)(X, SIGMA, LABELS)
+    theirs, own = other(X, SIGMA, LABELS if labelled else None), model()(X, SIGMA, LABELS)
+    assert torch.allclose(found, theirs + scale * (own - theirs), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(theirs, own, atol=1e-2)
+
+
+def test_autoguidance_counts_each_network_where_it_is_asked():
+    pair = WithWeaker(model(), weaker())
+    assert torch.equal(pair(X, SIGMA, LABELS), model()(X, SIGMA, LABELS))
+    assert int(pair.evaluations_at(SIGMA[0])) == 1
+    guided = AutoGuided(pair, 3.0, interval=(0.3, 1.0))
+    within = torch.tensor([False, False, True, True, False, False])
+    assert torch.equal(guided.evaluations_at(SIGMA), 1 + within.long())
+    everywhere = AutoGuided(pair, 3.0)(X, SIGMA, LABELS)
+    expected = torch.where(within.reshape(-1, 1, 1, 1), everywhere, model()(X, SIGMA, LABELS))
+    assert torch.allclose(guided(X, SIGMA, LABELS), expected, rtol=1e-12, atol=1e-12)
+    plain = AutoGuided(pair, 1.0)
+    assert (plain.evaluations, guided.evaluations, plain.evaluations_at(SIGMA)) == (1, 2, 1)
+    twice = AutoGuided(WithWeaker(model(), Guided(weaker(), 2.0)), 2.0)
+    assert (twice.evaluations, twice.evaluations_at(SIGMA)) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (GaussianMixture(MEANS.repeat(1, 2), [0.5, 0.5], STD, labelled=True), r"images \[4, 1, 1\], 2 cl"),
+        (GaussianMixture(MEANS.repeat(2, 1), [0.25] * 4, STD, labelled=True), "4 classes"),
+    ],
+)
+def test_a_weaker_network_of_another_task_is_refused(other, said):
+    with pytest.raises(ValueError, match=f"the weaker network has .*{said}"):
+        WithWeaker(model(), other)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "Auto: model=None and training=None: give one of them"),
+        ({"model": "a.pkl", "training": 1}, "Auto: model=a.pkl and training=1: give one of them"),
+        ({"training": 1, "interval": (5.0, 0.3)}, r"Auto: interval \[5, 0\.3\] is empty"),
+    ],
+)
+def test_options_of_autoguidance_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        Auto(**options)
+    with pytest.raises(ValueError, match="no weaker network beside this denoiser"):
+        Auto(training=1).of(model())

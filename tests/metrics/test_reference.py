@@ -109,8 +109,8 @@ def test_damaged_files_and_paths_of_another_kind_say_what_would_work(tmp_path):
         refused(tmp_path / "bad.npz", r"bad.npz is no statistics file")
     advice = "give an .npz with mu and sigma, or a folder or zip of images"
     refused(tmp_path / "none.npz", f"is not there: {advice}", FileNotFoundError)
-    (tmp_path / "refs.pkl").write_bytes(b"")
-    refused(tmp_path / "refs.pkl", f"of type '.pkl': {advice}")
+    (tmp_path / "refs.txt").write_bytes(b"")
+    refused(tmp_path / "refs.txt", f"of type '.txt': {advice}")
 
 
 # Images

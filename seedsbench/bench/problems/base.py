@@ -11,6 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from seedsbench.bench.problems.exact_path import PathRule
+from seedsbench.data.uint8 import Pixels
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments
@@ -19,10 +20,11 @@ from seedsbench.metrics.moments import Moments
 class Decode(Protocol):
     """From latents (B, C, h, w) to images (B, *image_shape) in [-1, 1].
 
-    An image's bits depend on its own latents alone, whatever the batch.
+    An image's bits depend on its own latents alone, whatever the batch. pixels: how they become uint8.
     """
 
     image_shape: tuple[int, int, int]
+    pixels: Pixels
 
     def __call__(self, latents: Tensor) -> Tensor: ...
 
@@ -32,7 +34,8 @@ class Model:
     """A network to sample from, without features: `metrics` must name those to score it with.
 
     warnings: what a reader of its scores should know, a sentence each. decode: what makes images of samples
-    that are latents, None where they are the images.
+    that are latents, None where they are the images. weaker_id: of the network that guidance=auto guides away
+    from, None where there is none; its denoiser then has that one beside it.
     """
 
     name: str
@@ -40,11 +43,17 @@ class Model:
     model_id: str
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
     decode: Decode | None = field(default=None, kw_only=True)
+    weaker_id: str | None = field(default=None, kw_only=True)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that are scored: of its samples, or of what they are decoded to."""
         return self.denoiser.image_shape if self.decode is None else self.decode.image_shape
+
+    @property
+    def pixels(self) -> Pixels:
+        """How images become uint8."""
+        return "signed" if self.decode is None else self.decode.pixels
 
     def images(self, samples: Tensor) -> Tensor:
         """The images in samples (B, C, H, W)."""

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -11,7 +12,9 @@ from seedsbench.bench.cell import CELL_OPTIONS, Cell
 from seedsbench.bench.machine import make_current
 from seedsbench.bench.problems.base import Model, Problem
 from seedsbench.bench.problems.own import model_from
+from seedsbench.bench.problems.weaker import weaker_model
 from seedsbench.checks import Count, Range, check_options, nearest
+from seedsbench.denoisers.autoguidance import WithWeaker
 from seedsbench.files.model_files import TRAININGS, place_of
 from seedsbench.files.sources import check_defined, source_of
 
@@ -45,12 +48,17 @@ def problem_of(cell: Cell, device: str) -> Problem:
     """
     make_current(device)
     metrics = cell.metrics if "_target_" in cell.metrics else {}
-    return _problem(json.dumps(cell.model), cell.regime.name, json.dumps(metrics), device)
+    return _problem(*_model_key(cell), json.dumps(metrics), device)
 
 
 def model_of(cell: Cell, device: str) -> Model:
     """The cell's model; loaded once for all cells of this process that share it."""
-    return _model(json.dumps(cell.model), cell.regime.name, device)
+    return _guided_model(*_model_key(cell), device)
+
+
+def _model_key(cell: Cell) -> tuple[str, str | None, str]:
+    weaker = weaker_model(cell)
+    return json.dumps(cell.model), None if weaker is None else json.dumps(weaker), cell.regime.name
 
 
 def check_problem(cell: Cell) -> None:
@@ -58,9 +66,10 @@ def check_problem(cell: Cell) -> None:
 
     What the options of a formula are together is told by building it.
     """
-    options, given, _ = _entries(cell.model, cell.regime.name, "cpu")
-    check_options("model", FACTS, cell.model)
-    registry.check_config(options, given=given)
+    for model in filter(None, (cell.model, weaker_model(cell))):
+        options, given, _ = _entries(model, cell.regime.name, "cpu")
+        check_options("model", FACTS, model)
+        registry.check_config(options, given=given)
     if cell.model.get("network") is False:
         model_of(cell, "cpu")
     options = {key: value for key, value in cell.metrics.items() if key not in CELL_OPTIONS}
@@ -84,8 +93,8 @@ def known_classes(cell: Cell) -> int | None:
 
 
 @lru_cache(maxsize=KEPT)
-def _problem(model: str, regime: str, metrics: str, device: str) -> Problem:
-    made, options = _model(model, regime, device), json.loads(metrics)
+def _problem(model: str, weaker: str | None, regime: str, metrics: str, device: str) -> Problem:
+    made, options = _guided_model(model, weaker, regime, device), json.loads(metrics)
     if options:
         options = {key: value for key, value in options.items() if key not in CELL_OPTIONS}
         return registry.build(options, made, given={"device": device})
@@ -94,6 +103,15 @@ def _problem(model: str, regime: str, metrics: str, device: str) -> Problem:
             f"{made.name} has no features of its own to be scored on: choose metrics=inception (or values)"
         )
     return made
+
+
+def _guided_model(model: str, weaker: str | None, regime: str, device: str) -> Model:
+    """The model, with the weaker one's network beside its own where there is one."""
+    made = _model(model, regime, device)
+    if weaker is None:
+        return made
+    other = _model(weaker, regime, device)
+    return replace(made, denoiser=WithWeaker(made.denoiser, other.denoiser), weaker_id=other.model_id)
 
 
 @lru_cache(maxsize=KEPT)

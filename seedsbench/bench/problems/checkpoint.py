@@ -14,7 +14,7 @@ from seedsbench.api import load_denoiser
 from seedsbench.bench.problems.base import Model
 from seedsbench.denoisers.base import Denoiser, FixedBatch
 from seedsbench.files.digests import digest
-from seedsbench.files.model_files import Latents, ModelFiles, resolve
+from seedsbench.files.model_files import Latents, ModelFiles, Wanted, resolve
 from seedsbench.integrations.decoder import load_decoder
 
 CPU_BATCH = 8
@@ -25,10 +25,12 @@ CPU_BATCH = 8
 class Checkpoint(Model):
     """A network from a file, which brings no features.
 
-    statistics: brings its data set's own (FetchError if it cannot), if there are any.
+    statistics: brings its data set's own (FetchError if it cannot), if there are any. statistics_of: the
+    features that they are of.
     """
 
     statistics: Callable[[], Path] | None = None
+    statistics_of: tuple[str, ...] = ("inception",)
 
 
 def checkpoint_problem(
@@ -59,18 +61,39 @@ def checkpoint_problem(
     found = resolve(weights, offline=offline)
     denoiser = load_denoiser(found.path, **weights.hints)
     identity: dict[str, Any] = {"sha256": found.sha256, "hints": weights.hints}
-    decode = None
-    if coder is not None and latents is not None:
-        space = Latents.of(latents)
+    space, decode = _space(name, latents, denoiser), None
+    if space is None and coder is not None:
+        raise ValueError(f"model.vae={vae}: the samples of {found.path} are images: leave it out")
+    if space is not None:
+        if coder is None:
+            raise ValueError(
+                f"{found.path} makes latents: give model.vae=<folder>, as that of {space.decoder}"
+            )
         decode = load_decoder(coder.path, space, denoiser.image_shape).to(device)
-        identity |= {"latents": dict(space.affine), "decoder": coder.sha256}
+        identity |= {"latents": {**dict(space.affine), "pixels": space.pixels}, "decoder": coder.sha256}
     return Checkpoint(
         name=name,
         denoiser=placed(denoiser, device),
         decode=decode,
         model_id=digest(identity),
         statistics=(lambda: resolve(statistics, offline=offline).path) if statistics else None,
+        statistics_of=_statistics_of(statistics),
     )
+
+
+def _space(name: str, said: Mapping[str, Any] | None, denoiser: Any) -> Latents | None:
+    """What samples are where they are latents, as configuration or file say; ValueError if they differ."""
+    given = None if said is None else Latents.of(said)
+    own: Latents | None = getattr(denoiser, "latents", None)
+    if given is not None and own is not None and not given.close_to(own):
+        raise ValueError(f"model.latents of {name} is {given}, but its file says {own}: leave it out")
+    return given or own
+
+
+def _statistics_of(statistics: Wanted | None) -> tuple[str, ...]:
+    """The features that a file of statistics is of: a .pkl holds those of two."""
+    name = "" if statistics is None else statistics.remote.name if statistics.remote else str(statistics.path)
+    return ("inception", "dinov2") if name.endswith(".pkl") else ("inception",)
 
 
 def placed(denoiser: Any, device: str) -> Denoiser:

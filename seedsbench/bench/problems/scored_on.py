@@ -43,8 +43,8 @@ def standard_problem(
 ) -> Problem:
     """`model`, scored on `extractor` ("inception", "dinov2", or "values": the samples themselves).
 
-    weights: its file, None for where its download would be. reference: .npz with mu and sigma, or images in
-    a folder, .zip or .npz (`arr_0`); None for the model's own statistics, or else the real images.
+    weights: its file, None for where its download would be. reference: .npz with mu and sigma, EDM2's .pkl,
+    or images in a folder, .zip or .npz (`arr_0`); None for the model's own statistics, else the real images.
     real: real images, or an .npz with their features, for KID (kid_subsets of kid_subset_size) and
     precision and recall (by so many neighbours); None for neither. What is known of either's images is
     compared with the model's; where they differ, the problem warns.
@@ -54,9 +54,9 @@ def standard_problem(
     if (resize is not None) != (extractor == "dinov2"):
         wanted = f"one of {', '.join(RESIZES)}" if extractor == "dinov2" else "null: only dinov2 has a choice"
         raise ValueError(f"metrics.resize={resize} with extractor {extractor}: give {wanted}")
-    # A model's own statistics are of Inception features, as all published ones.
-    if reference is None and extractor == "inception" and isinstance(model, Checkpoint) and model.statistics:
-        reference = str(model.statistics())
+    own = isinstance(model, Checkpoint) and extractor in model.statistics_of and model.statistics
+    if reference is None and own:
+        reference = str(own())
     if reference is None and real is None:
         raise ValueError(
             f"{model.name} names no reference for metrics={extractor}: give metrics.reference=... "
@@ -94,6 +94,7 @@ def standard_problem(
         reference_shape=chosen.facts,
         warnings=(*model.warnings, *warnings),
         decode=model.decode,
+        weaker_id=model.weaker_id,
     )
 
 

@@ -45,5 +45,6 @@ def trajectory_problem(
         reference_id=identity,
         reference_name="each sample's own exact path",
         warnings=model.warnings,
+        weaker_id=model.weaker_id,
         paths=PathRule(fine, refine),
     )

@@ -15,7 +15,7 @@ from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside, scored
-from seedsbench.data.uint8 import QUANTISER
+from seedsbench.data.uint8 import QUANTISERS
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.files.rows import SCORE_NAMES, Row, judged_by
 from seedsbench.solvers.base import Solver
@@ -62,6 +62,7 @@ def identity_of(problem: Problem) -> Row:
     """IDs of network, extractor and reference, and the version of the arithmetic."""
     return {
         "model_id": problem.model_id,
+        **({} if problem.weaker_id is None else {"weaker_id": problem.weaker_id}),
         "extractor": problem.features.name,
         "extractor_id": problem.features.id,
         "extractor_weights": problem.features.weights_id,
@@ -70,7 +71,7 @@ def identity_of(problem: Problem) -> Row:
         "reference_images": (problem.reference and problem.reference.n) or None,
         "reference_shape": problem.reference_shape,
         "real_id": problem.real_id,
-        "quantiser": QUANTISER if problem.features.quantised else "none",
+        "quantiser": QUANTISERS[problem.pixels] if problem.features.quantised else "none",
         "numerics_version": NUMERICS_VERSION,
     }
 

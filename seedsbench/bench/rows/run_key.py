@@ -8,6 +8,7 @@ from seedsbench import registry
 from seedsbench.bench.cell import NUMERICS_VERSION, Cell
 from seedsbench.bench.machine import has_cuda
 from seedsbench.bench.problems.base import Problem
+from seedsbench.bench.problems.weaker import WHICH
 from seedsbench.denoisers.guidance import Unguided
 from seedsbench.files.digests import digest
 from seedsbench.files.model_files import CIRCUMSTANCES
@@ -36,10 +37,12 @@ def what_changes_numbers(cell: Cell, problem: Problem | None) -> dict[str, Any]:
     if problem is not None:
         known = {name: getattr(problem, name) for name in ("model_id", "reference_id", "real_id")}
         known["features_id"] = problem.features.id
+        if problem.weaker_id is not None:
+            known["weaker_id"] = problem.weaker_id
     seeding = [cell.seeding]
     if cell.seeding != "philox":  # torch's generators are the device's own
         seeding.append("cpu" if cell.device == "cpu" or not has_cuda() else "cuda")
-    guidance = chosen(cell.guidance)
+    guidance = chosen(cell.guidance, without=WHICH if "weaker_id" in known else ())
     return {
         "numerics_version": NUMERICS_VERSION,
         "model": chosen(cell.model, without=CIRCUMSTANCES if problem else ()),

@@ -8,6 +8,7 @@ read.
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from seedsbench.denoisers.preconditioning.karras import Preconditioned
 from seedsbench.diffusion.noise import latents
 from seedsbench.files.archives import one_line, shown
 from seedsbench.files.atomic import replacing
+from seedsbench.files.model_files import Latents
 
 ENTRY = "seedsbench"
 EDM_KEYS = {"class_name", "init_args", "init_kwargs"}
@@ -96,7 +98,9 @@ def convert_edm(source: str | Path, target: str | Path, *, key: str = "ema") -> 
         if not torch.equal(_denoised(denoiser_of(read_converted(written))), wanted):
             raise CheckpointError(f"{target} is not written: it would denoise another way than {source}")
 
-    config = {name: getattr(record, name) for name in sorted(EDM_KEYS)}
+    config: dict[str, Any] = {name: getattr(record, name) for name in sorted(EDM_KEYS)}
+    if record.latents is not None:
+        config["latents"] = asdict(record.latents)
     save_weights(target, record.state_dict, config, check=check)
 
 
@@ -112,9 +116,15 @@ def read_converted(path: str | Path) -> EDMRecord:
     config, state_dict = read_weights(path)
     match config:
         case {"class_name": str(name), "init_args": list(args), "init_kwargs": dict(kwargs), **rest} if (
-            not rest
+            rest.keys() <= {"latents"}
         ):
-            return EDMRecord(name, tuple(args), kwargs, state_dict)
+            try:
+                latents = Latents.of(rest["latents"]) if rest else None
+            except (ValueError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path} has other latents than a network's: {one_line(error)}"
+                ) from error
+            return EDMRecord(name, tuple(args), kwargs, state_dict, latents)
     there, wanted = ", ".join(sorted(config)) or "nothing", ", ".join(sorted(EDM_KEYS))
     raise CheckpointError(f"{path} describes no EDM network: it has {shown(there)}, not {wanted}")
 

@@ -6,7 +6,7 @@ the decoder. State-dict keys are those of EDM's published files.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnf
@@ -30,19 +30,15 @@ class UNetConfig:
     """Everything needed to rebuild a network; names and defaults of the published constructors.
 
     model_channels: the unit of width; channel_mult: width of each level in its multiples.
-    channel_mult_emb: width of the embedding, likewise. num_blocks: residual blocks a level.
-    attn_resolutions: image sizes at which blocks attend.
-    augment_dim: width of the augmentation labels of training (zero when sampling).
+    num_blocks: residual blocks a level. attn_resolutions: image sizes at which blocks attend.
     """
 
     img_resolution: int
     in_channels: int
     out_channels: int
     label_dim: int = 0
-    augment_dim: int = 0
     model_channels: int = 128
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)
-    channel_mult_emb: int = 4
     num_blocks: int = 4
     attn_resolutions: tuple[int, ...] = (16,)
 
@@ -57,37 +53,27 @@ class UNetConfig:
         check_size(self.img_resolution, len(widths))
 
     @property
-    def style(self) -> BlockStyle:
+    def style(self) -> Any:
         """What all blocks have in common."""
         raise NotImplementedError
 
 
 class UNet(nn.Module):
-    """F(x, c_noise, labels); what `SongUNet` and `DhariwalUNet` add are the embedding and the pyramids."""
+    """The levels of an encoder and a decoder; subclasses add the embedding, and what is around them.
 
-    attends_once_going_up: ClassVar[bool]
-    """Whether only the last block of a level attends on the way up, else all of them."""
+    encoder_block, decoder_block: called as `UNetBlock` is, with the configuration's style.
+    attends_once_going_up: whether only the last block of a level attends on the way up, else all of them.
+    """
+
+    encoder_block: ClassVar[type[nn.Module]] = UNetBlock
+    decoder_block: ClassVar[type[nn.Module]] = UNetBlock
+    attends_once_going_up: ClassVar[bool] = False
     enc: nn.ModuleDict
     dec: nn.ModuleDict
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-
-    def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
-    ) -> Tensor:
-        """(B, out_channels, H, W).
-
-        x: (B, in_channels, H, W), already times c_in. c_noise: () or (B,). labels: (B, label_dim) or
-        None, which is the zero row. augment: (B, augment_dim) or None, which is no augmentation.
-        """
-        embedding = self.embed(c_noise.to(x.dtype).reshape(-1), labels, augment)
-        return self._decode(self._encode(x, embedding), embedding)
-
-    def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
-        """Embedding of noise level, label and augmentation, (B or 1, model_channels * channel_mult_emb)."""
-        raise NotImplementedError
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
         """The states of all layers, in order. Layers named `_aux_` are of SongUNet's pyramids."""
@@ -118,47 +104,51 @@ class UNet(nn.Module):
                 step = layer(nnf.silu(normed, inplace=True))
                 image = step if image is None else image + step
             elif "_block" in name:
-                h = layer(torch.cat([h, states.pop()], dim=1), embedding)
+                h = layer(self._joined(h, states.pop()), embedding)
             else:
                 h = layer(h, embedding)
         return h if image is None else image
 
-    def _make_encoder(self, first: int) -> tuple[nn.ModuleDict, list[int]]:
-        """Layers by name, and the widths of the states they leave. first: width of the first."""
-        config, style = self.config, self.config.style
-        layers, widths = nn.ModuleDict(), [first]
+    def _joined(self, h: Tensor, state: Tensor) -> Tensor:
+        """What a block of the decoder is given: the way up, and a state of the encoder beside it."""
+        return torch.cat([h, state], dim=1)
+
+    def _make_encoder(self, first: nn.Conv2d) -> tuple[nn.ModuleDict, list[int]]:
+        """Layers by name, and the widths of the states they leave. first: the one that sees the image."""
+        config, style, block = self.config, self.config.style, self.encoder_block
+        layers, widths = nn.ModuleDict(), [first.out_channels]
         for level, multiple in enumerate(config.channel_mult):
             size = config.img_resolution >> level
             at = f"{size}x{size}"
             if level == 0:
-                layers[f"{at}_conv"] = nn.Conv2d(config.in_channels, first, 3, padding=1)
+                layers[f"{at}_conv"] = first
             else:
-                layers[f"{at}_down"] = UNetBlock(widths[-1], widths[-1], style, direction="down")
+                layers[f"{at}_down"] = block(widths[-1], widths[-1], style, direction="down")
                 widths.append(widths[-1])
                 layers.update(self._input_layers(level, at))
             for index in range(config.num_blocks):
                 outputs = config.model_channels * multiple
                 attends = size in config.attn_resolutions
-                layers[f"{at}_block{index}"] = UNetBlock(widths[-1], outputs, style, attention=attends)
+                layers[f"{at}_block{index}"] = block(widths[-1], outputs, style, attention=attends)
                 widths.append(outputs)
         return layers, widths
 
     def _make_decoder(self, widths: list[int]) -> nn.ModuleDict:
-        config, style = self.config, self.config.style
+        config, style, block = self.config, self.config.style, self.decoder_block
         layers, width = nn.ModuleDict(), widths[-1]
         for level in reversed(range(len(config.channel_mult))):
             size = config.img_resolution >> level
             at = f"{size}x{size}"
             if level == len(config.channel_mult) - 1:
-                layers[f"{at}_in0"] = UNetBlock(width, width, style, attention=True)
-                layers[f"{at}_in1"] = UNetBlock(width, width, style)
+                layers[f"{at}_in0"] = block(width, width, style, attention=True)
+                layers[f"{at}_in1"] = block(width, width, style)
             else:
-                layers[f"{at}_up"] = UNetBlock(width, width, style, direction="up")
+                layers[f"{at}_up"] = block(width, width, style, direction="up")
             for index in range(config.num_blocks + 1):
                 inputs, width = width + widths.pop(), config.model_channels * config.channel_mult[level]
                 attends = index == config.num_blocks or not self.attends_once_going_up
                 attends = attends and size in config.attn_resolutions
-                layers[f"{at}_block{index}"] = UNetBlock(inputs, width, style, attention=attends)
+                layers[f"{at}_block{index}"] = block(inputs, width, style, attention=attends)
             layers.update(self._output_layers(level, at))
         return layers
 
@@ -171,8 +161,39 @@ class UNet(nn.Module):
         return {}
 
 
+class AugmentedUNet(UNet):
+    """F(x, c_noise, labels, augment): what `SongUNet` and `DhariwalUNet` share."""
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
+        """(B, out_channels, H, W).
+
+        x: (B, in_channels, H, W), already times c_in. c_noise: () or (B,). labels: (B, label_dim) or
+        None, which is the zero row. augment: (B, augment_dim) or None, which is no augmentation.
+        """
+        embedding = self.embed(c_noise.to(x.dtype).reshape(-1), labels, augment)
+        return self._decode(self._encode(x, embedding), embedding)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        """Embedding of noise level, label and augmentation, (B or 1, model_channels * channel_mult_emb)."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class SongUNetConfig(UNetConfig):
+class AugmentedUNetConfig(UNetConfig):
+    """See `UNetConfig`.
+
+    channel_mult_emb: width of the embedding in multiples of model_channels.
+    augment_dim: width of the augmentation labels of training (zero when sampling).
+    """
+
+    augment_dim: int = 0
+    channel_mult_emb: int = 4
+
+
+@dataclass(frozen=True)
+class SongUNetConfig(AugmentedUNetConfig):
     """See `UNetConfig`. channel_mult_noise: width of the noise features in multiples of model_channels."""
 
     embedding_type: Literal["positional", "fourier"] = "positional"
@@ -194,7 +215,7 @@ class SongUNetConfig(UNetConfig):
         )
 
 
-class SongUNet(UNet):
+class SongUNet(AugmentedUNet):
     """The network of Song et al. 2021 (App. H).
 
     DDPM++: positional embedding, plain encoder and decoder, 2x2 mean. NCSN++: Fourier embedding, FIR filter
@@ -213,7 +234,9 @@ class SongUNet(UNet):
         self.map_augment = nn.Linear(config.augment_dim, noise, bias=False) if config.augment_dim else None
         self.map_layer0 = nn.Linear(noise, embedding)
         self.map_layer1 = nn.Linear(embedding, embedding)
-        self.enc, widths = self._make_encoder(config.model_channels)
+        self.enc, widths = self._make_encoder(
+            nn.Conv2d(config.in_channels, config.model_channels, 3, padding=1)
+        )
         self.dec = self._make_decoder(widths)
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
@@ -254,7 +277,7 @@ class SongUNet(UNet):
 
 
 @dataclass(frozen=True)
-class DhariwalUNetConfig(UNetConfig):
+class DhariwalUNetConfig(AugmentedUNetConfig):
     """See `UNetConfig`."""
 
     model_channels: int = 192
@@ -275,7 +298,7 @@ class DhariwalUNetConfig(UNetConfig):
         )
 
 
-class DhariwalUNet(UNet):
+class DhariwalUNet(AugmentedUNet):
     """The network of Dhariwal and Nichol 2021.
 
     The embedding scales and shifts, heads are 64 channels wide, every block of a listed resolution attends on
@@ -283,7 +306,6 @@ class DhariwalUNet(UNet):
     """
 
     config: DhariwalUNetConfig
-    attends_once_going_up = False
 
     def __init__(self, config: DhariwalUNetConfig) -> None:
         super().__init__(config)
@@ -293,7 +315,7 @@ class DhariwalUNet(UNet):
         self.map_layer1 = nn.Linear(embedding, embedding)
         self.map_label = nn.Linear(config.label_dim, embedding, bias=False) if config.label_dim else None
         finest = config.model_channels * config.channel_mult[0]
-        self.enc, widths = self._make_encoder(finest)
+        self.enc, widths = self._make_encoder(nn.Conv2d(config.in_channels, finest, 3, padding=1))
         self.dec = self._make_decoder(widths)
         self.out_norm = group_norm(finest, config.style.eps)
         self.out_conv = nn.Conv2d(finest, config.out_channels, 3, padding=1)

@@ -8,6 +8,7 @@ Nothing here asks for a memory format: a network moved to channels_last runs in 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -212,20 +213,26 @@ def _skip(inputs: int, outputs: int, style: BlockStyle, direction: Direction | N
     return ResampledConv(inputs, outputs, 1, style.taps, direction)
 
 
-def self_attention(x: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, heads: int) -> Tensor:
+def self_attention(
+    x: Tensor,
+    qkv: nn.Conv2d,
+    proj: nn.Conv2d,
+    heads: int,
+    normalise: Callable[[Tensor], Tensor] = lambda tokens: tokens,
+) -> Tensor:
     """proj(softmax(q k / sqrt(C / heads)) v) over all pixels of x (B, C, H, W); same shape.
 
     Output channel 3 m + j of qkv is channel m of q, k, v (j = 0, 1, 2); head h owns the channels m of the
-    h-th run of C / heads.
+    h-th run of C / heads. normalise: what is done first to each of q, k, v (B, heads, H W, C / heads).
     """
     batch, channels, height, width = x.shape
     tokens = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     weights = qkv.weight.reshape(channels, 3, channels).unbind(1)
-    assert qkv.bias is not None
-    biases = qkv.bias.reshape(channels, 3).unbind(1)
+    biases = (None, None, None) if qkv.bias is None else qkv.bias.reshape(channels, 3).unbind(1)
     shape = (batch, height * width, heads, channels // heads)
     q, k, v = (
-        nnf.linear(tokens, w, b).view(shape).transpose(1, 2) for w, b in zip(weights, biases, strict=True)
+        normalise(nnf.linear(tokens, w, b).view(shape).transpose(1, 2))
+        for w, b in zip(weights, biases, strict=True)
     )
     mixed = nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
     mixed = nnf.linear(mixed, proj.weight.reshape(channels, channels), proj.bias)

@@ -20,6 +20,7 @@ from seedsbench.denoisers.base import Denoiser, check_labels, move
 from seedsbench.diffusion.grid import iddpm_table
 from seedsbench.diffusion.process import expand
 from seedsbench.diffusion.schedule import VP, Discrete
+from seedsbench.files.model_files import Latents
 
 
 class Preconditioner(ABC):
@@ -283,7 +284,7 @@ class Preconditioned(Denoiser):
 
     The network is handed its weights' floating-point type; everything around it is computed in that of x.
     Networks that also predict a variance (twice the channels) are cut to their first half. Gradients are the
-    caller's affair.
+    caller's affair. latents: what its samples are where they are no images, and its file says so.
     """
 
     def __init__(
@@ -294,8 +295,9 @@ class Preconditioned(Denoiser):
         img_channels: int,
         img_resolution: int,
         label_dim: int = 0,
+        latents: Latents | None = None,
     ) -> None:
-        self.network, self.preconditioner = network, preconditioner
+        self.network, self.preconditioner, self.latents = network, preconditioner, latents
         self.img_channels, self.img_resolution, self.label_dim = img_channels, img_resolution, label_dim
         self.sigma_min, self.sigma_max = preconditioner.sigma_min, preconditioner.sigma_max
         self.table = preconditioner.trained_at

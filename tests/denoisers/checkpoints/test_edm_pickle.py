@@ -15,13 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedsbench.denoisers.checkpoints import pickles
 from seedsbench.denoisers.checkpoints.edm import allowed as edm_allowed
 from seedsbench.denoisers.checkpoints.edm import read as edm_read
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED
 from seedsbench.denoisers.checkpoints.edm.read import read_edm
-from seedsbench.denoisers.checkpoints.pickles import Refused
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
+from seedsbench.files import numpy_pickles, pickles
+from seedsbench.files.pickles import Refused
+from tests.support.edm2_plain import array
 from tests.support.edm_files import (
     KWARGS,
     Call,
@@ -381,8 +382,10 @@ def test_extension_codes_give_nothing_even_if_the_process_knows_them():
         copyreg.remove_extension(os.system.__module__, "system", 240)
 
 
+ARRAY = array([1.0])
 MADE = {"dtype": Call("numpy", "dtype", "f8"), "storage": Call(*LOAD, storage_blob()), "tensor": tensor()}
-MADE = {kind: program(call) for kind, call in {**MADE, "module": persistent("A", {})}.items()}
+MADE |= {"module": persistent("A", {}), "array": ARRAY}
+MADE = {kind: program(call) for kind, call in MADE.items()}
 TARGETS = {name: stack_global(*name.rsplit(".", 1)) for name in ALLOWED} | MADE
 EVIL = {"kind": "evil", "run": 1, "size": (1000,)}
 STATES = {
@@ -390,10 +393,12 @@ STATES = {
     "slots": (None, {**EVIL, "__call__": 1, "__defaults__": (1,), "__new__": 1}),
     "both": ({"kind": "evil"}, {"data": b"", "storage": None, "size": (10**9,)}),
     "a dtype's": (3, "S", None, None),
+    "an array's": ARRAY.reduced[2],
     "an empty dict": {},
     "text": "kind",
 }
-CLASSES = [value for value in {**vars(pickles), **vars(edm_allowed)}.values() if isinstance(value, type)]
+NAMES = {**vars(pickles), **vars(numpy_pickles), **vars(edm_allowed)}
+CLASSES = [value for value in NAMES.values() if isinstance(value, type)]
 
 
 @pytest.mark.parametrize("state", STATES)

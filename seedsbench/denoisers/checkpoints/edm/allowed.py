@@ -7,7 +7,6 @@ is known and reproduced here, on checked arguments. Tensors stay bytes of the fi
 import io
 import math
 import pickle
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedsbench.denoisers.checkpoints.pickles import Inert, described, loaded
+from seedsbench.files.numpy_pickles import MAX_DIMENSIONS, NUMBERS, Dictionary, is_count
+from seedsbench.files.pickles import Inert, described, loaded
 
 MAX_STORAGE_OPCODES = 1_000
-MAX_DIMENSIONS = 8
 MAX_EMPTY = 1 << 31
 
 
@@ -34,13 +33,6 @@ class Record(Inert):
         if self.state is not None or type(state) is not dict:
             super().__setstate__(state)
         self.state = state
-
-
-class Dictionary(Inert):
-    """Makes an empty dict, whether called or asked for a new object."""
-
-    def __new__(cls) -> dict[Any, Any]:
-        return {}
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -102,7 +94,7 @@ def _tensor(
     if not isinstance(storage, Storage) or type(size) is not tuple or type(stride) is not tuple or metadata:
         raise ValueError("a tensor is made of a storage, and sizes")
     there, numbers = len(storage.data) // storage.dtype.itemsize, (offset, *size, *stride)
-    if len(size) == len(stride) <= MAX_DIMENSIONS and all(map(_is_count, numbers)):
+    if len(size) == len(stride) <= MAX_DIMENSIONS and all(map(is_count, numbers)):
         span = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if all(size) else 0
         # Elements may not be repeated: a stride of 0 makes any size out of one number. An empty tensor has
         # no elements, but torch multiplies its other sizes.
@@ -112,10 +104,6 @@ def _tensor(
             return TensorRecord(storage.dtype, data, size, stride)
     listed = [number if isinstance(number, int) else type(number).__name__ for number in numbers[:20]]
     raise ValueError(f"a tensor of (offset, *size, *stride) {listed} in a storage of {there} elements")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
 
 
 def tensor_of(record: TensorRecord) -> Tensor:
@@ -147,41 +135,6 @@ def _persistent_object(meta: Any) -> Record:
     raise ValueError("that describes no object")
 
 
-@dataclass(eq=False)
-class NumpyType(Inert):
-    """A numpy dtype: kind and width ("f8"), and the byte order once BUILD has said it."""
-
-    kind = "numpy.dtype"
-    code: str
-    order: str = ""
-
-    def __setstate__(self, state: Any) -> None:
-        match state:
-            case (_, "<" | ">" | "|" as order, *_) if not self.order:
-                self.order = order
-            case _:
-                super().__setstate__(state)
-
-
-def _numpy_type(code: Any, align: Any = False, copy: Any = True) -> NumpyType:
-    if not re.fullmatch("f[248]|[iu][1248]|b1", code):
-        raise ValueError("only plain numbers are read")
-    return NumpyType(code)
-
-
-def _numpy_scalar(dtype: Any, data: Any) -> bool | int | float:
-    if not isinstance(dtype, NumpyType) or type(data) is not bytes:
-        raise ValueError("a numpy scalar is made of a dtype and bytes")
-    return np.frombuffer(data, dtype.order + dtype.code).item()
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 spells bytes."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise ValueError("only text is encoded, as latin-1")
-    return text.encode("latin-1")
-
-
 def _set(items: Any) -> set[str]:
     """How protocols 2 and 3 spell sets."""
     if type(items) is not list or not all(type(item) is str for item in items):
@@ -195,10 +148,8 @@ ALLOWED: dict[str, Callable[..., Any]] = {
     "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _numpy_scalar),
-    "numpy.dtype": _numpy_type,
-    **dict.fromkeys(("collections.OrderedDict", "dnnlib.util.EasyDict"), Dictionary),
-    "_codecs.encode": _encode,
+    "collections.OrderedDict": Dictionary,
+    **NUMBERS,
     **dict.fromkeys(("builtins.set", "__builtin__.set"), _set),
     **dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b""),
 }

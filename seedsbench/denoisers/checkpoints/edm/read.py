@@ -15,18 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.edm.allowed import ALLOWED, Record, TensorRecord, tensor_of
-from seedsbench.denoisers.checkpoints.pickles import Refused, described, unpickled
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, checked_file
 from seedsbench.files.archives import one_line, shown
+from seedsbench.files.model_files import Latents
+from seedsbench.files.numpy_pickles import ArrayRecord, array_of
+from seedsbench.files.pickles import Refused, described, unpickled
 
 MAX_DEPTH = 50
 """Modules within modules, and containers within a constructor argument."""
 MAX_MODULES = 5_000
 MAX_TENSORS = 20_000
 MAX_ARGUMENT_VALUES = 10_000
+MAX_CHANNELS = 64
+VAE = "https://huggingface.co/stabilityai/sd-vae-ft-mse"
+"""Where the autoencoder of EDM2's latents is published."""
 MEMBER = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 INSTEAD = (
@@ -46,13 +52,15 @@ class EDMRecord:
 
     class_name: its class, EDMPrecond for example. init_args, init_kwargs: what its constructor was
     given (None, bool, int, float, str, tuples, lists, dicts of them; numpy scalars become Python's).
-    state_dict: name -> tensor, in the file's dtype, on the CPU, each in memory of its own.
+    state_dict: name -> tensor, in the file's dtype, on the CPU, each in memory of its own. latents: of a
+    network whose samples are latents, how they were made.
     """
 
     class_name: str
     init_args: tuple[Any, ...]
     init_kwargs: dict[str, Any]
     state_dict: dict[str, Tensor]
+    latents: Latents | None = None
 
 
 def read_edm(path: str | Path, *, key: str = "ema") -> EDMRecord:
@@ -88,7 +96,8 @@ def network_in(content: Any, key: str, file_bytes: int) -> EDMRecord:
         raise Refused(f"its network has {len(records)} tensors, over {MAX_TENSORS}")
     if (total := sum(math.prod(r.size) * r.dtype.itemsize for r in records.values())) > file_bytes:
         raise Refused(f"its tensors take {total} bytes, more than the file has ({file_bytes})")
-    return EDMRecord(network.kind, args, kwargs, {name: tensor_of(r) for name, r in records.items()})
+    tensors = {name: tensor_of(record) for name, record in records.items()}
+    return EDMRecord(network.kind, args, kwargs, tensors, _latents(content.get("encoder")))
 
 
 def _entry(value: Any, key: str) -> Record:
@@ -101,6 +110,32 @@ def _entry(value: Any, key: str) -> Record:
     if not isinstance(value[key], Record):
         raise Refused(f"under {key!r} it holds {described(value[key])} and no network")
     return value[key]
+
+
+def _latents(encoder: Any) -> Latents | None:
+    """The space of a file's samples by its `encoder`, which EDM2's files have; None where they are images."""
+    match encoder:
+        case None | Record(kind="StandardRGBEncoder"):
+            return None
+        case Record(
+            kind="StabilityVAEEncoder", state={"scale": ArrayRecord() as scale, "bias": ArrayRecord() as bias}
+        ):
+            return Latents(_channels("scale", scale), _channels("bias", bias), VAE, pixels="unit")
+    raise Refused(
+        f"its encoder is {described(encoder)}: StandardRGBEncoder, and StabilityVAEEncoder with its scale "
+        "and bias, can be read"
+    )
+
+
+def _channels(name: str, record: ArrayRecord) -> list[float]:
+    """A number for each channel."""
+    if record.shape is None or len(record.shape) != 1 or record.shape[0] > MAX_CHANNELS:
+        raise Refused(f"its encoder's {name} has shape {record.shape}: a number for each channel is expected")
+    numbers = array_of(record).astype(float)
+    if not np.isfinite(numbers).all() or (name == "scale" and not numbers.all()):
+        found = shown(numbers.tolist())
+        raise Refused(f"its encoder's {name} is {found}: finite numbers are expected, and no scale of 0")
+    return numbers.tolist()
 
 
 def _plain(value: Any, where: str, left: Iterator[int], depth: int = 0) -> Any:
