@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from seedsbench.data.uint8 import QUANTISER
+from seedsbench.data.uint8 import QUANTISERS
 from seedsbench.files.digests import file_sha256
 from tests.support.cells import python, rows_of
 from tests.support.edm_checkpoint import CIFAR10, write_edm
@@ -44,7 +44,7 @@ def test_a_cifar10_size_network_and_inception_leave_a_row_once_and_in_little_mem
     scores = ("fid", "is_mean", "is_std", "kid_mean", "kid_std", "precision", "recall", "density", "coverage")
     assert None not in [row[score] for score in scores]
     protocol = ("samples", "seed", "extractor", "extractor_weights", "reference", "quantiser")
-    known = (16, 0, "inception-v3", file_sha256(weights)[:16], "ref.npz", QUANTISER)
+    known = (16, 0, "inception-v3", file_sha256(weights)[:16], "ref.npz", QUANTISERS["signed"])
     assert tuple(row[name] for name in protocol) == known
     assert all(len(row[name]) == 16 for name in ("model_id", "extractor_id", "reference_id"))
     assert "already done" in python("-c", RUN, *command, folder=tmp_path)

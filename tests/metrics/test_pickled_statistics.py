@@ -6,14 +6,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as nnf
 
-from seedsbench.metrics import dinov2
 from seedsbench.metrics.reference import read_reference, statistics_id
 from tests.support.edm2_plain import array
 from tests.support.edm_files import Call, Name, New, dumped
-from tests.support.extractors import DIM, fake_extractor, some_images
+from tests.support.extractors import DIM, fake_extractor
 
 OTHER = DIM + 1
 EXTRACTORS = {
@@ -110,17 +107,3 @@ def test_features_that_such_files_are_not_of_are_refused(tmp_path):
         read_reference(tmp_path / "a.pkl", fake_extractor())
     with pytest.raises(ValueError, match="holds no features: make it with seedsbench-reference --features"):
         read_reference(tmp_path / "a.pkl", EXTRACTORS["fid"], features=True)
-
-
-def test_bicubic_reads_the_pixels_that_one_covers():
-    """Keys' cubic (a = -1/2) of the pixels within two of the output's, at their distances in these."""
-    x = some_images(1, size=56).double()
-    found = dinov2.resized_bicubic(x, 28)
-    centres = 2 * torch.arange(28, dtype=torch.float64) + 0.5
-    distance = ((torch.arange(56) - centres[:, None]) / 2).abs()
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    weights = weights / weights.sum(1, keepdim=True)
-    torch.testing.assert_close(found, weights @ x @ weights.T)
-    assert not torch.allclose(found, nnf.interpolate(x, size=28, mode="bicubic"), atol=1)
