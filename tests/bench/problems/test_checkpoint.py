@@ -25,6 +25,7 @@ from tests.support.machine import ROOT
 TARGET = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
 LOADED = model_files()
 PUBLISHED = {name: model for name, model in LOADED.items() if "files" in model}
+EDM2 = {name for name in PUBLISHED if name.startswith("edm2_")}  # see test_edm2_models.py
 OWN = [name for name, model in LOADED.items() if model["_target_"] == TARGET and name not in PUBLISHED]
 CELLS = [(name, regime) for name, model in PUBLISHED.items() for regime in model["files"]]
 HOME = "https://nvlabs-fi-cdn.nvidia.com/edm/"
@@ -64,17 +65,26 @@ def dry_run(*arguments):
 
 
 def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_reference_of_its_own():
-    urls = {model["files"][regime]["url"] for model in PUBLISHED.values() for regime in model["files"]}
+    urls = {
+        model["files"][regime]["url"]
+        for name, model in PUBLISHED.items()
+        if name not in EDM2
+        for regime in model["files"]
+    }
     expected = {f"{HOME}pretrained/{name}" for name in EDM_FILES} | OTHERS
     expected |= {f"{HOME}pretrained/baseline/{name}" for name in BASELINE_FILES}
     assert {url for url in urls if not any(part in url for part in SHARED)} == expected
-    assert set(PUBLISHED) == {
+    assert set(PUBLISHED) - EDM2 == {
         *("cifar10_uncond", "cifar10_cond", "ffhq64", "afhqv2", "imagenet64", "celeba64"),
         *("cifar10_uncond_baseline", "imagenet64_baseline"),
         *("cifar10_otcfm", "imagenet256_sit", "imagenet256_dit"),
     }
     assert set(OWN) == {"file"}
-    refs = {name: model["reference"]["url"] for name, model in PUBLISHED.items() if name != "celeba64"}
+    refs = {
+        name: model["reference"]["url"]
+        for name, model in PUBLISHED.items()
+        if name not in EDM2 | {"celeba64"}
+    }
     assert refs.pop("imagenet64_baseline") == f"{HOME}fid-refs/imagenet-64x64-baseline.npz"
     assert {refs.pop("imagenet256_sit"), refs.pop("imagenet256_dit")} == {ADM_BATCH}
     names = {"cifar10-32x32", "ffhq-64x64", "afhqv2-64x64", "imagenet-64x64"}
@@ -86,7 +96,7 @@ def test_the_readme_lists_every_published_model_with_its_size_and_licence():
         line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line[:1] == "|"
     ]
     for name, model in PUBLISHED.items():
-        ((_, regimes, _, size, licence),) = [row for row in rows if f"`{name}`" in row[0]]
+        ((_, regimes, _, size, licence),) = [row for row in rows if len(row) == 5 and f"`{name}`" in row[0]]
         assert regimes.split() == list(model["files"])
         assert model["licence"].startswith(licence.strip())
         sizes = {entry.get("about_mb") for entry in model["files"].values()}
@@ -197,7 +207,7 @@ def scored(monkeypatch):
     """Checkpoints scored as the glyphs are; remembers the models that came."""
     glyphs, given = glyphs_problem("vp"), []
 
-    def problem(model, regime, metrics, device):
+    def problem(model, weaker, regime, metrics, device):
         made = build._model(model, regime, device)
         given.append(made)
         if not isinstance(made, Checkpoint):
