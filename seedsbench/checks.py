@@ -54,6 +54,8 @@ Node = Annotated[float, Range(1e-3, 1)]
 Level = Annotated[float, Range(0, 1e8, open_low=True)]
 """A noise level: far above, the data are lost in the rounding of the state."""
 Count = Annotated[int, Range(1, 10**6)]
+Pixels = Literal["signed", "unit"]
+"""How images are held: in [-1, 1] or in [0, 1]."""
 
 
 def source_file(obj: Any) -> str | None:

@@ -11,14 +11,14 @@ from seedsbench.checks import in_one_line
 from seedsbench.cli.command import parse
 from seedsbench.cli.compose import Bases
 from seedsbench.cli.sweep import NOT_WHAT
-from seedsbench.cli.verify import CIRCUMSTANCES
+from seedsbench.cli.verify import MAY_BE_CHOSEN
 from seedsbench.files.rows import Row
 from seedsbench.report.printed import Printed, printed
-from seedsbench.report.verified import Record, read_record
+from seedsbench.report.verified import VerifiedRecord, read_record
 
 FOLDER = "verified"
 """Records lie in folders of this name."""
-_WHERE = (*NOT_WHAT, *(f"{key}=" for key in CIRCUMSTANCES))
+_WHERE = (*NOT_WHAT, *(f"{key}=" for key in MAY_BE_CHOSEN))
 
 
 def records_in(place: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def examined_record(path: Path, bases: Bases) -> Findings:
     return found
 
 
-def _of_another_protocol(record: Record) -> Iterable[str]:
+def _of_another_protocol(record: VerifiedRecord) -> Iterable[str]:
     """Rows whose command is not that of the printed number."""
     wanted = _what(record.printed.overrides)
     for row in record.rows:

@@ -29,11 +29,11 @@ from seedsbench.files.atomic import write_atomic
 from seedsbench.files.console import exit_code
 from seedsbench.files.model_files import Wanted, resolve
 from seedsbench.files.rows import Row, read_row
-from seedsbench.report.printed import Printed, chosen, printed
-from seedsbench.report.verified import judge, record_text, sentence
+from seedsbench.report.printed import Printed, matching, printed
+from seedsbench.report.verified import agreement, record_text, sentence
 
-CIRCUMSTANCES = ("device", "batch_size", "results_dir", "study", "save_every")
-CIRCUMSTANCES += ("offline", "force", "debug", "plan", "dry_run")
+MAY_BE_CHOSEN = ("device", "batch_size", "results_dir", "study", "save_every")
+MAY_BE_CHOSEN += ("offline", "force", "debug", "plan", "dry_run")
 """What may be chosen beside the number: where and how it is run. All else would make another number."""
 
 
@@ -46,11 +46,11 @@ def _main(argv: list[str] | None) -> int:
     given = _parser().parse_intermixed_args(argv)
     try:
         how = [word for word in given.words if "=" in word]
-        numbers = chosen([word for word in given.words if word not in how], printed(given.published))
+        numbers = matching([word for word in given.words if word not in how], printed(given.published))
         for word in how:
-            if word.split("=")[0] not in CIRCUMSTANCES:
+            if word.split("=")[0] not in MAY_BE_CHOSEN:
                 raise ValueError(
-                    f"{word} would make another number: beside it give {', '.join(CIRCUMSTANCES)}"
+                    f"{word} would make another number: beside it give {', '.join(MAY_BE_CHOSEN)}"
                 )
         use_config_dirs(Command((), config_dirs=tuple(given.config_dir)))
         commands = [parse([*one.overrides, f"repeats={one.runs}", *how]) for one in numbers]
@@ -81,7 +81,7 @@ def _verified(number: Printed, command: Command, folder: Path, signed_off_by: st
     if ran.code >= 128 or not ran.keys:
         return ran.code
     rows = [_done(ran.study, key) for key in ran.keys]
-    verdict = judge(number, [row["fid"] for row in rows])
+    verdict = agreement(number, [row["fid"] for row in rows])
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     path = folder / f"{'-'.join(number.name)}_{stamp}.json"
     write_atomic(path, record_text(number, rows, verdict, files, signed_off_by).encode())

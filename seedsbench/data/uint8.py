@@ -1,12 +1,10 @@
 """Quantisation: images as everyone's published numbers have them, uint8, made once from samples."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Pixels = Literal["signed", "unit"]
-"""How a network's authors hold images: in [-1, 1] or in [0, 1]."""
+from seedsbench.checks import Pixels
+
 QUANTISERS: dict[Pixels, str] = {
     "signed": "uint8: clip(127.5 x + 128), truncated",
     "unit": "uint8: 255 clip((x + 1) / 2), truncated",

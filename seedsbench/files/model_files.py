@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from seedsbench.checks import Count, Range, check_fields, check_options, nearest
+from seedsbench.checks import Count, Pixels, Range, check_fields, check_options, nearest
 from seedsbench.files.download import Fetched, FetchError, RemoteFile, cached_path, fetch, sha256_of
 
 FILE_KEYS = ("url", "name", "sha256", "page", "about_mb", "licence", "format", "hints")
@@ -63,7 +63,7 @@ class Latents:
     scale: _PerChannel
     bias: _PerChannel = 0.0
     decoder: str | None = None
-    pixels: Literal["signed", "unit"] = "signed"
+    pixels: Pixels = "signed"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedsbench.data.uint8 import Pixels
+from seedsbench.checks import Pixels
 from seedsbench.denoisers.checkpoints.reading import CheckpointError
 from seedsbench.exact.blocks import map_blocks
 from seedsbench.files.archives import one_line

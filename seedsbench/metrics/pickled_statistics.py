@@ -12,7 +12,7 @@ from seedsbench.files.pickles import Refused, described, unpickled
 from seedsbench.files.regular import check_regular
 from seedsbench.metrics.extraction import Extractor
 
-MAX_BYTES = 2**28
+_MOST_BYTES = 2**28
 """Those of Inception and DINOv2 together are 42 MB."""
 SUFFIX = ".pkl"
 
@@ -22,7 +22,7 @@ def pickled_statistics(path: Path, extractor: Extractor) -> tuple[dict[str, Arra
 
     Raises ValueError, in one line, for any other file, and where it has none for this extractor.
     """
-    check_regular(path, max_bytes=MAX_BYTES)
+    check_regular(path, max_bytes=_MOST_BYTES)
     if extractor.entry is None:
         raise ValueError(
             f"{path} is of features other than {extractor.name}'s: such files are of metrics=inception, "

@@ -24,13 +24,13 @@ from seedsbench.report.printed import NAMED, Printed
 
 SHARE = 0.02
 """Of the printed FID: by how much a verified one may differ in any case."""
-FORMAT = "seedsbench verified 1"
+RECORD_FORMAT = "seedsbench verified 1"
 _COLUMNS = dict(zip(NAMED, ("model", "regime", "solver", "nfe_budget"), strict=True))
 _CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Agreement:
     """fid: the least or the mean of the runs, as printed. spread: of the runs. allowed: of the difference."""
 
     fid: float
@@ -40,17 +40,17 @@ class Verdict:
     agrees: bool
 
 
-def judge(printed: Printed, fids: list[float]) -> Verdict:
+def agreement(printed: Printed, fids: list[float]) -> Agreement:
     """Whether runs agree with a printed number, by the rule above. ValueError for another number of runs."""
     if len(fids) != printed.runs:
         raise ValueError(f"{len(fids)} runs, of {printed.runs} that were printed")
     fid = min(fids) if printed.of == "min" else fmean(fids)
     spread, difference = max(fids) - min(fids), fid - printed.fid
     allowed = max(SHARE * printed.fid, spread)
-    return Verdict(fid, spread, difference, allowed, abs(difference) <= allowed)
+    return Agreement(fid, spread, difference, allowed, abs(difference) <= allowed)
 
 
-def sentence(printed: Printed, verdict: Verdict) -> str:
+def sentence(printed: Printed, verdict: Agreement) -> str:
     """The verdict in one line."""
     runs = "1 run" if printed.runs == 1 else f"{printed.of} of {printed.runs} runs"
     apart, allowed = (100 * part / printed.fid for part in (verdict.difference, verdict.allowed))
@@ -63,13 +63,13 @@ def sentence(printed: Printed, verdict: Verdict) -> str:
 def record_text(
     printed: Printed,
     rows: list[Row],
-    verdict: Verdict,
+    verdict: Agreement,
     files: list[dict[str, str]],
     signed_off_by: str | None,
 ) -> str:
     """What `results/verified/` keeps, as JSON. files: role, name, source and sha256 of each that was used."""
     record = {
-        "format": FORMAT,
+        "format": RECORD_FORMAT,
         "printed": asdict(printed),
         "verdict": asdict(verdict),
         "signed_off_by": signed_off_by,
@@ -81,7 +81,7 @@ def record_text(
 
 
 @dataclass(frozen=True)
-class Record:
+class VerifiedRecord:
     """A record that was read. verdict: what it says, of which `faults` finds whether it follows."""
 
     printed: Printed
@@ -102,7 +102,7 @@ class Record:
         if len({row["run_key"] for row in self.rows}) != len(self.rows):
             yield "it holds a row twice"
         try:
-            follows = asdict(judge(self.printed, [row["fid"] for row in self.rows]))
+            follows = asdict(agreement(self.printed, [row["fid"] for row in self.rows]))
         except ValueError as error:
             yield str(error)
             return
@@ -116,11 +116,11 @@ class Record:
                 yield f"{name} is {said!r:.40}, by its rows {value!r}"
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> VerifiedRecord:
     """The record in a file; ValueError, in one line that does not name the file, for anything else."""
     found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(f"no record of seedsbench-verify (its format is not {FORMAT!r})")
+    if not isinstance(found, dict) or found.get("format") != RECORD_FORMAT:
+        raise ValueError(f"no record of seedsbench-verify (its format is not {RECORD_FORMAT!r})")
     rows, told, verdict = (found.get(name) for name in ("rows", "printed", "verdict"))
     if not isinstance(rows, list) or not isinstance(told, dict) or not isinstance(verdict, dict):
         raise ValueError("no record of seedsbench-verify: it lacks rows, printed or verdict")
@@ -133,7 +133,7 @@ def read_record(path: Path) -> Record:
         check_row(row)
         if row["status"] != "done" or row.get("fid") is None:
             raise ValueError(f"row {row['run_key']!r:.40} is not done, or has no FID")
-    return Record(_printed(told), verdict, found.get("signed_off_by"), rows)
+    return VerifiedRecord(_printed(told), verdict, found.get("signed_off_by"), rows)
 
 
 def _printed(told: dict[str, Any]) -> Printed:

@@ -9,7 +9,7 @@ from seedsbench.audit import main as command
 from seedsbench.audit.records import examined_record, records_in
 from seedsbench.cli.compose import Bases, composing
 from seedsbench.report.printed import Printed, printed
-from seedsbench.report.verified import SHARE, judge, record_text
+from seedsbench.report.verified import SHARE, agreement, record_text
 from tests.audit.test_check import make
 
 WORDS = ["model=gaussian_mixture", "regime=edm", "solver=euler", "nfe=6", "samples=40"]
@@ -28,7 +28,7 @@ def rows(tmp_path_factory):
 def path(tmp_path, rows):
     """A sound record in a folder `verified`."""
     number = replace(NUMBER, fid=rows[0]["fid"])
-    verdict = judge(number, [row["fid"] for row in rows])
+    verdict = agreement(number, [row["fid"] for row in rows])
     (tmp_path / "verified").mkdir()
     found = tmp_path / "verified" / "mixture.json"
     found.write_text(record_text(number, rows, verdict, [], "Ada <ada@example.org>"))
@@ -50,12 +50,12 @@ def test_the_rule_is_two_per_cent_or_the_spread_of_the_runs_whichever_is_more():
         (2.1, 2.21): True,
         (2.1, 2.19): False,
     }.items():
-        assert judge(least, list(fids)).agrees is agrees, fids
-    mean = judge(replace(least, of="mean"), [1.9, 2.1])
+        assert agreement(least, list(fids)).agrees is agrees, fids
+    mean = agreement(replace(least, of="mean"), [1.9, 2.1])
     assert (mean.fid, mean.agrees) == (2.0, True)
-    assert judge(replace(least, runs=1), [2.03]).allowed == SHARE * 2.0
+    assert agreement(replace(least, runs=1), [2.03]).allowed == SHARE * 2.0
     with pytest.raises(ValueError, match="2 runs, of 3 that were printed"):
-        judge(replace(least, runs=3), [2.0, 2.0])
+        agreement(replace(least, runs=3), [2.0, 2.0])
 
 
 def test_a_sound_record_passes_alone_in_its_folder_and_below_one(path, capsys):

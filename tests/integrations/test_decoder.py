@@ -123,4 +123,4 @@ def test_a_missing_decoder_is_said_in_one_line(tmp_path):
     there = wanted_files({**model, "vae": str(tmp_path)}, "vp")[1]
     assert "decoder: " in listing("", [there])[1]
     with pytest.raises(ValueError, match=r"model.vae=x: the samples of model=mine are images: leave it out"):
-        wanted_files({**model, "latents": None, "vae": "x"}, "vp")
+        ModelFiles("mine", files={"vp": {}}, vae="x").decoder()

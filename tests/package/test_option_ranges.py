@@ -84,7 +84,7 @@ def refusal(group, name, option, value, cell):
 
 def whole(name, option, value):
     """The choice with this value, and with what the choice or the option needs to have any effect."""
-    needed = {"sigmas": LEVELS} if name == "explicit" else {}
+    needed = {"explicit": {"sigmas": LEVELS}, "auto": {"training": 1}}.get(name, {})
     if option in ("beta_d", "beta_min", "sigma_0", "sigma_1"):
         needed["fit_range"] = False
     return {"name": name, **needed, option: value}

@@ -115,7 +115,7 @@ def test_the_learning_rate_warms_up_stays_and_ends_near_zero(tmp_path):
 
 
 def test_an_unknown_training_target_is_refused(tmp_path):
-    known = "vp, iddpm, ve, edm, features, reference"
+    known = "vp, iddpm, ve, edm, flow, features, reference"
     with pytest.raises(ValueError, match=f"unknown target 'edn' of glyphs: use one of {known}"):
         run(options(tmp_path, target="edn"))
     with pytest.raises(ValueError, match="target 've' of digits: use one of vp, edm, features, reference"):

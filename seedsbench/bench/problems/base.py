@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from seedsbench.bench.problems.exact_path import PathRule
-from seedsbench.data.uint8 import Pixels
+from seedsbench.checks import Pixels
 from seedsbench.denoisers.base import Denoiser
 from seedsbench.metrics.extraction import Extractor
 from seedsbench.metrics.moments import Moments
