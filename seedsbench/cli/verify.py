@@ -29,7 +29,7 @@ from seedsbench.files.atomic import write_atomic
 from seedsbench.files.console import exit_code
 from seedsbench.files.model_files import Wanted, resolve
 from seedsbench.files.rows import Row, read_row
-from seedsbench.report.printed import Printed, matching, printed
+from seedsbench.report.printed import Printed, asked_for, printed
 from seedsbench.report.verified import agreement, record_text, sentence
 
 MAY_BE_CHOSEN = ("device", "batch_size", "results_dir", "study", "save_every")
@@ -46,7 +46,7 @@ def _main(argv: list[str] | None) -> int:
     given = _parser().parse_intermixed_args(argv)
     try:
         how = [word for word in given.words if "=" in word]
-        numbers = matching([word for word in given.words if word not in how], printed(given.published))
+        numbers = asked_for([word for word in given.words if word not in how], printed(given.published))
         for word in how:
             if word.split("=")[0] not in MAY_BE_CHOSEN:
                 raise ValueError(

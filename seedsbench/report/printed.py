@@ -89,7 +89,7 @@ def _read(row: dict[Any, Any]) -> Printed:
     return Printed(float(row["fid"]), of, int(runs), row["model"], row["source"], row["where"], words)
 
 
-def matching(words: list[str], table: list[Printed]) -> list[Printed]:
+def asked_for(words: list[str], table: list[Printed]) -> list[Printed]:
     """The number of a model, regime, solver and NFE, or all of an experiment; ValueError if there is none."""
     if len(words) == len(NAMED):
         found = [one for one in table if one.name == tuple(words)]

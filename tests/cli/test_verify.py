@@ -16,7 +16,7 @@ from seedsbench.cli.compose import compose_each, composing
 from seedsbench.cli.dry_run import files_of_cell
 from seedsbench.files.digests import file_sha256
 from seedsbench.files.download import forget_failures
-from seedsbench.report.printed import matching, printed
+from seedsbench.report.printed import asked_for, printed
 from tests.support.edm_checkpoint import write_edm
 from tests.support.extractors import (
     HAS_TORCH_FIDELITY,
@@ -225,7 +225,7 @@ def test_every_number_of_the_package_is_a_cell_with_files_and_the_least_of_three
     assert len({one.name for one in numbers}) == len(numbers) >= 11
     assert ("cifar10_uncond", "edm", "heun", "35") in {one.name for one in numbers}
     assert {(one.of, one.runs) for one in numbers} == {("min", 3)}
-    assert matching(["edm_table2"], numbers) == numbers
+    assert asked_for(["edm_table2"], numbers) == numbers
     with composing():
         cells = [one.cell for one in compose_each([one.overrides for one in numbers], "study")]
     for one, cell in zip(numbers, cells, strict=True):
