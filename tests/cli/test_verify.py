@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pooch
 import pytest
 
 from seedsbench.audit import main as check
@@ -76,6 +77,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEEDSBENCH_CONF", "")
     monkeypatch.setattr("time.sleep", lambda _: None)  # between attempts at a download
+    monkeypatch.setattr(pooch.get_logger(), "handlers", [])  # which remember the stderr of an earlier test
     forget_failures()
 
 
