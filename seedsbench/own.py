@@ -24,6 +24,7 @@ _PREDICTIONS: dict[str, PredictionType] = {
     "v_prediction": "v_prediction",
     "sample": "sample",
     "score": "epsilon",
+    "flow": "flow_prediction",
 }
 
 
@@ -35,8 +36,10 @@ class OwnNetwork(OfNetwork, Predicted):
         variance). t (B,): the index in the table, int64; of a continuous schedule ("vp") its time, in [0, 1].
         It returns (B, C, H, W), or twice the channels (a learnt variance is cut off), or an object with that
         as `sample`.
-    prediction: "epsilon" (the noise), "v" (Salimans and Ho 2022), "sample" (the data), or "score", the
-        gradient of log p at x_t: (s D - x_t) / (s sigma)^2.
+    prediction: "epsilon" (the noise), "v" (Salimans and Ho 2022), "sample" (the data), "score", the
+        gradient of log p at x_t: (s D - x_t) / (s sigma)^2, or "flow", the velocity noise - data of flow
+        matching (with schedule="flow": t is 1 at the noise; a network of data - noise, told the time from
+        noise to data, is -net(x_t, 1 - t)).
     shape: (C, H, W) of an image.
     alphas_cumprod: (T,) the table it was trained with, decreasing; or schedule: an object, a config name or
         {"name": ..., option: value}. One of the two.

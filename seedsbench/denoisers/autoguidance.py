@@ -52,7 +52,6 @@ class AutoGuided(Extrapolated):
     def _cost(self, sigma: Tensor) -> int | Tensor:
         return evaluations_at(self.denoiser.weaker, sigma)
 
-    def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+    def _other(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         weaker = self.denoiser.weaker
-        other = weaker(x, sigma, labels if weaker.label_dim else None)
-        return other + self.scale * (own - other)
+        return weaker(x, sigma, labels if weaker.label_dim else None)

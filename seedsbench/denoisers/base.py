@@ -14,7 +14,7 @@ from seedsbench.diffusion.process import evaluations_at
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.exact.blocks import map_blocks
 
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 
 
 class Denoiser(ABC):

@@ -48,19 +48,29 @@ class ClassifierFree(Guidance):
 
     scale: w of D_u + w (D_c - D_u); 1 is no guidance, 0 no class. rescale: how much of the growth in
     standard deviation is taken back (Lin et al. 2024). interval: [low, high], guide at noise levels
-    low < sigma <= high alone (Kynkaanniemi et al. 2024); null: at all of them.
+    low < sigma <= high alone (Kynkaanniemi et al. 2024); null: at all of them. null_label: the class that
+    stands for none in D_u; null: no class at all. channels: guide the first so many alone; null: all.
     """
 
     scale: _Scale = 2.0
     rescale: Share = 0.0
     interval: _Interval = None
+    null_label: Annotated[int, Range(0, 10**6)] | None = None
+    channels: Annotated[int, Range(1, 10**6)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_interval(self, self.interval)
 
     def of(self, denoiser: Denoiser) -> Denoiser:
-        return Guided(denoiser, self.scale, self.rescale, interval=self.interval)
+        return Guided(
+            denoiser,
+            self.scale,
+            self.rescale,
+            interval=self.interval,
+            null_label=self.null_label,
+            channels=self.channels,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """What diffusers-style networks put out, as denoised images and back; classifier-free guidance.
 
 In scaled coordinates x_t = a x0 + s eps with a^2 + s^2 = 1 a network predicts the noise ("epsilon"), the
-data ("sample") or v = a eps - s x0 ("v_prediction", Salimans and Ho 2022, section 4). A Denoiser speaks
-of x = x_t / a, the data with noise of level sigma = s / a, and returns the data.
+data ("sample"), v = a eps - s x0 ("v_prediction", Salimans and Ho 2022, section 4) or the velocity eps - x0
+of the straight path ("flow_prediction", Lipman et al. 2023). A Denoiser speaks of x = x_t / a, the data with
+noise of level sigma = s / a, and returns the data.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -44,6 +46,8 @@ def denoised_of(prediction: PredictionType, output: Tensor, x_t: Tensor, sigma: 
     a, s = scaled(sigma, x_t)
     if prediction == "epsilon":
         return (x_t - s * output) / a
+    if prediction == "flow_prediction":
+        return (x_t - s * output) / (a + s)
     return output if prediction == "sample" else a * x_t - s * output
 
 
@@ -52,6 +56,8 @@ def raw_output_of(prediction: PredictionType, denoised: Tensor, x_t: Tensor, sig
     a, s = scaled(sigma, x_t)
     if prediction == "epsilon":
         return (x_t - a * denoised) / s
+    if prediction == "flow_prediction":
+        return (x_t - (a + s) * denoised) / s
     return denoised if prediction == "sample" else (a * x_t - denoised) / s
 
 
@@ -169,25 +175,33 @@ class Extrapolated(Wrapper):
         low, high = self.interval
         return (low < sigma) & (sigma <= high)
 
+    @abstractmethod
     def _cost(self, sigma: Tensor) -> int | Tensor:
         """Evaluations of the other estimate, as `evaluations_at` has them."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _other(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The other estimate, D_o(x, sigma, labels)."""
 
     def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """The guided estimate; own: D(x, sigma, labels)."""
-        raise NotImplementedError
+        other = self._other(x, sigma, labels)
+        return other + self.scale * (own - other)
 
 
 class Guided(Extrapolated):
     """Classifier-free guidance (Ho and Salimans 2022): D_u + scale (D_c - D_u), at two evaluations.
 
-    D_c is the denoiser with the labels it is given, D_u with a zero row. guidance_rescale (phi, Lin et al.
-    2024, section 3.4; 0 is off) takes back the growth of the standard deviation; it acts on the output of
-    the network, so prediction_type says what that is (None: as the denoiser says). interval: see
-    `Extrapolated`. At scale 1, outside the interval, and where the denoiser knows no labels, there is nothing
-    to guide: the result is D_c, at one evaluation.
+    D_c is the denoiser with the labels it is given, D_u with a zero row, or with the class null_label.
+    guidance_rescale (phi, Lin et al. 2024, section 3.4; 0 is off) takes back the growth of the standard
+    deviation; it acts on the output of the network, so prediction_type says what that is (None: as the
+    denoiser says). interval: see `Extrapolated`. channels: guide the first so many alone, the others keep
+    D_c (None: all); the published samples of DiT and SiT guide 3 of their 4. At scale 1, outside the
+    interval, and where the denoiser knows no labels, there is nothing to guide: the result is D_c, at one
+    evaluation.
 
-    Raises ValueError, before any evaluation, when it should guide and is given no labels.
+    Raises ValueError for a class or channels that the denoiser does not have, and, before any evaluation,
+    when it should guide and is given no labels.
     """
 
     def __init__(
@@ -197,10 +211,19 @@ class Guided(Extrapolated):
         guidance_rescale: float = 0.0,
         prediction_type: PredictionType | None = None,
         interval: tuple[float, float] | None = None,
+        null_label: int | None = None,
+        channels: int | None = None,
     ) -> None:
         cost = getattr(denoiser, "evaluations", 1)
         guides = scale != 1 and getattr(denoiser, "label_dim", 0) > 0
         super().__init__(denoiser, scale, interval, guides=guides, cost=cost)
+        if guides and null_label is not None and not 0 <= null_label < self.label_dim:
+            raise ValueError(
+                f"null_label={null_label} must lie in [0, {self.label_dim - 1}]: a class of the model"
+            )
+        if channels is not None and not 1 <= channels <= self.img_channels:
+            raise ValueError(f"channels={channels} must lie in [1, {self.img_channels}]: the model's")
+        self.null_label, self.channels = null_label, channels
         if prediction_type is not None:
             self.prediction_type: PredictionType = prediction_type
         check_prediction(self.prediction_type)
@@ -216,10 +239,17 @@ class Guided(Extrapolated):
     def _cost(self, sigma: Tensor) -> int | Tensor:
         return evaluations_at(self.denoiser, sigma)
 
-    def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+    def _other(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None
-        plain = self.denoiser(x, sigma, torch.zeros_like(labels))
-        guided = plain + self.scale * (own - plain)
+        plain = torch.zeros_like(labels)
+        if self.null_label is not None:
+            plain[:, self.null_label] = 1
+        return self.denoiser(x, sigma, plain)
+
+    def _guided(self, own: Tensor, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        guided = super()._guided(own, x, sigma, labels)
+        if self.channels is not None:
+            guided = torch.cat([guided[:, : self.channels], own[:, self.channels :]], dim=1)
         if self.guidance_rescale == 0:
             return guided
         x_t = x * scaled(sigma, x)[0]

@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from seedsbench.denoisers.prediction import PredictionType, check_prediction
+from seedsbench.denoisers.prediction import check_prediction
 from seedsbench.diffusion.noise import Noise, OfType
 from seedsbench.diffusion.schedule import Discrete
 from seedsbench.integrations.library import (
@@ -30,7 +30,6 @@ from seedsbench.integrations.trained import (
 )
 from seedsbench.solvers.base import Final, Solver
 
-Prediction = PredictionType | Literal["flow_prediction"]
 COMPATIBLE = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
 SPREADS: dict[str, Spread] = {
     "use_karras_sigmas": "karras",

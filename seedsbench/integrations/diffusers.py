@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from seedsbench import registry
+from seedsbench.denoisers.prediction import PredictionType
 from seedsbench.diffusion.schedule import BetaSchedule
-from seedsbench.integrations.bridge import Prediction, SolverBridge, SolverSchedulerOutput
+from seedsbench.integrations.bridge import SolverBridge, SolverSchedulerOutput
 from seedsbench.integrations.library import SchedulerMixin, register_to_config
 from seedsbench.integrations.trained import Spacing
 from seedsbench.integrations.ve_pipelines import (
@@ -59,7 +60,7 @@ class SEEDSScheduler(SolverBridge):
         beta_end: float = 0.02,
         beta_schedule: BetaSchedule = "linear",
         trained_betas: Sequence[float] | None = None,
-        prediction_type: Prediction = "epsilon",
+        prediction_type: PredictionType = "epsilon",
         timestep_spacing: Spacing = "leading",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
@@ -109,7 +110,7 @@ class SolverScheduler(SolverBridge):
         beta_end: float = 0.02,
         beta_schedule: BetaSchedule = "linear",
         trained_betas: Sequence[float] | None = None,
-        prediction_type: Prediction = "epsilon",
+        prediction_type: PredictionType = "epsilon",
         timestep_spacing: Spacing = "leading",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,

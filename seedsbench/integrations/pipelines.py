@@ -49,6 +49,7 @@ class PipelineDenoiser(OfNetwork):
     ) -> None:
         self.net = self._run = network
         self.conditions, self.label_dim = conditions, conditions.label_dim
+        self.prediction_type = trained.prediction
         self._trained, self._shape, self.spacing, self.table = trained, shape, spacing, table
         self.img_channels, self.img_resolution = shape[:2]
         first = 1 if isinstance(trained, TrainedOnFlow) else 0

@@ -61,6 +61,7 @@ class Trained(ABC):
     schedule: Schedule
     in_sigma: Schedule
     steps: int  # num_train_timesteps
+    prediction: PredictionType
 
     @abstractmethod
     def timesteps(self, sigmas: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class TrainedOnTable(Trained):
     def __init__(
         self, table: Discrete, prediction: PredictionType, spacing: Spacing, offset: int, *, exact_end: bool
     ) -> None:
-        self._prediction: PredictionType = prediction
+        self.prediction: PredictionType = prediction
         self._network = Predicted(None, "sample", table, img_channels=1, img_resolution=1)
         self.steps = table.num_train_timesteps
         in_limit = exact_end and prediction != "epsilon"
@@ -161,9 +162,9 @@ class TrainedOnTable(Trained):
         return self._network.round_sigma(sigma)
 
     def denoised(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        if self._prediction == "epsilon":
+        if self.prediction == "epsilon":
             return noise_removed(output, x, sigma)
-        return denoised_of(self._prediction, output.to(x), x * self.scale_at(sigma), sigma)
+        return denoised_of(self.prediction, output.to(x), x * self.scale_at(sigma), sigma)
 
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
         return respread(spread, self._grid.levels(n, 0.0, math.inf, self.schedule))
@@ -181,14 +182,14 @@ class TrainedOnFlow(Trained):
     def __init__(
         self,
         steps: int,
-        prediction: str,
+        prediction: PredictionType,
         *,
         shift: float,
         to_lowest: bool,
         time_shift: str,
         terminal: float | None,
     ) -> None:
-        self.steps, self._prediction = steps, prediction
+        self.steps, self.prediction = steps, prediction
         self._shift, self._to_lowest, self._time_shift, self._terminal = (
             shift,
             to_lowest,
@@ -215,10 +216,10 @@ class TrainedOnFlow(Trained):
         return sigma
 
     def denoised(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        if self._prediction == "sample":
+        if self.prediction == "sample":
             return output.to(x)
         left = noise_removed(output, x, sigma)
-        return left * self.scale_at(sigma) if self._prediction == FLOW else left
+        return left * self.scale_at(sigma) if self.prediction == FLOW else left
 
     def levels(self, n: int, spread: Spread, mu: float | None) -> Tensor:
         if self._to_lowest:

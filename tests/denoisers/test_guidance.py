@@ -53,6 +53,24 @@ def test_outside_its_interval_it_is_the_network_and_costs_one():
     assert guided.evaluations == 2
 
 
+def test_a_class_may_stand_for_none_and_channels_be_left_out():
+    sigma, own = torch.tensor(0.7, dtype=torch.float64), model()
+    conditional, second = own(X, sigma, LABELS), own(X, sigma, torch.eye(2).double()[[1] * 6])
+    found = ClassifierFree(scale=3.0, null_label=1).of(own)(X, sigma, LABELS)
+    assert torch.allclose(found, second + 3 * (conditional - second), rtol=1e-12, atol=1e-12)
+    everywhere = ClassifierFree(scale=3.0).of(own)(X, sigma, LABELS)
+    one = ClassifierFree(scale=3.0, channels=1).of(own)(X, sigma, LABELS)
+    assert torch.equal(one[:, 0], everywhere[:, 0])
+    assert torch.equal(one[:, 1], conditional[:, 1])
+    assert not torch.allclose(everywhere[:, 1], conditional[:, 1])
+    for options, said in (
+        ({"null_label": 2}, r"null_label=2 must lie in \[0, 1\]: a class of the model"),
+        ({"channels": 3}, r"channels=3 must lie in \[1, 2\]: the model's"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ClassifierFree(scale=3.0, **options).of(own)
+
+
 @pytest.mark.parametrize("interval", [None, (0.3, 1.0)])
 def test_wrappers_around_it_say_what_it_costs(interval):
     sigma, guided = torch.tensor(0.5), Guided(model(), 2.0, interval=interval)

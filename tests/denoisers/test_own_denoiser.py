@@ -20,7 +20,7 @@ SHAPE = {"shape": (2, 1, 1)}
 START = seedsbench.noise.latents(torch.arange(5), (2, 1, 1), seed=0)
 TABLE = Discrete()
 ALPHAS = 1 / (1 + (2 * TABLE.log_sigmas).exp())
-KINDS = ("epsilon", "v", "v_prediction", "sample", "score")
+KINDS = ("epsilon", "v", "v_prediction", "sample", "score", "flow")
 
 
 class Trained(nn.Module):
@@ -41,6 +41,7 @@ class Trained(nn.Module):
         image = mixture()(x, sigma.flatten())
         noise = (x - image) / sigma
         outputs = {"epsilon": noise, "v": scale * (noise - sigma * image), "sample": image}
+        outputs["flow"] = noise - image
         outputs["score"] = (scale * image - x_t) / (scale * sigma) ** 2
         return self.weight * outputs[self.prediction.removesuffix("_prediction")].to(x_t.dtype)
 
@@ -151,7 +152,12 @@ def test_fractional_times_are_told_between_entries_and_no_level_is_rounded():
 @pytest.mark.parametrize("scale", [1.0, 999.0])
 @pytest.mark.parametrize(
     ("schedule", "kinds"),
-    [("vp", KINDS), ("subvp", ("epsilon", "sample", "score")), ("linear", ("epsilon", "score"))],
+    [
+        ("vp", KINDS),
+        ("subvp", ("epsilon", "sample", "score")),
+        ("linear", ("epsilon", "score")),
+        ("flow", ("epsilon", "sample", "flow")),
+    ],
 )
 def test_continuous_schedules_tell_their_time_and_scale_as_they_do(schedule, kinds, scale):
     chosen = registry.build(registry.configured("schedule", schedule))

@@ -11,7 +11,7 @@ from seedsbench.diffusion.process import Process
 from seedsbench.diffusion.schedule import Discrete, Linear
 from tests.support.golden import mixture_parameters
 
-KINDS = ("epsilon", "sample", "v_prediction")
+KINDS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 
 def draw(*shape, seed=0):
@@ -26,7 +26,8 @@ def test_outputs_and_images_are_inverse(kind, sigma):
     a = 1 / (1 + level**2).sqrt()
     s = level * a
     x_t = a * image + s * noise
-    output = {"epsilon": noise, "sample": image, "v_prediction": a * noise - s * image}[kind]
+    outputs = {"epsilon": noise, "sample": image, "v_prediction": a * noise - s * image}
+    output = {**outputs, "flow_prediction": noise - image}[kind]
     assert torch.allclose(denoised_of(kind, output, x_t, sigma), image, atol=1e-11)
     assert torch.allclose(raw_output_of(kind, image, x_t, sigma), output, atol=1e-11)
 

@@ -63,4 +63,5 @@ def test_a_saved_pipeline_finds_its_scheduler_again(tmp_path):
     again.set_progress_bar_config(disable=True)
     assert type(again.scheduler) is bridge.SEEDSScheduler
     assert again.scheduler.config.eta == 0.5
-    assert torch.equal(images(again, 1), images(pipeline, 1))
+    # Weights read from a file may lie at other addresses, and kernels then sum in another order.
+    torch.testing.assert_close(images(again, 1), images(pipeline, 1), rtol=0, atol=1e-4)

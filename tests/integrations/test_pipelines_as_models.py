@@ -70,9 +70,10 @@ def loaded(name, folder, **options):
     return load_pipeline(folder, texts, **options)
 
 
-def own_images(name, pipeline, z, guidance):
+def own_images(name, pipeline, z, guidance, rescale):
     """(B, 3, H, W) in [0, 1] of the pipeline's own call from latents that start as ours do."""
     call = {"num_inference_steps": STEPS, "output_type": "pt"}
+    call |= {"guidance_rescale": rescale} if rescale else {}
     first = float(pipeline.scheduler.init_noise_sigma)
     if name in WITHOUT_TEXT:
         # Its call takes no latents: what it draws is ours.
@@ -102,9 +103,12 @@ def start_of(name, shape, first):
     return drawn / first if name == "DiTPipeline" else drawn
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("name", MAKERS)
-def test_images_are_those_of_the_pipelines_own_call(name, guidance, saved):
+GUIDED = [(name, guidance, 0.0) for name in MAKERS for guidance in (1.0, 2.5)]
+GUIDED += [(name, 2.5, 0.7) for name in ("StableDiffusionPipeline", "StableDiffusionPipeline, v")]
+
+
+@pytest.mark.parametrize(("name", "guidance", "rescale"), GUIDED)
+def test_images_are_those_of_the_pipelines_own_call(name, guidance, rescale, saved):
     pipeline, folder = saved(name)
     model, before = loaded(name, folder), pipeline.scheduler
     solver, schedule = ("euler", "linear") if name in FLOWS else ("ddim", "discrete")
@@ -112,7 +116,7 @@ def test_images_are_those_of_the_pipelines_own_call(name, guidance, saved):
     try:
         pipeline.scheduler.set_timesteps(STEPS)
         z = start_of(name, model.denoiser.image_shape, float(pipeline.scheduler.init_noise_sigma))
-        theirs = own_images(name, pipeline, z, guidance)
+        theirs = own_images(name, pipeline, z, guidance, rescale)
         levels = pipeline.scheduler.sigmas[:-1].double()
     finally:
         pipeline.scheduler = before
@@ -120,7 +124,7 @@ def test_images_are_those_of_the_pipelines_own_call(name, guidance, saved):
         levels = levels / (1 - levels)
     labels = one_hot(CLASSES, model.denoiser.label_dim) if model.denoiser.label_dim else None
     ours = seedsbench.sample(
-        Guided(model.denoiser, guidance),
+        Guided(model.denoiser, guidance, rescale),
         z.double(),
         solver=solver,
         schedule=schedule,

@@ -9,7 +9,6 @@ from seedsbench import registry
 from seedsbench.bench.cell import Cell
 
 AUTO = "seedsbench.denoisers.guidance.Auto"
-CHECKPOINT = "seedsbench.bench.problems.checkpoint.checkpoint_problem"
 WHICH = ("model", "training")
 """Options of guidance that say which network the weaker one is; rows are keyed by what it is."""
 OF_SAMPLES = ("shape", "latents", "vae", "reference")
@@ -36,4 +35,4 @@ def weaker_model(cell: Cell) -> dict[str, Any] | None:
     if name in registry.names("model"):
         found = registry.load("model", name, {"offline": cell.offline})
         return {key: value for key, value in found.items() if key not in OF_SAMPLES}
-    return {"_target_": CHECKPOINT, "name": "weaker", "path": name, "offline": cell.offline}
+    return {**registry.load("model", "file", {"offline": cell.offline}), "name": "weaker", "path": name}

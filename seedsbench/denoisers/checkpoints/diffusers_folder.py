@@ -183,6 +183,8 @@ def scheduler_table(
         schedule = Discrete(**given, rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)))
         grid = None if spacing is None else DiscreteGrid(timestep_spacing=spacing, steps_offset=offset)
         check_prediction(prediction, schedule)
+        if prediction == "flow_prediction":
+            raise ValueError("prediction_type='flow_prediction' has no table of betas: use_flow_sigmas=true")
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{found}: {error}") from error
     return schedule, prediction, grid

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import is_state, network_of, numbered, understood, without_prefix
+from seedsbench.denoisers.checkpoints.states import bare_state, network_of, numbered, understood
 from seedsbench.denoisers.networks.dit import DiT, DiTConfig
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
 from seedsbench.denoisers.preconditioning.karras import FlowPreconditioner, Preconditioned, Preconditioner
@@ -39,12 +39,7 @@ def load_dit(
     Raises FileNotFoundError, and ValueError for another kind of file or hints that do not fit it.
     """
     preconditioner = _preconditioner(prediction, fractional_timesteps)
-    content = read_torch(path)
-    if not is_state(content):
-        raise CheckpointError(
-            f"{path} holds {type(content).__name__}: a DiT checkpoint is one bare state dict"
-        )
-    state = without_prefix(content)
+    state = bare_state(read_torch(path), path, "DiT")
     with understood(path):
         config = dit_config(state, num_heads)
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):

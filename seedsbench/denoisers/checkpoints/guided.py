@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from seedsbench.denoisers.checkpoints.reading import CheckpointError, read_torch
-from seedsbench.denoisers.checkpoints.states import is_state, network_of, numbered, understood, without_prefix
+from seedsbench.denoisers.checkpoints.states import bare_state, network_of, numbered, understood
 from seedsbench.denoisers.networks.guided_unet import GuidedUNet, GuidedUNetConfig
 from seedsbench.denoisers.networks.unet_blocks import check_size
 from seedsbench.denoisers.preconditioning.discrete import DiscreteNoisePrediction
@@ -61,12 +61,7 @@ def load_guided(
     Raises FileNotFoundError, and ValueError for another kind of file or flags that do not fit it.
     """
     heads = attention_heads(num_heads, num_head_channels, num_heads_upsample)
-    state = read_torch(path)
-    if not is_state(state):
-        raise CheckpointError(
-            f"{path} holds {type(state).__name__}: a guided-diffusion checkpoint is one bare state dict"
-        )
-    state = without_prefix(state)
+    state = bare_state(read_torch(path), path, "guided-diffusion")
     with understood(path):
         config = guided_config(state, new_attention_order=use_new_attention_order, **heads)
     network = network_of(partial(GuidedUNet, config), state, path)

@@ -42,6 +42,18 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
 
 
+def bare_state(content: Any, path: str | Path, family: str) -> dict[str, Tensor]:
+    """The weights of a file that holds one state dict and nothing else; CheckpointError for another one.
+
+    family: whose checkpoints are so, for the error.
+    """
+    if not is_state(content):
+        raise CheckpointError(
+            f"{path} holds {type(content).__name__}: a {family} checkpoint is one bare state dict"
+        )
+    return without_prefix(content)
+
+
 def numbered(state: Mapping[str, Tensor], part: str) -> int:
     """How many different numbers follow `part.` in the names: counted, as any of them may be huge."""
     return len({key.split(".")[1] for key in state if key.startswith(f"{part}.")})

@@ -7,6 +7,7 @@ those of the published files.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -136,7 +137,7 @@ class MPFourier(nn.Module):
         return math.sqrt(2) * (torch.outer(c_noise, self.freqs) + self.phases).cos()
 
 
-class _Block(nn.Module):
+class _Block(nn.Module, ABC):
     """Residual block, the embedding a gain between its convolutions, with self-attention at some resolutions.
 
     Keys: emb_gain conv_res0 emb_linear conv_res1 [conv_skip] [attn_qkv attn_proj].
@@ -166,13 +167,13 @@ class _Block(nn.Module):
                 raise ValueError(f"{self.heads} attention heads cannot share {outputs} channels evenly")
             self.attn_qkv, self.attn_proj = _conv(outputs, 3 * outputs, 1), _conv(outputs, outputs, 1)
 
+    @abstractmethod
     def _entering(self, inputs: int, outputs: int) -> int:
         """How many channels the residual branch sees."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the residual branch sees, and what its result is added to."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x: (B, inputs, H, W). embedding: (B or 1, style.embedding)."""

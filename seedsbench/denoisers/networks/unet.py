@@ -5,6 +5,7 @@ the decoder. State-dict keys are those of EDM's published files.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +27,7 @@ from seedsbench.denoisers.networks.unet_blocks import (
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(ABC):
     """Everything needed to rebuild a network; names and defaults of the published constructors.
 
     model_channels: the unit of width; channel_mult: width of each level in its multiples.
@@ -53,9 +54,9 @@ class UNetConfig:
         check_size(self.img_resolution, len(widths))
 
     @property
+    @abstractmethod
     def style(self) -> Any:
         """What all blocks have in common."""
-        raise NotImplementedError
 
 
 class UNet(nn.Module):
@@ -161,7 +162,7 @@ class UNet(nn.Module):
         return {}
 
 
-class AugmentedUNet(UNet):
+class AugmentedUNet(UNet, ABC):
     """F(x, c_noise, labels, augment): what `SongUNet` and `DhariwalUNet` share."""
 
     def forward(
@@ -175,9 +176,9 @@ class AugmentedUNet(UNet):
         embedding = self.embed(c_noise.to(x.dtype).reshape(-1), labels, augment)
         return self._decode(self._encode(x, embedding), embedding)
 
+    @abstractmethod
     def embed(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
         """Embedding of noise level, label and augmentation, (B or 1, model_channels * channel_mult_emb)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

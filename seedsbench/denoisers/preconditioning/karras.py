@@ -303,6 +303,8 @@ class Preconditioned(Denoiser):
         self.table = preconditioner.trained_at
         if isinstance(preconditioner, EDMPreconditioner):
             self.sigma_data = preconditioner.sigma_data
+        if isinstance(preconditioner, FlowPreconditioner):
+            self.prediction_type = "flow_prediction"
         self._dtype: torch.dtype | None = None
 
     def to(self, device: torch.device | str) -> "Preconditioned":

@@ -121,9 +121,11 @@ def test_tensors_that_hold_no_plain_numbers_are_no_state(tmp_path):
     }
     hints = {"image_size": 8, "num_heads": 1, "use_new_attention_order": False, "noise_schedule": "linear"}
     for name, value in others.items():
-        state = read_bytes(tmp_path / "a.pth", saved({"time_embed.0.weight": value}))
+        state = {"time_embed.0.weight": value}
         assert not is_state(state), name
-        with pytest.raises(CheckpointError, match="state dict"):
+        (tmp_path / "a.pth").write_bytes(saved(state))
+        # torch 2.15 and newer themselves refuse to read some of them.
+        with pytest.raises(CheckpointError, match="state dict|holds more than weights"):
             seedsbench.load_denoiser(tmp_path / "a.pth", format="guided", **hints)
     for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int64):
         state = read_bytes(tmp_path / "a.pth", saved({"w": base.to(dtype)}))
