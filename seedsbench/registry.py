@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from seedsbench.checks import check_options, in_one_line, nearest
+from seedsbench.files.settings import read_settings
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -89,7 +90,23 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
         if key not in known:
             raise ValueError(f"{group} {choice}: {nearest(key, known or ['(it has none)'], what='option')}")
         config[key] = value
-    return config
+    return with_file(config)
+
+
+def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice of a grid or solver; one with a `path` has the options that this YAML file says, not the path.
+
+    So what the file says identifies a row, and not where it lies. Raises ValueError for a file that is none
+    or has other entries than the choice has options, and FileNotFoundError where there is none.
+    """
+    if not isinstance(config.get("path"), str):
+        return dict(config)
+    known = [key for key in config if key not in ("_target_", "path")]
+    found = read_settings(config["path"])
+    for key in found:
+        if key not in known:
+            raise ValueError(f"{config['path']}: {nearest(key, known, what='option')}")
+    return {**config, **found, "path": None}
 
 
 def located(target: str) -> Any:

@@ -28,7 +28,7 @@ def check(composed: list[Composed], command: Command) -> str | None:
     """
     first, cells = composed[0], [one.cell for one in composed]
     try:
-        _check_cells(cells)
+        check_cells(cells)
         if first.sweeper == IN_PROCESS and (interval := interval_in(command)):
             raise ValueError(
                 f"{interval}: an interval needs a sweeper that searches, as hydra/sweeper=optuna, or write "
@@ -60,7 +60,7 @@ def _naming_file(group: str, name: str) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_cells(cells: Iterable[Cell]) -> None:
+def check_cells(cells: Iterable[Cell]) -> None:
     """Raise ValueError for the first choice or value that no cell could run with. Each is built once."""
     built = []
     for cell in cells:

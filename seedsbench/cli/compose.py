@@ -121,6 +121,7 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], study: str) -> Cell:
     if isinstance(labels, str) and labels.lstrip("-").isdigit():  # a class number may come as text
         labels = int(labels)
     names = {group: str(choices[group]) for group in GROUPS if group in choices}
+    cell = replace(cell, grid=registry.with_file(cell.grid), solver=registry.with_file(cell.solver))
     return replace(cell, choices=names, study=study if cell.study is None else cell.study, labels=labels)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from seedsbench.exact.philox import philox_normal, philox_words
 
 LATENTS, LABELS, STEPS, BRIDGES = 0, 1, 2, 3  # streams; what belongs to data sets starts at 0x100
+SEARCH, SEARCH_STEPS = 4, 5  # latents and steps of samples that a choice is made on, and that no cell draws
 LARGEST_DENOMINATOR = 2**30  # of a class's share: sample numbers and random words times it fit int64
 
 

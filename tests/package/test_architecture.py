@@ -33,7 +33,7 @@ ALLOWED = {
     "exact": set(),
     "files": {"checks"},
     "tracking": {"checks", "files", "report"},
-    "registry": {"checks"},
+    "registry": {"checks", "files"},
     "diffusion": {"checks", "exact"},
     "solvers": {"checks", "diffusion", "exact"},
     "data": {"checks", "exact", "diffusion", "files"},
@@ -49,8 +49,9 @@ ALLOWED = {
     "certify": {"api", "checks", "denoisers", "diffusion", "files", "metrics", "registry", "report"}
     | {"solvers"},
     "integrations": {"api", "checks", "denoisers", "diffusion", "exact", "files", "registry", "solvers"},
-    "cli": {"api", "bench", "checks", "data", "denoisers", "files", "metrics", "registry", "report"}
-    | {"solvers", "tracking"},
+    "searching": {"api", "bench", "denoisers", "diffusion", "files", "registry", "solvers"},
+    "cli": {"api", "bench", "checks", "data", "denoisers", "diffusion", "files", "metrics", "registry"}
+    | {"report", "searching", "solvers", "tracking"},
     "audit": {"api", "bench", "checks", "cli", "files", "metrics", "registry", "report", "solvers"},
     "__main__": {"cli"},
     "__init__": {"analytic", "api", "metrics", "noise", "own"},

@@ -21,7 +21,11 @@ from tests.support.machine import ROOT
 CHOICES = [(group, name) for group in GROUPS for name in registry.names(group)]
 KINDS = {"solver": Solver, "schedule": Schedule, "grid": Grid}
 # A choice that cannot stand alone, and what it needs beside it.
-NEEDS = {("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"], ("grid", "discrete"): ["schedule=discrete"]}
+NEEDS = {
+    ("grid", "explicit"): ["grid.sigmas=[80,1,0.1]"],
+    ("grid", "searched"): ["grid.grids=[[80,1,0.1]]"],
+    ("grid", "discrete"): ["schedule=discrete"],
+}
 # Models that need no file from outside; of the others see bench/problems/test_checkpoint.py.
 BUILT_IN = [name for name, model in model_files().items() if not {"files", "path"} & model.keys()]
 

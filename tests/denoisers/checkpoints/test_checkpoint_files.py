@@ -125,7 +125,7 @@ def test_tensors_that_hold_no_plain_numbers_are_no_state(tmp_path):
         assert not is_state(state), name
         (tmp_path / "a.pth").write_bytes(saved(state))
         # torch 2.15 and newer themselves refuse to read some of them.
-        with pytest.raises(CheckpointError, match="state dict|holds more than weights"):
+        with pytest.raises(CheckpointError, match=r"state dict|holds more than weights"):
             seedsbench.load_denoiser(tmp_path / "a.pth", format="guided", **hints)
     for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int64):
         state = read_bytes(tmp_path / "a.pth", saved({"w": base.to(dtype)}))
