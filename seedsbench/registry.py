@@ -97,12 +97,17 @@ def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
     """A choice of a grid or solver; one with a `path` has the options that this YAML file says, not the path.
 
     So what the file says identifies a row, and not where it lies. Raises ValueError for a file that is none
-    or has other entries than the choice has options, and FileNotFoundError where there is none.
+    or has other entries than the choice has options.
     """
     if not isinstance(config.get("path"), str):
         return dict(config)
     known = [key for key in config if key not in ("_target_", "path")]
-    found = read_settings(config["path"])
+    try:
+        found = read_settings(config["path"])
+    except FileNotFoundError:
+        raise ValueError(
+            f"path={config['path']} is not there: give a YAML file with {', '.join(known)}"
+        ) from None
     for key in found:
         if key not in known:
             raise ValueError(f"{config['path']}: {nearest(key, known, what='option')}")
