@@ -84,7 +84,8 @@ def refusal(group, name, option, value, cell):
 
 def whole(name, option, value):
     """The choice with this value, and with what the choice or the option needs to have any effect."""
-    needed = {"explicit": {"sigmas": LEVELS}, "auto": {"training": 1}}.get(name, {})
+    alone = {"explicit": {"sigmas": LEVELS}, "searched": {"grids": [LEVELS]}, "auto": {"training": 1}}
+    needed = alone.get(name, {})
     if option in ("beta_d", "beta_min", "sigma_0", "sigma_1"):
         needed["fit_range"] = False
     return {"name": name, **needed, option: value}
@@ -96,7 +97,7 @@ def sampled(group, name, option, value, steps):
     schedule = "discrete" if of_a_table else {"pc_vp": "vp", "pc_subvp": "subvp"}.get(name, "linear")
     settings = {"solver": "euler", "schedule": schedule, "grid": "discrete" if of_a_table else "edm"}
     settings[group] = whole(name, option, value)
-    steps = len(LEVELS) - 1 if name == "explicit" else steps
+    steps = len(LEVELS) - 1 if name in ("explicit", "searched") else steps
     noise = Philox(INDICES, SHAPE, seed=0)
     x = seedsbench.sample(GAUSSIAN, LATENTS, steps=steps, noise=noise, **settings).x.flatten(1).numpy()
     return frechet_distance(x.mean(0), np.cov(x.T), *GAUSSIAN.moments()), float(np.abs(x).max())
