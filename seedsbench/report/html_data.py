@@ -8,7 +8,6 @@ import base64
 import io
 import json
 import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +190,15 @@ def _smaller(path: Path, most: int) -> str | None:
 
 
 def strip_uris(keys: list[str], samples: Path) -> dict[str, str]:
-    """The cells' own strips of samples, where all of them together are small; else none: sheets show them."""
-    read: dict[str, bytes] = {}
+    """The cells' own strips of samples, in this order those that fit in STRIP_BYTES; sheets show more."""
+    read: dict[str, str] = {}
+    left = STRIP_BYTES
     for key in keys:
-        with suppress(OSError, ValueError):  # none, not readable, or too large by itself
-            read[key] = read_ordinary(samples / f"{key}.png", max_bytes=STRIP_BYTES)
-        if sum(map(len, read.values())) > STRIP_BYTES:
-            return {}
-    return {key: _data_uri(data, "png") for key, data in read.items() if open_png(data)}
+        try:
+            data = read_ordinary(samples / f"{key}.png", max_bytes=left)
+        except (OSError, ValueError):  # none, not readable, or too large
+            continue
+        if open_png(data):
+            left -= len(data)
+            read[key] = _data_uri(data, "png")
+    return read
