@@ -40,7 +40,7 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The git commit of this package, with "-dirty" where files differ from it; None where it is no checkout."""
+    """The git commit of this package, "-dirty" where files differ from it; None where it is no checkout."""
     return commit_of(Path(seedsbench.__file__).parents[1])
 
 

@@ -1,4 +1,4 @@
-"""The commands that make a study's rows again, as few as possible: those of single cells, put together to sweeps."""
+"""The commands that make a study's rows again, as few as possible: those of cells, put together to sweeps."""
 
 import shlex
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ def sweeps(commands: Iterable[str]) -> list[str]:
 
     What is no command, or too many, is left out.
 
-    >>> sweeps(["seedsbench solver=heun nfe=10", "seedsbench solver=heun nfe=20", "seedsbench solver=ddim nfe=20"])
+    >>> sweeps(f"seedsbench solver={cell}" for cell in ("heun nfe=10", "heun nfe=20", "ddim nfe=20"))
     ['seedsbench solver=ddim nfe=20', 'seedsbench -m solver=heun nfe=10,20']
     """
     cells = dict.fromkeys(commands)

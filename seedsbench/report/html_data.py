@@ -18,10 +18,9 @@ from matplotlib.markers import MarkerStyle
 from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.pictures import as_rgb, open_png, read_png
-from seedsbench.report.style import Look, legible
+from seedsbench.report.style import Look
 from seedsbench.report.texts import shown_name
 
-_DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which assets/plot.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
@@ -103,9 +102,8 @@ def _rounded(value: float) -> float | None:
 
 def _curve(name: str, solver: str, look: Look) -> dict[str, Any]:
     dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
-    dark = legible(look.colour, ground=_DARK_GROUND)
-    told = {"name": name, "solver": solver, "family": look.family.title, "light": look.colour, "dark": dark}
-    return told | {"marker": look.family.marker, "dash": dash}
+    told = {"name": name, "solver": solver, "family": look.family.title, "dash": dash}
+    return told | {"light": look.colour, "dark": look.dark, "marker": look.family.marker}
 
 
 def marker_path(marker: str) -> str:

@@ -115,7 +115,7 @@ def _draw_sheet(sheet: Sheet) -> Image.Image:
         pen.rectangle((_MARGIN, y, _MARGIN + 3, y + cell_h - 1), fill=look.colour)
         top = y + cell_h / 2 - len(lines) * (_BODY + 5) / 2
         for k, line in enumerate(lines):
-            pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.text, _font(_BODY, k == 0))
+            pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.colour, _font(_BODY, k == 0))
     return canvas
 
 

@@ -12,7 +12,7 @@ from seedsbench.report.figures import draw_figure, write_figures
 from seedsbench.report.pareto import panels
 from seedsbench.report.published import matching, published
 from seedsbench.report.sheets import write_sheets
-from seedsbench.report.style import SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
+from seedsbench.report.style import DARK_GROUND, SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
 from tests.support.studies import frame, make_row, panels_of, report_of, usual_rows, write_study
 
 
@@ -26,7 +26,8 @@ def test_a_familys_curves_share_a_marker_and_are_told_apart():
     curves = [(f"{family}{order}{letter}", family, order) for family, order, letter in cells]
     found = looks(*curves)
     assert len({(look.family.marker, look.colour, str(look.line)) for look in found.values()}) == len(curves)
-    assert all(contrast(look.text) >= 4.5 for look in found.values())
+    assert all(contrast(look.colour) >= 4.5 for look in found.values())
+    assert all(contrast(look.dark, DARK_GROUND) >= 4.5 for look in found.values())
     assert all(found[name].family is SOLVER_FAMILIES[family] for name, family, _ in curves)
     assert len({family.marker for family in SOLVER_FAMILIES.values()}) == len(SOLVER_FAMILIES)
 

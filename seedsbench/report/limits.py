@@ -1,0 +1,37 @@
+"""How far the axes of a figure reach.
+
+One outlier does not flatten the rest: its curve leaves the frame, and an arrow says where and with which
+value. assets/plot.js follows the same rule.
+"""
+
+import numpy as np
+
+FEWEST = 8  # points; of fewer none is an outlier
+SHARE = 0.95  # of the points that are always within
+EMPTIEST = 0.5  # of the axis: what the others must keep of it
+
+
+def ends(scores: np.ndarray, anchors: np.ndarray, *, lower_is_better: bool) -> tuple[float, float]:
+    """Lowest and highest score of a logarithmic axis, without margins.
+
+    From the best score or anchor to the worst score; but to the worst of the best 95 % where these would
+    otherwise have less than half of the axis. scores, anchors (a floor, say): above 0.
+
+    >>> ends(np.array([1, 1.1, 1.2, 1.3, 1.4, 1.5, 2, 300.0]), np.array([0.5]), lower_is_better=True)
+    (0.5, 2.0)
+    """
+    sign = 1 if lower_is_better else -1
+    worse = np.sort(sign * np.log(np.asarray(scores, float)))
+    best = min([worse[0], *(sign * np.log(anchors))])
+    last, usual = worse[-1], worse[int(SHARE * (len(worse) - 1))]
+    if len(worse) >= FEWEST and usual - best < EMPTIEST * (last - best):
+        last = usual
+    low, high = sorted(np.exp([sign * best, sign * last]).round(12))
+    return float(low), float(high)
+
+
+def unbeaten(cost: np.ndarray, score: np.ndarray, costs: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Mask of the points (cost, score) lower in score than all those of (costs, scores) that cost no more."""
+    as_cheap = np.asarray(costs, float) <= np.asarray(cost, float)[:, None]
+    best = np.where(as_cheap, np.asarray(scores, float), np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(score, float) < best
