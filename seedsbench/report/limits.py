@@ -20,14 +20,14 @@ def ends(scores: np.ndarray, anchors: np.ndarray, *, lower_is_better: bool) -> t
     >>> ends(np.array([1, 1.1, 1.2, 1.3, 1.4, 1.5, 2, 300.0]), np.array([0.5]), lower_is_better=True)
     (0.5, 2.0)
     """
-    sign = 1 if lower_is_better else -1
-    worse = np.sort(sign * np.log(np.asarray(scores, float)))
-    best = min([worse[0], *(sign * np.log(anchors))])
-    last, usual = worse[-1], worse[int(SHARE * (len(worse) - 1))]
-    if len(worse) >= FEWEST and usual - best < EMPTIEST * (last - best):
+    step = 1 if lower_is_better else -1
+    ranked = np.sort(np.asarray(scores, float))[::step]  # best first
+    best = np.sort([ranked[0], *anchors])[::step][0]
+    last, usual = ranked[-1], ranked[int(SHARE * (len(ranked) - 1))]
+    to_last, to_usual = (abs(np.log(end / best)) for end in (last, usual))
+    if len(ranked) >= FEWEST and to_usual < EMPTIEST * to_last:
         last = usual
-    low, high = sorted(np.exp([sign * best, sign * last]).round(12))
-    return float(low), float(high)
+    return float(min(best, last)), float(max(best, last))
 
 
 def unbeaten(cost: np.ndarray, score: np.ndarray, costs: np.ndarray, scores: np.ndarray) -> np.ndarray:
