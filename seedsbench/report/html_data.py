@@ -18,7 +18,9 @@ from matplotlib.markers import MarkerStyle
 from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.pictures import as_rgb, open_png, read_png
+from seedsbench.report.published import matching
 from seedsbench.report.style import Look
+from seedsbench.report.table import latex_text
 from seedsbench.report.texts import shown_name
 
 # Of a panel's points, in the order in which assets/plot.js reads them.
@@ -31,6 +33,8 @@ VERDICT = (
     *("budget", "first", "second", "difference", "error", "low", "high", "runs", "paired", "unpaired"),
     *("correlation", "p", "word", "why"),
 )
+# Of a published score, in the order in which assets/plot.js reads them.
+PUBLISHED = ("nfe", "fid", "solver", "source", "where")
 MOST_VERDICTS = 5000  # of a panel; beyond them only those on the best of each budget
 FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
 MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
@@ -39,10 +43,13 @@ _REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squa
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
-def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dict[str, Any]:
+def payload(
+    df: pd.DataFrame, shown: list[Panel], strips: dict[str, str], *, overlay: bool = False
+) -> dict[str, Any]:
     """Everything the page's script draws from.
 
-    shown: the panels of df. strips: data URI of a cell's first samples, by run_key.
+    shown: the panels of df. strips: data URI of a cell's first samples, by run_key. overlay: whether
+    published scores are shown at first.
     """
     looks = {curve: look for panel in shown for curve, look in panel.looks.items()}
     order = {curve: i for i, curve in enumerate(looks)}
@@ -60,6 +67,8 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
         "curves": [_curve(curve, solvers[curve], look) for curve, look in looks.items()],
         "markers": {m: marker_path(m) for m in sorted({look.family.marker for look in looks.values()})},
         "strips": strips,
+        "latex": latex_text(shown),
+        "overlay": overlay,
     }
 
 
@@ -68,13 +77,15 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
-    facts = {"title": title, "name": panel.full_title, "features": panel.features}
+    printed = matching(panel)[list(PUBLISHED)].to_numpy(object).tolist()
+    facts = {"title": title, "name": panel.full_title, "slug": panel.slug, "features": panel.features}
     facts |= {"score": panel.score_name, "axis": panel.axis}
     facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}
     facts |= {name: shown_name(panel.key[name]) for name in ("model", "regime")}
     return facts | {
         "lines": sorted(lines, key=lambda line: line["curve"]),
         "verdicts": _verdicts(panel, order),
+        "published": [list(map(json_value, line)) for line in printed],
     }
 
 

@@ -100,7 +100,7 @@ def report_into(
     done = take(df, df["status"] == "done").sort_values("seed", kind="stable")  # of each cell the first seed
     strips = strip_uris(list(done["run_key"]), study / "samples")
     page, title = folder / "report.html", study.resolve().name
-    write_html(df, shown, found, page, title, figures, sheets, page_tables(shown), strips)
+    write_html(df, shown, found, page, title, figures, sheets, page_tables(shown), strips, overlay=published)
     return Report(folder / "table.md", figures[0], page, sheets, found, summary_text(df, shown), df)
 
 

@@ -322,7 +322,7 @@ def test_the_legend_hides_curves_and_axes_switch(browser, usual):
     pick(browser, "plot-y", "is")
     pick(browser, "plot-x", "seconds")
     assert {"IS, glyphs 64-d features", "sampling seconds per image"} <= {*js(ticks)}
-    pick(browser, "plot-panel", "1")
+    pick(browser, "plot-panel", js("return document.getElementById('plot-panel').options[2].value"))
     assert js("return document.querySelectorAll('#panels .panel').length") == 1
     assert browser.get_log("browser") == []
 
