@@ -7,7 +7,6 @@ their places are solved for before anything is drawn.
 
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -257,12 +256,6 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
     return [(x, limits[key]) for key in keys]
 
 
-def _leaving(drawn: list[Curves]) -> Iterator[bool]:
-    """Whether curves leave their frames, a panel each."""
-    for curves, (_, (low, high)) in zip(drawn, _limits(drawn), strict=True):
-        yield bool((~curves.points["y"].between(low, high)).any())
-
-
 def _better_than_ours(curves: Curves) -> pd.DataFrame:
     """The published points that none of ours beats: the axes reach to them, whatever they leave out else."""
     others, ours = curves.published, curves.points
@@ -285,13 +278,15 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
         notes.append(f"Scales from {scales[0]:g} to {scales[-1]:g}, where the names are.")
     if any((curves.points["warnings"] > 0).any() for curves in drawn):
         notes.append("!: with a warning (table.md).")
-    if any(_leaving(drawn)):
+    frames = _limits(drawn)
+    if any((~curves.points["y"].between(*y)).any() for curves, (_, y) in zip(drawn, frames, strict=True)):
         notes.append("Arrows: beyond the axis.")
     if repeats:
         count = " to ".join(map(str, sorted({min(repeats), max(repeats)})))
         notes.append(f"Shaded: ±1 s.d. over {count} seeds.")
     if overlay:
-        shown = sum(len(curves.published) for curves in drawn)
+        found = [(of.published["nfe"], *frame[0]) for of, frame in zip(drawn, frames, strict=True)]
+        shown = sum(int(nfe.between(low, high).sum()) for nfe, low, high in found)
         crosses = f"Crosses: {shown} published numbers, measured by others (published.csv)."
         notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:

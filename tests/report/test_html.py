@@ -207,7 +207,7 @@ def open_page(browser, path, width=1400, dark=False):
 
 def pick(browser, name, value):
     script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-    events = "e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change'));"
+    events = "for (const of of ['input', 'change']) e.dispatchEvent(new Event(of, {bubbles: true}));"
     browser.execute_script(script + events, name, value)
 
 
