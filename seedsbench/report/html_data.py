@@ -34,7 +34,7 @@ VERDICT = (
     *("correlation", "p", "word", "why"),
 )
 # Of a published score, in the order in which assets/plot.js reads them.
-PUBLISHED = ("nfe", "fid", "solver", "source", "where")
+PUBLISHED_POINT = ("nfe", "fid", "solver", "source", "where")
 MOST_VERDICTS = 5000  # of a panel; beyond them only those on the best of each budget
 FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
 MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
@@ -77,7 +77,7 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
-    printed = matching(panel)[list(PUBLISHED)].to_numpy(object).tolist()
+    printed = matching(panel)[list(PUBLISHED_POINT)].to_numpy(object).tolist()
     facts = {"title": title, "name": panel.full_title, "slug": panel.slug, "features": panel.features}
     facts |= {"score": panel.score_name, "axis": panel.axis}
     facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}

@@ -7,7 +7,7 @@ value. assets/plot.js follows the same rule.
 import numpy as np
 
 FEWEST = 8  # points; of fewer none is an outlier
-SHARE = 0.95  # of the points that are always within
+ALWAYS_SHOWN = 0.95  # of the points that are always within
 EMPTIEST = 0.5  # of the axis: what the others must keep of it
 
 
@@ -23,7 +23,7 @@ def ends(scores: np.ndarray, anchors: np.ndarray, *, lower_is_better: bool) -> t
     step = 1 if lower_is_better else -1
     ranked = np.sort(np.asarray(scores, float))[::step]  # best first
     best = np.sort([ranked[0], *anchors])[::step][0]
-    last, usual = ranked[-1], ranked[int(SHARE * (len(ranked) - 1))]
+    last, usual = ranked[-1], ranked[int(ALWAYS_SHOWN * (len(ranked) - 1))]
     to_last, to_usual = (abs(np.log(end / best)) for end in (last, usual))
     if len(ranked) >= FEWEST and to_usual < EMPTIEST * to_last:
         last = usual

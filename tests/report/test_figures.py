@@ -16,11 +16,7 @@ from seedsbench.report.pareto import panels
 from seedsbench.report.published import matching, published
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.style import DARK_GROUND, SOLVER_FAMILIES, contrast, log_ticks, looks_of, spread
-from tests.support.studies import frame, make_row, panels_of, report_of, usual_rows, write_study
-
-# A panel that printed FIDs may be compared with.
-CIFAR10 = {"model": "cifar10_uncond", "extractor": "inception-v3", "regime": "vp", "fid_floor": None}
-CIFAR10 |= {"samples": 50000, "reference": "cifar10-32x32.npz"}
+from tests.support.studies import CIFAR10, frame, make_row, panels_of, report_of, usual_rows, write_study
 
 
 def looks(*curves):

@@ -1,7 +1,4 @@
-"""What a reader does with report.html, in a real browser: downloads, zoom, isolation, addresses to send on.
-
-As the browser tests of test_html.py these need Chromium, its driver and selenium, and skip without.
-"""
+"""What a reader does with report.html, in a real browser: downloads, zoom, isolation, addresses sent on."""
 
 import json
 import time
@@ -15,9 +12,8 @@ from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.published import matching
 from seedsbench.report.rows import read_rows
-from tests.report.test_figures import CIFAR10
-from tests.report.test_html import Page, browser, open_page, pick  # noqa: F401 (browser is a fixture)
-from tests.support.studies import make_row, usual_rows, write_study
+from tests.support.pages import Page, open_page, pick
+from tests.support.studies import CIFAR10, make_row, usual_rows, write_study
 
 MARKS = "return document.querySelectorAll('#panels .mark').length"
 HASH = "return location.hash"
@@ -36,7 +32,7 @@ def study(tmp_path_factory):
     return folder
 
 
-def downloaded(browser, button, folder):  # noqa: F811
+def downloaded(browser, button, folder):
     """The text of the one file that a button of the page saves, and its name."""
     behaviour = {"behavior": "allow", "downloadPath": str(folder)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
@@ -49,7 +45,7 @@ def downloaded(browser, button, folder):  # noqa: F811
     raise AssertionError(f"nothing was downloaded by {button}")
 
 
-def test_tables_are_downloaded_as_csv_json_and_latex(browser, study, tmp_path):  # noqa: F811
+def test_tables_are_downloaded_as_csv_json_and_latex(browser, study, tmp_path):
     open_page(browser, study / "report.html")
     folders = [tmp_path / kind for kind in ("csv", "json", "tex", "some")]
     for folder in folders:
@@ -80,7 +76,7 @@ def test_tables_are_downloaded_as_csv_json_and_latex(browser, study, tmp_path): 
     assert set(pd.read_csv(StringIO(content))["solver"]) == {"heun"}
 
 
-def drag(browser, svg, start, end):  # noqa: F811
+def drag(browser, svg, start, end):
     """Drag over a plot, from one place to another, in shares of its width and height from the middle."""
     from selenium.webdriver import ActionChains
 
@@ -91,7 +87,7 @@ def drag(browser, svg, start, end):  # noqa: F811
     chain.move_to_element_with_offset(svg, *places[1]).release().perform()
 
 
-def test_a_box_is_zoomed_into_and_a_double_click_or_the_button_resets(browser, study):  # noqa: F811
+def test_a_box_is_zoomed_into_and_a_double_click_or_the_button_resets(browser, study):
     from selenium.webdriver import ActionChains
 
     js = open_page(browser, study / "report.html")
@@ -120,7 +116,7 @@ def test_a_box_is_zoomed_into_and_a_double_click_or_the_button_resets(browser, s
     assert browser.get_log("browser") == []
 
 
-def test_a_curve_is_isolated_by_a_double_click_or_with_shift(browser, study):  # noqa: F811
+def test_a_curve_is_isolated_by_a_double_click_or_with_shift(browser, study):
     from selenium.webdriver import ActionChains, Keys
 
     js = open_page(browser, study / "report.html")
@@ -137,7 +133,7 @@ def test_a_curve_is_isolated_by_a_double_click_or_with_shift(browser, study):  #
     assert js(PRESSED) == []
 
 
-def test_the_address_says_what_is_shown(browser, study):  # noqa: F811
+def test_the_address_says_what_is_shown(browser, study):
     page = study / "report.html"
     js = open_page(browser, page)
     pick(browser, "plot-y", "is")
@@ -170,7 +166,7 @@ def test_the_address_says_what_is_shown(browser, study):  # noqa: F811
     assert browser.get_log("browser") == []
 
 
-def test_a_cell_that_is_open_is_in_the_address_beside_the_rest(browser, study):  # noqa: F811
+def test_a_cell_that_is_open_is_in_the_address_beside_the_rest(browser, study):
     js = open_page(browser, study / "report.html")
     pick(browser, "plot-x", "seconds")
     browser.find_element("css selector", "#cells-table tbody button").click()
@@ -191,7 +187,7 @@ def test_the_top_says_command_commit_and_processor(study):
     assert "seedsbench -m solver=ddim,dpmpp_2m,heun,seeds1,seeds2,seeds3,seeds3_asreleased" in page.text
 
 
-def test_an_outlier_is_an_arrow_with_its_value_and_published_scores_are_named(browser, tmp_path):  # noqa: F811
+def test_an_outlier_is_an_arrow_with_its_value_and_published_scores_are_named(browser, tmp_path):
     from selenium.webdriver import ActionChains
 
     fids = {"heun": (35.5, 5.3, 2.4, 2.0), "euler": (7000.0, 15, 6.1, 3.9), "ddim": (13.0, 6.8, 4.7, 4.2)}

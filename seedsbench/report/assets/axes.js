@@ -21,13 +21,13 @@ function ticks(low, high, log, most) {
 }
 
 // One outlier does not flatten the rest: the rule of report/limits.py.
-const FEWEST = 8, SHARE = 0.95, EMPTIEST = 0.5;
+const FEWEST = 8, ALWAYS_SHOWN = 0.95, EMPTIEST = 0.5;
 
 /** The best of scores and anchors, and the worst score; or the worst of the best 95 % where these would otherwise have less than half of the axis. */
 function endsOf(scores, anchors, better, f) {
   const ranked = [...scores].sort((a, b) => better * (b - a)); // best first
   const best = [ranked[0], ...anchors].reduce((a, b) => (better * (b - a) > 0 ? b : a));
-  const last = ranked[ranked.length - 1], usual = ranked[Math.floor(SHARE * (ranked.length - 1))];
+  const last = ranked[ranked.length - 1], usual = ranked[Math.floor(ALWAYS_SHOWN * (ranked.length - 1))];
   const crowded = Math.abs(f(usual) - f(best)) < EMPTIEST * Math.abs(f(last) - f(best));
   return [best, ranked.length >= FEWEST && crowded ? usual : last];
 }

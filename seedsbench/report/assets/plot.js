@@ -9,7 +9,7 @@ const SCORES = {
   fid: { name: (panel) => panel.axis, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1 },
   is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: (p) => p[IS_SD], better: 1 },
 };
-// Fields of a published score, in the order of html_data.PUBLISHED.
+// Fields of a published score, in the order of html_data.PUBLISHED_POINT.
 const P_NFE = 0, P_FID = 1, P_SOLVER = 2, P_SOURCE = 3, P_WHERE = 4;
 // buttons: of the legend, by curve. zoom: [low cost, high cost, low score, high score] by a panel's slug.
 const plot = { x: "nfe", y: "fid", panel: "all", hidden: new Set(), zoom: new Map(), buttons: new Map(), views: [] };
