@@ -250,8 +250,8 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
         inside = take(points, points["y"].between(low * (1 - 1e-9), high * (1 + 1e-9)))
         half = inside["spread"].fillna(0)
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
-        bars = pd.concat([inside["y"] - half, inside["y"] + half, inside["y"] / 1.1])
-        bars = bars[bars.between(_LOWEST, _HIGHEST)]
+        bars = np.concatenate([inside["y"] - half, inside["y"] + half, inside["y"] / 1.1])
+        bars = bars[(bars >= _LOWEST) & (bars <= _HIGHEST)]
         limits[key] = padded(np.array([low, high, *bars]), 0.06, 1.6)
     return [(x, limits[key]) for key in keys]
 
@@ -290,7 +290,9 @@ def _notes(df: pd.DataFrame, drawn: list[Curves], *, overlay: bool) -> list[str]
         crosses = f"Crosses: {shown} published numbers, measured by others (published.csv)."
         notes.append(crosses if shown else "No published numbers may be compared with these.")
     if drawn[0].plot is SECONDS:
-        notes.append("Seconds are each row's own: compare those of one machine and one sweep.")
+        sweeps = df["invocation"].nunique() if "invocation" in df else 1
+        told = f"are those of {sweeps} sweeps" if sweeps > 1 else "are each row's own"
+        notes.append(f"Seconds {told}: compare those of one machine and one sweep.")
     counts, plot = status_counts(df), drawn[0].plot
     score = score_names([curves.panel for curves in drawn]) if plot.y == "fid" else _LABELS[plot.y]
     absent = {

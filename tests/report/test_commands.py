@@ -20,8 +20,6 @@ def cells_of(command):
 
 
 cells = st.tuples(st.sampled_from(["heun", "ddim"]), st.sampled_from([5, 10, 100]), st.integers(0, 2))
-    st.sampled_from(["heun", "ddim", "seeds3"]), st.sampled_from([5, 10, 100]), st.integers(0, 2)
-)
 
 
 @given(st.lists(cells, min_size=1, max_size=30), st.booleans())
