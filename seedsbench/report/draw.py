@@ -105,7 +105,8 @@ def draw_leaving(ax: Axes, panel: Panel, points: pd.DataFrame) -> None:
             *place, "^" if over else "v", color=colour, markersize=5, clip_on=False, zorder=5, gid="leaves"
         )
         told = f"{y:.3g}{' !' if warnings else ''}"
-        shift = (5, (2 if over else -2) + (-1 if over else 1) * n * (NOTE_PT + 1))
+        line = NOTE_PT + 1  # the column runs into the frame: beneath it are the axis' own numbers
+        shift = (5, 2 - n * line if over else 5 + n * line)
         put: Any = {"textcoords": "offset points", "va": "center", "fontsize": NOTE_PT, "color": colour}
         ax.annotate(told, place, shift, annotation_clip=False, zorder=6, **put)
 
@@ -146,7 +147,7 @@ def draw_labels(ax: Axes, labels: list[Label]) -> None:
     """Names in the gutter, moved apart, tied to their curve by a thin line."""
     places = [(ax.get_xlim()[1] if label.x is None else label.x, label.y) for label in labels]
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(places)).T
-    y = np.clip(y, 0, 1)  # of a curve that ends beyond the frame
+    x, y = np.where((y < 0) | (y > 1), 1, x), np.clip(y, 0, 1)  # a curve may end beyond the frame
     inches = ax.get_position().height * ax.figure.get_figheight()  # type: ignore[union-attr]
     height = line_height(labels)
     tie: Any = {"transform": ax.transAxes, "clip_on": False, "alpha": 0.55, "linewidth": 0.6, "zorder": 2}

@@ -80,6 +80,7 @@ GUIDANCE = Plot("guidance", "scale", "fid", filled="the lowest of its curve", by
 TRADEOFF = Plot("tradeoff", "is_mean", "fid", filled="no other has both scores better", by_scale=True)
 PLOTS = (PARETO, SECONDS, Plot("inception_score", "nfe", "is_mean"), GUIDANCE, TRADEOFF)
 _NARROWEST = {"scale": 1.5, "is_mean": 1.05}  # least ratio of the ends of an x axis; of others 2.5
+_LEAST_RATIO = {"fid": 1.6, "is_mean": 1.05}  # the same of a y axis
 _LABELS = {"nfe": "NFE per sample, measured", "seconds": "sampling seconds per image"}
 _LABELS |= {"is_mean": "IS", "scale": "guidance scale"}
 
@@ -250,9 +251,10 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
         inside = take(points, points["y"].between(low * (1 - 1e-9), high * (1 + 1e-9)))
         half = inside["spread"].fillna(0)
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.
-        bars = np.concatenate([inside["y"] - half, inside["y"] + half, inside["y"] / 1.1])
+        down = (inside["y"] - half).where(half < inside["y"], inside["y"] / 1.1)
+        bars = np.concatenate([down, inside["y"] + half])
         bars = bars[(bars >= _LOWEST) & (bars <= _HIGHEST)]
-        limits[key] = padded(np.array([low, high, *bars]), 0.06, 1.6)
+        limits[key] = padded(np.array([low, high, *bars]), 0.06, _LEAST_RATIO[plot.y])
     return [(x, limits[key]) for key in keys]
 
 

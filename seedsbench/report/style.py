@@ -177,9 +177,12 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
             break
     if len(ticks) >= 2:
         return ticks[:: math.ceil(len(ticks) / most)]
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    within = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    return [round(k * step, 12) for k in within][:most]
+    finest = 10 ** math.floor(math.log10((high - low) / 2))
+    for step in (finest, 2 * finest, 5 * finest, 10 * finest):
+        within = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(within) <= most:
+            break
+    return [round(k * step, 12) for k in within]
 
 
 def plain_number(value: float, *_: object) -> str:

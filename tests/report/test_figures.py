@@ -62,7 +62,12 @@ def test_spread_keeps_gaps_bounds_and_order():
 
 @pytest.mark.parametrize(
     ("low", "high", "want"),
-    [(8.3, 54, [10, 20, 30, 50]), (9, 1e3, [10, 30, 100, 300, 1e3]), (19.1, 19.4, [19.1, 19.2, 19.3, 19.4])],
+    [
+        (8.3, 54, [10, 20, 30, 50]),
+        (9, 1e3, [10, 30, 100, 300, 1e3]),
+        (19.1, 19.4, [19.1, 19.2, 19.3, 19.4]),
+        (7.71, 8.85, [8, 8.5]),
+    ],
 )
 def test_ticks_are_round_numbers(low, high, want):
     assert log_ticks(low, high, 5) == pytest.approx(want)

@@ -12,6 +12,7 @@ from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
 from seedsbench.report.site import build_site
+from tests.support.machine import ROOT
 from tests.support.pages import Page, open_page, pick
 from tests.support.studies import make_row, repeated, usual_rows, write_study
 
@@ -107,6 +108,13 @@ def test_curves_look_as_in_the_figures(usual):
         assert (curve["light"], curve["marker"]) == (look.colour, look.family.marker)
         assert bool(curve["dash"]) == (look.line != "-")
         assert data["markers"][look.family.marker].startswith("M")
+
+
+def test_the_committed_example_has_no_dead_link():
+    page = ROOT / "results" / "example" / "report.html"
+    links = [a["href"] for a in Page(page.read_text()).of("a") if not a["href"].startswith("#")]
+    assert len(links) > 5
+    assert [link for link in links if not (page.parent / link).is_file()] == []
 
 
 def test_unreadable_files_are_listed(tmp_path):

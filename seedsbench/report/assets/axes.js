@@ -34,13 +34,13 @@ function endsOf(scores, anchors, better, f) {
 
 const measure = (log) => (log ? Math.log : (v) => v);
 
-/** A scale from values to pixels, from the lowest of them to the highest and a margin; null where nothing can be shown. */
-function scale(values, log, from, to) {
+/** A scale from values to pixels, from the lowest of them to the highest and a margin; null where nothing can be shown. least: the ratio of its ends, at least, where it is logarithmic. */
+function scale(values, log, least, from, to) {
   const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
   if (!usable.length) return null;
   const f = measure(log), back = log ? Math.exp : (v) => v;
   let low = f(Math.min(...usable)), high = f(Math.max(...usable));
-  const pad = Math.max(0.06 * (high - low), log ? 0.12 : 0.05 * Math.abs(high) || 0.5);
+  const pad = Math.max(0.06 * (high - low), log ? (Math.log(least) - (high - low)) / 2 : 0.05 * Math.abs(high) || 0.5);
   low -= pad; high += pad;
   if (!log && Math.min(...usable) >= 0) low = Math.max(low, 0);
   return exactScale(back(low), back(high), log, from, to);

@@ -6,8 +6,8 @@ const COSTS = {
   seconds: { name: "sampling seconds per image", of: (p) => p[SECONDS] },
 };
 const SCORES = {
-  fid: { name: (panel) => panel.axis, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1 },
-  is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: (p) => p[IS_SD], better: 1 },
+  fid: { name: (panel) => panel.axis, of: (p) => p[FID], spread: (p) => p[FID_SD], better: -1, least: 1.6 },
+  is: { name: (panel) => `IS, ${panel.features}`, of: (p) => p[IS], spread: (p) => p[IS_SD], better: 1, least: 1.05 },
 };
 // Fields of a published score, in the order of html_data.PUBLISHED_POINT.
 const P_NFE = 0, P_FID = 1, P_SOLVER = 2, P_SOURCE = 3, P_WHERE = 4;
@@ -71,7 +71,7 @@ function scalesOf(view, kept, floor, others) {
   const inside = kept.filter((k) => k.score >= Math.min(...ends) && k.score <= Math.max(...ends));
   const bars = inside.flatMap((k) => (k.spread > 0 ? [k.score - k.spread, k.score + k.spread] : []));
   const costs = [...kept.map((k) => k.cost), ...better.map((o) => o[P_NFE])];
-  return [scale(costs, logX, left, right), scale([...ends, ...bars], logY, bottom, top)];
+  return [scale(costs, logX, 2, left, right), scale([...ends, ...bars], logY, SCORES[plot.y].least, bottom, top)];
 }
 
 function drawPanel(view) {
@@ -159,12 +159,12 @@ function drawCurve(view, inner, over, points, best) {
   over.append(above);
 }
 
-/** An arrow at the edge of the frame and the value beside it; several of one cost stand beside each other. */
+/** An arrow at the edge of the frame and the value beside it; of several near one place the values stand in a column. */
 function leavingMark(view, k) {
   const up = k.score > view.y.high, x = view.x.place(k.cost), y = up ? view.frame.top : view.frame.bottom;
   const beside = view.marks.filter((m) => m.leaves && Math.abs(m.at[1] - y) < 9 && Math.abs(m.at[0] - x) < 40).length;
   const d = up ? `M${x - 5} ${y + 4}h10l-5 -9z` : `M${x - 5} ${y - 4}h10l-5 9z`;
-  const told = draw("text", { class: "value", x: x + 8, y: up ? y - 2 - 11 * beside : y - 4 - 11 * beside }, `${number(k.score, 3)}${k.p[WARNINGS] ? " !" : ""}`);
+  const told = draw("text", { class: "value halo", x: x + 8, y: up ? y - 1 + 12 * beside : y - 4 - 12 * beside }, `${number(k.score, 3)}${k.p[WARNINGS] ? " !" : ""}`);
   view.marks.push({ ...k, at: [x, y], front: false, leaves: true });
   view.leaving += 1;
   return [draw("path", { class: "leaves", d }), told];
