@@ -14,8 +14,8 @@ EMPTIEST = 0.5  # of the axis: what the others must keep of it
 def ends(scores: np.ndarray, anchors: np.ndarray, *, lower_is_better: bool) -> tuple[float, float]:
     """Lowest and highest score of a logarithmic axis, without margins.
 
-    From the best score or anchor to the worst score; but to the worst of the best 95 % where these would
-    otherwise have less than half of the axis. scores, anchors (a floor, say): above 0.
+    From the best score or anchor to the worst score that leaves half of the axis to the best 95 % of the
+    scores. anchors: a floor, say; all are above 0.
 
     >>> ends(np.array([1, 1.1, 1.2, 1.3, 1.4, 1.5, 2, 300.0]), np.array([0.5]), lower_is_better=True)
     (0.5, 2.0)
@@ -23,10 +23,9 @@ def ends(scores: np.ndarray, anchors: np.ndarray, *, lower_is_better: bool) -> t
     step = 1 if lower_is_better else -1
     ranked = np.sort(np.asarray(scores, float))[::step]  # best first
     best = np.sort([ranked[0], *anchors])[::step][0]
-    last, usual = ranked[-1], ranked[int(ALWAYS_SHOWN * (len(ranked) - 1))]
-    to_last, to_usual = (abs(np.log(end / best)) for end in (last, usual))
-    if len(ranked) >= FEWEST and to_usual < EMPTIEST * to_last:
-        last = usual
+    reach = np.abs(np.log(ranked / best))
+    usual = reach[int(ALWAYS_SHOWN * (len(ranked) - 1))] if len(ranked) >= FEWEST else np.inf
+    last = ranked[EMPTIEST * reach <= usual][-1]
     return float(min(best, last)), float(max(best, last))
 
 

@@ -23,13 +23,13 @@ function ticks(low, high, log, most) {
 // One outlier does not flatten the rest: the rule of report/limits.py.
 const FEWEST = 8, ALWAYS_SHOWN = 0.95, EMPTIEST = 0.5;
 
-/** The best of scores and anchors, and the worst score; or the worst of the best 95 % where these would otherwise have less than half of the axis. */
+/** The best of scores and anchors, and the worst score that leaves half of the axis to the best 95 % of the scores. */
 function endsOf(scores, anchors, better, f) {
   const ranked = [...scores].sort((a, b) => better * (b - a)); // best first
   const best = [ranked[0], ...anchors].reduce((a, b) => (better * (b - a) > 0 ? b : a));
-  const last = ranked[ranked.length - 1], usual = ranked[Math.floor(ALWAYS_SHOWN * (ranked.length - 1))];
-  const crowded = Math.abs(f(usual) - f(best)) < EMPTIEST * Math.abs(f(last) - f(best));
-  return [best, ranked.length >= FEWEST && crowded ? usual : last];
+  const reach = ranked.map((score) => Math.abs(f(score) - f(best)));
+  const usual = ranked.length >= FEWEST ? reach[Math.floor(ALWAYS_SHOWN * (ranked.length - 1))] : Infinity;
+  return [best, ranked.findLast((_, i) => EMPTIEST * reach[i] <= usual)];
 }
 
 const measure = (log) => (log ? Math.log : (v) => v);
