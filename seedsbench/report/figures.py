@@ -246,8 +246,10 @@ def _limits(drawn: list[Curves]) -> list[tuple[tuple[float, float], tuple[float,
         group = [i for i, other in enumerate(keys) if other == key]
         points = pd.concat([drawn[i].points for i in group])
         floors = points["fid_floor"] if plot.y == "fid" else points["y"].iloc[:0]
-        anchors = pd.concat([floors[floors.between(_LOWEST, _HIGHEST)], *(better[i]["fid"] for i in group)])
-        low, high = ends(points["y"].to_numpy(), anchors.to_numpy(), lower_is_better=plot.y == "fid")
+        anchors = np.concatenate(
+            [floors[floors.between(_LOWEST, _HIGHEST)], *(better[i]["fid"] for i in group)]
+        )
+        low, high = ends(points["y"].to_numpy(), anchors, lower_is_better=plot.y == "fid")
         inside = take(points, points["y"].between(low * (1 - 1e-9), high * (1 + 1e-9)))
         half = inside["spread"].fillna(0)
         # A bar that reaches below zero has no lower end on a log axis: it runs out of the frame.

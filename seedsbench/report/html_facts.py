@@ -58,7 +58,10 @@ def _counted(df: pd.DataFrame, name: str, shown: Callable[[str], str]) -> str:
     """The distinct values of a column, most frequent first; of several how many cells had them."""
     known = take(df, df[name].notna())[name] if name in df else pd.Series(dtype=object)
     counts = Counter(shown(str(value)) for value in known)
-    told = [value if len(counts) == 1 else f"{value} ({n} cells)" for value, n in counts.most_common(_FEW)]
+    told = [
+        value if len(counts) == 1 else f"{value} ({n} cell{'s' * (n > 1)})"
+        for value, n in counts.most_common(_FEW)
+    ]
     told += [f"{len(counts) - _FEW} more"] if len(counts) > _FEW else []
     return text(", ".join(told)) or "not recorded"
 

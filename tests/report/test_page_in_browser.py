@@ -187,6 +187,20 @@ def test_the_top_says_command_commit_and_processor(study):
     assert "seedsbench -m solver=ddim,dpmpp_2m,heun,seeds1,seeds2,seeds3,seeds3_asreleased" in page.text
 
 
+def test_several_commands_and_machines_are_counted_and_what_is_not_recorded_is_said(tmp_path):
+    commands = [f"seedsbench solver=heun solver.k{n}=1 nfe={n}" for n in range(1, 6)]
+    machines = ["A", "A", "A", "B", None]
+    rows = [
+        make_row("heun", n + 9, command=command, device_name=name)
+        for n, (command, name) in enumerate(zip(commands, machines, strict=True))
+    ]
+    page = Page(build_report(write_study(tmp_path / "s", rows)).html.read_text())
+    assert "5 commands" in page.text
+    assert all(command in page.text for command in commands)
+    assert "A (3 cells), B (1 cell)" in page.text
+    assert page.text.count("not recorded") == 1  # the commit
+
+
 def test_an_outlier_is_an_arrow_with_its_value_and_published_scores_are_named(browser, tmp_path):
     from selenium.webdriver import ActionChains
 
