@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seedsbench.certify.table import curve
-from seedsbench.report.figures import save, set_axes
+from seedsbench.report.draw import set_axes
+from seedsbench.report.figures import save
 from seedsbench.report.style import GREY, INK, RC, Look, family_of, looks_of, padded, spread, text_inches
 
 _LABEL_PT = 7.5
@@ -89,5 +90,5 @@ def _label(ax: Axes, members: list[str], curves: dict[str, np.ndarray], looks: d
         tie = Line2D([x0, 1.0, 1.07], [y0, y0, y1], transform=ax.transAxes, clip_on=False, zorder=2)
         tie.set(color=style.colour, alpha=0.55, linewidth=0.6)
         ax.add_artist(tie)
-        label = ax.text(1.085, y1, name, transform=ax.transAxes, fontsize=_LABEL_PT, color=style.text)
+        label = ax.text(1.085, y1, name, transform=ax.transAxes, fontsize=_LABEL_PT, color=style.colour)
         label.set_verticalalignment("center_baseline")

@@ -58,7 +58,7 @@ OTHER_COLUMNS: dict[str, ColumnKind] = {
     "invocation": TEXT, "command": TEXT, "extractor_weights": TEXT, "reference": TEXT,
     "reference_shape": TEXT, "reference_images": COUNT, "real_id": TEXT, "machine": TEXT, "threads": COUNT,
     "numerics_version": COUNT, "training": COUNT, "network_precision": TEXT, "dtype": TEXT, "afs": FLAG,
-    "compile": FLAG,
+    "compile": FLAG, "commit": TEXT, "device_name": TEXT,
 }
 """Further ones that something reads. What is in neither is carried along as it is."""
 # fmt: on

@@ -12,14 +12,14 @@ from matplotlib.lines import Line2D
 
 from seedsbench.files.atomic import write_atomic
 from seedsbench.report.compare import Comparison, Pair, rows_of
-from seedsbench.report.figures import LEFT_MARGIN, NOTE_PT, Curves, panels_figure, prepare, save
+from seedsbench.report.figures import LEFT_MARGIN, Curves, panels_figure, prepare, save
 from seedsbench.report.html import fill, policy_hash, table_html, text
 from seedsbench.report.html_data import FIGURE_BYTES, asset, figure_uri
 from seedsbench.report.pareto import Panel, score_names
 from seedsbench.report.points import points
 from seedsbench.report.ranking import Point
 from seedsbench.report.rows import RowFault
-from seedsbench.report.style import GREY, INK, RC
+from seedsbench.report.style import INK, RC
 from seedsbench.report.summary import (
     JUDGED,
     TitledTable,
@@ -165,16 +165,14 @@ def _curves(panel: Panel) -> Curves:
 
 
 def _figure(found: Comparison, drawn: list[Curves]) -> Figure:
-    figure = panels_figure(drawn, foot=0.52)
+    told = outcome_sentence(found)
+    figure = panels_figure(drawn, f"Shaded: ±1 s.d. over seeds.  {told}", foot=0.24)
     width, height = figure.get_size_inches()
     line: dict[str, Any] = {"color": INK, "marker": "o", "linewidth": 1.3}
     second = Line2D([], [], **line, markersize=7, linestyle=_DOTTED, markerfacecolor="w")
     bare: Any = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "handlelength": 3.2, "fontsize": 8}
     place: Any = {"loc": "lower left", "bbox_to_anchor": (LEFT_MARGIN / width, 0.24 / height)}
     figure.legend([Line2D([], [], **line, markersize=4.5), second], [*found.names], ncols=2, **place, **bare)
-    told = outcome_sentence(found)
-    notes = f"Bars: ±1 s.d. over seeds.  {told if len(told) < 82 else f'{len(found.both)} cells in both.'}"
-    figure.text(LEFT_MARGIN / width, 0.08 / height, notes, fontsize=NOTE_PT, color=GREY)
     return figure
 
 

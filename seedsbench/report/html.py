@@ -7,9 +7,7 @@ load anything and to run any script but its own, whatever a row holds. The same 
 import base64
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,13 +21,12 @@ from seedsbench.report.html_data import (
     asset,
     embed,
     figure_uri,
-    json_value,
     payload,
 )
+from seedsbench.report.html_facts import environment, facts, text
 from seedsbench.report.pareto import Panel, score_names
 from seedsbench.report.rows import RowFault, status_counts, take, without_fid
 from seedsbench.report.summary import JUDGED, TitledTable, number
-from seedsbench.report.texts import printable
 
 _TITLES = {
     "pareto": "{} against measured NFE",
@@ -39,8 +36,11 @@ _TITLES = {
     "tradeoff": "{} against IS as the scale of guidance rises",
 }
 _ELSEWHERE = "<p>They are on the pages of the studies.</p>"
-# Beside every column that begins with "version".
-_ENVIRONMENT = ("device", "device_name", "dtype", "threads", "world_size", "batch_size", "numerics_version")
+
+
+# In this order: each knows of those before it; the last starts everything.
+SCRIPTS = ("page.js", "axes.js", "plot.js", "zoom.js", "legend.js", "pairs.js", "cells.js", "download.js")
+SCRIPTS += ("state.js",)
 
 
 def write_html(
@@ -54,24 +54,26 @@ def write_html(
     tables: Sequence[TitledTable] = (),
     strips: Mapping[str, str] | None = None,
     studies: str = "",
+    overlay: bool = False,
 ) -> Path:
     """Write a page of rows, and of figures and sheets already drawn; return its path.
 
     shown: the panels of df. figures: files of any kind; those of one stem are one figure, of which the page
     holds one version. strips: data URI of a cell's first samples, by run_key. studies: a section of HTML to
-    come first.
+    come first. overlay: whether published scores, where there are any, are shown at first.
     """
-    script = "".join(map(asset, ("page.js", "plot.js", "pairs.js", "cells.js")))
+    script = "".join(map(asset, SCRIPTS))
     style = asset("report.css")
     counts = [f'<span class="status {s}">{n} {s}</span>' for s, n in status_counts(df).items() if n]
     parts = {
         "study": text(title),
+        "facts": facts(df),
         "counts": f"{len(df)} cell{'s' * (len(df) != 1)}: {' '.join(counts)}",
         "script": script,
         "style": style,
         "script_hash": policy_hash(script),
         "style_hash": policy_hash(style),
-        "data": embed(payload(df, shown, dict(strips or {}))),
+        "data": embed(payload(df, shown, dict(strips or {}), overlay=overlay)),
         "judged": text(JUDGED),
         "studies": studies,
         "studies_link": '<a href="#studies">Studies</a>' if studies else "",
@@ -80,7 +82,7 @@ def write_html(
         "trouble": _trouble(df, faults),
         "sheets": _ELSEWHERE if studies else _sheets(sheets, shown, path.parent),
         "figures": _ELSEWHERE if studies else _figures(figures, shown, path.parent),
-        "environment": _environment(df),
+        "environment": environment(df),
     }
     write_atomic(path, fill(asset("report.html"), parts).encode())
     return path
@@ -89,11 +91,6 @@ def write_html(
 def fill(template: str, parts: dict[str, str]) -> str:
     """A template with its {{names}} replaced, in one pass: what stands in a part stays as it is."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
-
-
-def text(value: object) -> str:
-    """Any text as HTML text or a quoted attribute; characters that HTML forbids are replaced."""
-    return escape(printable(str(value)), quote=True)
 
 
 def policy_hash(content: str) -> str:
@@ -205,21 +202,3 @@ def _picture(
         f'<div class="scroll paper" tabindex="0" role="region" aria-label="{text(title)}">{image}</div>'
         f"<figcaption>{text(title)}. Files: {', '.join(links)}</figcaption></figure>"
     )
-
-
-def _environment(df: pd.DataFrame) -> str:
-    """What the cells were computed with: each distinct value, and how many cells had it."""
-    names = [*sorted(name for name in df if str(name).startswith("version")), *_ENVIRONMENT]
-    lines = []
-    for name in (name for name in names if name in df):
-        counts = Counter(str(json_value(value, whole=True)) for value in df[name].dropna())
-        told = [value if len(counts) == 1 else f"{value} ({n} cells)" for value, n in counts.most_common()]
-        lines.append((re.sub(r"^versions?_", "", str(name)).replace("_", " "), "; ".join(told)))
-    times = sorted(set(df["time_utc"].dropna()))
-    lines.append(("computed (UTC)", " to ".join([*times[:1], *times[1:][-1:]])))
-    seconds = df["seconds_sampling"].sum()
-    told = f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-    lines.append(("sampling, all cells", told if seconds > 0 else ""))
-    lines = [(text(name), text(value)) for name, value in lines if value]
-    body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in lines)
-    return f"<table><tbody>{body}</tbody></table>" if body else "<p>The rows record none.</p>"

@@ -8,7 +8,6 @@ import base64
 import io
 import json
 import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from matplotlib.markers import MarkerStyle
 from seedsbench.files.regular import read_ordinary
 from seedsbench.report.pareto import Panel, split_titles
 from seedsbench.report.pictures import as_rgb, open_png, read_png
-from seedsbench.report.style import Look, legible
+from seedsbench.report.published import matching
+from seedsbench.report.style import Look
+from seedsbench.report.table import latex_text
 from seedsbench.report.texts import shown_name
 
-_DARK_GROUND = "#14171c"  # the page's dark ground, as in assets/report.css
 # Of a panel's points, in the order in which assets/plot.js reads them.
 POINT = (
     *("nfe_budget", "nfe", "fid", "fid_std", "n", "is_mean", "is_mean_std", "images_per_second", "seconds"),
@@ -33,6 +33,8 @@ VERDICT = (
     *("budget", "first", "second", "difference", "error", "low", "high", "runs", "paired", "unpaired"),
     *("correlation", "p", "word", "why"),
 )
+# Of a published score, in the order in which assets/plot.js reads them.
+PUBLISHED_POINT = ("nfe", "fid", "solver", "source", "where")
 MOST_VERDICTS = 5000  # of a panel; beyond them only those on the best of each budget
 FIGURE_BYTES, SHEET_BYTES, STRIP_BYTES = 1_000_000, 1_300_000, 300_000  # of all of a kind, before base64
 MAX_IMAGES = 12  # of a kind; beyond it pages name the file instead
@@ -41,10 +43,13 @@ _REDUCTIONS = (1, 2, 3, 4, 6)  # whole factors: quick, and pixels that were squa
 _LETTERS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib's path codes in SVG
 
 
-def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dict[str, Any]:
+def payload(
+    df: pd.DataFrame, shown: list[Panel], strips: dict[str, str], *, overlay: bool = False
+) -> dict[str, Any]:
     """Everything the page's script draws from.
 
-    shown: the panels of df. strips: data URI of a cell's first samples, by run_key.
+    shown: the panels of df. strips: data URI of a cell's first samples, by run_key. overlay: whether
+    published scores are shown at first.
     """
     looks = {curve: look for panel in shown for curve, look in panel.looks.items()}
     order = {curve: i for i, curve in enumerate(looks)}
@@ -62,6 +67,8 @@ def payload(df: pd.DataFrame, shown: list[Panel], strips: dict[str, str]) -> dic
         "curves": [_curve(curve, solvers[curve], look) for curve, look in looks.items()],
         "markers": {m: marker_path(m) for m in sorted({look.family.marker for look in looks.values()})},
         "strips": strips,
+        "latex": latex_text(shown),
+        "overlay": overlay,
     }
 
 
@@ -70,13 +77,15 @@ def _panel(panel: Panel, title: str, order: dict[str, int]) -> dict[str, Any]:
     for curve, group in panel.points.sort_values("nfe", kind="stable").groupby("curve"):
         told = group[list(POINT)].to_numpy(object).tolist()
         lines.append({"curve": order[str(curve)], "points": [list(map(json_value, p)) for p in told]})
-    facts = {"title": title, "name": panel.full_title, "features": panel.features}
+    printed = matching(panel)[list(PUBLISHED_POINT)].to_numpy(object).tolist()
+    facts = {"title": title, "name": panel.full_title, "slug": panel.slug, "features": panel.features}
     facts |= {"score": panel.score_name, "axis": panel.axis}
     facts |= {"floor": panel.floor, "floorSpread": panel.floor_std}
     facts |= {name: shown_name(panel.key[name]) for name in ("model", "regime")}
     return facts | {
         "lines": sorted(lines, key=lambda line: line["curve"]),
         "verdicts": _verdicts(panel, order),
+        "published": [list(map(json_value, line)) for line in printed],
     }
 
 
@@ -104,9 +113,8 @@ def _rounded(value: float) -> float | None:
 
 def _curve(name: str, solver: str, look: Look) -> dict[str, Any]:
     dash = [] if isinstance(look.line, str) else [round(1.3 * part, 2) for part in look.line[1]]
-    dark = legible(look.colour, ground=_DARK_GROUND)
-    told = {"name": name, "solver": solver, "family": look.family.title, "light": look.colour, "dark": dark}
-    return told | {"marker": look.family.marker, "dash": dash}
+    told = {"name": name, "solver": solver, "family": look.family.title, "dash": dash}
+    return told | {"light": look.colour, "dark": look.dark, "marker": look.family.marker}
 
 
 def marker_path(marker: str) -> str:
@@ -191,11 +199,15 @@ def _smaller(path: Path, most: int) -> str | None:
 
 
 def strip_uris(keys: list[str], samples: Path) -> dict[str, str]:
-    """The cells' own strips of samples, where all of them together are small; else none: sheets show them."""
-    read: dict[str, bytes] = {}
+    """The cells' own strips of samples, in this order those that fit in STRIP_BYTES; sheets show more."""
+    read: dict[str, str] = {}
+    left = STRIP_BYTES
     for key in keys:
-        with suppress(OSError, ValueError):  # none, not readable, or too large by itself
-            read[key] = read_ordinary(samples / f"{key}.png", max_bytes=STRIP_BYTES)
-        if sum(map(len, read.values())) > STRIP_BYTES:
-            return {}
-    return {key: _data_uri(data, "png") for key, data in read.items() if open_png(data)}
+        try:
+            data = read_ordinary(samples / f"{key}.png", max_bytes=left)
+        except (OSError, ValueError):  # none, not readable, or too large
+            continue
+        if open_png(data):
+            left -= len(data)
+            read[key] = _data_uri(data, "png")
+    return read

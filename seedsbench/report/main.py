@@ -20,7 +20,7 @@ from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
 from seedsbench.report.html_data import strip_uris
 from seedsbench.report.pareto import Panel, doubled, panels, quarantined
-from seedsbench.report.rows import RowFault, of_newest_version, read_rows
+from seedsbench.report.rows import RowFault, of_newest_version, read_rows, take
 from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
 from seedsbench.report.table import summary_text, write_csv, write_latex, write_markdown, write_verdicts
@@ -97,9 +97,10 @@ def report_into(
     drawn = own_folder(folder / "figures")
     figures = write_figures(df, shown, drawn, overlay=published)
     sheets = write_sheets(shown, study, drawn)
-    strips = strip_uris(list(df["run_key"][df["status"] == "done"]), study / "samples")
+    done = take(df, df["status"] == "done").sort_values("seed", kind="stable")  # of each cell the first seed
+    strips = strip_uris(list(done["run_key"]), study / "samples")
     page, title = folder / "report.html", study.resolve().name
-    write_html(df, shown, found, page, title, figures, sheets, page_tables(shown), strips)
+    write_html(df, shown, found, page, title, figures, sheets, page_tables(shown), strips, overlay=published)
     return Report(folder / "table.md", figures[0], page, sheets, found, summary_text(df, shown), df)
 
 

@@ -92,7 +92,7 @@ def _draw_sheet(sheet: Sheet) -> Image.Image:
     down = math.ceil(sheet.images / _PER_ROW)
     cell_w = max(min(sheet.images, _PER_ROW) * (sheet.edge + _GAP) - _GAP, 150)
     cell_h = down * (sheet.edge + _GAP) - _GAP
-    names = [_wrap(curve, 190, _BODY) for curve in sheet.curves]
+    names = [_name_lines(curve) for curve in sheet.curves]
     left = _MARGIN + max(_width(line, _BODY, True) for lines in names for line in lines) + 28
     line_h = cell_h + _CAPTION + _PAD
     title = sheet.panel.full_title
@@ -115,8 +115,14 @@ def _draw_sheet(sheet: Sheet) -> Image.Image:
         pen.rectangle((_MARGIN, y, _MARGIN + 3, y + cell_h - 1), fill=look.colour)
         top = y + cell_h / 2 - len(lines) * (_BODY + 5) / 2
         for k, line in enumerate(lines):
-            pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.text, _font(_BODY, k == 0))
+            pen.text((_MARGIN + 13, top + k * (_BODY + 5)), line, look.colour, _font(_BODY, k == 0))
     return canvas
+
+
+def _name_lines(curve: str) -> list[str]:
+    """The solver, then its options."""
+    solver, _, options = curve.partition(" ")
+    return [*_wrap(solver, 190, _BODY), *(_wrap(options, 190, _BODY) if options else [])]
 
 
 def _draw_cell(canvas: Image.Image, box: tuple[int, int, int, int], sheet: Sheet, row: dict | None) -> None:

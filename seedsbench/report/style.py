@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 
 REGIME_NAMES = {"vp": "VP", "ve": "VE", "iddpm": "iDDPM", "edm": "EDM", "flow": "Flow"}
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e6e6e6"
+DARK_GROUND = "#14171c"  # of the page, as in assets/report.css
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -69,11 +70,11 @@ DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)), (0, (7, 
 
 
 class Look(NamedTuple):
-    """A curve's family, its colour, the darker colour its label is legible in, and its line style."""
+    """A curve's family, its colour (that of its label too) on paper and on the dark page, and its line."""
 
     family: Family
     colour: str
-    text: str
+    dark: str
     line: Any
 
 
@@ -94,16 +95,18 @@ def solver_rank(solver: str, family: str | None, order: float) -> tuple[int, flo
 def looks_of(curves: pd.DataFrame) -> dict[str, Look]:
     """A look for each curve: a table by curve, with the solver's `solver_family` and `order`.
 
-    The higher the order, the darker the shade; curves of one colour are told apart by their dashes.
+    The higher the order, the stronger the shade: from what is just legible towards black, on the dark page
+    towards white.
+    Curves of one colour are told apart by their dashes.
     """
     looks: dict[str, Look] = {}
     drawn: Counter[str] = Counter()
     for curve, name, order in curves[["solver_family", "order"]].itertuples():
         family = family_of(name)
-        colour = shade(family.hue, float(np.interp(order, (1, 4), (0.36, -0.36))))
-        # A light shade's label has the family's hue: darkened itself it would turn brown.
-        text = legible(max(colour, family.hue, key=contrast))
-        looks[str(curve)] = Look(family, colour, text, DASHES[drawn[colour] % len(DASHES)])
+        amount = float(np.interp(order, (1, 4), (0, 0.4)))
+        colour = shade(legible(family.hue), -amount)
+        dark = shade(legible(family.hue, ground=DARK_GROUND), amount)
+        looks[str(curve)] = Look(family, colour, dark, DASHES[drawn[colour] % len(DASHES)])
         drawn[colour] += 1
     return looks
 
@@ -174,9 +177,12 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
             break
     if len(ticks) >= 2:
         return ticks[:: math.ceil(len(ticks) / most)]
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    within = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    return [round(k * step, 12) for k in within][:most]
+    finest = 10 ** math.floor(math.log10((high - low) / 2))
+    for step in (finest, 2 * finest, 5 * finest, 10 * finest):
+        within = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(within) <= most:
+            break
+    return [round(k * step, 12) for k in within]
 
 
 def plain_number(value: float, *_: object) -> str:

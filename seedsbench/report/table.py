@@ -207,6 +207,11 @@ def _aligned(panel: Panel) -> list[str]:
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:
+    """Write `latex_text`."""
+    write_atomic(path, latex_text(shown).encode())
+
+
+def latex_text(shown: list[Panel]) -> str:
     """One table a panel; needs \\usepackage{booktabs}.
 
     Bold is the best mean of each budget, underlined what is not told apart from it.
@@ -218,7 +223,7 @@ def write_latex(shown: list[Panel], path: Path) -> None:
         blocks.append(_latex_table(panel, "fid"))
         if (panel.points["n"] > 1).any():
             blocks.append(_latex_table(panel, "fid_min"))
-    write_atomic(path, ("\n\n".join(blocks) + "\n").encode())
+    return "\n\n".join(blocks) + "\n"
 
 
 def _latex_table(panel: Panel, score: str) -> str:

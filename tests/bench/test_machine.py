@@ -1,5 +1,8 @@
 """Which device a cell is given, what it is asked before it starts, and whose GPU a process opens."""
 
+import re
+import subprocess
+
 import pytest
 import torch
 
@@ -85,3 +88,22 @@ def test_the_device_is_judged_where_cells_run(here, monkeypatch):
     monkeypatch.setattr(checking, "check_launcher", lambda *_: None)
     words = ("model=glyphs", "device=cuda", "precision=tf32", "hydra/launcher=slurm_1gpu")
     assert check(Command(words))[0][0].remote
+
+
+def test_the_commit_is_of_a_checkout_itself_and_says_whether_files_differ(tmp_path):
+    def git(*words):
+        named = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "file").write_text("1")
+    assert machine.commit_of(tmp_path) is None
+    git("init", "-q")
+    git("add", "file")
+    git("commit", "-q", "-m", "x")
+    git("tag", "v1")
+    clean = machine.commit_of(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", clean)
+    assert machine.commit_of(tmp_path / "inside") is None
+    (tmp_path / "file").write_text("2")
+    assert machine.commit_of(tmp_path) == f"{clean}-dirty"

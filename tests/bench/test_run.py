@@ -27,6 +27,7 @@ FURTHER = [
     *("order", "stochastic", "extractor", "extractor_id", "reference_id", "model_id", "numerics_version"),
     *("labels", "final", "dtype", "time_utc", "device", "threads", "batch_size", "world_size", "command"),
     *("version_seedsbench", "version_torch", "version_numpy", "version_python", "invocation"),
+    *("commit", "device_name"),
 ]
 
 

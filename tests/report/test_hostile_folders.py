@@ -32,8 +32,9 @@ from seedsbench.report.sheets import write_sheets
 from seedsbench.report.summary import page_tables
 from seedsbench.report.table import write_csv, write_latex, write_markdown
 from seedsbench.report.texts import latex, markdown
-from tests.report.test_html import EVIL, Page
+from tests.report.test_html import EVIL
 from tests.support.machine import environment
+from tests.support.pages import Page
 from tests.support.studies import make_row, report_of, write_study
 
 OUTPUTS = ("table.csv", "table.md", "table.tex", "report.html", "figures/pareto.png", "figures/pareto.svg")

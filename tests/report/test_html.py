@@ -1,21 +1,19 @@
-"""report.html: what it holds, that no row can inject anything, and how it behaves in a real browser.
-
-The browser tests need Chromium, its driver and selenium; where one is missing they skip and say which.
-"""
+"""report.html: what it holds, that no row can inject anything, and how it behaves in a real browser."""
 
 import itertools
 import json
 import re
-import shutil
 import time
-from html.parser import HTMLParser
 
 import pytest
 
+from seedsbench.report.html_data import STRIP_BYTES
 from seedsbench.report.main import build_report
 from seedsbench.report.pareto import panels
 from seedsbench.report.rows import read_rows
 from seedsbench.report.site import build_site
+from tests.support.machine import ROOT
+from tests.support.pages import Page, open_page, pick
 from tests.support.studies import make_row, repeated, usual_rows, write_study
 
 DASH = "\N{EN DASH}"
@@ -24,32 +22,6 @@ EVIL += " & 'x\" {{data}} <!-- \u2028"
 TIP = "return document.querySelector('#panels .tip').innerText"
 COMMAND = "return document.querySelector('#detail pre').innerText"
 OPEN = "return document.getElementById('detail').open"
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, the text outside of scripts, and the scripts of a page."""
-
-    def __init__(self, content):
-        super().__init__()
-        self.elements, self.text, self.scripts = [], "", []
-        self.feed(content)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        if self.cdata_elem == "script":
-            self.scripts.append((self.elements[-1][1], data))
-        else:
-            self.text += data
-
-    def of(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    @property
-    def data(self):
-        (content,) = [data for attrs, data in self.scripts if attrs.get("type") == "application/json"]
-        return json.loads(content)
 
 
 def evil_rows():
@@ -138,6 +110,13 @@ def test_curves_look_as_in_the_figures(usual):
         assert data["markers"][look.family.marker].startswith("M")
 
 
+def test_the_committed_example_has_no_dead_link():
+    page = ROOT / "results" / "example" / "report.html"
+    links = [a["href"] for a in Page(page.read_text()).of("a") if not a["href"].startswith("#")]
+    assert len(links) > 5
+    assert [link for link in links if not (page.parent / link).is_file()] == []
+
+
 def test_unreadable_files_are_listed(tmp_path):
     study = write_study(tmp_path / "s", [make_row("heun", 20)], sheets=True)
     (study / "rows" / "half<b>.json").write_text('{"sta')
@@ -148,6 +127,19 @@ def test_unreadable_files_are_listed(tmp_path):
     assert "not JSON" in page.text
     assert page.data["strips"] == {}
     assert "No cell of this study has samples" in page.text
+
+
+def test_strips_that_fit_are_kept_first_those_of_every_cell(tmp_path):
+    rows = [make_row(solver, 10, seed=k) for k in range(3) for solver in ("heun", "ddim", "euler")]
+    study = write_study(tmp_path / "s", rows, sheets=True)
+    for path in (study / "samples").iterdir():
+        path.write_bytes(path.read_bytes() + bytes(STRIP_BYTES // 5))
+    alone = study / "samples" / f"{rows[0]['run_key']}.png"
+    alone.write_bytes(alone.read_bytes() + bytes(STRIP_BYTES))
+    kept = Page(build_report(study).html.read_text()).data["strips"]
+    assert {row["run_key"] for row in rows[1:3]} < set(kept)
+    assert len(kept) == 4
+    assert rows[0]["run_key"] not in kept
 
 
 @pytest.mark.slow
@@ -166,49 +158,6 @@ def test_the_page_of_a_thousand_rows_is_small(tmp_path):
     report = build_report(study)
     assert report.html.stat().st_size < 4_000_000
     assert len(Page(report.html.read_text()).of("img")) >= len(report.sheets) + 1 == 5
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.common.exceptions import WebDriverException
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no Chromium with chromedriver here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    try:
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium is here but does not start: {str(error).splitlines()[0]}")
-    yield driver
-    driver.quit()
-
-
-def open_page(browser, path, width=1400, dark=False):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.get("about:blank")
-    browser.get(path.as_uri())
-    # The script's last act is to fill the table; on a busy machine `get` has been seen to return before.
-    filled = "return document.querySelectorAll('#cells-table tbody tr').length > 0"
-    WebDriverWait(browser, 20).until(lambda it: it.execute_script(filled))
-    return browser.execute_script
-
-
-def pick(browser, name, value):
-    script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-    events = "e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change'));"
-    browser.execute_script(script + events, name, value)
 
 
 def column(js, n):
@@ -322,7 +271,7 @@ def test_the_legend_hides_curves_and_axes_switch(browser, usual):
     pick(browser, "plot-y", "is")
     pick(browser, "plot-x", "seconds")
     assert {"IS, glyphs 64-d features", "sampling seconds per image"} <= {*js(ticks)}
-    pick(browser, "plot-panel", "1")
+    pick(browser, "plot-panel", js("return document.getElementById('plot-panel').options[2].value"))
     assert js("return document.querySelectorAll('#panels .panel').length") == 1
     assert browser.get_log("browser") == []
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from seedsbench.report.site import main
-from tests.report.test_html import Page
+from tests.support.pages import Page
 from tests.support.studies import make_row, repeated, write_study
 
 

@@ -16,7 +16,7 @@ from seedsbench.report.ranking import ranking, winners
 from seedsbench.report.rows import read_rows
 from seedsbench.report.summary import features_note, fid, other_scores, page_tables
 from seedsbench.report.texts import latex
-from tests.report.test_html import Page
+from tests.support.pages import Page
 from tests.support.studies import frame, make_row, panels_of, repeated, report_of, write_study
 
 WARNING = "samples may have diverged: largest |x| is 12, the data's is 1, and 40% of the values are beyond it"

@@ -25,6 +25,10 @@ SOLVERS = {
     "dpmpp_2m": ("dpm_solver", 2, 1, 3.0, 1.0),
 }
 
+# A panel that printed FIDs may be compared with.
+CIFAR10 = {"model": "cifar10_uncond", "extractor": "inception-v3", "regime": "vp", "fid_floor": None}
+CIFAR10 |= {"samples": 50000, "reference": "cifar10-32x32.npz"}
+
 
 def make_row(solver, budget, *, seed=0, model="glyphs", regime="edm", params=None, **changes):
     """A row as the benchmark writes it, with an FID that falls to a floor."""

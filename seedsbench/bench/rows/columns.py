@@ -12,7 +12,7 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.api import as_trained
 from seedsbench.bench.cell import NUMERICS_VERSION, Cell
-from seedsbench.bench.machine import machine
+from seedsbench.bench.machine import commit, device_model, machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.rows.run_key import PLACES, SAMPLED, options_of, outside, scored
 from seedsbench.data.uint8 import QUANTISERS
@@ -85,16 +85,14 @@ def solver_facts(solver: Solver) -> Row:
 
 
 def environment_of(device: str, world_size: int) -> Row:
-    """Where it ran, and with which versions."""
-    name = platform.processor() or platform.machine()
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
+    """Where it ran, and with which source and versions."""
     return {
         "device": device,
-        "device_name": name,
+        "device_name": device_model(device),
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "world_size": world_size,
+        "commit": commit(),
         "version_seedsbench": seedsbench.__version__,
         "version_torch": torch.__version__,
         "version_numpy": metadata.version("numpy"),

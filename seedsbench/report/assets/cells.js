@@ -106,6 +106,7 @@ function startTable() {
     for (const control of byId("filters").querySelectorAll("select")) control.value = "";
     byId("search").value = "";
     refilter();
+    saveState();
   });
   refill();
 }
@@ -156,15 +157,8 @@ function openCell(i) {
   const dialog = byId("detail");
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
-  try { history.replaceState(null, "", `#cell=${encodeURIComponent(value("run_key", i))}`); } catch { /* some browsers forbid it for files */ }
-}
-
-/** An address that ends in #cell=<run_key> opens that cell. */
-function openFromAddress() {
-  if (!location.hash.startsWith("#cell=")) return;
-  let key = "";
-  try { key = decodeURIComponent(location.hash.slice(6)); } catch { return; }
-  for (let i = 0; i < ROWS; i++) if (value("run_key", i) === key) { openCell(i); return; }
+  cellShown = value("run_key", i);
+  saveState();
 }
 
 document.addEventListener("click", (event) => {
@@ -174,10 +168,6 @@ document.addEventListener("click", (event) => {
 });
 byId("detail-close").addEventListener("click", () => byId("detail").close());
 byId("detail").addEventListener("close", () => {
-  try { history.replaceState(null, "", location.pathname); } catch { /* as above */ }
+  cellShown = null;
+  saveState();
 });
-addEventListener("hashchange", openFromAddress);
-startTable();
-startPlot();
-startPairs();
-openFromAddress();
