@@ -60,6 +60,7 @@ class Cell:
 
     Groups (model, regime, schedule, grid, solver, guidance, metrics, tracker) are checked by the classes they
     name, so that no central schema grows with each solver. choices: the name of the file chosen in each.
+    varied: the words of its command that differ between the command's cells, for titles alone.
     """
 
     model: Options = MISSING
@@ -95,6 +96,7 @@ class Cell:
     debug: Flag = False
     save_every: float = 60.0
     choices: dict[str, str] = field(default_factory=dict)
+    varied: list[str] = field(default_factory=list)
 
     @property
     def study_folder(self) -> Path:

@@ -19,7 +19,6 @@ from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.progress import CellLine, SweepLine
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
-from seedsbench.bench.rows.columns import title_of
 from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
@@ -27,7 +26,7 @@ from seedsbench.bench.sanity import check_latents, extents
 from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import Row, title_of
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,11 @@ class CellRun:
         return self.plan.cell
 
     @property
+    def title(self) -> str:
+        """The cell in a few words."""
+        return title_of(self.row, self.cell.varied)
+
+    @property
     def of(self) -> dict[str, Any]:
         """What its files of sums say they are of."""
         block = self.problem.features.block
@@ -81,11 +85,11 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
     """
     earlier, mine = restore(run.store, run.of, run.scorer, run.cell.force), run.scorer()
     if earlier.n_done:
-        log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.cell.samples)
+        log.info("%s: goes on at %d of %d samples", run.title, earlier.n_done, run.cell.samples)
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
     failure = None
-    with CellLine(title_of(run.row), run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
+    with CellLine(run.title, run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
         try:
             _draw_missing(run, earlier.done)
             draw(run, earlier.done, mine, line)

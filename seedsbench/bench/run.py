@@ -23,7 +23,6 @@ from seedsbench.bench.rows.columns import (
     identity_of,
     result_text,
     solver_facts,
-    title_of,
 )
 from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.run_key import run_key
@@ -34,7 +33,7 @@ from seedsbench.bench.scoring import FLOOR, Scorer, beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
 from seedsbench.diffusion.path import NoPathError
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import Row, title_of
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
 
@@ -72,9 +71,9 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     row.update(run_key=key, **identity_of(problem))
     finished = None if cell.force else store.finished(key)
     if finished is not None:
-        log.info("%s is already done: %s", title_of(row), result_text(finished))
+        log.info("%s is already done: %s", title_of(row, cell.varied), result_text(finished))
         if left := _not_kept(cell, store, finished):
-            log.warning("%s is done without %s: force=true makes them", title_of(row), left)
+            log.warning("%s is done without %s: force=true makes them", title_of(row, cell.varied), left)
         forget(store, key)
         return finished
     if stop_requested():
@@ -88,7 +87,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
         row.update(status="skipped", reason=str(error))
     except (Exception, SystemExit) as error:
         return _failed(cell, store, row, error)
-    _stored(store, row)
+    _stored(cell, store, row)
     forget(store, key)
     return row
 
@@ -138,14 +137,14 @@ def _prepared(cell: Cell, problem: Problem, device: str, row: Row, ranks: Ranks)
 def _failed(cell: Cell, store: ResultStore, row: Row, error: BaseException) -> Row:
     if cell.debug:
         raise error
-    log.debug("%s failed", title_of(row), exc_info=error)
+    log.debug("%s failed", title_of(row, cell.varied), exc_info=error)
     row.update(status="failed", reason=in_one_line(error), **facts_in(error))
-    return _stored(store, row)
+    return _stored(cell, store, row)
 
 
-def _stored(store: ResultStore, row: Row) -> Row:
+def _stored(cell: Cell, store: ResultStore, row: Row) -> Row:
     store.write(row)
-    log.info("%s: %s", title_of(row), result_text(row))
+    log.info("%s: %s", title_of(row, cell.varied), result_text(row))
     return row
 
 

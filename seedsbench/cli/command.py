@@ -55,6 +55,12 @@ class Command:
                 raise ValueError(f"{key} is given {times} times: for several values write -m {key}=a,b")
         return [_values(override) for override in overrides]
 
+    @property
+    def swept(self) -> frozenset[str]:
+        """The keys that have several values, so that cells differ in them. Raises as `choices`."""
+        several = [values for values in self.choices if len(values) > 1]
+        return frozenset(key_of(values[0]) for values in several)
+
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "--multirun -m": {"action": "store_true"},
@@ -122,6 +128,11 @@ def with_experiment(command: Command) -> Command:
         return command
     spelt = [f"{key}={values}" for key, values in missing.items()]
     return replace(command, overrides=(*command.overrides, *spelt, "hydra.sweeper.params=null"))
+
+
+def key_of(word: str) -> str:
+    """The key of an override."""
+    return word.split("=", 1)[0]
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ from seedsbench.bench.progress import SweepLine
 from seedsbench.bench.run import run_cell
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
-from seedsbench.cli.command import Command
+from seedsbench.cli.command import Command, key_of
 from seedsbench.cli.compose import Composed, cell_of, composing
 from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, as_worker, watch_workers
 from seedsbench.cli.logs import log_to
@@ -93,7 +93,8 @@ class Job:
 
     It returns the keys of its rows, or to a sweeper that searches what that minimises; None where it was told
     to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that tells it to
-    stop. parent: the process of the command. searching: whether the sweeper searches.
+    stop. parent: the process of the command. searching: whether the sweeper searches. swept: the keys that
+    have several values.
     """
 
     invocation: str
@@ -103,16 +104,19 @@ class Job:
     stop: Path
     parent: int
     searching: bool
+    swept: frozenset[str]
 
     def __call__(self, cfg: DictConfig) -> list[str] | float | None:
         os.chdir(self.cwd)
         registry.use_folders(self.folders)
         hydra = HydraConfig.get()
-        cell = cell_of(cfg, hydra.runtime.choices, self.study)
+        words = hydra.overrides.task
+        varied = [word for word in words if key_of(word) in self.swept]
+        cell = replace(cell_of(cfg, hydra.runtime.choices, self.study), varied=varied)
         log_to(cell.study_folder)
 
         def work() -> list[str] | float | None:
-            rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
+            rows = list(run_seeds(cell, words, self.invocation))
             return mean_score(rows) if self.searching else [row["run_key"] for row in rows]
 
         if "SUBMITIT_EXECUTOR" in os.environ:
@@ -132,6 +136,7 @@ def _launch(first: Composed, n_cells: int, command: Command, invocation: str) ->
         stop=stop.absolute(),
         parent=os.getpid(),
         searching=first.sweeper != IN_PROCESS,
+        swept=command.swept,
     )
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]
