@@ -16,7 +16,7 @@ import torch
 from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.base import Problem
-from seedsbench.bench.progress import CellLine, SweepLine
+from seedsbench.bench.progress import CellLine, Telling
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
 from seedsbench.bench.rows.images import KeptImages
@@ -78,7 +78,7 @@ class CellRun:
         return KeptImages(self.store.images_folder(self.row["run_key"]), self.cell.kept_samples)
 
 
-def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
+def lead(run: CellRun, telling: Telling | None) -> tuple[Scorer, Scorer, list[State]]:
     """Rank 0's part of a cell: the sums of earlier runs, of its share of what they left, and of the others'.
 
     Raises ValueError with the rank and the error where one of several could not do its share.
@@ -89,7 +89,8 @@ def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[St
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
     failure = None
-    with CellLine(run.title, run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
+    cell, key = run.cell, run.row["run_key"]
+    with CellLine(run.title, key, cell.samples, earlier.n_done, cell.nfe, telling) as line:
         try:
             _draw_missing(run, earlier.done)
             draw(run, earlier.done, mine, line)
@@ -142,10 +143,10 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
                 images = torch.cat((images, extractor_input(run.problem, batch.exact)), 1)
             scorer.update(batch.indices, images, batch.nfe, sizes)
             saver.offer(scorer)
-            started = time.perf_counter()
-            scorer.seconds[1] += started - drawn
+            scorer.seconds[1] += time.perf_counter() - drawn
             if line is not None:
                 line.finished(len(batch.indices) * ranks.world_size)
+            started = time.perf_counter()  # what a tracker takes is no sampling
         if ranks.world_size > 1:
             saver.save(scorer)  # who waits for another rank cannot be told to stop
     except Stopped:

@@ -13,7 +13,7 @@ from seedsbench.bench.draw_and_score import CellRun, draw, lead
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.progress import SweepLine
+from seedsbench.bench.progress import Telling
 from seedsbench.bench.ranks import Ranks, cells, gathered, joined
 from seedsbench.bench.resume import forget
 from seedsbench.bench.rows.columns import (
@@ -50,10 +50,10 @@ MEASURED = (
 samples diverged, their size is said all the same."""
 
 
-def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | None = None) -> Row:
+def run_cell(cell: Cell, *, command: str, invocation: str, telling: Telling | None = None) -> Row:
     """Run a cell with its first seed, or find it finished; returns and stores its row.
 
-    command reproduces the cell; invocation names the run it was computed in; sweep is told of progress.
+    command reproduces the cell; invocation names the run it was computed in; telling: who hears of progress.
     A budget that fits no step, and exact paths asked for where there are none, give status "skipped"; any
     error gives "failed" with its message. Only KeyboardInterrupt, Stopped (and, with debug=true, the error
     itself) escapes.
@@ -80,7 +80,7 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
         raise Stopped
     try:
         row.update(as_used(cell, problem.denoiser))
-        row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), sweep))
+        row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), telling))
         row_text({**row, "status": "done"})  # a value that no row can have is a failure of this cell
         row["status"] = "done"
     except (BudgetError, NoPathError) as error:
@@ -173,10 +173,10 @@ def _keep_statistics(scorer: Scorer, path: Path, wanted: bool) -> str | None:
     return kept.id
 
 
-def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
+def _measure(run: CellRun, telling: Telling | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     problem, plan, cell = run.problem, run.plan, run.cell
-    earlier, scorer, others = lead(run, sweep)
+    earlier, scorer, others = lead(run, telling)
     started = time.perf_counter()
     for part in others:
         scorer.add(part, alongside=True)
