@@ -181,8 +181,10 @@ def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
 def _marks_told(shown: list[Panel]) -> str:
     """What the marks of a summary mean, and what it takes to judge; nothing where nothing is to compare."""
     compared = [winner for panel in shown for winner in panel.winners]
-    if not compared:
+    if not any("*" in marks_of(panel).values() for panel in shown):
         return ""
+    if not compared:
+        return "* best at its budget, of those without a warning."
     if all(math.isnan(verdict.p) for winner in compared for verdict in winner.verdicts.values()):
         return "* best at its budget, of one seed: whether by chance, seed=0,1,2,3,4 would tell."
     if not any(winner.near for winner in compared):
@@ -191,11 +193,8 @@ def _marks_told(shown: list[Panel]) -> str:
 
 
 def _aligned(panel: Panel) -> list[str]:
-    alone = panel.points["curve"].nunique() == 1
-
     def text_of(point: Point, mark: str) -> str:
         text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
-        mark = "" if alone else mark
         return text + mark + ("!" if point["warnings"] else "" if mark else " ")
 
     budgets = sorted(panel.points["nfe_budget"].dropna().unique())
