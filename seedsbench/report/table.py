@@ -166,6 +166,13 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
 
 
+def plain_table(header: list[str], lines: list[list[str]]) -> list[str]:
+    """Lines of a terminal, indented by two: the first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    told = ([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in [header, *lines])
+    return ["  ".join(["", *line]).rstrip() for line in told]
+
+
 def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     """Mean scores as a solver x NFE budget matrix a panel, with `marks_of`, and ! where a warning is."""
     common, titles = split_titles([panel.parts for panel in shown])
@@ -199,10 +206,7 @@ def _aligned(panel: Panel) -> list[str]:
 
     budgets = sorted(panel.points["nfe_budget"].dropna().unique())
     head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
-    lines = [head, *matrix(panel, budgets, text_of, absent=". ")]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = ([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in lines)
-    return ["  ".join(["", *line]).rstrip() for line in told]
+    return plain_table(head, matrix(panel, budgets, text_of, absent=". "))
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:
