@@ -7,8 +7,10 @@ Exit codes: 0 all cells done or skipped, 1 some cell failed or none is done, 2 t
 number: 130 Ctrl-C, 141 a closed pipe, 143 SIGTERM (the same command goes on).
 """
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,13 +20,16 @@ from typing import TYPE_CHECKING
 import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
-from seedsbench.files.console import exit_code, was_interrupted
+from seedsbench.files.atomic import point_to
+from seedsbench.files.console import PIPE_CLOSED, exit_code, was_interrupted
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
     from seedsbench.bench.cell import Cell
     from seedsbench.cli.compose import Composed
 
+LATEST = "latest"
+"""What points to the newest study of a results folder."""
 DEBUG = "debug=true"
 """The override with which errors are raised, with their tracebacks."""
 
@@ -63,7 +68,14 @@ def _answer() -> None:
     from seedsbench.cli.compose import register
 
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda cfg: None)()
+    said = io.StringIO()  # Hydra takes a closed pipe for an error of its own
+    try:
+        with redirect_stdout(said):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
+                lambda cfg: None
+            )()
+    finally:
+        print(said.getvalue(), end="")
 
 
 def _together(command: Command) -> int:
@@ -116,6 +128,7 @@ def run_command(command: Command) -> Ran:
     if text is not None:
         print(text)
         return Ran(0, study, [])
+    point_to(study, LATEST)
     keys, lost = [], 0
     try:
         with stops_on_signals():
@@ -127,7 +140,8 @@ def run_command(command: Command) -> Ran:
         print(f"seedsbench: {said}; the same command fills in what is missing", file=sys.stderr)
         lost = 1
     except Stopped as stopped:
-        print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
+        if stopped.code != PIPE_CLOSED:
+            print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
         return Ran(stopped.code, study, [])
     return Ran(_finish(composed[0].cell, invocation, keys) or lost, study, keys)
 
