@@ -71,9 +71,8 @@ def _answer() -> None:
     said = io.StringIO()  # Hydra takes a closed pipe for an error of its own
     try:
         with redirect_stdout(said):
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
-                lambda cfg: None
-            )()
+            answer = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+            answer(lambda cfg: None)()
     finally:
         print(said.getvalue(), end="")
 
