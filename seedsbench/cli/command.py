@@ -33,12 +33,13 @@ class Usage(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """overrides: as written, "key=value". informational: --help and the like, which Hydra answers."""
+    """overrides: as written, "key=value". informational: --cfg and the like, which Hydra answers."""
 
     overrides: tuple[str, ...]
     config_dirs: tuple[str, ...] = ()
     multirun: bool = False
     version: bool = False
+    help: bool = False
     informational: bool = False
 
     @property
@@ -97,7 +98,8 @@ def parse(arguments: list[str]) -> Command:
         config_dirs=tuple(known.config_dir),
         multirun=known.multirun,
         version=known.version,
-        informational=any((known.help, known.hydra_help, known.cfg, known.info, known.shell_completion)),
+        help=known.help,
+        informational=any((known.hydra_help, known.cfg, known.info, known.shell_completion)),
     )
 
 

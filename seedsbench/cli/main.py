@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
+from seedsbench.cli.help import help_text
 from seedsbench.files.atomic import point_to
 from seedsbench.files.console import PIPE_CLOSED, exit_code, was_interrupted
 from seedsbench.registry import build, conf_dir
@@ -49,6 +50,9 @@ def _main(arguments: list[str]) -> int:
             print(f"seedsbench {seedsbench.__version__}")
             return 0
         use_config_dirs(command)
+        if command.help:
+            print(help_text(command.overrides))
+            return 0
         if command.informational:
             _answer()
             return 0
@@ -62,7 +66,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _answer() -> None:
-    """Have Hydra answer --help, --cfg and the like, from the command line as it is."""
+    """Have Hydra answer --cfg, --info and the like, from the command line as it is."""
     import hydra
 
     from seedsbench.cli.compose import register
