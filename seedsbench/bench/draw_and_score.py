@@ -89,8 +89,8 @@ def lead(run: CellRun, telling: Telling | None) -> tuple[Scorer, Scorer, list[St
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
     failure = None
-    cell, key = run.cell, run.row["run_key"]
-    with CellLine(run.title, key, cell.samples, earlier.n_done, cell.nfe, telling) as line:
+    cell = run.cell
+    with CellLine(run.title, run.row, cell.samples, earlier.n_done, cell.nfe, telling) as line:
         try:
             _draw_missing(run, earlier.done)
             draw(run, earlier.done, mine, line)

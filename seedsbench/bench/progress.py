@@ -14,22 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from seedsbench.bench.machine import duration
+from seedsbench.files.rows import CellProgress, Row
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CellProgress:
-    """How far a cell is. key: its run_key. done: samples that are scored, of `samples`.
-
-    seconds_left: until its samples are drawn; None while no speed is known.
-    """
-
-    key: str
-    title: str
-    done: int
-    samples: int
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -124,13 +111,14 @@ class Telling:
 class CellLine:
     """The bar of the cell that runs: samples done of how many, and the time left.
 
-    key: its run_key. done: samples that an earlier run has left. nfe: evaluations of each.
+    row: what is known of it before it has run. done: samples that an earlier run has left. nfe: evaluations
+    of each.
     """
 
     def __init__(
-        self, title: str, key: str, samples: int, done: int, nfe: int, telling: Telling | None = None
+        self, title: str, row: Row, samples: int, done: int, nfe: int, telling: Telling | None = None
     ) -> None:
-        self._title, self._key, self._samples, self._nfe = title, key, samples, nfe
+        self._title, self._row, self._samples, self._nfe = title, row, samples, nfe
         self._done = self._at_first = done
         self._spent, self._told = 0, time.perf_counter()
         self._started = self._told
@@ -163,7 +151,7 @@ class CellLine:
     def _progress(self, now: float) -> CellProgress:
         new = self._done - self._at_first
         left = (self._samples - self._done) * (now - self._started) / new if new else None
-        return CellProgress(self._key, self._title, self._done, self._samples, left)
+        return CellProgress(self._row, self._title, self._done, self._samples, left)
 
     def __enter__(self) -> "CellLine":
         return self

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
-from seedsbench.bench.progress import SweepLine, Telling
+from seedsbench.bench.progress import Listener, SweepLine, Telling
 from seedsbench.bench.run import run_cell
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
@@ -26,7 +26,7 @@ from seedsbench.cli.compose import Composed, cell_of, composing
 from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, as_worker, watch_workers
 from seedsbench.cli.logs import log_to
 from seedsbench.files.atomic import temporary_prefix
-from seedsbench.files.rows import Row, judged_by
+from seedsbench.files.rows import CellProgress, Row, judged_by, title_of
 from seedsbench.tracking.base import Tracker, harmless
 
 _WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug", "log_progress")
@@ -67,12 +67,18 @@ def run_seeds(cell: Cell, words: Iterable[str], invocation: str, line: SweepLine
     """The row of a cell with each of its seeds. words: the overrides that make it. line: of its sweep."""
     tracker: Tracker = registry.build(cell.tracker)
     command = _command_of(words)
+    telling = Telling(line, Listener(tracker.progress_every, partial(_tell, tracker, cell.study_folder)))
     for seed in range(cell.seed, cell.seed + cell.repeats):
         one = replace(cell, seed=seed, repeats=1)
-        row = run_cell(one, command=f"{command} seed={seed}", invocation=invocation, telling=Telling(line))
+        row = run_cell(one, command=f"{command} seed={seed}", invocation=invocation, telling=telling)
         line.cell_done(row, computed=row.get("invocation") == invocation)
-        harmless("tracking", partial(tracker.log_row, cell.study_folder, row, asdict(one)))
+        title = title_of(row, cell.varied)
+        harmless("tracking", partial(tracker.log_row, cell.study_folder, row, title))
         yield row
+
+
+def _tell(tracker: Tracker, study: Path, progress: CellProgress) -> None:
+    harmless("tracking progress", partial(tracker.log_progress, study, progress))
 
 
 def mean_score(rows: list[Row]) -> float | None:

@@ -71,6 +71,20 @@ SCORE_NAMES = {"fid": "FID", "trajectory_rms": "distance to the exact path"}
 """What a finished row is judged by, the first of these that it has, and its name. Lower is better."""
 
 
+@dataclass(frozen=True)
+class CellProgress:
+    """How far a cell is that runs. row: what is known of it so far. done: samples scored, of `samples`.
+
+    seconds_left: until its samples are drawn; None while no speed is known.
+    """
+
+    row: Row
+    title: str
+    done: int
+    samples: int
+    seconds_left: float | None
+
+
 def read_row(path: Path) -> Row:
     """The row in a file; FileNotFoundError where there is none.
 

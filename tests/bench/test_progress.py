@@ -10,6 +10,8 @@ from seedsbench.bench import progress
 from seedsbench.bench.progress import CellLine, Listener, SweepLine, Telling
 from tests.support.cells import compose, run_cell
 
+ROW = {"run_key": "key"}
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -29,7 +31,7 @@ def test_where_stderr_is_no_terminal_a_line_a_minute_says_how_far_it_is(clock, c
     sweep = SweepLine([100, 100], log_progress=60.0)
     clock[0] = 50.0
     sweep.cell_done({"status": "done"}, computed=True)
-    with CellLine("a cell", "key", 10, 0, 10, Telling(sweep)) as line:
+    with CellLine("a cell", ROW, 10, 0, 10, Telling(sweep)) as line:
         for now in (55.0, 70.0, 75.0, 129.0, 131.0):
             clock[0] = now
             line.advance(10)
@@ -45,7 +47,7 @@ def test_a_terminal_has_bars_instead_and_infinity_means_no_lines(monkeypatch, ca
     caplog.set_level(logging.INFO, "seedsbench")
     monkeypatch.setattr("sys.stderr", stream())
     sweep = SweepLine([100], log_progress=every)
-    with CellLine("a cell", "key", 10, 0, 10, Telling(sweep)) as line:
+    with CellLine("a cell", ROW, 10, 0, 10, Telling(sweep)) as line:
         line.advance(50)
     assert not caplog.records
 
@@ -68,12 +70,12 @@ def test_a_single_cell_has_one_bar_with_the_time_left_and_leaves_nothing_behind(
 def test_a_listener_is_told_now_and_then_of_samples_done_and_time_left(clock):
     heard = []
     listener = Listener(30.0, heard.append)
-    with CellLine("a cell", "key", 1000, 200, 10, Telling(listener=listener)) as line:
+    with CellLine("a cell", ROW, 1000, 200, 10, Telling(listener=listener)) as line:
         for now in (10.0, 20.0, 30.0, 40.0, 80.0):
             clock[0] = now
             line.finished(100)
-    assert [(one.key, one.title, one.done, one.samples) for one in heard] == [
-        ("key", "a cell", 500, 1000),
-        ("key", "a cell", 700, 1000),
+    assert [(one.row, one.title, one.done, one.samples) for one in heard] == [
+        (ROW, "a cell", 500, 1000),
+        (ROW, "a cell", 700, 1000),
     ]
     assert [one.seconds_left for one in heard] == pytest.approx([500 / 300 * 30, 300 / 500 * 80])
