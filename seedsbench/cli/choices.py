@@ -68,9 +68,10 @@ def choice_facts(group: str, name: str) -> ChoiceFacts:
     if (path := registry.path_of(group, name)) is None:
         raise ValueError(nearest(name, registry.names(group) or ["(there is none)"], what=group))
     text = path.read_text(encoding="utf-8")
-    config = OmegaConf.to_container(OmegaConf.load(path)) or {}
-    assert isinstance(config, dict)
-    given = {str(key): value for key, value in config.items() if not str(key).startswith("_")}
+    read = OmegaConf.to_container(OmegaConf.load(path)) or {}
+    assert isinstance(read, dict)
+    config: dict[str, Any] = {str(key): value for key, value in read.items()}
+    given = {key: value for key, value in config.items() if not key.startswith("_")}
     sets_others = "# @package _global_" in text
     target = str(config.get("_target_") or "")
     built = registry.located(target) if target else None

@@ -65,7 +65,7 @@ class WandB(Tracker):
     entity: str | None = None
     timeout: Annotated[float, Range(0, 1e6, open_low=True)] = 30.0
     runs: Literal["cell", "curve"] = "cell"
-    progress: Annotated[float, Range(0, open_low=True, infinite=True)] = 30.0
+    progress: Annotated[float, Range(0, 1e6, open_low=True)] = 30.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -151,14 +151,16 @@ class WandB(Tracker):
         """One run for each curve and seed of the study's rows, which replaces an earlier one of it."""
         from seedsbench.report.pareto import panels
         from seedsbench.report.points import newest
-        from seedsbench.report.rows import read_rows
+        from seedsbench.report.rows import read_rows, take
 
         for panel in panels(read_rows(study)[0]):
             rows = newest(panel.rows)
-            for (curve, one), part in rows[rows["status"] == "done"].groupby(["curve", "run"], sort=False):
-                keys = part.sort_values("nfe")["run_key"]
-                cells = [read_row(study / "rows" / f"{key}.json") for key in keys]
-                self._log_curve(study, cells, str(curve), f"curve {panel.full_title} {curve} {one}")
+            held: dict[tuple[str, Any], list[Row]] = {}
+            for found in take(rows, rows["status"] == "done").sort_values("nfe").to_dict("records"):
+                row = read_row(study / "rows" / f"{found['run_key']}.json")
+                held.setdefault((found["curve"], found["run"]), []).append(row)
+            for (curve, run), cells in held.items():
+                self._log_curve(study, cells, curve, f"curve {panel.full_title} {curve} {run}")
 
     def _log_curve(self, study: Path, rows: list[Row], curve: str, key: str) -> None:
         first = rows[0]
@@ -186,7 +188,7 @@ class WandB(Tracker):
         told = df[columns].astype(object)
         cells: Any = told.where(told.notna(), None).to_numpy().tolist()
         logged: dict[str, Any] = {"cells": wandb.Table(columns=columns, data=cells)}
-        points: list[list[Any]] = []
+        points: list[Any] = []
         for panel in panels(df):
             scored = panel.points.dropna(subset=["nfe", "fid"]).sort_values("nfe")
             points += ([panel.full_title, *line] for line in scored[list(_POINT)].to_numpy().tolist())
