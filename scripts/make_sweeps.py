@@ -30,16 +30,25 @@ def parameter(text: Any) -> dict[str, Any]:
     return {"value": values[0]} if len(values) == 1 else {"values": values}
 
 
+def description(text: str) -> str:
+    """The first comment of an experiment's file, less the command at its end."""
+    comments = [line[2:] for line in text.splitlines() if line.startswith("# ") and "@package" not in line]
+    return comments[0].split(": seedsbench")[0]
+
+
 def sweep_text(name: str) -> str:
     """The sweep file of this name."""
     experiment = SWEEPS[name]
-    config = yaml.safe_load((ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text())
+    text = (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text()
+    config = yaml.safe_load(text)
     sweeper = config.pop("hydra")["sweeper"]
     config.pop("defaults", None)  # of Hydra: which sweeper
     study = name if config["study"] == experiment else config["study"]
     told = {**config, "study": study, "tracker": "wandb", **sweeper["params"]}
     searched = any(INTERVAL.fullmatch(str(text)) for text in told.values())
     sweep = {
+        "name": name,
+        "description": description(text),
         "program": "seedsbench",
         "command": ["${env}", "${program}", "${args_no_hyphens}"],
         "method": "bayes" if searched else "grid",

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from seedsbench.files.rows import CellProgress
 
 log = logging.getLogger(__name__)
 
@@ -15,10 +18,18 @@ log = logging.getLogger(__name__)
 class Tracker:
     """What `conf/tracker/*.yaml` builds; this one does nothing. `study` is the study's folder."""
 
-    def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
+    @property
+    def progress_every(self) -> float:
+        """Seconds between calls of `log_progress` for a cell that runs; infinity for none."""
+        return math.inf
+
+    def log_progress(self, study: Path, progress: CellProgress) -> None:
+        """Called now and then while a cell runs."""
+
+    def log_row(self, study: Path, row: dict[str, Any], title: str) -> None:
         """Called once for each cell that was run or found done, whatever its status.
 
-        row: as it lies in `<study>/rows`. config: the cell's resolved configuration, as plain values.
+        row: as it lies in `<study>/rows`. title: the cell in a few words.
         """
 
     def finish_study(self, study: Path) -> None:
@@ -34,7 +45,7 @@ class JsonLines(Tracker):
 
     filename: str = "track.jsonl"
 
-    def log_row(self, study: Path, row: dict[str, Any], config: dict[str, Any]) -> None:
+    def log_row(self, study: Path, row: dict[str, Any], title: str) -> None:
         with open(study / self.filename, "ab", buffering=0, opener=_as_it_is) as file:
             file.write((json.dumps(row, sort_keys=True) + "\n").encode())
 

@@ -84,6 +84,9 @@ def test_every_choice_of_a_sweep_is_a_command_that_can_run(name, sweep):
 
 def test_wandb_accepts_a_sweep_and_its_own_agent_builds_the_same_commands(name, sweep):
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    assert sweep["name"] == name
+    assert len(sweep["description"]) > 20
+    assert "seedsbench -m" not in sweep["description"], "what it is, not how it is run without W&B"
     assert sweep["metric"] == {"name": "fid", "goal": "minimize"}
     assert (sweep["method"] == "bayes") == (name == "churn_search")
     assert utils.load_sweep_config(str(ROOT / "sweeps" / f"{name}.yaml")) == sweep
@@ -111,8 +114,7 @@ def test_a_stand_in_for_the_agent_runs_a_cell_to_its_end(tmp_path):
     assert (row["status"], row["solver_params"]["c2"]) == ("done", 0.25)
     cell, whole = sorted(offline_runs(study), key=lambda found: found.job_type)
     assert (cell.id, cell.sweep, cell.summary["fid"]) == ("agentrun", "sweep1", row["fid"])
-    assert cell.config["cfg"]["solver"]["c2"] == 0.25
-    assert cell.config["cfg"]["solver"]["_target_"].endswith("Seeds2")
+    assert (cell.config["solver"], cell.config["solver_c2"]) == ("seeds2", 0.25)
     assert (whole.job_type, whole.sweep) == ("study", "")
 
 

@@ -47,7 +47,7 @@ class OfflineRun:
 
     def __init__(self, path):
         self.files = path / "files"
-        self.config, self.summary, self.history, self.metrics = {}, {}, [], {}
+        self.config, self.summary, self.history, self.metrics, self.aims = {}, {}, [], {}, {}
         self.exit_code = None
         for record in records(path):
             kind = record.WhichOneof("record_type")
@@ -55,6 +55,7 @@ class OfflineRun:
             if kind == "run":
                 self.id, self.group, self.job_type = found.run_id, found.run_group, found.job_type
                 self.name, self.sweep, self.project = found.display_name, found.sweep_id, found.project
+                self.tags, self.commit = list(found.tags), found.git.commit
                 self.config.update(_values(found.config.update))
             elif kind in ("config", "summary"):
                 getattr(self, kind).update(_values(found.update))
@@ -62,6 +63,7 @@ class OfflineRun:
                 self.history.append(_values(found.item))
             elif kind == "metric":
                 self.metrics[found.name] = found.step_metric
+                self.aims[found.name] = "min" if found.summary.min else "max" if found.summary.max else ""
             elif kind == "exit":
                 self.exit_code = found.exit_code
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from seedsbench import registry
+from seedsbench.files.rows import CellProgress, title_of
 from seedsbench.report.main import build_report
 from seedsbench.tracking import base as tracking
 from seedsbench.tracking import wandb as tracking_wandb
 from seedsbench.tracking.base import JsonLines, harmless
 from seedsbench.tracking.wandb import WandB
-from tests.support.cells import python, run
+from tests.support.cells import python, run, write_choices
 from tests.support.machine import ROOT
 from tests.support.studies import make_row, write_study
 from tests.support.wandb_reader import offline_runs
@@ -53,8 +54,8 @@ def test_nothing_is_imported_when_off():
         "import sys; from seedsbench import cli; from seedsbench.registry import build, load\n"
         "from pathlib import Path\n"
         "for name in ('none', 'jsonl'): build(load('tracker', name)).finish_study(Path('.'))\n"
-        "build(load('tracker', 'none')).log_row(Path('nowhere'), {}, {})\n"
-        "build({**load('tracker', 'wandb'), 'mode': 'disabled'}).log_row(Path('.'), {}, {})\n"
+        "build(load('tracker', 'none')).log_row(Path('nowhere'), {}, '')\n"
+        "build({**load('tracker', 'wandb'), 'mode': 'disabled'}).log_row(Path('.'), {}, '')\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )
     python("-c", code, folder=ROOT)
@@ -94,7 +95,7 @@ def tracked(tmp_path_factory):
     rows = []
     for more in (["solver=euler"], ["solver=heun"], ["nfe=1"], ["labels=77"]):
         rows.append(run(folder, *IMAGES, *more))
-        tracker.log_row(study, rows[-1], {"overrides": more})
+        tracker.log_row(study, rows[-1], title_of(rows[-1]))
     build_report(study)
     tracker.finish_study(study)
     return study, rows, offline_runs(study)
@@ -115,13 +116,17 @@ def test_one_run_a_cell_grouped_by_study(tracked):
 def test_a_cells_run_has_configuration_scores_axes_and_samples(tracked):
     study, rows, runs = tracked
     (found,) = (found for found in runs if found.name == "glyphs/edm heun nfe=5 seed=0")
-    assert set(found.config) - {"_wandb"} == {"cfg"}, "an agent's parameters cannot clobber it"
-    assert found.config["cfg"] == {"overrides": ["solver=heun"]}
+    told = {"model": "glyphs", "regime": "edm", "solver": "heun", "nfe_budget": 5, "samples": 12, "seed": 0}
+    assert {key: found.config[key] for key in told} == told
+    assert not [key for key, value in found.config.items() if key != "_wandb" and isinstance(value, dict)]
+    assert found.tags == ["glyphs", "edm", "heun"]
     assert found.metrics["fid"] == "nfe"
     (logged,) = found.history
-    for key in ("fid", "nfe", "is_mean", "images_per_second"):
-        assert logged[key] == found.summary[key] == rows[1][key], key
-    image = found.files / logged["samples"]["path"]
+    renamed = {"is": "is_mean", "seconds": "seconds_sampling"}
+    for key in ("fid", "nfe", "is", "seconds", "images_per_second"):
+        assert logged[key] == found.summary[key] == rows[1][renamed.get(key, key)], key
+    assert "samples" not in {**logged, **found.summary}, "the number is in the configuration alone"
+    image = found.files / logged["sample_images"]["path"]
     assert image.read_bytes() == (study / "samples" / f"{rows[1]['run_key']}.png").read_bytes()
 
 
@@ -130,6 +135,11 @@ def test_the_studys_run_has_table_chart_and_figures(tracked):
     (found,) = (found for found in runs if found.job_type == "study")
     assert (found.job_type, found.exit_code, found.summary["cells"]) == ("study", 0, 4)
     (logged,) = found.history
+    points_table = json.loads((found.files / logged["pareto_table"]["path"]).read_text())
+    assert points_table["columns"] == ["panel", "solver", "nfe_budget", "nfe", "score", "runs"]
+    assert {(line[1], line[3], line[4]) for line in points_table["data"]} == {
+        (row["solver"], row["nfe"], row["fid"]) for row in rows[:2]
+    }
     table = json.loads((found.files / logged["cells"]["path"]).read_text())
     fid, key = table["columns"].index("fid"), table["columns"].index("run_key")
     assert {line[key]: line[fid] for line in table["data"]} == {row["run_key"]: row["fid"] for row in rows}
@@ -155,7 +165,7 @@ def test_an_outage_is_one_warning_and_the_rest_is_recorded_offline(tmp_path, mon
     started = time.monotonic()
     for nfe in (5, 6):
         row = run(tmp_path, f"nfe={nfe}")
-        tracker.log_row(study, row, {"nfe": nfe})
+        tracker.log_row(study, row, "a title")
     tracker.finish_study(study)
     assert time.monotonic() - started < 20
     ours = [r for r in caplog.records if r.name.startswith("seedsbench")]
@@ -174,7 +184,7 @@ def test_under_an_agent_the_first_cell_is_the_agents_run_and_the_study_is_not(tm
     wandb.teardown()
     study, tracker = tmp_path / "study", WandB(mode="offline", project="mine")
     for seed in (0, 1):
-        tracker.log_row(study, run(tmp_path, f"seed={seed}"), {"seed": seed})
+        tracker.log_row(study, run(tmp_path, f"seed={seed}"), "a title")
     tracker.finish_study(study)
     found = offline_runs(study)
     assert [(one.sweep, one.id == "agentrun", one.job_type) for one in found] == [
@@ -190,7 +200,7 @@ def test_json_lines_follow_no_link_and_wait_for_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     for name in ("track.jsonl", "pipe.jsonl"):
         with pytest.raises(OSError, match=name):
-            JsonLines(filename=name).log_row(tmp_path, {}, {})
+            JsonLines(filename=name).log_row(tmp_path, {}, "")
     assert outside.read_text() == "untouched"
 
 
@@ -209,11 +219,99 @@ def test_a_studys_run_is_made_whatever_lies_in_its_folder(tmp_path):
     strip.unlink()
     os.mkfifo(strip)
     tracker = WandB(mode="offline")
-    tracker.log_row(study, good, {})
+    tracker.log_row(study, good, "a title")
     tracker.finish_study(study)
     cell, whole = sorted(offline_runs(study), key=lambda found: found.job_type)
-    assert "samples" not in cell.history[0]
+    assert "sample_images" not in cell.history[0]
     assert whole.summary["cells"] == 2
     drawn = {name for name in whole.history[0] if name.startswith("figures/")}
     assert drawn >= {"figures/pareto", "figures/\N{REPLACEMENT CHARACTER}"}
     assert not drawn & {"figures/fifo", "figures/text", "figures/zero"}
+
+
+SEEDS3 = {"c2": 0.4, "prediction": "data"}
+
+
+def test_options_are_flat_and_bear_the_name_of_their_group(tmp_path):
+    pytest.importorskip("wandb")
+    row = make_row("seeds3", 20, params=SEEDS3, commit="a" * 40, grid_params={"rho": 7.0})
+    study = write_study(tmp_path / "study", [row])
+    WandB(mode="offline").log_row(study, row, "a title")
+    (found,) = offline_runs(study)
+    told = {"solver_c2": 0.4, "solver_prediction": "data", "grid_rho": 7.0, "git_commit": "a" * 40}
+    assert {key: found.config[key] for key in told} == told
+    assert (found.name, found.commit) == ("a title", "a" * 40)
+
+
+def test_a_curve_is_one_run_a_solver_and_seed_with_nfe_as_its_axis(tmp_path):
+    pytest.importorskip("wandb")
+    rows = [make_row(s, n, seed=k) for n in (50, 10, 20) for s in ("heun", "ddim") for k in (0, 1)]
+    rows += [make_row("heun", 5, status="skipped", reason="no step")]
+    study, tracker = write_study(tmp_path / "study", rows), WandB(mode="offline", runs="curve")
+    for row in rows:
+        tracker.log_row(study, row, "a title")
+    tracker.finish_study(study)
+    *curves, whole = sorted(offline_runs(study), key=lambda found: (found.job_type, found.name))
+    assert whole.job_type == "study"
+    assert [(one.job_type, one.name) for one in curves] == [
+        ("curve", f"glyphs/edm {solver} seed={seed}") for solver in ("ddim", "heun") for seed in (0, 1)
+    ]
+    assert len({one.id for one in curves}) == 4
+    heun = curves[-1]
+    mine = sorted(
+        (row for row in rows if (row["solver"], row["seed"]) == ("heun", 1)), key=lambda r: r["nfe"]
+    )
+    assert [(point["nfe"], point["fid"], point["is"]) for point in heun.history] == [
+        (row["nfe"], row["fid"], row["is_mean"]) for row in mine
+    ]
+    assert heun.metrics["fid"] == "nfe"
+    assert (heun.aims["fid"], heun.aims["is"]) == ("min", "max")
+    assert heun.config["solver"] == "heun"
+    assert "nfe_budget" not in heun.config
+    assert heun.exit_code == 0
+
+
+def test_a_cell_that_runs_is_told_of_in_the_run_that_its_row_ends(tmp_path):
+    pytest.importorskip("wandb")
+    row = make_row("heun", 10)
+    asked = {key: value for key, value in row.items() if key not in ("fid", "nfe", "device")}
+    study, tracker = write_study(tmp_path / "study", [row]), WandB(mode="offline")
+    assert tracker.progress_every == 30.0
+    tracker.log_progress(study, CellProgress(asked, "a title", 100, 400, None))
+    tracker.log_progress(study, CellProgress(asked, "a title", 300, 400, 12.5))
+    tracker.log_row(study, row, "a title")
+    (found,) = offline_runs(study)
+    first, second, last = found.history
+    assert (first["progress/images"], first["progress/share"]) == (100, 0.25)
+    assert "progress/seconds_left" not in first
+    assert second["progress/seconds_left"] == 12.5
+    assert last["fid"] == found.summary["fid"] == row["fid"]
+    assert found.config["device"] == "cpu"
+
+
+def test_progress_reaches_a_tracker_from_a_command(tmp_path, monkeypatch):
+    """A tracker of the user's own: told of images done while the cell runs, then of the row."""
+    code = """
+from dataclasses import dataclass
+from seedsbench.tracking.base import Tracker
+
+@dataclass(frozen=True)
+class Mine(Tracker):
+    progress_every = 0.0
+
+    def log_progress(self, study, progress):
+        with open(study / 'told', 'a') as file:
+            print(progress.done, progress.samples, progress.row['run_key'], file=file)
+
+    def log_row(self, study, row, title):
+        with open(study / 'told', 'a') as file:
+            print('row', row['run_key'], title, file=file)
+"""
+    folder = write_choices(tmp_path / "conf", "tracker", "mine", code, {"own": "Mine"})
+    words = ["model=gaussian_mixture", "device=cpu", "samples=100", "batch_size=40", "-m", "nfe=5,6"]
+    python("-m", "seedsbench", "--config-dir", folder, "tracker=own", *words, "study=s", folder=tmp_path)
+    lines = (tmp_path / "results" / "s" / "told").read_text().splitlines()
+    assert lines[-1].startswith("row ")
+    assert lines[-1].endswith("gaussian_mixture/edm seeds3 nfe=6 seed=0")
+    key = lines[-1].split()[1]
+    assert [line for line in lines if key in line][-2] == f"100 100 {key}"
