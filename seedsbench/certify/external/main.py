@@ -1,0 +1,45 @@
+"""`seedsbench-certify --external`: measure other people's samplers, library by library."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from seedsbench.certify.external import diffusers, k_diffusion
+from seedsbench.certify.external.measure import row_of
+from seedsbench.certify.external.report import libraries_first, older_rows, write_field
+from seedsbench.checks import nearest
+
+LIBRARIES = [diffusers.LIBRARY, k_diffusion.LIBRARY]
+
+
+def certify_field(names: list[str], output: Path) -> int:
+    """Measure the libraries of these names, or all, and write certificate-field.*; 2 for an unknown name.
+
+    One that is not installed is skipped with the reason; its older rows are kept.
+    """
+    known = [library.name for library in LIBRARIES]
+    if unknown := [name for name in names if name not in known]:
+        print(f"seedsbench-certify: {nearest(unknown[0], known, what='library')}", file=sys.stderr)
+        return 2
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rows, probes = older_rows(output), []
+    for library in LIBRARIES:
+        if names and library.name not in names:
+            continue
+        if reason := library.missing():
+            print(f"skipped: {reason}", file=sys.stderr)
+            continue
+        bar = tqdm(library.claims(), unit="sampler", desc=library.name, disable=None)
+        rows = [row for row in rows if row["library"] != library.name]
+        rows += [row_of(library, claim) for claim in bar]
+    probes = [probe for library in LIBRARIES if not library.missing() for probe in library.probes]
+    if not rows:
+        print("seedsbench-certify: nothing to measure", file=sys.stderr)
+        return 1
+    output.mkdir(parents=True, exist_ok=True)
+    print("\n".join(map(str, write_field(libraries_first(rows, LIBRARIES), probes, output))))
+    return 0
