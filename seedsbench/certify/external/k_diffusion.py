@@ -16,7 +16,7 @@ _HALF = (
     "(Hochbruck and Ostermann 2010), and half of the curvature is lost"
 )
 _APART = (
-    "the noises of the node and of the end are independent, with `noise_sampler=default_noise_sampler(x)`, and "
+    "with `noise_sampler=default_noise_sampler(x)` the noises of node and end are independent, and "
     "have to be of one path; its own default, a Brownian tree, has order 2"
 )
 

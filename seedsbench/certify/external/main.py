@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from seedsbench.certify.external import diffusers, k_diffusion
+from seedsbench.certify.external import diffusers, k_diffusion, tableaus
 from seedsbench.certify.external.measure import row_of
 from seedsbench.certify.external.report import libraries_first, older_rows, write_field
 from seedsbench.checks import nearest
 
-LIBRARIES = [diffusers.LIBRARY, k_diffusion.LIBRARY]
+LIBRARIES = [diffusers.LIBRARY, k_diffusion.LIBRARY, tableaus.LIBRARY]
 
 
 def certify_field(names: list[str], output: Path) -> int:
