@@ -23,7 +23,7 @@ Named solvers are measured alone; their rows take the place of older ones in the
 that a declared order is not the measured one.
 
 With --external, other people's samplers are measured in place of ours, each library that is installed, or
-those named: diffusers, k-diffusion, tableaus. Writes <output>/certificate-field.csv and .md, whatever they show.
+those named: diffusers, k-diffusion, tableaus. Writes <output>/certificate-field.csv and .md.
 """
 _EXAMPLE = "example:  seedsbench-certify seeds3 heun        seedsbench-certify --config-dir mine ab2"
 

@@ -34,7 +34,7 @@ _FOLDER = files("seedsbench.solvers") / "tableaus"
 
 @dataclass(frozen=True)
 class TableauFile:
-    """source: where the coefficients are from. published: the order said; cause: why theirs is another, if so."""
+    """source: where they are from. published: the order said of them. cause: why theirs is another."""
 
     coefficients: ExponentialTableau
     source: str
