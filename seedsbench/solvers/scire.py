@@ -1,4 +1,4 @@
-"""SciRE-Solver-2 (Li et al. 2023, single step): `scire_v1` in noise prediction, `scire_v2` in data prediction.
+"""SciRE-Solver-2 (Li et al. 2023, single step): `scire_v1` in noise and `scire_v2` in data prediction.
 
 Both ODEs are integrals in a clock q, dy/dq = N: y = x, q = sigma, N = (x - D)/sigma for v1; y = x/sigma,
 q = 1/sigma, N = D for v2 (x unscaled). With h the step in q and a second estimate N_1 at q + r1 h,

@@ -60,7 +60,7 @@ ETA_0, EDM = {"eta": 0.0}, {"prediction": "edm"}
         ),
         ({"name": "exp_rk", "tableau": "etd2rk"}, {"name": "etd_erk2", "variant": "b", "c2": 1.0}),
         ({"name": "exp_rk", "eta": 1.0}, {"name": "seeds2", "variant": "b"}),
-        ({"name": "gradient_estimation", "gamma": 1.0}, "euler"),
+        ({"name": "gradient_estimation", "gamma": 1.0}, "ddim"),
         ({"name": "dpmpp_3m", "solver_type": "midpoint"}, {**UNIP, "solver_order": 3}),
         (
             {"name": "dpmpp_3m", "solver_type": "heun", "prediction": "noise"},
