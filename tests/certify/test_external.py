@@ -114,9 +114,11 @@ def test_a_claim_that_does_not_hold_is_contradicted_with_its_cause():
     assert row["cause"] == "it has two values"
     assert row_of(library, Claim("two values", MULTISTEP, "nobody", 2, cause="?"))["cause"] == ""
     numbers = {"order": 3, "drift_order": 2.5, "weak_order": 2}
-    numbers |= {"weak_variance_gaussian": 1.9, "weak_mixture": math.nan}
+    numbers |= {"weak_variance_gaussian": 1.9, "weak_mixture": math.nan, "exact": 0}
     assert verdict(numbers, rounding=1e-5) == "holds"
     assert verdict(numbers, rounding=1e-9) == "drift order 2.50, not 3"
+    numbers |= {"exact": 3, "share_s0": 1.0, "share_s1": 1.001, "share_s2": 0.5}
+    assert verdict(numbers, rounding=1e-5) == "0.50 of the integral of s^2"
 
 
 def test_a_library_that_is_absent_is_skipped_with_the_reason(tmp_path, capsys, monkeypatch):
@@ -155,6 +157,9 @@ def test_the_committed_field_shows_the_known_departures(committed):
     assert "weak order" in of.loc["sample_dpmpp_sde independent noises", "verdict"]
     theirs = "DPMSolverMultistep algorithm_type=sde-dpmsolver++ solver_order=3"
     assert "drift order" in of.loc[theirs, "verdict"]
+    halved = "DPMSolverMultistep algorithm_type=dpmsolver++ solver_order=3"
+    assert of.loc[halved, "share_s2"] == pytest.approx(0.5, abs=1e-3)
+    assert of.loc["res4lyf_friedli", "drift_order"] == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.skipif(k_diffusion.LIBRARY.missing() is not None, reason="needs k-diffusion")

@@ -14,7 +14,9 @@ class Claim:
     """One sampler with its options, and what is published of it.
 
     title: as its users call it. source: who says so. drift, weak: the orders they say, None where nothing is
-    said. cause: the coefficient at which it departs from that, in words; empty if it does not.
+    said. exact: how many of the images D = 1, s, s^2 (s = -log sigma) its formula integrates exactly: what an
+    order hidden by float32 does not show. cause: the coefficient at which it departs from all that, in words;
+    empty if it does not.
     """
 
     title: str
@@ -22,6 +24,7 @@ class Claim:
     source: str
     drift: int | None
     weak: int | None = None
+    exact: int = 0
     cause: str = ""
 
 

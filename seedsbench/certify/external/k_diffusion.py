@@ -31,12 +31,15 @@ def claims() -> list[Claim]:
         drift: int | None,
         weak: int | None = None,
         options: dict[str, Any] | None = None,
+        exact: int = 0,
         cause: str = "",
         **how: Any,
     ) -> Claim:
         solver = FunctionSolver(getattr(theirs, f"sample_{name}"), options or {}, **how)
         note = " independent noises" if solver.independent else ""
-        return Claim(f"sample_{name}{option_text(options or {})}{note}", solver, source, drift, weak, cause)
+        return Claim(
+            f"sample_{name}{option_text(options or {})}{note}", solver, source, drift, weak, exact, cause
+        )
 
     two: Any = {"evaluations_a_step": 2}
     noisy: Any = {"draws": True}
@@ -58,8 +61,8 @@ def claims() -> list[Claim]:
         claim("dpmpp_sde", _LU, None, 2, cause=_APART, independent=True, **two, **noisy),
         claim("dpmpp_2m", _LU, 2, **memory),
         claim("dpmpp_2m_sde", _LU, 2, 2, **memory, **noisy),
-        claim("dpmpp_2m_sde", _LU, 2, 2, **heun),
-        claim("dpmpp_3m_sde", _KATHERINE, 3, 2, cause=_HALF, **memory, **noisy),
+        claim("dpmpp_2m_sde", _LU, 2, 2, exact=2, **heun),
+        claim("dpmpp_3m_sde", _KATHERINE, 3, 2, exact=3, cause=_HALF, **memory, **noisy),
     ]
 
 

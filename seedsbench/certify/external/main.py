@@ -26,15 +26,14 @@ def certify_field(names: list[str], output: Path) -> int:
         return 2
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows, probes = older_rows(output), []
-    for library in LIBRARIES:
-        if names and library.name not in names:
-            continue
+    chosen = [library for library in LIBRARIES if not names or library.name in names]
+    for library in chosen:
         if reason := library.missing():
             print(f"skipped: {reason}", file=sys.stderr)
-            continue
-        bar = tqdm(library.claims(), unit="sampler", desc=library.name, disable=None)
-        rows = [row for row in rows if row["library"] != library.name]
+    claims = {library.name: library.claims() for library in chosen if not library.missing()}
+    rows = [row for row in older_rows(output) if row["library"] not in claims]
+    for library in chosen:
+        bar = tqdm(claims.get(library.name, []), unit="sampler", desc=library.name, disable=None)
         rows += [row_of(library, claim) for claim in bar]
     probes = [probe for library in LIBRARIES if not library.missing() for probe in library.probes]
     if not rows:

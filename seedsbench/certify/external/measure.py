@@ -41,6 +41,7 @@ def row_of(library: Library, claim: Claim) -> dict[str, Any]:
             row["weak_mixture"] = kolmogorov_order(solver).order
     for power, share in zip(POWERS, step_shares(solver), strict=True):
         row[f"share_s{power}"] = share
+    row["exact"] = claim.exact
     row["verdict"] = verdict(row, library.rounding)
     row["cause"] = claim.cause if row["verdict"] != "holds" else ""
     return row
@@ -97,7 +98,8 @@ def step_shares(solver: Solver, steps: int = 20, width: float = 0.25) -> list[fl
 def verdict(row: dict[str, Any], rounding: float) -> str:
     """ "holds", or which published order the measurement contradicts.
 
-    A drift order may be higher. Of three and more, what float32 leaves to be seen is on the way to the limit.
+    A drift order may be higher; the images that are exact have to be so to a hundredth. Of orders of three
+    and more, what float32 leaves to be seen is on the way to the limit.
     """
     wrong, said = [], row["order"]
     allowed = WITHIN if said < 3 or rounding < FINE_ROUNDING else 2 * WITHIN
@@ -106,4 +108,6 @@ def verdict(row: dict[str, Any], rounding: float) -> str:
     found = [row[name] for name in ("weak_variance_gaussian", "weak_mixture") if not math.isnan(row[name])]
     if not math.isnan(row["weak_order"]) and not abs(min(found) - row["weak_order"]) <= WITHIN:
         wrong.append(f"weak order {min(found):.2f}, not {row['weak_order']:g}")
+    shares = [(power, row[f"share_s{power}"]) for power in POWERS[: row["exact"]]]
+    wrong += [f"{share:.2f} of the integral of s^{power}" for power, share in shares if abs(share - 1) > 0.01]
     return "; ".join(wrong) or "holds"

@@ -20,6 +20,7 @@ What other people's samplers do beside what is published of them, measured as [o
   float32); in float64 up to 768 steps where the limit shows late. All see the same levels. An order holds
   from 0.3 below; in float32 one of 3 or more from 0.6 below, where the limit is hidden. `said -`: the noise
   of an ancestral step is part of its rule, and without it there is no order to claim.
+  A method of order 3 that interpolates the image exactly is also held to that, for float32 hides it.
 - **Weak order**: of the variance on Gaussian data, 64 to 128 steps, and of four expectations on the mixture
   by quadrature (without memory only).
 """
@@ -27,7 +28,8 @@ _REPRODUCTION = """\
 The smallest reproduction of a wrong coefficient is one step on an image that depends on the noise level
 alone: D = 1, s, s^2, where s = -log sigma counted from the start of the step. What the step makes of it, as
 shares of the exact integral, follows each entry: 1 is right. (Twenty steps of 0.25, noise off, the eleventh:
-`step_shares` in `seedsbench/certify/external/measure.py`.)"""
+`step_shares` in `seedsbench/certify/external/measure.py`.) Where all three are 1 the fault is in a stage,
+which only an image that depends on x shows; for tableaus the order condition that is missed stands there."""
 _HEADS = [
     "sampler",
     "published by",

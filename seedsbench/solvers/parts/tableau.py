@@ -112,11 +112,15 @@ class ExponentialTableau:
                 total = sum(float(evaluate(weight, z, known)) for weight in row)
                 wanted = float(evaluate(((node, 1, node),), z, known))
                 _close(total, wanted, f"weights at node {node} do not sum to c phi_1(c z)")
-        zero = torch.zeros((), dtype=torch.float64)
-        *a, b = [[float(evaluate(weight, zero)) for weight in row] for row in (*self.a, self.b)]
-        for order, name, value, wanted in _classical_conditions(self.c, a, b):
+        for order, name, value, wanted in self.conditions():
             if order <= self.order:
                 _close(value, wanted, f"{name} must be {wanted:.6g}")
+
+    def conditions(self) -> list[tuple[int, str, float, float]]:
+        """(order it belongs to, name, value, wanted): the classical conditions at z = 0, orders 2 to 4."""
+        zero = torch.zeros((), dtype=torch.float64)
+        *a, b = [[float(evaluate(weight, zero)) for weight in row] for row in (*self.a, self.b)]
+        return _classical_conditions(self.c, a, b)
 
 
 def _classical_conditions(
