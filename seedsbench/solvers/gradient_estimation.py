@@ -6,7 +6,7 @@ first is Euler's. Order 1: on equal steps in sigma gamma = 3/2 is the Adams-Bash
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -25,13 +25,7 @@ class GradientEstimation(OneStage):
     gamma: Annotated[float, Range(1, 5)] = 2.0
 
     def update(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        state: Tensor | None,
-        noise: Noise,
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         eps = (x - denoised) / expand(sigma, x)
         mean = eps if state is None else eps + (self.gamma - 1) * (eps - state)

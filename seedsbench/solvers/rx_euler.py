@@ -11,7 +11,7 @@ code calls it skip_last). Order 2.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,16 +42,10 @@ class RXEuler(OneStage):
     k: Annotated[int, Range(2, 100)] = 2
 
     def update(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        state: Block | None,
-        noise: Noise,
+        self, x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
         slope, h = (x - denoised) / expand(sigma, x), sigma_next - sigma
-        block = state or Block(x, sigma, slope, torch.zeros_like(sigma))
+        block: Block = state or Block(x, sigma, slope, torch.zeros_like(sigma))
         block = replace(block, taken=block.taken + 1, squares=block.squares + h**2)
         fine = x + expand(h, x) * slope
         if block.taken < self.k:

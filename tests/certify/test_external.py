@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import seedsbench
-from seedsbench.certify.external import diffusers, k_diffusion
-from seedsbench.certify.external.claim import Claim, Library
+from seedsbench.certify.external.diffusers import DIFFUSERS
 from seedsbench.certify.external.functions import FunctionSolver
+from seedsbench.certify.external.k_diffusion import K_DIFFUSION
 from seedsbench.certify.external.main import LIBRARIES
-from seedsbench.certify.external.measure import measured_drift, row_of, step_shares, verdict
+from seedsbench.certify.external.measure import field_row, field_verdict, measured_drift, step_shares
+from seedsbench.certify.external.published import Library, Published
 from seedsbench.certify.external.report import older_rows, write_field
 from seedsbench.certify.main import main
 from seedsbench.certify.weak import gaussian_moments, is_markov
@@ -107,18 +108,18 @@ def test_drift_orders_are_measured_until_they_round():
 
 def test_a_claim_that_does_not_hold_is_contradicted_with_its_cause():
     library = Library("ours", None, "", 1e-9, list)
-    claim = Claim("two values", MULTISTEP, "nobody", 3, cause="it has two values")
-    row = row_of(library, claim)
+    claim = Published("two values", MULTISTEP, "nobody", 3, cause="it has two values")
+    row = field_row(library, claim)
     assert row["verdict"].startswith("drift order ")
     assert row["verdict"].endswith("not 3")
     assert row["cause"] == "it has two values"
-    assert row_of(library, Claim("two values", MULTISTEP, "nobody", 2, cause="?"))["cause"] == ""
+    assert field_row(library, Published("two values", MULTISTEP, "nobody", 2, cause="?"))["cause"] == ""
     numbers = {"order": 3, "drift_order": 2.5, "weak_order": 2}
     numbers |= {"weak_variance_gaussian": 1.9, "weak_mixture": math.nan, "exact": 0}
-    assert verdict(numbers, rounding=1e-5) == "holds"
-    assert verdict(numbers, rounding=1e-9) == "drift order 2.50, not 3"
+    assert field_verdict(numbers, rounding=1e-5) == "holds"
+    assert field_verdict(numbers, rounding=1e-9) == "drift order 2.50, not 3"
     numbers |= {"exact": 3, "share_s0": 1.0, "share_s1": 1.001, "share_s2": 0.5}
-    assert verdict(numbers, rounding=1e-5) == "0.50 of the integral of s^2"
+    assert field_verdict(numbers, rounding=1e-5) == "0.50 of the integral of s^2"
 
 
 def test_a_library_that_is_absent_is_skipped_with_the_reason(tmp_path, capsys, monkeypatch):
@@ -154,7 +155,7 @@ def test_the_committed_field_is_of_every_claim_and_explains_each_departure(commi
 def test_the_committed_field_shows_the_known_departures(committed):
     of = committed.set_index("solver")
     assert of.loc["sample_dpmpp_3m_sde", "share_s2"] == pytest.approx(0.5)
-    assert "weak order" in of.loc["sample_dpmpp_sde independent noises", "verdict"]
+    assert "weak order" in of.loc["sample_dpmpp_sde eta=1.0 independent noises", "verdict"]
     theirs = "DPMSolverMultistep algorithm_type=sde-dpmsolver++ solver_order=3"
     assert "drift order" in of.loc[theirs, "verdict"]
     halved = "DPMSolverMultistep algorithm_type=dpmsolver++ solver_order=3"
@@ -162,18 +163,18 @@ def test_the_committed_field_shows_the_known_departures(committed):
     assert of.loc["res4lyf_friedli", "drift_order"] == pytest.approx(2, abs=0.1)
 
 
-@pytest.mark.skipif(k_diffusion.LIBRARY.missing() is not None, reason="needs k-diffusion")
+@pytest.mark.skipif(K_DIFFUSION.missing() is not None, reason="needs k-diffusion")
 def test_k_diffusions_samplers_are_driven_as_they_run():
-    claims = {claim.title: claim.solver for claim in k_diffusion.LIBRARY.claims()}
+    claims = {claim.title: claim.solver for claim in K_DIFFUSION.claims()}
     start = torch.ones(3, 2, 1, 1, dtype=torch.float64)
     path = {"latents": start, "sigmas": log_levels(5, 10.0, 0.1), "final": "stop"}
     for title, name in (("sample_dpmpp_2m", "dpmpp_2m"), ("sample_heun", "heun"), ("sample_lms", "lms")):
         assert torch.allclose(run(claims[title], **path).x, run(name, **path).x, atol=1e-6)
 
 
-@pytest.mark.skipif(diffusers.LIBRARY.missing() is not None, reason="needs diffusers")
+@pytest.mark.skipif(DIFFUSERS.missing() is not None, reason="needs diffusers")
 def test_diffusers_third_order_sde_has_a_wrong_curvature():
-    claims = {claim.title: claim for claim in diffusers.claims()}
+    claims = {claim.title: claim for claim in DIFFUSERS.claims()}
     wrong = claims["DPMSolverMultistep algorithm_type=sde-dpmsolver++ solver_order=3"]
     shares = step_shares(seedsbench.solver(wrong.solver))
     assert shares[:2] == pytest.approx([1, 1], abs=1e-3)

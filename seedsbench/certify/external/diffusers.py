@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from seedsbench import api
-from seedsbench.certify.external.claim import Claim, Library, Probe, option_text
+from seedsbench.certify.external.published import Library, Probe, Published, option_text
 from seedsbench.certify.problems import log_levels, mixture
 from seedsbench.certify.weak import gaussian_moments
 from seedsbench.diffusion.noise import latents
@@ -27,7 +27,7 @@ _HALF = (
 )
 
 
-def claim(
+def _claim(
     scheduler: str,
     source: str,
     drift: int | None,
@@ -36,46 +36,46 @@ def claim(
     step: dict[str, Any] | None = None,
     exact: int = 0,
     cause: str = "",
-) -> Claim:
+) -> Published:
     """The claim about a scheduler with options of its constructor (config) and of its step."""
     config, step = config or {}, step or {}
     choice = {"name": "diffusers", "scheduler": f"{scheduler}Scheduler", "levels": "grid"}
     solver: Any = {**choice, "config": config, "step_options": step}
-    return Claim(scheduler + option_text({**config, **step}), solver, source, drift, weak, exact, cause)
+    return Published(scheduler + option_text({**config, **step}), solver, source, drift, weak, exact, cause)
 
 
-def claims() -> list[Claim]:
+def _claims() -> list[Published]:
     """Every scheduler that takes the levels of a grid, with the options that have orders of their own."""
     third = {"solver_order": 3}
     return [
-        claim("DDIM", "Song et al. 2021", 1),
-        claim("DDIM", "Song et al. 2021", 1, 1, {"clip_sample": False}, {"eta": 1.0}),
-        claim("DDPM", "Ho et al. 2020", 1, 1, {"clip_sample": False}),
-        claim("PNDM", "Liu et al. 2022", 2),
-        claim("PNDM", "Liu et al. 2022", 2, config={"skip_prk_steps": True}, cause=_SLOW),
-        claim("DEISMultistep", _ZHANG, 2),
-        claim("DEISMultistep", _ZHANG, 3, config=third, cause=_CANCELS),
-        claim("DPMSolverMultistep", _LU, 1, config={**_PP, "solver_order": 1}),
-        claim("DPMSolverMultistep", _LU, 2, config=_PP),
-        claim("DPMSolverMultistep", _LU, 3, config={**_PP, **third}, exact=3, cause=_HALF),
-        claim("DPMSolverMultistep", _LU, 1, 1, {**_SDE, "solver_order": 1}),
-        claim("DPMSolverMultistep", _LU, 2, 2, _SDE),
-        claim("DPMSolverMultistep", "as order 3 of the ODE", 3, 2, {**_SDE, **third}, exact=3, cause=_SIGN),
-        claim("DPMSolverSinglestep", _LU, 2),
-        claim("DPMSolverSinglestep", _LU, 3, config=third),
-        claim("UniPCMultistep", "Zhao et al. 2023", 3),
-        claim("UniPCMultistep", "Zhao et al. 2023", 4, config=third, exact=3),
-        claim("EulerDiscrete", _KARRAS, 1),
-        claim("EulerAncestralDiscrete", "k-diffusion", 1, 1),
-        claim("HeunDiscrete", _KARRAS, 2),
-        claim("KDPM2Discrete", _KARRAS, 2),
-        claim("KDPM2AncestralDiscrete", "k-diffusion", None, 2),
-        claim("LMSDiscrete", "k-diffusion", 4),
-        claim("EDMEuler", _KARRAS, 1),
-        claim("EDMDPMSolverMultistep", _LU, 2),
-        claim("EDMDPMSolverMultistep", _LU, 3, config=third, exact=3, cause=_HALF),
-        claim("EDMDPMSolverMultistep", _LU, 2, 2, _SDE),
-        claim("FlowMatchEulerDiscrete", "Lipman et al. 2023", 1),
+        _claim("DDIM", "Song et al. 2021", 1),
+        _claim("DDIM", "Song et al. 2021", 1, 1, {"clip_sample": False}, {"eta": 1.0}),
+        _claim("DDPM", "Ho et al. 2020", 1, 1, {"clip_sample": False}),
+        _claim("PNDM", "Liu et al. 2022", 2),
+        _claim("PNDM", "Liu et al. 2022", 2, config={"skip_prk_steps": True}, cause=_SLOW),
+        _claim("DEISMultistep", _ZHANG, 2),
+        _claim("DEISMultistep", _ZHANG, 3, config=third, cause=_CANCELS),
+        _claim("DPMSolverMultistep", _LU, 1, config={**_PP, "solver_order": 1}),
+        _claim("DPMSolverMultistep", _LU, 2, config=_PP),
+        _claim("DPMSolverMultistep", _LU, 3, config={**_PP, **third}, exact=3, cause=_HALF),
+        _claim("DPMSolverMultistep", _LU, 1, 1, {**_SDE, "solver_order": 1}),
+        _claim("DPMSolverMultistep", _LU, 2, 2, _SDE),
+        _claim("DPMSolverMultistep", "as order 3 of the ODE", 3, 2, {**_SDE, **third}, exact=3, cause=_SIGN),
+        _claim("DPMSolverSinglestep", _LU, 2),
+        _claim("DPMSolverSinglestep", _LU, 3, config=third),
+        _claim("UniPCMultistep", "Zhao et al. 2023", 3),
+        _claim("UniPCMultistep", "Zhao et al. 2023", 4, config=third, exact=3),
+        _claim("EulerDiscrete", _KARRAS, 1),
+        _claim("EulerAncestralDiscrete", "k-diffusion", 1, 1),
+        _claim("HeunDiscrete", _KARRAS, 2),
+        _claim("KDPM2Discrete", _KARRAS, 2),
+        _claim("KDPM2AncestralDiscrete", "k-diffusion", None, 2),
+        _claim("LMSDiscrete", "k-diffusion", 4),
+        _claim("EDMEuler", _KARRAS, 1),
+        _claim("EDMDPMSolverMultistep", _LU, 2),
+        _claim("EDMDPMSolverMultistep", _LU, 3, config=third, exact=3, cause=_HALF),
+        _claim("EDMDPMSolverMultistep", _LU, 2, 2, _SDE),
+        _claim("FlowMatchEulerDiscrete", "Lipman et al. 2023", 1),
     ]
 
 
@@ -117,12 +117,12 @@ _CHURN = """\
 Relative error of the variance of samples of N(0.3, 0.8^2), exactly, with churn (s_churn=3). EDMEuler adds its
 noise after the network was asked, so it uses an answer for another state; `karras_sde` with rk_order=1 is
 Algorithm 2 of Karras et al. 2022 without its correction."""
-LIBRARY = Library(
+DIFFUSERS = Library(
     name="diffusers",
     module="diffusers",
     install='pip install "seedsbench[diffusers]"',
     rounding=3e-5,  # many schedulers compute in float32
-    claims=claims,
+    claims=_claims,
     probes=[
         Probe("diffusers: DDIM's own levels", _OWN_LEVELS, ("steps", "DDIM", "Euler"), own_levels),
         Probe("diffusers: EDMEuler's churn", _CHURN, ("steps", "EDMEuler", "karras_sde"), churn),

@@ -20,7 +20,7 @@ Draw = Callable[[Tensor, Tensor], Tensor]  # noise_sampler(sigma, sigma_next): a
 
 
 @dataclass(frozen=True)
-class History:
+class Replayed:
     """What a run has been given so far: its levels, first state, denoised images and normals."""
 
     start: Tensor
@@ -56,7 +56,7 @@ class FunctionSolver(Unscaled):
     def advance(
         self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: Any, noise: Noise
     ) -> StepResult:
-        history = state or History(x, (sigma,))
+        history = state or Replayed(x, (sigma,))
         sigmas = torch.stack([*history.levels, sigma_next])
         model = _Again(history.denoised, lambda x, sigma: process.predict(x, sigma[0]))
         normals = _Again(history.normals, _Increments(noise, independent=self.independent))
@@ -64,7 +64,7 @@ class FunctionSolver(Unscaled):
         end = self.function(model, history.start, sigmas, disable=True, **options)
         if not self.remembers:
             return StepResult(end)
-        return StepResult(end, History(history.start, tuple(sigmas), model.given, normals.given))
+        return StepResult(end, Replayed(history.start, tuple(sigmas), model.given, normals.given))
 
 
 class _Again:

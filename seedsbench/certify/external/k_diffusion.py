@@ -3,12 +3,13 @@
 Left out are `sample_dpm_fast` and `sample_dpm_adaptive`, which choose their own noise levels.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from seedsbench.certify.external.claim import Claim, Library, Probe, option_text
 from seedsbench.certify.external.functions import FunctionSolver
+from seedsbench.certify.external.published import Library, Probe, Published, option_text
 
 _LU, _KARRAS, _KATHERINE = "Lu et al. 2022b", "Karras et al. 2022", "its name"
 _HALF = (
@@ -21,49 +22,49 @@ _APART = (
 )
 
 
-def claims() -> list[Claim]:
+def _claims() -> list[Published]:
     """Every sampler that takes noise levels; needs the package."""
     import k_diffusion.sampling as theirs  # pyright: ignore[reportMissingImports]
 
-    def claim(
-        name: str,
-        source: str,
-        drift: int | None,
-        weak: int | None = None,
-        options: dict[str, Any] | None = None,
-        exact: int = 0,
-        cause: str = "",
-        **how: Any,
-    ) -> Claim:
-        solver = FunctionSolver(getattr(theirs, f"sample_{name}"), options or {}, **how)
-        note = " independent noises" if solver.independent else ""
-        return Claim(
-            f"sample_{name}{option_text(options or {})}{note}", solver, source, drift, weak, exact, cause
-        )
+    def one(name: str, *, eta: float | None = None, calls: int = 1) -> FunctionSolver:
+        options = {} if eta is None else {"eta": eta}
+        return FunctionSolver(getattr(theirs, f"sample_{name}"), options, calls, draws=eta is not None)
 
-    two: Any = {"evaluations_a_step": 2}
-    noisy: Any = {"draws": True}
-    memory: Any = {"remembers": True}
-    ode: Any = {"options": {"eta": 0.0}, **noisy}
-    heun: Any = {"options": {"solver_type": "heun"}, **noisy, **memory}
+    def many(name: str, options: dict[str, Any], *, draws: bool = False) -> FunctionSolver:
+        return FunctionSolver(getattr(theirs, f"sample_{name}"), options, remembers=True, draws=draws)
+
+    two_stage = ("dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+    sde, ode = ({name: one(name, eta=eta, calls=2) for name in two_stage} for eta in (1.0, 0.0))
+    apart = replace(sde["dpmpp_sde"], independent=True)
+    heun = many("dpmpp_2m_sde", {"solver_type": "heun"}, draws=True)
     return [
-        claim("euler", _KARRAS, 1),
-        claim("heun", _KARRAS, 2, **two),
-        claim("dpm_2", "Lu et al. 2022a", 2, **two),
-        claim("lms", _KATHERINE, 4, **memory),
-        claim("euler_ancestral", "Song et al. 2021", None, 1, **noisy),
-        claim("dpm_2_ancestral", _KATHERINE, None, 2, **two, **noisy),
-        claim("dpm_2_ancestral", _KATHERINE, 2, **two, **ode),
-        claim("dpmpp_2s_ancestral", _LU, None, 2, **two, **noisy),
-        claim("dpmpp_2s_ancestral", _LU, 2, **two, **ode),
-        claim("dpmpp_sde", _LU, None, 2, **two, **noisy),
-        claim("dpmpp_sde", _LU, 2, **two, **ode),
-        claim("dpmpp_sde", _LU, None, 2, cause=_APART, independent=True, **two, **noisy),
-        claim("dpmpp_2m", _LU, 2, **memory),
-        claim("dpmpp_2m_sde", _LU, 2, 2, **memory, **noisy),
-        claim("dpmpp_2m_sde", _LU, 2, 2, exact=2, **heun),
-        claim("dpmpp_3m_sde", _KATHERINE, 3, 2, exact=3, cause=_HALF, **memory, **noisy),
+        _claim(one("euler"), _KARRAS, 1),
+        _claim(one("heun", calls=2), _KARRAS, 2),
+        _claim(one("dpm_2", calls=2), "Lu et al. 2022a", 2),
+        _claim(many("lms", {}), _KATHERINE, 4),
+        _claim(one("euler_ancestral", eta=1.0), "Song et al. 2021", None, 1),
+        *(_claim(sde[name], _LU, None, 2) for name in two_stage),
+        *(_claim(ode[name], _LU, 2) for name in two_stage),
+        _claim(apart, _LU, None, 2, cause=_APART),
+        _claim(many("dpmpp_2m", {}), _LU, 2),
+        _claim(many("dpmpp_2m_sde", {}, draws=True), _LU, 2, 2),
+        _claim(heun, _LU, 2, 2, exact=2),
+        _claim(many("dpmpp_3m_sde", {}, draws=True), _KATHERINE, 3, 2, exact=3, cause=_HALF),
     ]
+
+
+def _claim(
+    solver: FunctionSolver,
+    source: str,
+    drift: int | None,
+    weak: int | None = None,
+    *,
+    exact: int = 0,
+    cause: str = "",
+) -> Published:
+    note = " independent noises" if solver.independent else ""
+    title = f"{solver.function.__name__}{option_text(solver.options)}{note}"
+    return Published(title, solver, source, drift, weak, exact, cause)
 
 
 def one_level() -> list[list[str]]:
@@ -85,11 +86,11 @@ def _sample(sampler: Any) -> str:
 _ONE_LEVEL = """\
 A run of one level and zero, D(x) = x / 2 at x = 1: the sample is D, 0.5. The two SDE samplers keep the step's
 length `h`, which they have not computed when the first step goes to zero."""
-LIBRARY = Library(
+K_DIFFUSION = Library(
     name="k-diffusion",
     module="k_diffusion",
     install='pip install "seedsbench[k-diffusion]"',
     rounding=1e-9,
-    claims=claims,
+    claims=_claims,
     probes=[Probe("k-diffusion: one level", _ONE_LEVEL, ("sampler", "sample"), one_level)],
 )

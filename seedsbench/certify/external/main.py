@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from seedsbench.certify.external import diffusers, k_diffusion, tableaus
-from seedsbench.certify.external.measure import row_of
+from seedsbench.certify.external.diffusers import DIFFUSERS
+from seedsbench.certify.external.k_diffusion import K_DIFFUSION
+from seedsbench.certify.external.measure import field_row
 from seedsbench.certify.external.report import libraries_first, older_rows, write_field
+from seedsbench.certify.external.tableaus import TABLEAUS
 from seedsbench.checks import nearest
 
-LIBRARIES = [diffusers.LIBRARY, k_diffusion.LIBRARY, tableaus.LIBRARY]
+LIBRARIES = [DIFFUSERS, K_DIFFUSION, TABLEAUS]
 
 
 def certify_field(names: list[str], output: Path) -> int:
@@ -34,7 +36,7 @@ def certify_field(names: list[str], output: Path) -> int:
     rows = [row for row in older_rows(output) if row["library"] not in claims]
     for library in chosen:
         bar = tqdm(claims.get(library.name, []), unit="sampler", desc=library.name, disable=None)
-        rows += [row_of(library, claim) for claim in bar]
+        rows += [field_row(library, claim) for claim in bar]
     probes = [probe for library in LIBRARIES if not library.missing() for probe in library.probes]
     if not rows:
         print("seedsbench-certify: nothing to measure", file=sys.stderr)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedsbench import api
-from seedsbench.certify.external.claim import Claim, Library
+from seedsbench.certify.external.published import Library, Published
 from seedsbench.certify.problems import as_solver, log_levels, mixture
 from seedsbench.certify.row import WITHIN
 from seedsbench.certify.weak import is_markov, kolmogorov_order, weak_orders
@@ -21,7 +21,7 @@ FINE_ROUNDING = 1e-6  # a library with more computes in float32
 POWERS = (0, 1, 2)
 
 
-def row_of(library: Library, claim: Claim) -> dict[str, Any]:
+def field_row(library: Library, claim: Published) -> dict[str, Any]:
     """Measured orders beside the published ones; nan for what does not exist."""
     solver = as_solver(claim.solver)
     row: dict[str, Any] = {
@@ -42,7 +42,7 @@ def row_of(library: Library, claim: Claim) -> dict[str, Any]:
     for power, share in zip(POWERS, step_shares(solver), strict=True):
         row[f"share_s{power}"] = share
     row["exact"] = claim.exact
-    row["verdict"] = verdict(row, library.rounding)
+    row["verdict"] = field_verdict(row, library.rounding)
     row["cause"] = claim.cause if row["verdict"] != "holds" else ""
     return row
 
@@ -95,7 +95,7 @@ def step_shares(solver: Solver, steps: int = 20, width: float = 0.25) -> list[fl
     return shares
 
 
-def verdict(row: dict[str, Any], rounding: float) -> str:
+def field_verdict(row: dict[str, Any], rounding: float) -> str:
     """ "holds", or which published order the measurement contradicts.
 
     A drift order may be higher; the images that are exact have to be so to a hundredth. Of orders of three

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from seedsbench.certify.external.claim import Library, Probe
 from seedsbench.certify.external.measure import POWERS
+from seedsbench.certify.external.published import Library, Probe
 from seedsbench.report.table import markdown_table
 
 _INTRODUCTION = """\

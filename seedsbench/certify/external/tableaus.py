@@ -1,14 +1,14 @@
 """The exponential tableaus that lie in `seedsbench/solvers/tableaus/`: published ones and RES4LYF's."""
 
-from seedsbench.certify.external.claim import Claim, Library
+from seedsbench.certify.external.published import Library, Published
 from seedsbench.solvers.parts.tableau_files import TableauFile, tableau_file, tableau_names
 
 
-def claims() -> list[Claim]:
+def _claims() -> list[Published]:
     """Each file, as solver=exp_rk, with the order that is published of it."""
     found = {name: tableau_file(name) for name in tableau_names()}
     return [
-        Claim(name, {"name": "exp_rk", "tableau": name}, file.source, file.published, cause=_cause(file))
+        Published(name, {"name": "exp_rk", "tableau": name}, file.source, file.published, cause=_cause(file))
         for name, file in found.items()
     ]
 
@@ -23,4 +23,4 @@ def _cause(file: TableauFile) -> str:
     return "".join([file.cause, *missed[:1]]) if file.cause else ""
 
 
-LIBRARY = Library(name="tableaus", module=None, install="", rounding=1e-9, claims=claims)
+TABLEAUS = Library(name="tableaus", module=None, install="", rounding=1e-9, claims=_claims)

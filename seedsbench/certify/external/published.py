@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -10,7 +11,7 @@ from seedsbench.certify.problems import AnySolver
 
 
 @dataclass(frozen=True)
-class Claim:
+class Published:
     """One sampler with its options, and what is published of it.
 
     title: as its users call it. source: who says so. drift, weak: the orders they say, None where nothing is
@@ -51,7 +52,7 @@ class Library:
     module: str | None
     install: str
     rounding: float
-    claims: Callable[[], list[Claim]]
+    claims: Callable[[], list[Published]]
     probes: list[Probe] = field(default_factory=list)
 
     def missing(self) -> str | None:
@@ -61,7 +62,7 @@ class Library:
         if find_spec(self.module) is None:
             return f"{self.name} is not installed: {self.install}"
         try:
-            __import__(self.module)
+            import_module(self.module)
         except ImportError as error:
             return f"{self.name} cannot be imported ({error}): {self.install}"
         return None
