@@ -10,7 +10,7 @@ from tqdm import tqdm
 from seedsbench.certify.external.diffusers import DIFFUSERS
 from seedsbench.certify.external.k_diffusion import K_DIFFUSION
 from seedsbench.certify.external.measure import field_row
-from seedsbench.certify.external.report import libraries_first, older_rows, write_field
+from seedsbench.certify.external.report import libraries_first, older_rows, write_field, write_rows
 from seedsbench.certify.external.tableaus import TABLEAUS
 from seedsbench.checks import nearest
 
@@ -32,15 +32,17 @@ def certify_field(names: list[str], output: Path) -> int:
     for library in chosen:
         if reason := library.missing():
             print(f"skipped: {reason}", file=sys.stderr)
-    claims = {library.name: library.claims() for library in chosen if not library.missing()}
-    rows = [row for row in older_rows(output) if row["library"] not in claims]
+    rows = older_rows(output)
+    output.mkdir(parents=True, exist_ok=True)
     for library in chosen:
-        bar = tqdm(claims.get(library.name, []), unit="sampler", desc=library.name, disable=None)
-        rows += [field_row(library, claim) for claim in bar]
+        if not library.missing():
+            bar = tqdm(library.claims(), unit="sampler", desc=library.name, disable=None)
+            rows = [row for row in rows if row["library"] != library.name]
+            rows = libraries_first([*rows, *[field_row(library, claim) for claim in bar]], LIBRARIES)
+            write_rows(rows, output)  # at once: the next library may take minutes
     probes = [probe for library in LIBRARIES if not library.missing() for probe in library.probes]
     if not rows:
         print("seedsbench-certify: nothing to measure", file=sys.stderr)
         return 1
-    output.mkdir(parents=True, exist_ok=True)
-    print("\n".join(map(str, write_field(libraries_first(rows, LIBRARIES), probes, output))))
+    print("\n".join(map(str, write_field(rows, probes, output))))
     return 0

@@ -57,10 +57,16 @@ def write_field(rows: list[dict[str, Any]], probes: list[Probe], folder: Path) -
     for probe in probes:
         lines += ["", f"## {probe.heading}", "", probe.text, ""]
         lines += markdown_table(list(probe.columns), probe.rows())
-    written = [folder / "certificate-field.md", folder / "certificate-field.csv"]
-    written[0].write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
-    df.to_csv(written[1], index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
-    return written
+    text = folder / "certificate-field.md"
+    text.write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
+    return [text, write_rows(rows, folder)]
+
+
+def write_rows(rows: list[dict[str, Any]], folder: Path) -> Path:
+    """Write certificate-field.csv alone."""
+    table = folder / "certificate-field.csv"
+    pd.DataFrame(rows).to_csv(table, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+    return table
 
 
 def older_rows(folder: Path) -> list[dict[str, Any]]:
