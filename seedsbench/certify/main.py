@@ -21,6 +21,9 @@ writes  <output>/certificate.csv   every number
 
 Named solvers are measured alone; their rows take the place of older ones in the files. Exit code 1 says
 that a declared order is not the measured one.
+
+With --external, other people's samplers are measured in place of ours, each library that is installed, or
+those named: diffusers, k-diffusion, tableaus. Writes <output>/certificate-field.csv and .md.
 """
 _EXAMPLE = "example:  seedsbench-certify seeds3 heun        seedsbench-certify --config-dir mine ab2"
 
@@ -34,6 +37,10 @@ def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.config_dir is not None:
         _add_config_dir(arguments.config_dir)
+    if arguments.external:
+        from seedsbench.certify.external.main import certify_field
+
+        return certify_field(arguments.solvers, arguments.output)
     from seedsbench.certify.row import configured_solvers
     from seedsbench.checks import nearest
 
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("seedsbench-certify", formatter_class=raw)
     parser.description, parser.epilog = _DESCRIPTION, _EXAMPLE
     parser.add_argument("solvers", nargs="*", metavar="solver", help="config names; all if none is given")
+    parser.add_argument("--external", action="store_true", help="measure other people's samplers")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--samples", type=_positive, default=50_000, help="for the errors (default: 50000)")
     cores = os.cpu_count() or 1

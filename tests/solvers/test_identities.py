@@ -48,6 +48,19 @@ ETA_0, EDM = {"eta": 0.0}, {"prediction": "edm"}
         ("dpm_solver2", {"name": "seeds2", "prediction": "noise", **ETA_0}),
         ("dpm_solver3", {"name": "seeds3", "prediction": "noise", **ETA_0}),
         ("dpmpp_2m", UNIP),
+        ("res_2m", {"name": "dpmpp_2m", "solver_type": "heun", "lower_order_final": False}),
+        ("exp_rk", {"name": "etd_erk2", "variant": "b"}),  # RES 2s
+        ({"name": "exp_rk", "tableau": "res_3s"}, {"name": "etd_erk3", "c2": 0.5, "c3": 1.0}),
+        *(
+            (
+                {"name": "exp_rk", "tableau": "hochbruck_ostermann", "prediction": p},
+                {"name": "etd_erk4", "prediction": p},
+            )
+            for p in ("data", "noise", "edm")
+        ),
+        ({"name": "exp_rk", "tableau": "etd2rk"}, {"name": "etd_erk2", "variant": "b", "c2": 1.0}),
+        ({"name": "exp_rk", "eta": 1.0}, {"name": "seeds2", "variant": "b"}),
+        ({"name": "gradient_estimation", "gamma": 1.0}, "ddim"),
         ({"name": "dpmpp_3m", "solver_type": "midpoint"}, {**UNIP, "solver_order": 3}),
         (
             {"name": "dpmpp_3m", "solver_type": "heun", "prediction": "noise"},
