@@ -90,25 +90,16 @@ def lines_of(found: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
-HEADER = [
-    "regime",
-    "solver",
-    "NFE",
-    "method",
-    "EDM's grid",
-    "searched",
-    "difference",
-    "verdict",
-    "search cost",
-]
+HEADER = ["regime", "solver", "NFE", "method", "EDM's grid", "searched", "difference", "verdict", "cost"]
 _TEXT = """\
 # Searched grids
 
-Made by `{command}`, which also leaves the levels in `searched-grids/`, for `grid=searched grid.path=...`. The
-embedded networks, {samples} images a cell, seeds {seeds}, which share no sample with the search. FID is mean ±
-standard deviation; the difference, searched less EDM's grid, is paired over the seeds, ± its standard error;
-the verdict on the searched grid is corrected for all {n} comparisons (Holm, 5 %). The cost is in network
-evaluations of one sample, for all three budgets together: sampling 1,000 images at 10 evaluations costs 10,000.
+Made by `{command}`, which also leaves the levels in `searched-grids/`, for `grid=searched grid.path=...`.
+The embedded networks, {samples} images a cell, seeds {seeds}, which share no sample with the search. FID is
+mean ± standard deviation; the difference, searched less EDM's grid, is paired over the seeds, ± its standard
+error; the verdict on the searched grid is corrected for all {n} comparisons (Holm, 5 %). The cost is in
+network evaluations of one sample, for all three budgets together: to sample 1,000 images at 10 evaluations
+costs 10,000.
 
 {told}
 
