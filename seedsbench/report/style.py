@@ -64,6 +64,7 @@ SOLVER_FAMILIES = {
     "runge_kutta": Family("Runge-Kutta", "#333333", "*"),
     "adaptive": Family("Adaptive steps", "#51687f", "<"),
     "diffusers": Family("diffusers' schedulers", "#8c510a", "d"),
+    "learned": Family("Learned", "#b5467a", "H"),
     "other": Family("Others", "#777777", "p"),
 }
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)), (0, (7, 2)))
