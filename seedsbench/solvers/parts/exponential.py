@@ -26,7 +26,7 @@ from seedsbench.solvers.parts.weak_conditions import check_law, weak_order
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta(Solver):
-    """Exponential Runge-Kutta: len(tableau.b) evaluations a step; normals as `stage_noise` says, none at eta = 0.
+    """Exponential Runge-Kutta: len(tableau.b) evaluations a step; normals as stage_noise says, or none.
 
     prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
     SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
