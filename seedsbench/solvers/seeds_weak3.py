@@ -28,7 +28,7 @@ def _kutta() -> ExponentialTableau:
     return ExponentialTableau(c=(0.0, 0.5, 0.5, 1.0), a=rows, b=row(1.0, middle, middle, last), order=3)
 
 
-def _last_stage_twice(once: ExponentialTableau) -> ExponentialTableau:
+def last_stage_twice(once: ExponentialTableau) -> ExponentialTableau:
     """The scheme with its last stage evaluated twice, each with half its weight."""
     half: Weight = tuple((coef / 2, k, node) for coef, k, node in once.b[-1])
     rows = (*once.a, (*once.a[-1], ()))
@@ -53,7 +53,7 @@ class Seeds3Twice(ExponentialRungeKutta):
     SEEDS-3 at c2 = 2/5, where the third stage's two noises are independent given the second's and the end's.
     """
 
-    tableau: ClassVar[ExponentialTableau] = _last_stage_twice(three_stage(2 / 5, 2 / 3, "a"))
+    tableau: ClassVar[ExponentialTableau] = last_stage_twice(three_stage(2 / 5, 2 / 3, "a"))
     stage_noise: ClassVar[StageNoise] = Redrawn(correlation=0.0)
 
 
