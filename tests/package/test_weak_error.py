@@ -9,7 +9,8 @@ from scripts import search_weak3 as search
 from scripts import weak_error as weak
 from seedsbench.solvers.seeds_weak3 import Seeds3Tilted, Seeds3Twice
 
-FALLING = {10: 1e-2, 40: 1e-4, 160: 1e-6}
+CUBIC = {budget: 10.0 / budget**3 for budget in weak.BUDGETS}
+SQUARE = {budget: 0.3 / budget**2 for budget in weak.BUDGETS}
 
 
 def test_an_error_counts_at_the_budgets_that_its_evaluations_nearly_fill():
@@ -19,11 +20,11 @@ def test_an_error_counts_at_the_budgets_that_its_evaluations_nearly_fill():
 
 
 def test_the_page_says_where_a_solver_wins_and_where_it_loses():
-    errors = {name: FALLING for name in weak.NEW} | {"seeds3": {10: 1e-3, 40: 2e-4, 160: 2e-6}}
-    assert weak.best_at(errors, 10) == ("seeds3", 1e-3)
+    errors = dict.fromkeys(weak.NEW, CUBIC) | {"seeds3": SQUARE}
+    assert weak.best_at(errors, 10) == ("seeds3", 0.3 / 100)
     said = weak.meaning(errors, "X")
-    assert "X: the least error has seeds3 at NFE 10" in said
-    assert "`seeds4` beats every solver of weak order 2 or less at NFE 40, 160." in said
+    assert "X: the least error has seeds3 at NFE 10 to 30, seeds3_tilted at NFE 40 to 400." in said
+    assert "`seeds4` beats every solver of weak order 2 or less at NFE 40, 56, 80," in said
     page = weak.document({"X": errors})
     assert "| seeds4 " in page
     assert "seeds4" in [text.get_text() for text in weak.figure({"X": errors}).axes[0].texts]

@@ -43,7 +43,8 @@ def weak_conditions(
 ) -> list[Condition]:
     """The conditions on the noise up to order 3. symmetric: those for N with a symmetric Jacobian."""
     a, b = _weights(tableau)
-    c, (cov, g) = np.array(tableau.c), stage_covariance(tableau, law)
+    c, joint = np.array(tableau.c), joint_covariance(tableau, law)
+    cov, g = joint[:-1, :-1], joint[:-1, -1]
     v = np.diag(cov)
     crossed, between = float(b @ a @ g), float(b @ cov @ b)
     merged = [Condition(3, "2 sum b a g + sum b b C", 2 * crossed + between, 2 / 3)]
@@ -69,8 +70,8 @@ def weak_order(tableau: ExponentialTableau, law: StageNoise, *, symmetric: bool 
     return min(tableau.order, 3, *(order - 1 for order in broken))
 
 
-def stage_covariance(tableau: ExponentialTableau, law: StageNoise) -> tuple[np.ndarray, np.ndarray]:
-    """(C, g) of short steps: covariances of the stages' noises (s, s), and with the end's (s,)."""
+def joint_covariance(tableau: ExponentialTableau, law: StageNoise) -> np.ndarray:
+    """(s + 1, s + 1) of short steps of length 1: of the noises of s stages, and of the end's, which is last."""
     nodes = (*tableau.c, 1.0)
     places = inside(nodes)
     times = [torch.tensor(nodes[i], dtype=torch.float64) for i in places]
@@ -80,14 +81,13 @@ def stage_covariance(tableau: ExponentialTableau, law: StageNoise) -> tuple[np.n
     at_the_end = [i for i, node in enumerate(nodes) if node == 1]
     joint[at_the_end] = joint[-1]
     joint[:, at_the_end] = joint[:, -1:]
-    return joint[:-1, :-1], joint[:-1, -1]
+    return joint
 
 
 @cache
 def check_law(tableau: ExponentialTableau, law: StageNoise) -> None:
-    """Raise ValueError unless the law's covariances can be had, and its end is that of the path."""
-    cov, g = stage_covariance(tableau, law)
-    joint = np.block([[cov, g[:, None]], [g[None], np.ones((1, 1))]])
+    """Raise ValueError unless the law's covariances are those of some Gaussian noises, on short steps."""
+    joint = joint_covariance(tableau, law)
     if not np.allclose(joint, joint.T, atol=_CLOSE):
         raise ValueError(f"{law}: covariances of stages {tableau.c} must be symmetric, got {joint.tolist()}")
     if (lowest := float(np.linalg.eigvalsh(joint)[0])) < -_CLOSE:
