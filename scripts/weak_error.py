@@ -166,7 +166,8 @@ def _number(value: float) -> str:
 def figure(problems: Mapping[str, Errors]) -> Figure:
     """Error against evaluations, a panel a problem; the new solvers marked, their nearest rivals named."""
     drawn = Figure(figsize=(10.5, 4.6), layout="constrained")
-    for ax, (title, errors) in zip(drawn.subplots(1, len(problems)), problems.items(), strict=True):
+    panels = drawn.subplots(1, len(problems), squeeze=False)[0]
+    for ax, (title, errors) in zip(panels, problems.items(), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="weak error")
         ax.set_title(title, loc="left", fontsize=9)
         for name, of in errors.items():

@@ -71,7 +71,7 @@ def weak_order(tableau: ExponentialTableau, law: StageNoise, *, symmetric: bool 
 
 
 def joint_covariance(tableau: ExponentialTableau, law: StageNoise) -> np.ndarray:
-    """(s + 1, s + 1) of short steps of length 1: of the noises of s stages, and of the end's, which is last."""
+    """(s + 1, s + 1) of short steps, scaled to length 1: of the stages' noises, and last the end's."""
     nodes = (*tableau.c, 1.0)
     places = inside(nodes)
     times = [torch.tensor(nodes[i], dtype=torch.float64) for i in places]
