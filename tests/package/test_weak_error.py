@@ -24,7 +24,7 @@ def test_the_page_says_where_a_solver_wins_and_where_it_loses():
     assert weak.best_at(errors, 10) == ("seeds3", 0.3 / 100)
     said = weak.meaning(errors, "X")
     assert "X: the least error has seeds3 at NFE 10 to 30, seeds3_tilted at NFE 40 to 400." in said
-    assert "`seeds4` beats every solver of weak order 2 or less at NFE 40, 56, 80," in said
+    assert "`seeds4` beats every solver of weak order 2 or less at NFE 40, 80, 160, 400." in said
     page = weak.document({"X": errors})
     assert "| seeds4 " in page
     assert "seeds4" in [text.get_text() for text in weak.figure({"X": errors}).axes[0].texts]
