@@ -138,7 +138,11 @@ def meaning(errors: Errors, problem: str) -> str:
     for name in NEW:
         ahead = [b for b in BUDGETS if at_budget(errors[name], b) < best_at(old, b)[1]]
         said = f"at NFE {', '.join(map(str, ahead))}" if ahead else "at none of these budgets"
-        lines.append(f"`{name}` beats every solver of weak order 2 or less {said}.")
+        lines.append(f"`{name}` beats every solver of weak order 2 or less that is measured {said}.")
+    last = {name: max(b for b in BUDGETS if not math.isnan(at_budget(of, b))) for name, of in old.items()}
+    lost = [f"{name} above NFE {budget}" for name, budget in last.items() if budget < BUDGETS[-1]]
+    if lost:
+        lines.append(f"Not resolved, so not compared: {', '.join(lost)}.")
     return " ".join(lines)
 
 

@@ -24,7 +24,12 @@ def test_the_page_says_where_a_solver_wins_and_where_it_loses():
     assert weak.best_at(errors, 10) == ("seeds3", 0.3 / 100)
     said = weak.meaning(errors, "X")
     assert "X: the least error has seeds3 at NFE 10 to 30, seeds3_tilted at NFE 40 to 400." in said
-    assert "`seeds4` beats every solver of weak order 2 or less at NFE 40, 80, 160, 400." in said
+    assert (
+        "`seeds4` beats every solver of weak order 2 or less that is measured at NFE 40, 80, 160, 400."
+        in said
+    )
+    errors["er_sde"] = {10: 0.2, 20: 0.02}
+    assert weak.meaning(errors, "X").endswith("Not resolved, so not compared: er_sde above NFE 20.")
     page = weak.document({"X": errors})
     assert "| seeds4 " in page
     assert "seeds4" in [text.get_text() for text in weak.figure({"X": errors}).axes[0].texts]
