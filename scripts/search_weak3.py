@@ -53,7 +53,7 @@ SEARCHED: dict[str, Problem] = {"Gaussian 0.5": gaussian(0.5, 20.0, 0.05), "mixt
 HELD_OUT: dict[str, Problem] = {
     "Gaussian 0.1": gaussian(0.1, 20.0, 0.02),
     "Gaussian 0.8, narrow": gaussian(0.8, 5.0, 0.2),
-    "Gaussian 2": gaussian(2.0, 80.0, 0.2),
+    "Gaussian 1.5, wide": gaussian(1.5, 80.0, 0.01),
 }
 
 
