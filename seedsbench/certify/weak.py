@@ -112,7 +112,7 @@ def is_affine(solver: AnySolver) -> bool:
 
 
 class _Counted(Silent):
-    """No noise for one state of one value, and a count of how often it is asked for."""
+    """No noise for one state of one value, and a count of its normals; an increment takes one."""
 
     def __init__(self) -> None:
         super().__init__((1, 1, 1, 1))
@@ -122,12 +122,8 @@ class _Counted(Silent):
         self.draws += 1
         return super().normal()
 
-    def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
-        self.draws += 1
-        return super().increment(q0, q1)
 
-
-def _test_functions(x: np.ndarray) -> np.ndarray:
+def observables(x: np.ndarray) -> np.ndarray:
     """g, (n,) -> (n, 4): mean, power, and shape at the scale of the mixture's gaps."""
     return np.stack([x, x**2, np.cos(3 * x), np.sin(3 * x)], -1)
 
@@ -179,7 +175,7 @@ def kolmogorov_expectations(solver: AnySolver, n_steps: int) -> np.ndarray:
         # Beyond the interval, where no path of weight goes, the value at its end: no polynomial leaves it.
         return lambda x: chebyshev.chebval(((x - mean) / half[k]).clip(-1, 1), coefficients).T
 
-    value: _Function = _test_functions
+    value: _Function = observables
     for k in reversed(range(n_steps)):
         value = backwards(k, value)
     return _expectation(value, START)
@@ -187,7 +183,7 @@ def kolmogorov_expectations(solver: AnySolver, n_steps: int) -> np.ndarray:
 
 def exact_expectations() -> np.ndarray:
     """E[g(data + END * noise)] on the line mixture."""
-    return _expectation(_test_functions, END)
+    return _expectation(observables, END)
 
 
 def kolmogorov_order(solver: AnySolver, n_steps: int = 32) -> Measured:
@@ -237,7 +233,7 @@ def common_noise_order(solver: AnySolver, n_steps: int = 8, *, paths: int = 100_
     delta method's. NoPathError as `ends_along_one_path`.
     """
     ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths)
-    scores = [_test_functions(x.numpy()).reshape(paths, -1) for x in ends]
+    scores = [observables(x.numpy()).reshape(paths, -1) for x in ends]
     fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]
     norms = [float(np.linalg.norm(m)) for m in means]

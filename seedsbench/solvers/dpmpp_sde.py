@@ -16,7 +16,7 @@ from seedsbench.diffusion.process import Process, expand
 from seedsbench.solvers.ancestral import AncestralOptions, split
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.dpm_solver import decay, node
-from seedsbench.solvers.parts.exponential import brownian_path
+from seedsbench.solvers.parts.stage_noise import brownian_path
 
 
 @dataclass(frozen=True)

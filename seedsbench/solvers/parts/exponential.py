@@ -4,14 +4,14 @@ A step from sigma_s to sigma_t in a splitting (A, y, q, N) with z = log(y_t / y_
 
     x_i = (A_i/A_s) x_s + A_i y_i z sum_j a_ij(-z) N_j + A_i (W(q_i) - W(q_s))
 
-at nodes y_i = y_s exp(c_i z), and the same with b_j at the end. All stage noises are read off one
-Brownian path W, so their correlations are exact for any nodes; no weight of a noise is ever typed.
+at nodes y_i = y_s exp(c_i z), and the same with b_j at the end. The noises of stages and end are drawn from
+a law beside the tableau (stage_noise.py), by default one Brownian path W: their correlations are then exact
+for any nodes, and no weight of a noise is ever typed.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from seedsbench.checks import Range, Share
@@ -19,12 +19,14 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import Solver, StepResult
 from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
+from seedsbench.solvers.parts.stage_noise import PATH, StageNoise
 from seedsbench.solvers.parts.tableau import ExponentialTableau, Phis, Weight, evaluate
+from seedsbench.solvers.parts.weak_conditions import check_law, weak_order
 
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta(Solver):
-    """Exponential Runge-Kutta: len(tableau.b) evaluations and as many normals a step (none at eta = 0).
+    """Exponential Runge-Kutta: len(tableau.b) evaluations a step; normals as stage_noise says, or none.
 
     prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
     SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
@@ -32,13 +34,14 @@ class ExponentialRungeKutta(Solver):
 
     family: ClassVar[str] = "seeds"
     tableau: ClassVar[ExponentialTableau]
+    stage_noise: ClassVar[StageNoise] = PATH
     prediction: Literal["data", "noise", "edm"] = "data"
     eta: Share = 1.0
     sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.tableau  # building it checks the nodes and the weights
+        check_law(self.tableau, self.stage_noise)  # building the tableau checks the nodes and the weights
 
     @property
     def order(self) -> int:
@@ -50,9 +53,7 @@ class ExponentialRungeKutta(Solver):
 
     @property
     def weak_order(self) -> int | None:
-        # Stage noises sampled from the path give at most weak order 2, however many stages:
-        # see the note in solvers/seeds.py.
-        return min(self.order, 2) if self.stochastic else None
+        return weak_order(self.tableau, self.stage_noise) if self.stochastic else None
 
     def nfe(self, n_steps: int) -> int:
         return len(self.tableau.b) * n_steps
@@ -91,22 +92,6 @@ class ExponentialRungeKutta(Solver):
     def _path(
         self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise
     ) -> list[Tensor]:
-        """B at each of `sigmas`, 0 at the first: the noise in x there divided by the amplitude."""
-        return brownian_path([splitting.noise_clock(sigma) for sigma in sigmas], noise)
-
-
-def brownian_path(clocks: list[Tensor], noise: Noise) -> list[Tensor]:
-    """W(q_i) - W(q_0) at each clock reading, whatever their order; increments drawn in order of time.
-
-    clocks: q_0 first, all others larger. A reading that occurs twice costs one draw.
-    """
-    key = [float(q.flatten()[0]) for q in clocks]
-    order = sorted(range(len(clocks)), key=key.__getitem__)
-    values: dict[int, Tensor] = {}
-    total, last = torch.zeros((), dtype=torch.float64), order[0]
-    for i in order:
-        if key[i] > key[last]:
-            total = total + noise.increment(clocks[last], clocks[i])
-            last = i
-        values[i] = total
-    return [values[i] for i in range(len(clocks))]
+        """The noise in x at each of `sigmas` divided by the amplitude there, 0 at the first."""
+        nodes, ratio = (*self.tableau.c, 1.0), sigmas[-1] / sigmas[0]
+        return self.stage_noise.draw(nodes, [splitting.noise_clock(sigma) for sigma in sigmas], ratio, noise)
