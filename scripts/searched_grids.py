@@ -1,7 +1,7 @@
 """Do searched grids beat EDM's? python scripts/searched_grids.py
 
 For each regime and solver below, levels are searched by each method, on samples of their own, and written to
-results/searched-grids/. Cells of a study (<results>/searched-grids) then test them and EDM's grid on the same
+results/grids/. Cells of a study (<results>/searched-grids) then test them and EDM's grid on the same
 seeds, as any others. Prints the table with paired differences and verdicts, and writes it to
 results/searched-grids.md. What is done is not done again, levels and cells alike.
 
@@ -38,7 +38,7 @@ SAMPLED = ("schedule=linear", "grid=edm")
 
 def file_of(regime: str, solver: str, method: str) -> Path:
     """Where the levels lie; searched if they are not there."""
-    path = TARGET.with_suffix("") / f"{regime}-{solver}-{method}.yaml"
+    path = TARGET.parent / "grids" / f"{regime}-{solver}-{method}.yaml"
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)
         budgets = f"nfe={','.join(map(str, BUDGETS))}"
@@ -94,7 +94,7 @@ HEADER = ["regime", "solver", "NFE", "method", "EDM's grid", "searched", "differ
 _TEXT = """\
 # Searched grids
 
-Made by `{command}`, which also leaves the levels in `searched-grids/`, for `grid=searched grid.path=...`.
+Made by `{command}`, which also leaves the levels in `grids/`, for `grid=searched grid.path=...`.
 The embedded networks, {samples} images a cell, seeds {seeds}, which share no sample with the search. FID is
 mean ± standard deviation; the difference, searched less EDM's grid, is paired over the seeds, ± its standard
 error; the verdict on the searched grid is corrected for all {n} comparisons (Holm, 5 %). The cost is in
