@@ -18,6 +18,10 @@ from seedsbench.files.settings import read_settings
 _PACKAGE = Path(__file__).resolve().parent
 
 
+class NotThere(ValueError):
+    """A file that a choice names is not there."""
+
+
 def conf_dir() -> Path:
     """The configuration folder: inside the package when installed from a wheel, else the checkout's."""
     packaged = _PACKAGE / "conf"
@@ -97,7 +101,7 @@ def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
     """A choice of a grid or solver; one with a `path` has the options that this YAML file says, not the path.
 
     So what the file says identifies a row, and not where it lies. Raises ValueError for a file that is none
-    or has other entries than the choice has options.
+    or has other entries than the choice has options, and NotThere where there is none.
     """
     if not isinstance(config.get("path"), str):
         return dict(config)
@@ -105,9 +109,8 @@ def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = read_settings(config["path"])
     except FileNotFoundError:
-        raise ValueError(
-            f"path={config['path']} is not there: give a YAML file with {', '.join(known)}"
-        ) from None
+        said = f"path={config['path']} is not there: give a YAML file with {', '.join(known)}"
+        raise NotThere(said) from None
     for key in found:
         if key not in known:
             raise ValueError(f"{config['path']}: {nearest(key, known, what='option')}")

@@ -107,6 +107,8 @@ class Claim:
             (words,) = itertools.product(*command.choices)
             cell = compose_each([(*words, "offline=true")], "study", self.bases)[0].cell
             cell.check()
+        except registry.NotThere as error:
+            raise NotHere(f"a file that its command names: {error}") from error
         except Exception as error:  # OmegaConf and Hydra raise what they like
             if command.config_dirs:
                 folders = ", ".join(command.config_dirs)

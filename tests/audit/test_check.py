@@ -12,6 +12,7 @@ from seedsbench.audit import main as command
 from seedsbench.audit.row_checks import ALWAYS, ROW_CHECKS, SCORE_RANGES
 from seedsbench.audit.studies import STUDY_CHECKS, examined, studies_in
 from seedsbench.bench.cell import NUMERICS_VERSION
+from seedsbench.bench.progress import SweepLine
 from seedsbench.cli.compose import Bases, compose_each, composing
 from seedsbench.cli.sweep import run_seeds
 from tests.support.cells import config_dir
@@ -37,7 +38,7 @@ def make(folder, cells):
         own = (f"results_dir='{folder}'", "study=study", "device=cpu")
         with composing():
             (found,) = compose_each([(*words, *own)], "study", BASES)
-        list(run_seeds(found.cell, found.words, "test"))
+        list(run_seeds(found.cell, found.words, "test", SweepLine([1])))
     return folder / "study"
 
 
@@ -227,6 +228,20 @@ def test_what_is_not_here_is_not_checked_and_no_fault(study):
     assert found.faults == []
     (reason,) = found.not_checked
     assert reason == "what its command names in /no/such/dir: give it as --config-dir"
+
+
+def test_a_searched_grid_is_checked_where_its_file_is(tmp_path):
+    path = tmp_path / "found.yaml"
+    path.write_text("grids: [[80, 5, 2, 1, 0.5]]\n")
+    study = make(tmp_path, [[*MIXTURE, "solver=euler", "nfe=5", "grid=searched", f"grid.path={path}"]])
+    assert (found_in(study).faults, dict(found_in(study).not_checked)) == ([], {})
+    path.write_text("grids: [[80, 5, 2, 1, 0.4]]\n")
+    assert any("grid_params" in fault.why for fault in found_in(study).faults)
+    path.unlink()
+    found = found_in(study)
+    assert found.faults == []
+    (reason,) = found.not_checked
+    assert reason.startswith(f"a file that its command names: path={path} is not there")
 
 
 def test_a_plug_in_is_checked_where_it_is_here_and_the_same(tmp_path, monkeypatch):
