@@ -26,7 +26,8 @@ def test_at_scale_1_it_is_none_bit_for_bit_under_a_name_of_its_own(solver, tmp_p
     assert [rows[0][key] for key in same] == [rows[1][key] for key in same]
     assert rows[0]["run_key"] != rows[1]["run_key"]
     assert [row["guidance"] for row in rows] == ["none", "cfg"]
-    assert [row["guidance_params"] for row in rows] == [{}, {"scale": 1, "rescale": 0.0, "interval": None}]
+    options = {"scale": 1, "rescale": 0.0, "interval": None, "null_label": None, "channels": None}
+    assert [row["guidance_params"] for row in rows] == [{}, options]
 
 
 def test_no_guidance_is_no_part_of_a_key_and_every_option_of_one_is():
