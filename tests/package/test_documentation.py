@@ -25,6 +25,8 @@ PACKAGES = [package for extra in PROJECT["optional-dependencies"].values() for p
 TOOLS = {re.match(r"[\w-]+", package)[0] for package in PACKAGES} | {"mkdocs"}
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 FEW = "samples=32"
+SHARED = ROOT / "scripts" / "benchmarks" / "publish.py"
+"""Where options of several benchmarks are."""
 
 
 @pytest.fixture
@@ -116,11 +118,12 @@ class Page:
         """A script of ours, which is there and has these options."""
         path = ROOT / words[0]
         assert path.is_file(), f"{block.place}: {words[0]}"
+        options = path.read_text() + SHARED.read_text()
         config = ROOT / "scripts" / "conf" / f"{path.stem}.yaml"
         keys = set(OmegaConf.load(config)) if config.is_file() else set()
         for word in words[1:]:
             if word.startswith("--"):
-                assert f'"{word.split("=")[0]}"' in path.read_text(), f"{block.place}: {word}"
+                assert f'"{word.split("=")[0]}"' in options, f"{block.place}: {word}"
             elif "=" in word:
                 assert word.split("=")[0] in keys, f"{block.place}: {word}"
 
