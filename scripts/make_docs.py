@@ -1,0 +1,143 @@
+"""What the documentation site has beside docs/*.md, as a hook of mkdocs: nothing here is committed.
+
+- Tables made from the code, where a page says `<!-- generated: solvers -->` or `configuration`.
+- README, as the front page, and all that the pages link to in the repository: results, figures, SECURITY.
+
+    mkdocs build --strict
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seedsbench import registry
+from seedsbench.cli.choices import ChoiceFacts, Option, choice_facts
+from seedsbench.cli.command import GROUPS
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
+INSTEAD = {
+    "README.md": "index.md",
+    "seedsbench/solvers/README.md": "solvers.md",
+    "results/example": "results/example/table.md",
+}
+"""Where the site has another page in place of what the repository has there."""
+OWN_PAGES = ("solver", "experiment")
+"""Groups that the configuration reference leaves out or tells by their YAML alone."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what lies outside docs/: the front page, and whatever a page links to."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "index.md", abs_src_path=str(ROOT / "README.md")))
+    for path in linked():
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
+    """A page's text with its tables, and with links as the site has them."""
+    made = {"solvers": solver_pages, "configuration": configuration_pages}
+    for name, write in made.items():
+        markdown = markdown.replace(f"<!-- generated: {name} -->", "\n".join(write()))
+    source = page.file.src_uri
+    folder = Path("docs" if (ROOT / "docs" / source).is_file() else ".", source).parent
+    if source == "index.md":
+        folder = Path()
+    return LINK.sub(lambda link: site_link(link[1], folder, Path(source).parent), markdown)
+
+
+def linked() -> list[str]:
+    """Files of the repository outside docs/ that the pages link to, and that these link to; sorted."""
+    found: set[str] = set()
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
+    while pages:
+        page = pages.pop()
+        for link in LINK.findall(page.read_text(encoding="utf-8")):
+            path = repository_path(link, page.relative_to(ROOT).parent)
+            if path.startswith("docs/") or path in found or not (ROOT / path).is_file():
+                continue
+            found.add(path)
+            if path.endswith(".md"):
+                pages.append(ROOT / path)
+    return sorted(found)
+
+
+def repository_path(link: str, folder: Path) -> str:
+    """Where a link leads that is written in a page of this folder; what the site has instead, if it does."""
+    path = Path(ROOT / folder / link).resolve().relative_to(ROOT).as_posix()
+    path = INSTEAD.get(path, path)
+    return path if (ROOT / path).is_file() else f"docs/{path}"
+
+
+def site_link(link: str, folder: Path, site_folder: Path) -> str:
+    """The link from a page in `folder` of the repository, which the site has in `site_folder`."""
+    path = repository_path(link, folder).removeprefix("docs/")
+    return "../" * len(site_folder.parts) + path
+
+
+def solver_pages() -> Iterator[str]:
+    """A section a solver: paper, cost, options."""
+    papers = papers_of((ROOT / "seedsbench" / "solvers" / "README.md").read_text(encoding="utf-8"))
+    for name in registry.names("solver"):
+        facts = choice_facts("solver", name)
+        yield f"### `{name}`\n\n{facts.summary}\n"
+        yield f"*Paper*: {papers[name]}.\n"
+        if (solver := facts.solver) is not None:
+            weak = "" if solver.weak_order is None else f", weak order {solver.weak_order}"
+            noise = "draws noise" if solver.stochastic else "deterministic"
+            yield (
+                f"*Order* {solver.order}{weak}; {noise}. *Evaluations*: {solver.nfe(9) - solver.nfe(8)} a step; "
+                f"{solver.total_nfe(1)} at least, {solver.total_nfe(10)} for ten steps, the final one included.\n"
+            )
+        yield from option_table("solver", facts.options)
+
+
+def papers_of(table: str) -> dict[str, str]:
+    """Solver -> paper, of the table in seedsbench/solvers."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0].strip("`"): row[2] for row in rows if len(row) == 7}
+
+
+def configuration_pages() -> Iterator[str]:
+    """The keys of a cell, and every choice of every group with its options."""
+    yield "## Keys of a cell\n"
+    yield from option_table("", keys_of((registry.conf_dir() / "config.yaml").read_text(encoding="utf-8")))
+    for group in (group for group in GROUPS if group != "solver"):
+        yield f"## `{group}`\n"
+        for name in registry.names(group):
+            facts = choice_facts(group, name)
+            yield f"### `{group}={name}`\n\n{facts.summary}\n"
+            yield from option_table(group, facts.options)
+            if facts.sets:
+                yield "\n".join(["```yaml", *facts.sets, "```", ""])
+    yield "## `solver`\n\n[Each solver](solvers.md#each-solver) has its options there.\n"
+
+
+def keys_of(config: str) -> list[Option]:
+    """The plain keys of config.yaml, with their comments."""
+    found = re.findall(r"^(\w+): +([^#\n]*?) *# (.*)$", config, re.MULTILINE)
+    return [Option(name, default, "", note) for name, default, note in found]
+
+
+def option_table(group: str, options: Iterable[Option]) -> Iterator[str]:
+    """A table of options, none if there are none."""
+    rows = [
+        f"| `{group}{'.' * bool(group)}{option.name}` | `{option.default}` | {cell(option.allowed)} | {cell(option.note)} |"
+        for option in options
+    ]
+    if rows:
+        yield "\n".join(["| option | default | may be | |", "|---|---|---|---|", *rows, ""])
+
+
+def cell(text: str) -> str:
+    """A text as a table's cell."""
+    return re.sub(r"([|<\[\]*_])", r"\\\1", text)
