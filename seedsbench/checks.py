@@ -191,3 +191,32 @@ def filled(obj: Any, defaults: Mapping[str, Any]) -> bool:
     for name in left:
         object.__setattr__(obj, name, defaults[name])
     return len(left) < len(defaults)
+
+
+def allowed_values(hint: Any, limits: Range | None = None) -> str:
+    """The values that an annotation allows, in words for people: "data | noise | edm", "a number in [0, 1]".
+
+    What `check_options` accepts; "" for what it leaves to the owner. limits: of the numbers in it.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        found = [extra for extra in hint.__metadata__ if isinstance(extra, Range)]
+        return allowed_values(inner[0], found[-1] if found else limits)
+    if origin in (Union, types.UnionType):
+        return " | ".join(filter(None, (allowed_values(option, limits) for option in inner)))
+    if origin is Literal:
+        return " | ".join(map(as_written, inner))
+    if origin is tuple and inner[-1] is not ...:
+        return f"a list of {len(inner)}: {', '.join(allowed_values(item, limits) for item in inner)}"
+    if origin in (list, tuple):
+        each = allowed_values(inner[0], limits)
+        return f"a list, each {each}" if each else "a list"
+    if hint is bool:
+        return "true | false"
+    _, wanted = _KINDS.get(origin or hint, (object, ""))
+    return f"{wanted} in {limits}" if hint in (float, int) and limits is not None else wanted
+
+
+def as_written(value: Any) -> str:
+    """A value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -60,6 +60,7 @@ class Cell:
 
     Groups (model, regime, schedule, grid, solver, guidance, metrics, tracker) are checked by the classes they
     name, so that no central schema grows with each solver. choices: the name of the file chosen in each.
+    varied: the words of its command that differ between the command's cells, for titles alone.
     """
 
     model: Options = MISSING
@@ -94,7 +95,9 @@ class Cell:
     dry_run: Flag = False
     debug: Flag = False
     save_every: float = 60.0
+    log_progress: float = 60.0
     choices: dict[str, str] = field(default_factory=dict)
+    varied: list[str] = field(default_factory=list)
 
     @property
     def study_folder(self) -> Path:
@@ -127,6 +130,8 @@ class Cell:
             raise ValueError(f"keep_samples={kept} must be a number of images from 0 up, or all")
         if not self.save_every >= 0:
             raise ValueError(f"save_every={self.save_every} must be a number of seconds from 0 up, or .inf")
+        if not self.log_progress > 0:
+            raise ValueError(f"log_progress={self.log_progress} must be a number of seconds above 0, or .inf")
         if self.keep_statistics and self.metrics.get("extractor") == "none":
             raise ValueError("keep_statistics=true keeps those of features, and these metrics have none")
         if not 1 <= self.repeats <= MAX_REPEATS:

@@ -16,10 +16,9 @@ import torch
 from seedsbench.bench.batching import BatchSize
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.problems.base import Problem
-from seedsbench.bench.progress import CellLine, SweepLine
+from seedsbench.bench.progress import CellLine, Telling
 from seedsbench.bench.ranks import Ranks, broadcast, gathered
 from seedsbench.bench.resume import Saver, about, restore
-from seedsbench.bench.rows.columns import title_of
 from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.bench.sampling import SamplingPlan, generate
@@ -27,7 +26,7 @@ from seedsbench.bench.sanity import check_latents, extents
 from seedsbench.bench.scoring import Scorer, extractor_input
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import Row, title_of
 from seedsbench.metrics.base import State
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,11 @@ class CellRun:
         return self.plan.cell
 
     @property
+    def title(self) -> str:
+        """The cell in a few words."""
+        return title_of(self.row, self.cell.varied)
+
+    @property
     def of(self) -> dict[str, Any]:
         """What its files of sums say they are of."""
         block = self.problem.features.block
@@ -74,18 +78,19 @@ class CellRun:
         return KeptImages(self.store.images_folder(self.row["run_key"]), self.cell.kept_samples)
 
 
-def lead(run: CellRun, sweep: SweepLine | None) -> tuple[Scorer, Scorer, list[State]]:
+def lead(run: CellRun, telling: Telling | None) -> tuple[Scorer, Scorer, list[State]]:
     """Rank 0's part of a cell: the sums of earlier runs, of its share of what they left, and of the others'.
 
     Raises ValueError with the rank and the error where one of several could not do its share.
     """
     earlier, mine = restore(run.store, run.of, run.scorer, run.cell.force), run.scorer()
     if earlier.n_done:
-        log.info("%s: goes on at %d of %d samples", title_of(run.row), earlier.n_done, run.cell.samples)
+        log.info("%s: goes on at %d of %d samples", run.title, earlier.n_done, run.cell.samples)
     if run.ranks.world_size > 1:
         broadcast({"cell": run.cell, "row": run.row, "done": earlier.done})
     failure = None
-    with CellLine(title_of(run.row), run.cell.samples, earlier.n_done, run.cell.nfe, sweep) as line:
+    cell, key = run.cell, run.row["run_key"]
+    with CellLine(run.title, key, cell.samples, earlier.n_done, cell.nfe, telling) as line:
         try:
             _draw_missing(run, earlier.done)
             draw(run, earlier.done, mine, line)
@@ -138,10 +143,10 @@ def draw(run: CellRun, done: np.ndarray, scorer: Scorer, line: CellLine | None =
                 images = torch.cat((images, extractor_input(run.problem, batch.exact)), 1)
             scorer.update(batch.indices, images, batch.nfe, sizes)
             saver.offer(scorer)
-            started = time.perf_counter()
-            scorer.seconds[1] += started - drawn
+            scorer.seconds[1] += time.perf_counter() - drawn
             if line is not None:
                 line.finished(len(batch.indices) * ranks.world_size)
+            started = time.perf_counter()  # what a tracker takes is no sampling
         if ranks.world_size > 1:
             saver.save(scorer)  # who waits for another rank cannot be told to stop
     except Stopped:

@@ -13,7 +13,7 @@ from seedsbench.bench.draw_and_score import CellRun, draw, lead
 from seedsbench.bench.machine import device_of
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.progress import SweepLine
+from seedsbench.bench.progress import Telling
 from seedsbench.bench.ranks import Ranks, cells, gathered, joined
 from seedsbench.bench.resume import forget
 from seedsbench.bench.rows.columns import (
@@ -23,7 +23,6 @@ from seedsbench.bench.rows.columns import (
     identity_of,
     result_text,
     solver_facts,
-    title_of,
 )
 from seedsbench.bench.rows.images import KeptImages
 from seedsbench.bench.rows.run_key import run_key
@@ -34,7 +33,7 @@ from seedsbench.bench.scoring import FLOOR, Scorer, beside_fid, fid_floor
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
 from seedsbench.diffusion.path import NoPathError
-from seedsbench.files.rows import Row
+from seedsbench.files.rows import Row, title_of
 from seedsbench.metrics.base import State
 from seedsbench.solvers.base import BudgetError
 
@@ -51,10 +50,10 @@ MEASURED = (
 samples diverged, their size is said all the same."""
 
 
-def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | None = None) -> Row:
+def run_cell(cell: Cell, *, command: str, invocation: str, telling: Telling | None = None) -> Row:
     """Run a cell with its first seed, or find it finished; returns and stores its row.
 
-    command reproduces the cell; invocation names the run it was computed in; sweep is told of progress.
+    command reproduces the cell; invocation names the run it was computed in; telling: who hears of progress.
     A budget that fits no step, and exact paths asked for where there are none, give status "skipped"; any
     error gives "failed" with its message. Only KeyboardInterrupt, Stopped (and, with debug=true, the error
     itself) escapes.
@@ -72,23 +71,23 @@ def run_cell(cell: Cell, *, command: str, invocation: str, sweep: SweepLine | No
     row.update(run_key=key, **identity_of(problem))
     finished = None if cell.force else store.finished(key)
     if finished is not None:
-        log.info("%s is already done: %s", title_of(row), result_text(finished))
+        log.info("%s is already done: %s", title_of(row, cell.varied), result_text(finished))
         if left := _not_kept(cell, store, finished):
-            log.warning("%s is done without %s: force=true makes them", title_of(row), left)
+            log.warning("%s is done without %s: force=true makes them", title_of(row, cell.varied), left)
         forget(store, key)
         return finished
     if stop_requested():
         raise Stopped
     try:
         row.update(as_used(cell, problem.denoiser))
-        row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), sweep))
+        row.update(_measure(_prepared(cell, problem, device, dict(row), ranks), telling))
         row_text({**row, "status": "done"})  # a value that no row can have is a failure of this cell
         row["status"] = "done"
     except (BudgetError, NoPathError) as error:
         row.update(status="skipped", reason=str(error))
     except (Exception, SystemExit) as error:
         return _failed(cell, store, row, error)
-    _stored(store, row)
+    _stored(cell, store, row)
     forget(store, key)
     return row
 
@@ -138,14 +137,14 @@ def _prepared(cell: Cell, problem: Problem, device: str, row: Row, ranks: Ranks)
 def _failed(cell: Cell, store: ResultStore, row: Row, error: BaseException) -> Row:
     if cell.debug:
         raise error
-    log.debug("%s failed", title_of(row), exc_info=error)
+    log.debug("%s failed", title_of(row, cell.varied), exc_info=error)
     row.update(status="failed", reason=in_one_line(error), **facts_in(error))
-    return _stored(store, row)
+    return _stored(cell, store, row)
 
 
-def _stored(store: ResultStore, row: Row) -> Row:
+def _stored(cell: Cell, store: ResultStore, row: Row) -> Row:
     store.write(row)
-    log.info("%s: %s", title_of(row), result_text(row))
+    log.info("%s: %s", title_of(row, cell.varied), result_text(row))
     return row
 
 
@@ -174,10 +173,10 @@ def _keep_statistics(scorer: Scorer, path: Path, wanted: bool) -> str | None:
     return kept.id
 
 
-def _measure(run: CellRun, sweep: SweepLine | None) -> Row:
+def _measure(run: CellRun, telling: Telling | None) -> Row:
     """What only a finished cell has. seconds_* add up over its runs; of ranks the slowest counts."""
     problem, plan, cell = run.problem, run.plan, run.cell
-    earlier, scorer, others = lead(run, sweep)
+    earlier, scorer, others = lead(run, telling)
     started = time.perf_counter()
     for part in others:
         scorer.add(part, alongside=True)

@@ -45,6 +45,9 @@ def _main(argv: list[str] | None) -> int:
     chosen = [one for one in known if not arguments.solvers or one.name in arguments.solvers]
     rows, wrong = _measure(chosen, arguments)
     if rows:
+        from seedsbench.certify.table import ordered, orders_text
+
+        print(orders_text(ordered(rows)))
         _write(rows, {one.title for one in known}, arguments)
     wrong += [f"{row['solver']}: {row['verdict']}" for row in rows if row["verdict"] != "as declared"]
     for line in wrong:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from seedsbench.certify.row import BUDGETS
 from seedsbench.report.style import solver_rank
-from seedsbench.report.table import markdown_table
+from seedsbench.report.table import markdown_table, plain_table
 
 _INTRODUCTION = """\
 What each solver does, measured by `seedsbench-certify`, which makes every number here again, with exact
@@ -34,6 +34,10 @@ Bold: best at its budget. `-`: the budget fits no step.
 """
 
 
+_ORDERS = ["solver", "family", "drift", "linear", "vp", "weak", "Gaussian mean", "variance", "mixture"]
+_ORDERS += ["strong", "NFE", "smallest"]
+
+
 def ordered(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by family, as in every figure; variants after the solver they vary."""
     key = {row["solver"]: solver_rank(row["solver"].split()[0], row["family"], row["order"]) for row in rows}
@@ -48,7 +52,6 @@ def write_tables(df: pd.DataFrame, exact: tuple[float, float], folder: Path) -> 
     records = df.to_dict("records")
     wrong = [f"- {row['solver']}: {row['verdict']}" for row in records if row["verdict"] != "as declared"]
     claims = f"**{len(records) - len(wrong)} of {len(records)} are as declared.**"
-    orders = ["solver", "family", "drift", "linear", "vp", "weak", "Gaussian mean", "variance", "mixture"]
     kinds = [("frechet", "Fréchet"), ("sliced_wasserstein", "W2")]
     columns = {f"{name}@{budget}": f"{title} {budget}" for name, title in kinds for budget in (10, 20, 50)}
     best = {name: df[name].min() for name in columns}
@@ -57,7 +60,7 @@ def write_tables(df: pd.DataFrame, exact: tuple[float, float], folder: Path) -> 
     lines = [
         *("# Certificate", "", _INTRODUCTION.format(claims=claims), *wrong),
         *("", "## Orders and cost", ""),
-        *markdown_table([*orders, "strong", "NFE", "smallest"], [_orders(row) for row in records]),
+        *markdown_table(_ORDERS, [_orders(row) for row in records]),
         *("", "## Error on the mixture", ""),
         _ERRORS.format(samples=int(df["samples"].max()), floors=told),
         *markdown_table(["solver", *columns.values()], errors),
@@ -67,6 +70,12 @@ def write_tables(df: pd.DataFrame, exact: tuple[float, float], folder: Path) -> 
     written[0].write_text("\n".join(lines), encoding="utf-8", newline="\n")
     df.to_csv(written[1], index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
     return written
+
+
+def orders_text(df: pd.DataFrame) -> str:
+    """Orders and cost for a terminal: drift and weak are declared, what follows each is measured."""
+    told = "drift, weak: declared orders; after each the measured ones"
+    return "\n".join([*plain_table(_ORDERS, [_orders(row) for row in df.to_dict("records")]), told])
 
 
 def curve(row: dict[str, Any]) -> list[tuple[float, float]]:

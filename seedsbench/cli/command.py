@@ -33,12 +33,13 @@ class Usage(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """overrides: as written, "key=value". informational: --help and the like, which Hydra answers."""
+    """overrides: as written, "key=value". informational: --cfg and the like, which Hydra answers."""
 
     overrides: tuple[str, ...]
     config_dirs: tuple[str, ...] = ()
     multirun: bool = False
     version: bool = False
+    help: bool = False
     informational: bool = False
 
     @property
@@ -54,6 +55,12 @@ class Command:
             if times > 1:
                 raise ValueError(f"{key} is given {times} times: for several values write -m {key}=a,b")
         return [_values(override) for override in overrides]
+
+    @property
+    def swept(self) -> frozenset[str]:
+        """The keys that have several values, so that cells differ in them. Raises as `choices`."""
+        several = [values for values in self.choices if len(values) > 1]
+        return frozenset(key_of(values[0]) for values in several)
 
 
 _FLAGS: dict[str, dict[str, Any]] = {
@@ -91,7 +98,8 @@ def parse(arguments: list[str]) -> Command:
         config_dirs=tuple(known.config_dir),
         multirun=known.multirun,
         version=known.version,
-        informational=any((known.help, known.hydra_help, known.cfg, known.info, known.shell_completion)),
+        help=known.help,
+        informational=any((known.hydra_help, known.cfg, known.info, known.shell_completion)),
     )
 
 
@@ -122,6 +130,11 @@ def with_experiment(command: Command) -> Command:
         return command
     spelt = [f"{key}={values}" for key, values in missing.items()]
     return replace(command, overrides=(*command.overrides, *spelt, "hydra.sweeper.params=null"))
+
+
+def key_of(word: str) -> str:
+    """The key of an override."""
+    return word.split("=", 1)[0]
 
 
 @lru_cache(maxsize=4096)

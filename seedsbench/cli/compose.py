@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
 from seedsbench.checks import nearest
-from seedsbench.cli.command import GROUPS, MAX_CELLS, Command, Usage, read
+from seedsbench.cli.command import GROUPS, MAX_CELLS, Command, Usage, key_of, read
 from seedsbench.cli.errors import hydra_error_line
 
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -74,8 +74,12 @@ Bases = dict[tuple[str, ...], tuple[DictConfig, DictConfig]]
 """What Hydra has composed of combinations of choices, to be used again."""
 
 
-def compose_each(commands: Iterable[Iterable[str]], study: str, bases: Bases | None = None) -> list[Composed]:
-    """One cell for each list of single-valued overrides, inside `composing()`. study: if none is named.
+def compose_each(
+    commands: Iterable[Iterable[str]], study: str, bases: Bases | None = None, swept: Container[str] = ()
+) -> list[Composed]:
+    """One cell for each list of single-valued overrides, inside `composing()`.
+
+    study: if none is named. swept: the keys that have several values.
 
     Hydra composes (0.1 s) once for each combination of choices; plain values are then set on copies of that.
     Raises ValueError, HydraException and OmegaConfBaseException for what cannot be composed.
@@ -89,7 +93,8 @@ def compose_each(commands: Iterable[Iterable[str]], study: str, bases: Bases | N
             bases[chosen] = _composed(chosen)
         ours, hydra = bases[chosen]
         choices = hydra.runtime.choices
-        cell = cell_of(_with_values(ours, plain, hydra), choices, study)
+        varied = [word for word in words if key_of(word) in swept]
+        cell = replace(cell_of(_with_values(ours, plain, hydra), choices, study), varied=varied)
         launcher, sweeper = str(choices["hydra/launcher"]), str(choices["hydra/sweeper"])
         remote = str((hydra.launcher or {}).get("_target_", "")).endswith(".SlurmLauncher")
         found.append(Composed(cell, words, launcher, sweeper, remote))
@@ -105,7 +110,7 @@ def compositions(command: Command, study: str) -> list[Composed]:
                 f"{cells:,} cells are more than {MAX_CELLS:,}: run a part of the sweep at a time"
             )
         with composing():
-            return compose_each(itertools.product(*choices), study)
+            return compose_each(itertools.product(*choices), study, swept=command.swept)
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         raise Usage(hydra_error_line(error)) from error
 
@@ -132,7 +137,7 @@ def _composed(chosen: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
     try:
         cfg = compose("config", list(chosen), return_hydra_config=True)
     except ConfigCompositionException:
-        groups = [word for word in chosen if _key(word).lstrip("+~").split("@")[0] in GROUPS]
+        groups = [word for word in chosen if key_of(word).lstrip("+~").split("@")[0] in GROUPS]
         known = compose("config", groups, return_hydra_config=True)
         for word in chosen:
             if not word.startswith(("+", "~", "hydra")) and word not in groups:
@@ -151,19 +156,15 @@ def _with_values(base: DictConfig, plain: list[str], hydra: DictConfig) -> DictC
     for word in plain:
         _check_key(cfg, word, hydra)
         try:
-            OmegaConf.update(cfg, _key(word), read(word).value())
+            OmegaConf.update(cfg, key_of(word), read(word).value())
         except OmegaConfBaseException as error:
             raise ValueError(f"{word}: {str(error).splitlines()[0]}") from error
     return cfg
 
 
-def _key(word: str) -> str:
-    return word.split("=", 1)[0]
-
-
 def _is_plain(word: str) -> bool:
     """Whether an override sets a value of ours and chooses nothing."""
-    key = _key(word)
+    key = key_of(word)
     ours = key.split(".")[0] != "hydra" and key not in GROUPS
     return "=" in word and PLAIN_KEY.fullmatch(key) is not None and ours
 
@@ -171,10 +172,10 @@ def _is_plain(word: str) -> bool:
 def _check_key(cfg: DictConfig, word: str, hydra: DictConfig) -> None:
     """Raise ValueError, with the nearest names, if cfg has no such dotted key."""
     node: Any = cfg
-    for i, part in enumerate(parts := _key(word).split(".")):
+    for i, part in enumerate(parts := key_of(word).split(".")):
         if not isinstance(node, DictConfig):
             return
-        keys = [key for key in map(str, node) if key not in ("hydra", "_target_", "choices")]
+        keys = [key for key in map(str, node) if key not in ("hydra", "_target_", "choices", "varied")]
         if part not in keys and part != "_target_":
             prefix = ".".join(parts[:i])
             known = [f"{prefix}.{key}" if prefix else key for key in keys]

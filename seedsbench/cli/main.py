@@ -7,8 +7,10 @@ Exit codes: 0 all cells done or skipped, 1 some cell failed or none is done, 2 t
 number: 130 Ctrl-C, 141 a closed pipe, 143 SIGTERM (the same command goes on).
 """
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,13 +20,17 @@ from typing import TYPE_CHECKING
 import seedsbench
 from seedsbench.checks import in_one_line
 from seedsbench.cli.command import Command, Usage, parse, use_config_dirs, with_experiment
-from seedsbench.files.console import exit_code, was_interrupted
+from seedsbench.cli.help import help_text
+from seedsbench.files.atomic import point_to
+from seedsbench.files.console import PIPE_CLOSED, exit_code, was_interrupted
 from seedsbench.registry import build, conf_dir
 
 if TYPE_CHECKING:
     from seedsbench.bench.cell import Cell
     from seedsbench.cli.compose import Composed
 
+LATEST = "latest"
+"""What points to the newest study of a results folder."""
 DEBUG = "debug=true"
 """The override with which errors are raised, with their tracebacks."""
 
@@ -44,6 +50,9 @@ def _main(arguments: list[str]) -> int:
             print(f"seedsbench {seedsbench.__version__}")
             return 0
         use_config_dirs(command)
+        if command.help:
+            print(help_text(command.overrides))
+            return 0
         if command.informational:
             _answer()
             return 0
@@ -57,13 +66,19 @@ def _main(arguments: list[str]) -> int:
 
 
 def _answer() -> None:
-    """Have Hydra answer --help, --cfg and the like, from the command line as it is."""
+    """Have Hydra answer --cfg, --info and the like, from the command line as it is."""
     import hydra
 
     from seedsbench.cli.compose import register
 
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda cfg: None)()
+    said = io.StringIO()  # Hydra takes a closed pipe for an error of its own
+    try:
+        with redirect_stdout(said):
+            answer = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+            answer(lambda cfg: None)()
+    finally:
+        print(said.getvalue(), end="")
 
 
 def _together(command: Command) -> int:
@@ -116,6 +131,7 @@ def run_command(command: Command) -> Ran:
     if text is not None:
         print(text)
         return Ran(0, study, [])
+    point_to(study, LATEST)
     keys, lost = [], 0
     try:
         with stops_on_signals():
@@ -127,7 +143,8 @@ def run_command(command: Command) -> Ran:
         print(f"seedsbench: {said}; the same command fills in what is missing", file=sys.stderr)
         lost = 1
     except Stopped as stopped:
-        print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
+        if stopped.code != PIPE_CLOSED:
+            print("seedsbench: stopped; the same command goes on from what is done", file=sys.stderr)
         return Ran(stopped.code, study, [])
     return Ran(_finish(composed[0].cell, invocation, keys) or lost, study, keys)
 

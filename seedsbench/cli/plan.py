@@ -20,12 +20,12 @@ from seedsbench.bench.cell import Cell
 from seedsbench.bench.machine import device_of, duration, machine
 from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import problem_of
-from seedsbench.bench.rows.columns import asked, score_text, title_of
+from seedsbench.bench.rows.columns import asked, score_text
 from seedsbench.bench.rows.run_key import run_key
 from seedsbench.bench.rows.store import ResultStore
 from seedsbench.cli.dry_run import files_of_cell, still_to_fetch
 from seedsbench.denoisers.guidance import Unguided
-from seedsbench.files.rows import read_row
+from seedsbench.files.rows import read_row, title_of
 from seedsbench.solvers.base import BudgetError
 
 START_AND_REPORT = 6.0
@@ -66,7 +66,7 @@ def plan_text(cells: list[Cell]) -> str:
 
 def _line(cell: Cell, problem: Problem | None) -> tuple[str, int]:
     """The line of a row, and the evaluations a sample that are left to do, those of exact paths too."""
-    title = f"  {title_of(asked(cell))}"
+    title = f"  {title_of(asked(cell), cell.varied)}"
     store = ResultStore(cell.study_folder)
     try:
         told, nfe = _steps(cell, problem)
@@ -136,6 +136,8 @@ def earlier_rows(results: Path) -> list[dict[str, Any]]:
     """Finished rows that this machine has made, of the studies of a results folder; of many, some 1,000."""
     found = []
     for path in itertools.islice(results.glob("*/rows/*.json"), 1000):  # more tell no more, and take long
+        if path.parents[1].is_symlink():  # results/latest: its rows are met under the study's own name
+            continue
         with suppress(OSError, ValueError):
             row = read_row(path)
             if row["status"] == "done" and row.get("machine") == machine():

@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
+        if not arguments.images.exists():  # before the extractor's file is looked for
+            raise FileNotFoundError(f"{arguments.images} is not there: give a folder, .zip or .npz of images")
         make(arguments.images, arguments.output, _extractor(arguments), features=arguments.features)
     except (ValueError, OSError) as error:
         print(f"seedsbench-reference: {error}", file=sys.stderr)
@@ -44,8 +46,6 @@ def make(images: Path, output: Path, extractor: Extractor, *, features: bool = F
         raise ValueError(f"{output} must end in .npz")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"{output.absolute().parent} is no folder: make it first")
-    if not images.exists():
-        raise FileNotFoundError(f"{images} is not there: give a folder, .zip or .npz of images")
     if output.exists() and output.samefile(images):
         raise ValueError(f"{output} holds the images themselves: give another name to write to")
     with tqdm(total=len(image_names(images)), unit="image", desc=extractor.name, disable=None) as bar:

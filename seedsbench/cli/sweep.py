@@ -6,6 +6,7 @@ What a launcher's worker gets, pickled, is a Job: it knows nothing of the comman
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,11 @@ from omegaconf import DictConfig
 
 from seedsbench import registry
 from seedsbench.bench.cell import Cell
-from seedsbench.bench.progress import SweepLine
+from seedsbench.bench.progress import SweepLine, Telling
 from seedsbench.bench.run import run_cell
 from seedsbench.bench.stopping import Stopped, stop_requested
 from seedsbench.checks import in_one_line
-from seedsbench.cli.command import Command
+from seedsbench.cli.command import Command, key_of
 from seedsbench.cli.compose import Composed, cell_of, composing
 from seedsbench.cli.launchers import IN_PROCESS, as_submitit_task, as_worker, watch_workers
 from seedsbench.cli.logs import log_to
@@ -28,7 +29,7 @@ from seedsbench.files.atomic import temporary_prefix
 from seedsbench.files.rows import Row, judged_by
 from seedsbench.tracking.base import Tracker, harmless
 
-_WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug")
+_WHERE = ("study", "results_dir", "seed", "repeats", "published", "force", "offline", "debug", "log_progress")
 NOT_WHAT = (*(f"{key}=" for key in _WHERE), "hydra")
 """Overrides that a row's command leaves out: they say where and how, not what; the seed is added."""
 
@@ -51,26 +52,25 @@ def run(composed: list[Composed], command: Command, invocation: str) -> list[str
         return _launch(first, len(composed), command, invocation)
     log_to(first.cell.study_folder)
     cells = [one.cell for one in composed]
-    line = SweepLine([cost for cell in cells for cost in [cell.samples * cell.nfe] * cell.repeats])
-    try:
+    with closing(_line_of(cells)) as line:
         return [
             row["run_key"] for one in composed for row in run_seeds(one.cell, one.words, invocation, line)
         ]
-    finally:
-        line.close()
 
 
-def run_seeds(
-    cell: Cell, words: Iterable[str], invocation: str, line: SweepLine | None = None
-) -> Iterator[Row]:
-    """The row of a cell with each of its seeds. words: the overrides that make it."""
+def _line_of(cells: list[Cell]) -> SweepLine:
+    costs = [cost for cell in cells for cost in [cell.samples * cell.nfe] * cell.repeats]
+    return SweepLine(costs, cells[0].log_progress)
+
+
+def run_seeds(cell: Cell, words: Iterable[str], invocation: str, line: SweepLine) -> Iterator[Row]:
+    """The row of a cell with each of its seeds. words: the overrides that make it. line: of its sweep."""
     tracker: Tracker = registry.build(cell.tracker)
     command = _command_of(words)
     for seed in range(cell.seed, cell.seed + cell.repeats):
         one = replace(cell, seed=seed, repeats=1)
-        row = run_cell(one, command=f"{command} seed={seed}", invocation=invocation, sweep=line)
-        if line is not None:
-            line.cell_done(row, computed=row.get("invocation") == invocation)
+        row = run_cell(one, command=f"{command} seed={seed}", invocation=invocation, telling=Telling(line))
+        line.cell_done(row, computed=row.get("invocation") == invocation)
         harmless("tracking", partial(tracker.log_row, cell.study_folder, row, asdict(one)))
         yield row
 
@@ -93,7 +93,8 @@ class Job:
 
     It returns the keys of its rows, or to a sweeper that searches what that minimises; None where it was told
     to stop. cwd: the folder that relative paths mean. folders: SEEDSBENCH_CONF. stop: a file that tells it to
-    stop. parent: the process of the command. searching: whether the sweeper searches.
+    stop. parent: the process of the command. searching: whether the sweeper searches. swept: the keys that
+    have several values.
     """
 
     invocation: str
@@ -103,16 +104,20 @@ class Job:
     stop: Path
     parent: int
     searching: bool
+    swept: frozenset[str]
 
     def __call__(self, cfg: DictConfig) -> list[str] | float | None:
         os.chdir(self.cwd)
         registry.use_folders(self.folders)
         hydra = HydraConfig.get()
-        cell = cell_of(cfg, hydra.runtime.choices, self.study)
+        words = hydra.overrides.task
+        varied = [word for word in words if key_of(word) in self.swept]
+        cell = replace(cell_of(cfg, hydra.runtime.choices, self.study), varied=varied)
         log_to(cell.study_folder)
 
         def work() -> list[str] | float | None:
-            rows = list(run_seeds(cell, hydra.overrides.task, self.invocation))
+            with closing(_line_of([cell])) as line:
+                rows = list(run_seeds(cell, words, self.invocation, line))
             return mean_score(rows) if self.searching else [row["run_key"] for row in rows]
 
         if "SUBMITIT_EXECUTOR" in os.environ:
@@ -132,6 +137,7 @@ def _launch(first: Composed, n_cells: int, command: Command, invocation: str) ->
         stop=stop.absolute(),
         parent=os.getpid(),
         searching=first.sweeper != IN_PROCESS,
+        swept=command.swept,
     )
     quoted = study.replace("'", r"\'")
     words = [word for word in command.overrides if not word.startswith("study=")]

@@ -32,7 +32,7 @@ from seedsbench.files.rows import Row, read_row
 from seedsbench.report.printed import Printed, asked_for, printed
 from seedsbench.report.verified import agreement, record_text, sentence
 
-MAY_BE_CHOSEN = ("device", "batch_size", "results_dir", "study", "save_every")
+MAY_BE_CHOSEN = ("device", "batch_size", "results_dir", "study", "save_every", "log_progress")
 MAY_BE_CHOSEN += ("offline", "force", "debug", "plan", "dry_run")
 """What may be chosen beside the number: where and how it is run. All else would make another number."""
 

@@ -54,6 +54,25 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
         temporary.write_bytes(data)
 
 
+def point_to(folder: Path, name: str) -> None:
+    """Have `name` beside a folder point to it: a link, or where none can be made a file with its name.
+
+    A folder that has this name is left as it is. What cannot be written is no error.
+    """
+    place = folder.with_name(name)
+    if place.is_dir() and not place.is_symlink():
+        return
+    with suppress(OSError):
+        temporary = folder.with_name(f"{temporary_prefix()}{name}.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.symlink(folder.name, temporary)
+        except (OSError, NotImplementedError):
+            write_atomic(place, f"{folder.name}\n".encode())
+        else:
+            os.replace(temporary, place)
+
+
 def own_folder(path: Path) -> Path:
     """`path`, a folder after this: anything else there, a link to a folder too, is set aside.
 

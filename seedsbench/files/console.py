@@ -26,7 +26,10 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except SystemExit:
-        raise
+        with suppress(BrokenPipeError):  # of argparse's help
+            sys.stdout.flush()
+            raise
+        code, said = PIPE_CLOSED, None
     except BaseException as error:  # GeneratorExit too, which a plug-in may raise
         code, said = _end(error)
     finally:

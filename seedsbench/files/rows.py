@@ -4,6 +4,8 @@ The store, the report, the plan and the trackers all read rows through it. A fil
 left out of reports, and a run sets it aside and computes the cell again. Imports no torch.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,25 @@ def check_row(row: Any) -> None:
     for name, value in row.items():
         if value is not None and name in KINDS and value not in KINDS[name]:
             raise ValueError(f"a row whose {name} is {value!r:.40}, not {KINDS[name].wanted}")
+
+
+_IN_EVERY_TITLE = re.compile(
+    r"[+~]*(model|regime|model\.training|solver|solver\.scheduler|guidance(\.\w+)?|nfe|seed)="
+)
+"""Words of a command whose values every title has."""
+
+
+def title_of(row: Row, varied: Iterable[str] = ()) -> str:
+    """A cell in a few words, for logs, bars and trackers: "glyphs/edm seeds3 nfe=20 seed=0 solver.c2=0.4".
+
+    varied: the words of its command that differ between the command's cells.
+    """
+    training, options = row.get("training"), row.get("guidance_params") or {}
+    words = [f"{row['model']}/{row['regime']}" + (f" training={training}" if training else "")]
+    scheduler = (row.get("solver_params") or {}).get("scheduler") if row["solver"] == "diffusers" else None
+    words += [row["solver"] + (f"({scheduler})" if scheduler else "")]
+    if (guidance := row.get("guidance", "none")) != "none":
+        told = ", ".join(f"{key}={value}" for key, value in options.items() if value)
+        words += [f"{guidance}({told})" if told else guidance]
+    words += [f"nfe={row['nfe_budget']}", f"seed={row['seed']}"]
+    return " ".join([*words, *(word for word in varied if not _IN_EVERY_TITLE.match(word))])

@@ -1,5 +1,6 @@
 """What a comparison of two studies leaves: compare.md, compare.csv, compare.html and a figure."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ from seedsbench.report.summary import (
     runs_text,
     verdict_text,
 )
-from seedsbench.report.table import text_table, verdict_columns
+from seedsbench.report.table import plain_table, text_table, verdict_columns
 from seedsbench.report.texts import csv_bytes, markdown
 from seedsbench.report.verdicts import Verdict
 
+MOST_LINES = 40
+"""Cells that `differences_text` tells of."""
 _DOTTED = (0, (1, 1.6))
 _OTHER = {"better": "worse", "worse": "better", "inconclusive": "inconclusive"}
 
@@ -76,6 +79,35 @@ def outcome_sentence(found: Comparison) -> str:
         f"only in {second}": sum(pair.first is None for pair in found.pairs),
     }
     return "; ".join(f"{n} {what}" for what, n in counts.items() if n or what.endswith("in both")) + "."
+
+
+def differences_text(compared: Comparison) -> str:
+    """For a terminal: a line for each cell of both whose scores differ, the largest changes first."""
+    second, score = compared.names[1], score_names(compared.panels)
+    held = [pair for pair in compared.both if pair.verdict.difference.value]  # nan, of a failed cell, is one
+    if not held:
+        return f"No {score} differs." if compared.both else ""
+    held.sort(key=_change, reverse=True)
+    header = ["panel", "solver", "NFE budget", *compared.names, "difference", "in %", f"{second} is"]
+    lines = [
+        [
+            *(pair.title, pair.curve, number(pair.budget, ".4g"), _score(pair.first), _score(pair.second)),
+            *(plus_minus(found.value, found.error, "+.2g"), _percent(pair), _of_second(pair.verdict)),
+        ]
+        for pair in held[:MOST_LINES]
+        for found in [pair.verdict.difference]
+    ]
+    start = int(len(compared.panels) == 1)
+    more = len(held) - MOST_LINES
+    table = plain_table(header[start:], [line[start:] for line in lines])
+    return "\n".join([f"{score} by cell:", *table, *([f"  and {more} more: compare.md"] if more > 0 else [])])
+
+
+def _change(pair: Pair) -> float:
+    """The size of a difference beside the first score; least where either has none."""
+    base = pair.first["fid"] if pair.first else 0
+    change = abs(pair.verdict.difference.value) / base if base else math.inf
+    return -1.0 if math.isnan(change) else change
 
 
 def _notes(found: Comparison) -> list[str]:

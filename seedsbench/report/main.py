@@ -15,7 +15,7 @@ from filelock import FileLock
 from seedsbench.files.atomic import own_folder, set_aside
 from seedsbench.files.console import exit_code
 from seedsbench.report.compare import compare, names_of
-from seedsbench.report.compare_files import outcome_sentence, write_comparison
+from seedsbench.report.compare_files import differences_text, outcome_sentence, write_comparison
 from seedsbench.report.figures import write_figures
 from seedsbench.report.html import write_html
 from seedsbench.report.html_data import strip_uris
@@ -125,7 +125,7 @@ def _locked(path: Path) -> Iterator[list[RowFault]]:
 
 
 def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tuple[str, list[Path]]:
-    """Write a comparison of two studies into a folder; the outcome in a sentence, and the files.
+    """Write a comparison of two studies into a folder; the outcome in words, and the files.
 
     folder: `<second>/compare/<first>` where None. Raises StudyError where either holds no readable row.
     """
@@ -141,6 +141,7 @@ def compare_studies(first: Path, second: Path, folder: Path | None = None) -> tu
         folder = own_folder(own_folder(second / "compare") / first.resolve().name)
     all_faults = [RowFault(f"{name}: {f.file}", f.why) for name, theirs in named for f in theirs]
     told = [f"{names[1]} compared with {names[0]}: {outcome_sentence(found)}", *found.notes]
+    told += ["", text, ""] if (text := differences_text(found)) else []
     return "\n".join(told), write_comparison(found, all_faults, folder)
 
 

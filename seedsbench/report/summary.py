@@ -145,11 +145,13 @@ def matrix(
 
 
 def marks_of(panel: Panel, score: str = "fid") -> dict[int, str]:
-    """By position among a panel's points: "*" at the lowest score of each budget, of those with the fewest
-    warnings there; "~" where an FID is not told apart from it."""
+    """By position among a panel's points: "*" at the lowest score of each budget that two or more have, of
+    those with the fewest warnings there; "~" where an FID is not told apart from it."""
     found = panel.points.reset_index(drop=True)
     scored = take(found, (found[score].notna() & ~found["doubted"]).to_numpy())
     best = scored.groupby("nfe_budget", dropna=False)[score].idxmin()
+    held = found.loc[found[score].notna(), "nfe_budget"].value_counts(dropna=False)
+    best = best[held.reindex(best.index) > 1]  # a lone solver is best of nothing
     near = {(winner.budget, point["curve"]) for winner in panel.winners for point in winner.near}
     cells = zip(found["nfe_budget"], found["curve"], strict=True)
     marks = {i: "~" for i, cell in enumerate(cells) if cell in near} if score == "fid" else {}

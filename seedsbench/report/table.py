@@ -166,6 +166,13 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     return [drawn[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *drawn[1:]]
 
 
+def plain_table(header: list[str], lines: list[list[str]]) -> list[str]:
+    """Lines of a terminal, indented by two: the first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    told = ([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in [header, *lines])
+    return ["  ".join(["", *line]).rstrip() for line in told]
+
+
 def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
     """Mean scores as a solver x NFE budget matrix a panel, with `marks_of`, and ! where a warning is."""
     common, titles = split_titles([panel.parts for panel in shown])
@@ -181,8 +188,10 @@ def summary_text(df: pd.DataFrame, shown: list[Panel]) -> str:
 def _marks_told(shown: list[Panel]) -> str:
     """What the marks of a summary mean, and what it takes to judge; nothing where nothing is to compare."""
     compared = [winner for panel in shown for winner in panel.winners]
-    if not compared:
+    if not any("*" in marks_of(panel).values() for panel in shown):
         return ""
+    if not compared:
+        return "* best at its budget, of those without a warning."
     if all(math.isnan(verdict.p) for winner in compared for verdict in winner.verdicts.values()):
         return "* best at its budget, of one seed: whether by chance, seed=0,1,2,3,4 would tell."
     if not any(winner.near for winner in compared):
@@ -191,19 +200,13 @@ def _marks_told(shown: list[Panel]) -> str:
 
 
 def _aligned(panel: Panel) -> list[str]:
-    alone = panel.points["curve"].nunique() == 1
-
     def text_of(point: Point, mark: str) -> str:
         text = no_fid(point) or f"{point['fid']:#.3g}".rstrip(".")
-        mark = "" if alone else mark
         return text + mark + ("!" if point["warnings"] else "" if mark else " ")
 
     budgets = sorted(panel.points["nfe_budget"].dropna().unique())
     head = ["NFE budget", *(number(budget, ".0f") + " " for budget in budgets)]
-    lines = [head, *matrix(panel, budgets, text_of, absent=". ")]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = ([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in lines)
-    return ["  ".join(["", *line]).rstrip() for line in told]
+    return plain_table(head, matrix(panel, budgets, text_of, absent=". "))
 
 
 def write_latex(shown: list[Panel], path: Path) -> None:

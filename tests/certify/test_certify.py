@@ -15,7 +15,7 @@ from seedsbench.certify.main import main
 from seedsbench.certify.orders import strong_order
 from seedsbench.certify.problems import line_mixture, log_levels, mixture
 from seedsbench.certify.row import WITHIN, configured_solvers, gaussian_orders, verdict, weak_measured
-from seedsbench.certify.table import ordered, write_tables
+from seedsbench.certify.table import ordered, orders_text, write_tables
 from seedsbench.certify.weak import (
     common_noise_order,
     exact_expectations,
@@ -73,6 +73,16 @@ def test_the_tables_are_made_of_the_rows_and_the_figure_is_there(committed, tmp_
     for made in write_tables(df, exact, tmp_path):
         assert made.read_bytes() == (RESULTS / made.name).read_bytes()
     assert (RESULTS / "certificate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_orders_are_told_on_the_terminal(committed):
+    head, heun, seeds3, legend = orders_text(committed.loc[["heun", "seeds3"]]).splitlines()
+    assert head.split()[:5] == ["solver", "family", "drift", "linear", "vp"]
+    for line, name in ((heun, "heun"), (seeds3, "seeds3")):
+        row = committed.loc[name]
+        measured = [f"{row[f'drift_order_{schedule}']:.2f}" for schedule in ("linear", "vp")]
+        assert line.split()[:5] == [name, row["family"], f"{row['order']}", *measured]
+    assert "declared" in legend
 
 
 @pytest.mark.one_of_each_family
@@ -182,7 +192,9 @@ def test_the_command_for_one_solver_keeps_the_others_rows(committed, tmp_path, c
     table = pd.read_csv(tmp_path / "certificate.csv").set_index("solver")
     assert list(table.index) == ["heun", "euler"]
     assert table["samples"].to_dict() == {"heun": 300, "euler": 200}
-    assert "1 of 1 are as declared" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 1 are as declared" in said
+    assert said.splitlines()[1].split()[:3] == ["heun", "edm", "2"]
     assert (tmp_path / "certificate.png").stat().st_size > 10_000
     assert "| heun " in (tmp_path / "certificate.md").read_text()
 

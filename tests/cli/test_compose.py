@@ -6,7 +6,10 @@ import pytest
 from hydra import compose
 
 from seedsbench.bench.cell import Cell
-from seedsbench.cli.compose import cell_of, compose_each, composing
+from seedsbench.bench.rows.columns import asked
+from seedsbench.cli.command import parse
+from seedsbench.cli.compose import cell_of, compose_each, composing, compositions
+from seedsbench.files.rows import title_of
 
 
 def whole(words):
@@ -66,3 +69,26 @@ def test_a_solver_of_ones_own_may_say_more_than_options(tmp_path, monkeypatch, t
 def test_an_unknown_option_is_named_whichever_solver_came_before():
     with composing(), pytest.raises(ValueError, match=r"solver\.c2"):
         compose_each([["solver=seeds3", "solver.c2=0.4"], ["solver=heun", "solver.c2=0.4"]], "study")
+
+
+def titles(*words):
+    cells = [one.cell for one in compositions(parse(words), "study")]
+    return [title_of(asked(cell), cell.varied) for cell in cells]
+
+
+def test_a_title_says_what_differs_between_the_cells_of_a_command():
+    swept = titles("-m", "solver=seeds3", "solver.c2=0.3,0.4", "grid=edm,ve", "solver.eta=0.5", "final=stop")
+    same = "glyphs/edm seeds3 nfe=20 seed=0"
+    assert swept == [f"{same} solver.c2={c2} grid={grid}" for c2 in (0.3, 0.4) for grid in ("edm", "ve")]
+    assert titles("solver=seeds3", "solver.c2=0.3", "final=stop") == [same]
+    assert titles("-m", "nfe=20", "seed=0,1", "schedule=vp,linear", "final=stop,denoise")[-1].endswith(
+        " nfe=20 seed=1 schedule=linear final=denoise"
+    )
+
+
+def test_a_title_names_the_scheduler_and_the_guidance_once():
+    chosen = ("-m", "solver=diffusers", "solver.scheduler=PNDMScheduler,DDIMScheduler", "guidance=cfg")
+    assert titles(*chosen, "guidance.scale=2,3")[::3] == [
+        "glyphs/edm diffusers(PNDMScheduler) cfg(scale=2) nfe=20 seed=0",
+        "glyphs/edm diffusers(DDIMScheduler) cfg(scale=3) nfe=20 seed=0",
+    ]

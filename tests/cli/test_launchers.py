@@ -124,7 +124,7 @@ def test_the_configurations_for_slurm_submit_what_they_say(name, gpus, nfe, job,
 )
 def test_a_sweep_by_submitit_fills_one_study_and_is_told_of(tmp_path, slurm, capfd, launcher, tasks):
     assert sweep(*launcher, *CELLS[:-1]) == 0  # with the time stamp as its name
-    (study,) = (tmp_path / "results").iterdir()
+    (study,) = (tmp_path / "results").glob("20*")
     rows = sorted(rows_of(study).values(), key=lambda row: row["nfe_budget"])
     found = [(row["nfe_budget"], row["status"], row["world_size"]) for row in rows]
     assert found == [(6, "done", tasks), (8, "done", tasks)]

@@ -204,6 +204,45 @@ def test_help_teaches_and_the_version_is_told(tmp_path, seedsbench):
     assert seedsbench("--version")[1].startswith("seedsbench ")
 
 
+@pytest.mark.parametrize("words", [("--help",), ("--cfg", "job"), ("--help", "solver=heun")])
+def test_a_reader_that_is_gone_is_no_error(tmp_path, words):
+    read, write = os.pipe()
+    os.close(read)
+    command, streams = (
+        [sys.executable, "-m", "seedsbench", *words],
+        {"stdout": write, "stderr": subprocess.PIPE},
+    )
+    said = subprocess.run(command, cwd=tmp_path, env=environment(), **streams)
+    os.close(write)
+    assert (said.returncode, said.stderr) == (141, b"")
+
+
+def test_the_newest_study_is_found_under_one_name(seedsbench, tmp_path, monkeypatch):
+    latest = tmp_path / "results" / "latest"
+    for study in ("first", "second"):
+        assert seedsbench(*QUICK, "solver=euler", "nfe=5", f"study={study}")[0] == 0
+        assert os.readlink(latest) == study
+    assert rows_of(latest) == rows_of(tmp_path / "results" / "second")
+    assert seedsbench(*QUICK, "nfe=5", "plan=true", "study=third")[0] == 0
+    assert os.readlink(latest) == "second", "a plan makes no study"
+    latest.unlink()
+
+    def no_links(*_, **__):
+        raise OSError("links are not for this user")
+
+    monkeypatch.setattr(os, "symlink", no_links)
+    for study in ("first", "second"):
+        assert seedsbench(*QUICK, "solver=euler", "nfe=5", f"study={study}")[0] == 0
+        assert latest.read_text() == f"{study}\n"
+
+
+def test_a_study_of_ones_own_may_be_called_latest(seedsbench, tmp_path):
+    for study in ("latest", "other"):
+        assert seedsbench(*QUICK, "solver=euler", "nfe=5", f"study={study}")[0] == 0
+        assert len(rows_of(tmp_path / "results" / study)) == 1
+    assert not (tmp_path / "results" / "latest").is_symlink()
+
+
 def test_cfg_shows_a_cell(tmp_path):
     folder = write_broken_model(tmp_path / "mine")
     given = ("--cfg", "job", "--config-dir", str(folder), "model=broken", "solver=seeds3", "solver.c2=0.4")

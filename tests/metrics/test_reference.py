@@ -341,3 +341,9 @@ def test_the_command_says_which_files_it_passed_over(tmp_path, command, folder):
 )
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path, command, folder, images, output, message):
     assert message in command(tmp_path / images, tmp_path / output, fails=True)[0]
+
+
+def test_a_missing_folder_is_said_before_the_extractors_file_is_looked_for(tmp_path, capsys):
+    missing, weights = tmp_path / "nope", tmp_path / "no-weights.pth"
+    assert reference_main.main([f"{missing}/", str(tmp_path / "o.npz"), "--weights", str(weights)]) == 2
+    assert f"{missing} is not there: give a folder" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from seedsbench.report.compare import compare, names_of
-from seedsbench.report.compare_files import _curves, _figure
+from seedsbench.report.compare_files import MOST_LINES, _curves, _figure, differences_text
 from seedsbench.report.main import compare_studies, main
 from seedsbench.report.rows import read_rows
 from seedsbench.report.style import SOLVER_FAMILIES
@@ -137,3 +137,17 @@ def test_names_tell_two_folders_apart(tmp_path):
     one, two = tmp_path / "x" / "study", tmp_path / "y" / "study"
     assert names_of(one, two) == ("x/study", "y/study")
     assert names_of(tmp_path / "a", tmp_path / "b") == ("a", "b")
+
+
+def test_what_differs_is_told_on_the_terminal_the_largest_change_first(tmp_path):
+    names = [f"mine{i}" for i in range(MOST_LINES + 3)]
+    first = [make_row(name, 10, fid=1.0) for name in [*names, "same"]]
+    second = [make_row(name, 10, fid=1.1 + i / 100) for i, name in enumerate(names)]
+    told = differences_text(compared(tmp_path, first, [*second, make_row("same", 10, fid=1.0)])).splitlines()
+    assert told[0] == "FID by cell:"
+    assert told[1].split() == ["solver", "NFE", "budget", *NAMES, "difference", "in", "%", "after", "is"]
+    assert told[2].split()[:6] == [names[-1], "10", "1", "1.52", "+0.52", "+52.0"]
+    assert len(told) == 2 + MOST_LINES + 1
+    assert told[-1] == "  and 3 more: compare.md"
+    assert differences_text(compared(tmp_path, first, first)) == "No FID differs."
+    assert differences_text(compared(tmp_path, first[:1], first[1:2])) == ""

@@ -272,3 +272,16 @@ def test_a_warning_that_all_have_takes_no_star_from_the_best(tmp_path):
     assert re.search(r"heun +0\.100! ?", report.summary)
     assert re.search(r"euler +2\.00\*!", report.summary)
     assert "| **2 !** " in report.table_md.read_text()
+
+
+def test_a_lone_solver_is_best_of_nothing_and_marks_are_explained_where_they_are(tmp_path):
+    lone = report_of(tmp_path / "lone", [make_row("heun", 10), make_row("heun", 20)])
+    assert "*" not in lone.summary
+    assert "**" not in lone.table_md.read_text()
+    assert r"\mathbf" not in lone.table_md.with_name("table.tex").read_text()
+    one_budget = [make_row("heun", 10, fid=1.0), make_row("heun", 20, fid=0.5), make_row("ddim", 20, fid=0.6)]
+    both = report_of(tmp_path / "both", one_budget)
+    assert re.search(r"heun +1\.00 +0\.500\*\n", both.summary)
+    assert "* best at its budget" in both.summary
+    warned = [make_row("heun", 10), make_row("ddim", 10, warning=WARNING)]
+    assert "* best at its budget, of those without a warning" in report_of(tmp_path / "w", warned).summary

@@ -102,15 +102,6 @@ def environment_of(device: str, world_size: int) -> Row:
     }
 
 
-def title_of(row: Row) -> str:
-    """The cell in a few words, for logs and progress bars."""
-    guided = "" if row["guidance"] == "none" else f" {row['guidance']}"
-    options = [f"{key}={value}" for key, value in row["guidance_params"].items() if value]
-    told = "".join([guided, f"({', '.join(options)})" if options else ""])
-    network = f"{row['model']}/{row['regime']}" + (f" training={row['training']}" if row["training"] else "")
-    return f"{network} {row['solver']}{told} nfe={row['nfe_budget']} seed={row['seed']}"
-
-
 def score_text(row: Row) -> str:
     """What a finished row is judged by: 'FID 1.234'."""
     name = judged_by(row)
