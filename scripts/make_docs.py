@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedsbench import registry
-from seedsbench.cli.choices import ChoiceFacts, Option, choice_facts
+from seedsbench.cli.choices import ChoiceFacts, choice_facts
 from seedsbench.cli.command import GROUPS
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ INSTEAD = {
     "results/example": "results/example/table.md",
 }
 """Where the site has another page in place of what the repository has there."""
-OWN_PAGES = ("solver", "experiment")
-"""Groups that the configuration reference leaves out or tells by their YAML alone."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -58,7 +56,12 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
 def linked() -> list[str]:
     """Files of the repository outside docs/ that the pages link to, and that these link to; sorted."""
     found: set[str] = set()
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
     while pages:
         page = pages.pop()
         for link in LINK.findall(page.read_text(encoding="utf-8")):
@@ -89,16 +92,15 @@ def solver_pages() -> Iterator[str]:
     papers = papers_of((ROOT / "seedsbench" / "solvers" / "README.md").read_text(encoding="utf-8"))
     for name in registry.names("solver"):
         facts = choice_facts("solver", name)
-        yield f"### `{name}`\n\n{facts.summary}\n"
+        yield f"### `{name}`\n\n{escaped(facts.summary)}\n"
         yield f"*Paper*: {papers[name]}.\n"
         if (solver := facts.solver) is not None:
             weak = "" if solver.weak_order is None else f", weak order {solver.weak_order}"
             noise = "draws noise" if solver.stochastic else "deterministic"
-            yield (
-                f"*Order* {solver.order}{weak}; {noise}. *Evaluations*: {solver.nfe(9) - solver.nfe(8)} a step; "
-                f"{solver.total_nfe(1)} at least, {solver.total_nfe(10)} for ten steps, the final one included.\n"
-            )
-        yield from option_table("solver", facts.options)
+            each, least, ten = solver.nfe(9) - solver.nfe(8), solver.total_nfe(1), solver.total_nfe(10)
+            yield f"*Order* {solver.order}{weak}; {noise}. *Evaluations*: {each} a step;"
+            yield f"with the final one {least} at least, {ten} for ten steps.\n"
+        yield option_table(facts)
 
 
 def papers_of(table: str) -> dict[str, str]:
@@ -109,35 +111,43 @@ def papers_of(table: str) -> dict[str, str]:
 
 def configuration_pages() -> Iterator[str]:
     """The keys of a cell, and every choice of every group with its options."""
+    config = (registry.conf_dir() / "config.yaml").read_text(encoding="utf-8")
+    keys = re.findall(r"^(\w+): +([^#\n]*?) *# (.*)$", config, re.MULTILINE)
     yield "## Keys of a cell\n"
-    yield from option_table("", keys_of((registry.conf_dir() / "config.yaml").read_text(encoding="utf-8")))
+    yield table(
+        ("key", "default", ""), ((code(key), code(default), escaped(note)) for key, default, note in keys)
+    )
     for group in (group for group in GROUPS if group != "solver"):
         yield f"## `{group}`\n"
         for name in registry.names(group):
             facts = choice_facts(group, name)
-            yield f"### `{group}={name}`\n\n{facts.summary}\n"
-            yield from option_table(group, facts.options)
+            yield f"#### `{group}={name}`\n\n{escaped(facts.summary)}\n"
+            yield option_table(facts, told=group == "model")
             if facts.sets:
                 yield "\n".join(["```yaml", *facts.sets, "```", ""])
-    yield "## `solver`\n\n[Each solver](solvers.md#each-solver) has its options there.\n"
+    yield "## `solver`\n\nSee [each solver](solvers.md#each-solver).\n"
 
 
-def keys_of(config: str) -> list[Option]:
-    """The plain keys of config.yaml, with their comments."""
-    found = re.findall(r"^(\w+): +([^#\n]*?) *# (.*)$", config, re.MULTILINE)
-    return [Option(name, default, "", note) for name, default, note in found]
+def option_table(facts: ChoiceFacts, told: bool = False) -> str:
+    """The options of a choice as a table. told: those that its file comments on; of a model others are facts."""
+    rows = (
+        (code(f"{facts.group}.{one.name}"), code(one.default), escaped(one.allowed), escaped(one.note))
+        for one in facts.options
+        if one.note or not told
+    )
+    return table(("option", "default", "may be", ""), rows)
 
 
-def option_table(group: str, options: Iterable[Option]) -> Iterator[str]:
-    """A table of options, none if there are none."""
-    rows = [
-        f"| `{group}{'.' * bool(group)}{option.name}` | `{option.default}` | {cell(option.allowed)} | {cell(option.note)} |"
-        for option in options
-    ]
-    if rows:
-        yield "\n".join(["| option | default | may be | |", "|---|---|---|---|", *rows, ""])
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown, "" if it has no rows."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines, ""]) if lines else ""
 
 
-def cell(text: str) -> str:
-    """A text as a table's cell."""
-    return re.sub(r"([|<\[\]*_])", r"\\\1", text)
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def escaped(text: str) -> str:
+    """Plain text as Markdown, in a table's cell too."""
+    return re.sub(r"([\\*_\[\]|])", r"\\\1", text).replace("<", "&lt;")

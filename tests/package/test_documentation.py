@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -196,3 +197,42 @@ def test_the_readme_is_short_and_begins_with_the_two_promises():
 def test_lines_are_not_long(page):
     lines = (ROOT / page).read_text().splitlines()
     assert [line for line in lines if len(line) > 110 and not line.startswith("|")] == []
+
+
+def notebook():
+    return json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())
+
+
+def test_the_tutorial_has_ten_cells_and_what_they_print():
+    cells = [cell for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) == 10
+    installs, *others = cells
+    assert "pip install" in installs["source"][0]
+    assert all(cell["outputs"] for cell in others)
+    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path, monkeypatch):
+    """As it stands, but for the installation."""
+    nbformat, nbclient = (pytest.importorskip(name) for name in ("nbformat", "nbclient"))
+    monkeypatch.setenv("PATH", f"{commands_of_ours(tmp_path)}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    read = nbformat.from_dict(notebook())
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(read, timeout=1800, kernel_name="python3", resources=place).execute()
+    rows = [json.loads(path.read_text()) for path in tmp_path.glob("results/tutorial/rows/*.json")]
+    assert {row["solver"] for row in rows} == {"heun", "dpmpp_2m", "lookahead"}
+    assert {row["status"] for row in rows} == {"done"}
+
+
+def commands_of_ours(folder):
+    """A folder of our commands, as an installation has them."""
+    place = folder / "bin"
+    place.mkdir()
+    for name, target in PROJECT["scripts"].items():
+        module, _, function = target.partition(":")
+        text = f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    return place
