@@ -122,14 +122,14 @@ def configuration_pages() -> Iterator[str]:
         for name in registry.names(group):
             facts = choice_facts(group, name)
             yield f"#### `{group}={name}`\n\n{escaped(facts.summary)}\n"
-            yield option_table(facts, told=group == "model")
+            yield option_table(facts, told=group == "model")  # others are facts about the model
             if facts.sets:
                 yield "\n".join(["```yaml", *facts.sets, "```", ""])
     yield "## `solver`\n\nSee [each solver](solvers.md#each-solver).\n"
 
 
 def option_table(facts: ChoiceFacts, told: bool = False) -> str:
-    """The options of a choice as a table. told: those that its file comments on; of a model others are facts."""
+    """The options of a choice as a table. told: only those that its file comments on."""
     rows = (
         (code(f"{facts.group}.{one.name}"), code(one.default), escaped(one.allowed), escaped(one.note))
         for one in facts.options
