@@ -18,8 +18,9 @@ from seedsbench.cli.choices import ChoiceFacts, choice_facts
 from seedsbench.cli.command import GROUPS
 
 if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
+    from mkdocs.config.defaults import MkDocsConfig  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.files import Files  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.pages import Page  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
@@ -31,9 +32,12 @@ INSTEAD = {
 """Where the site has another page in place of what the repository has there."""
 
 
+ALONGSIDE = ("README", "CONTRIBUTING", "SECURITY")
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what lies outside docs/: the front page, and whatever a page links to."""
-    from mkdocs.structure.files import File
+    from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports]
 
     files.append(File.generated(config, "index.md", abs_src_path=str(ROOT / "README.md")))
     for path in linked():
@@ -41,27 +45,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A page's text with its tables, and with links as the site has them."""
-    made = {"solvers": solver_pages, "configuration": configuration_pages}
-    for name, write in made.items():
-        markdown = markdown.replace(f"<!-- generated: {name} -->", "\n".join(write()))
+    for mark, made in MADE.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, "\n".join(made()))
     source = page.file.src_uri
     folder = Path("docs" if (ROOT / "docs" / source).is_file() else ".", source).parent
-    if source == "index.md":
-        folder = Path()
     return LINK.sub(lambda link: site_link(link[1], folder, Path(source).parent), markdown)
 
 
 def linked() -> list[str]:
     """Files of the repository outside docs/ that the pages link to, and that these link to; sorted."""
     found: set[str] = set()
-    pages = [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        ROOT / "SECURITY.md",
-        *(ROOT / "docs").glob("*.md"),
-    ]
+    pages = [*(ROOT / f"{name}.md" for name in ALONGSIDE), *(ROOT / "docs").glob("*.md")]
     while pages:
         page = pages.pop()
         for link in LINK.findall(page.read_text(encoding="utf-8")):
@@ -151,3 +148,7 @@ def code(text: str) -> str:
 def escaped(text: str) -> str:
     """Plain text as Markdown, in a table's cell too."""
     return re.sub(r"([\\*_\[\]|])", r"\\\1", text).replace("<", "&lt;")
+
+
+MADE = {"<!-- generated: solvers -->": solver_pages, "<!-- generated: configuration -->": configuration_pages}
+"""Where in a page a table goes, and what makes it."""

@@ -6,7 +6,7 @@ An extension of griffe, which mkdocstrings reads the package with (mkdocs.yml).
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Extension, Object  # pyright: ignore[reportMissingImports]
 
 ENTRY = re.compile(r"^(\w+(?:, \w+)*): ")
 """How the lines begin that tell of a parameter, or of several."""

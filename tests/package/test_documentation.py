@@ -232,7 +232,8 @@ def commands_of_ours(folder):
     place.mkdir()
     for name, target in PROJECT["scripts"].items():
         module, _, function = target.partition(":")
-        text = f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+        text = f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
+        text += f"if __name__ == '__main__':\n    sys.exit({function}())\n"
         (place / name).write_text(text)
         (place / name).chmod(0o755)
     return place
