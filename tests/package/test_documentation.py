@@ -108,8 +108,7 @@ class Page:
         if any(word in ("--help", "--cfg") for word in words):
             self.called(block, "seedsbench", words)
         elif not really:
-            stop = "dry_run=true" if block.needs else "plan=true"
-            self.called(block, "seedsbench", [*words, *{stop} - {*words}])
+            self.called(block, "seedsbench", [*words, *{"dry_run=true"} - {*words}])
         else:
             few = [] if any(word.startswith("samples=") for word in words) else [FEW]
             codes = (0, 1) if block.fails else (0,)

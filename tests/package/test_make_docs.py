@@ -1,4 +1,4 @@
-"""What the documentation site adds to docs/*.md: all solvers, choices and options; links that lead somewhere."""
+"""What the documentation site adds to docs/*.md: all solvers, choices and options; its links."""
 
 import re
 from pathlib import Path
