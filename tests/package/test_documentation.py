@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from seedsbench.analytic import FiniteData
 from tests.support.documents import PAGES, Block, blocks, commands, files
+from tests.support.edm_checkpoint import write_edm
 from tests.support.extractors import some_images, write_images
 from tests.support.machine import ROOT
 
@@ -32,10 +33,11 @@ SHARED = ROOT / "scripts" / "benchmarks" / "publish.py"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the commands run: with pictures, small studies, and the files that the pages say to write."""
+    """Where the commands run: pictures, a checkpoint, small studies, the files that the pages say to write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     write_images(tmp_path / "images", some_images(200))
+    write_edm(tmp_path / "network.pkl")
     for study in ("example", "before", "after"):
         rows = tmp_path / "results" / study / "rows"
         rows.mkdir(parents=True)
