@@ -33,7 +33,7 @@ SHARED = ROOT / "scripts" / "benchmarks" / "publish.py"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the commands run: pictures, a checkpoint, small studies, the files that the pages say to write."""
+    """Where the commands run: pictures, a checkpoint, small studies, and the files that the pages hold."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     write_images(tmp_path / "images", some_images(200))
