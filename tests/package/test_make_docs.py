@@ -80,7 +80,8 @@ def test_docstrings_keep_a_line_for_each_parameter():
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_the_site_builds_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # converted notebooks are kept in the current folder
     build = pytest.importorskip("mkdocs.commands.build")
     from mkdocs.config import load_config
 
