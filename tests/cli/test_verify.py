@@ -236,9 +236,9 @@ def test_every_number_of_the_package_is_a_cell_with_files_and_the_least_of_three
         assert [file.role for file in files_of_cell(cell)] == ["weights", "reference", "inception weights"]
 
 
-def test_the_readme_names_every_number_and_who_has_verified_it():
+def test_the_documentation_names_every_number_and_who_has_verified_it():
     """Each is in the table with its FID, and verified by nobody where there is no record of its model."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "reproduce-a-table.md").read_text()
     lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
     for one in printed():
         model, regime, solver, nfe = one.name

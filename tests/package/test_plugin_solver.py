@@ -1,6 +1,4 @@
-"""A new solver is one Python file and one YAML, anywhere: CONTRIBUTING's example, run."""
-
-import re
+"""A new solver is one Python file and one YAML, anywhere: the example of docs/add-a-solver.md, run."""
 
 import pytest
 
@@ -8,11 +6,11 @@ import seedsbench
 from seedsbench import registry
 from seedsbench.certify.main import main as certify
 from tests.support.cells import python, rows_of
+from tests.support.documents import files
 from tests.support.machine import ROOT
 
 CONTRACT = "tests/solvers/test_solver_contract.py"
-GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
-MODULE, CONFIG = (re.findall(rf"```{kind}\n(.*?)```", GUIDE, re.DOTALL)[0] for kind in ("python", "yaml"))
+MODULE, CONFIG = (files()[f"mine/{name}"] for name in ("ab2.py", "solver/ab2.yaml"))
 
 
 @pytest.fixture(scope="module")

@@ -91,10 +91,9 @@ def test_every_published_file_has_a_model_and_only_the_imagenet_baseline_a_refer
     assert set(refs.values()) == {f"{HOME}fid-refs/{name}.npz" for name in names}
 
 
-def test_the_readme_lists_every_published_model_with_its_size_and_licence():
-    rows = [
-        line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line[:1] == "|"
-    ]
+def test_the_documentation_lists_every_published_model_with_its_size_and_licence():
+    lines = (ROOT / "docs" / "models.md").read_text().splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line[:1] == "|"]
     for name, model in PUBLISHED.items():
         ((_, regimes, _, size, licence),) = [row for row in rows if len(row) == 5 and f"`{name}`" in row[0]]
         assert regimes.split() == list(model["files"])

@@ -1,4 +1,4 @@
-"""From one's own float32 network to a row: the README's recipe, and each wrong form of it in one line."""
+"""From one's own float32 network to a row: the documented recipe, and each wrong form of it in one line."""
 
 import re
 import sys
@@ -12,22 +12,12 @@ from seedsbench.bench.rows.run_key import run_key
 from seedsbench.cli.command import Usage, parse
 from seedsbench.metrics.values import values_extractor
 from tests.support.cells import check, compose, python, rows_of, run
+from tests.support.documents import blocks, commands, files
 from tests.support.extractors import some_images, write_images
 
-MYNET = """
-import seedsbench, torch
-class Net(torch.nn.Module):                        # any network of yours; this one predicts its input
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 3, 1, bias=False)
-        torch.nn.init.dirac_(self.conv.weight)
-    def forward(self, x_t, t):
-        return self.conv(x_t)
-def build():
-    betas = torch.linspace(1e-4, 0.02, 1000)
-    return seedsbench.denoiser(Net(), "epsilon", alphas_cumprod=(1 - betas).cumprod(0), shape=(3, 8, 8))
-"""
-COMMAND = "seedsbench model=python model.path=mynet.py:build metrics=values metrics.reference=images nfe=8"
+PAGE = "docs/bring-your-network.md"
+MYNET = files()["mynet.py"]
+COMMAND = next(block for block in blocks(PAGE) if block.language == "bash")
 QUICK = ("model=python", "metrics=values", "metrics.reference=images", "solver=euler", "nfe=4", "samples=8")
 
 
@@ -64,16 +54,18 @@ def done(row):
 
 
 def test_the_recipe_of_twelve_lines_leaves_a_row(folder):
-    assert len([*MYNET.strip().splitlines(), COMMAND]) <= 12
-    words = ("-m", *COMMAND.split(), "samples=16", "device=cpu", "study=own")
-    python(*words, folder=folder)
+    lines = [*MYNET.splitlines(), *COMMAND.text.splitlines()]
+    assert len([line for line in lines if line]) <= 12
+    ((_, *words),) = commands(COMMAND, folder)
+    words += ["samples=16", "device=cpu", "study=own"]
+    python("-m", "seedsbench", *words, folder=folder)
     (row,) = rows_of(folder / "results" / "own").values()
     done(row)
     assert (row["reason"], row["model"], row["extractor"]) == (None, "python", "values")
     assert row["warning"] is None
     assert row["nfe"] <= 8
     assert (folder / "results" / "own" / "report.html").is_file()
-    (found,), _ = check(parse(list(words[2:])))
+    (found,), _ = check(parse(words))
     assert run_key(found.cell, problem_of(found.cell, "cpu")) == row["run_key"], "in any process: found done"
 
 
