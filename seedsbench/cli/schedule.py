@@ -6,7 +6,7 @@
 method=gits                the least error of single Euler steps between levels (Chen et al. 2024)
 method=oss                 the solver's own run, kept nearest to the exact one (Pei et al. 2025)
 method=constant_rotation   levels between which the paths turn by the same angle
-method=fid                 from the levels of oss on, the score itself is lowered by trial
+method=fid                 the score itself lowered by trial, from the best of gits, oss and the cell's grid
 
 The other words are those of seedsbench. The exact run is Heun's, of --steps steps on EDM's grid over the
 range of the cell's own. Samples that are searched on come from streams of noise of their own: no cell ever

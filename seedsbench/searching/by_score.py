@@ -1,6 +1,7 @@
 """Levels by the score itself: what a benchmark measures, made small on samples that it never tests on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,26 +69,22 @@ class Score:
         return self.problem.images(drawn.x)
 
 
-def lowered(score: Score, start: Tensor, trials: int) -> Tensor:
-    """Levels of a lower score than `start`, (n,) decreasing, found in at most so many trials.
+def lowered(score: Score, starts: Sequence[Tensor], trials: int) -> Tensor:
+    """Levels of a lower score than those to start from, (n,) decreasing each, in at most so many trials.
 
-    Nelder and Mead's simplex (scipy's) over the logarithms of the gaps in log sigma: the first level stays,
-    the others move freely and stay in order. Returns the best levels that were tried, `start` among them.
+    Nelder and Mead's simplex (scipy's) over the logarithms of the gaps in log sigma, from the best of them:
+    the first level stays, the others move freely and stay in order. Returns the best levels that were tried.
     """
+    for start in starts:
+        score(start)
+    start = score.best[1]
     gaps = -start.log().diff().numpy()
 
     def levels(logs: np.ndarray) -> Tensor:
         falls = torch.from_numpy(np.exp(logs.clip(-12, 3))).cumsum(0)
         return torch.cat([start[:1], start[0] * (-falls).exp()])
 
-    score(start)
     simplex = np.log(gaps) + 0.3 * np.eye(len(gaps) + 1, len(gaps), -1)
-    options = {
-        "maxfev": trials - 1,
-        "initial_simplex": simplex,
-        "xatol": 1e-3,
-        "fatol": 1e-4,
-        "adaptive": True,
-    }
+    options = {"maxfev": trials - len(starts), "initial_simplex": simplex, "fatol": 1e-4, "adaptive": True}
     minimize(lambda logs: score(levels(logs)), np.log(gaps), method="Nelder-Mead", options=options)
     return score.best[1]

@@ -8,20 +8,22 @@ from typing import Any
 import torch
 
 from seedsbench import registry
-from seedsbench.api import as_trained
+from seedsbench.api import as_trained, noise_levels
 from seedsbench.bench.cell import Cell
 from seedsbench.bench.labels import classes_of, one_hot
-from seedsbench.bench.problems.base import Model, Problem
+from seedsbench.bench.problems.base import Problem
 from seedsbench.bench.problems.build import model_of, problem_of
 from seedsbench.bench.sampling import SamplingPlan
 from seedsbench.diffusion.grid import EDM
 from seedsbench.searching.by_score import Score, lowered
-from seedsbench.searching.methods import METHODS, Found
+from seedsbench.searching.methods import METHODS
 from seedsbench.searching.teacher import taught
 
 log = logging.getLogger(__name__)
 BY_SCORE = "fid"
 ALL_METHODS = [*METHODS, BY_SCORE]
+STARTS = ("gits", "oss")
+"""Whose levels a search by score starts from, beside those of the cell's own grid."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,26 @@ def search(cell: Cell, budgets: Iterable[int], how: Search) -> dict[str, Any]:
     heun, fine = registry.build(registry.configured("solver", "heun")), EDM(sigma_min=low, sigma_max=high)
     teacher = taught(guided, labels, indices, solver=heun, grid=fine, n_steps=how.steps, seed=how.seed)
     log.info("%d exact paths over %d levels", how.samples, len(teacher.sigmas))
-    rule = METHODS["oss" if scores else how.method]
     grids, evaluations = [], teacher.evaluations
     for budget in sorted(set(budgets)):
         n_levels = solver.steps_for(budget, cell.final, afs=cell.afs) + 1
         with torch.inference_mode():
-            found = rule(teacher, n_levels, solver, schedule.through(low, high))
+            tried = [
+                METHODS[name](teacher, n_levels, solver, schedule.through(low, high))
+                for name in (STARTS if scores else (how.method,))
+            ]
+        spent = sum(one.evaluations for one in tried)
+        found = tried[0].sigmas
         if scores:
-            plan = SamplingPlan(solver, schedule, found.sigmas, cell, (), guidance)
-            found = _by_score(model, plan, found, how)
-        log.info("nfe %d: %s", budget, " ".join(f"{sigma:.4g}" for sigma in found.sigmas.tolist()))
-        grids.append(found.sigmas.tolist())
-        evaluations += found.evaluations
+            assert isinstance(model, Problem)
+            plan = SamplingPlan(solver, schedule, found, cell, (), guidance)
+            score = Score(model, plan, how.scored, how.seed)
+            default = noise_levels(guided, schedule, own, n_levels - 1, zero_snr=solver.zero_snr)[0]
+            found = lowered(score, [default, *(one.sigmas for one in tried)], how.trials)
+            spent += score.evaluations
+        log.info("nfe %d: %s", budget, " ".join(f"{sigma:.4g}" for sigma in found.tolist()))
+        grids.append(found.tolist())
+        evaluations += spent
     return {
         "method": how.method,
         "solver": cell.choices["solver"],
@@ -77,10 +87,3 @@ def search(cell: Cell, budgets: Iterable[int], how: Search) -> dict[str, Any]:
         "evaluations": evaluations,
         "grids": grids,
     }
-
-
-def _by_score(problem: Model, plan: SamplingPlan, begun: Found, how: Search) -> Found:
-    """Levels of a lower score than those that a rule has found."""
-    assert isinstance(problem, Problem)
-    score = Score(problem, plan, how.scored, how.seed)
-    return Found(lowered(score, begun.sigmas, how.trials), begun.evaluations + score.evaluations)

@@ -120,7 +120,7 @@ def test_the_score_is_lowered_on_samples_that_no_cell_draws():
     plan = SamplingPlan(registry.build(cell.solver), Linear(), start, cell)
     score = Score(problem, plan, samples=200, seed=0)
     before = score(start)
-    found = lowered(score, start, trials=25)
+    found = lowered(score, [start], trials=25)
     assert float(found[0]) == 80
     assert bool((found.diff() < 0).all())
     assert score(found) == score.best[0] < 0.9 * before
