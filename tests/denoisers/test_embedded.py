@@ -109,7 +109,7 @@ def test_weights_say_how_they_were_trained_and_stay_small(data, regime, training
         (glyphs_problem, "iddpm", 2),
         (glyphs_problem, "flow", 2),
         (glyphs_problem, "ve", 5),
-        (digits_problem, "edm", 1.5),
+        (digits_problem, "edm", 1.75),
         (digits_problem, "vp", 2),
     ],
 )
