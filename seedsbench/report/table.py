@@ -195,7 +195,7 @@ def _marks_told(shown: list[Panel]) -> str:
     if all(math.isnan(verdict.p) for winner in compared for verdict in winner.verdicts.values()):
         return "* best at its budget, of one seed: whether by chance, seed=0,1,2,3,4 would tell."
     if not any(winner.near for winner in compared):
-        return "* best at its budget, and better than each other (table.md)."
+        return "* best at its budget, and better than every other there (table.md)."
     return "* best at its budget; ~ not told apart from it (differences and verdicts are in table.md)."
 
 
