@@ -1,7 +1,6 @@
 """`seedsbench-check`: planted faults are found by name, sound studies pass, no row's own code is run."""
 
 import json
-import re
 import shutil
 import sys
 
@@ -16,6 +15,7 @@ from seedsbench.bench.progress import SweepLine
 from seedsbench.cli.compose import Bases, compose_each, composing
 from seedsbench.cli.sweep import run_seeds
 from tests.support.cells import config_dir
+from tests.support.documents import files
 from tests.support.machine import ROOT
 
 MIXTURE = ["model=gaussian_mixture", "samples=40"]
@@ -28,7 +28,7 @@ CELLS = [
     ["model=glyphs", "samples=40", "solver=euler", "nfe=6", "seed=1"],
     ["model=glyphs", "samples=40", *GUIDED],
 ]
-AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
+AB2 = files()["mine/ab2.py"]
 BASES = Bases()
 
 

@@ -1,16 +1,15 @@
 """What names a row: declared names, options and outside sources; never where a class lies."""
 
 import json
-import re
 import sys
 
 from seedsbench.bench.problems.build import problem_of
 from seedsbench.bench.rows.run_key import what_changes_numbers
 from seedsbench.files.sources import source_id
 from tests.support.cells import compose, config_dir, key_of, run
-from tests.support.machine import ROOT
+from tests.support.documents import files
 
-AB2 = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
+AB2 = files()["mine/ab2.py"]
 CELL = ["model=gaussian", "nfe=6", "samples=20", "device=cpu"]
 
 
