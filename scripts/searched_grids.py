@@ -98,9 +98,9 @@ _TEXT = """\
 Made by `{command}`, which also leaves the levels in `grids/`, for `grid=searched grid.path=...`.
 The embedded networks, {samples} images a cell, seeds {seeds}, which share no sample with the search. FID is
 mean ± standard deviation; the difference, searched less EDM's grid, is paired over the seeds, ± its standard
-error; the verdict on the searched grid is corrected for all {n} comparisons (Holm, 5 %). The cost is in
-network evaluations of one sample, for all three budgets together: to sample 1,000 images at 10 evaluations
-costs 10,000.
+error; the verdict on the searched grid is corrected for all {n} comparisons (Holm, 5 %). The cost is that of
+the search in network evaluations, over all its samples and for the three budgets together: to sample 1,000
+images at 10 evaluations costs 10,000.
 
 {told}
 
@@ -122,6 +122,15 @@ def told(found: list[dict[str, Any]]) -> str:
     )
 
 
+def _narrowed(options: argparse.Namespace) -> list[str]:
+    """The words of a command that asks for a part."""
+    whole = {"regimes": REGIMES, "solvers": SOLVERS, "methods": ALL_METHODS}
+    asked = [(name, getattr(options, name)) for name in whole]
+    words = [[f"--{name}", *chosen] for name, chosen in asked if list(chosen) != list(whole[name])]
+    more = [] if options.samples == 1000 else [f"--samples={options.samples}"]
+    return [*itertools.chain(*words), *more]
+
+
 def main() -> None:
     """Search, test, print, write."""
     parser = argparse.ArgumentParser(
@@ -140,7 +149,7 @@ def main() -> None:
     except (Usage, ValueError) as error:
         parser.error(str(error))
     text = _TEXT.format(
-        command=shlex.join(["python", "scripts/searched_grids.py", *sys.argv[1:]]),
+        command=shlex.join(["python", "scripts/searched_grids.py", *_narrowed(options)]),
         samples=options.samples,
         seeds=", ".join(map(str, SEEDS)),
         n=len(found),
