@@ -3,7 +3,7 @@
 The sets are the sweeps of experiment=tuned and experiment=tuned_eta: grids, and options of solvers. For each
 solver and budget the choice of least mean FID is made on seeds 100 to 102, in the study tuned_selection.
 Seeds 0 to 4, which it never saw, then test the default and what was chosen, in the study tuned, and the table
-shows both. What is done is not run again. Words are as those of seedsbench:
+shows both: printed, and written to results/tuned.md. What is done is not run again. Words are as those of seedsbench:
 
     python scripts/tuned.py                      # the embedded EDM network
     python scripts/tuned.py model=digits
@@ -29,6 +29,7 @@ from seedsbench.files.rows import Row
 from seedsbench.report.summary import plus_minus
 from seedsbench.report.table import markdown_table
 
+TARGET = Path(__file__).parents[1] / "results" / "tuned.md"
 EXPERIMENTS = ["tuned", "tuned_eta"]
 SELECTION, TEST = (100, 101, 102), (0, 1, 2, 3, 4)
 DEFAULT = ("grid=edm",)
@@ -37,6 +38,18 @@ CHOSEN = ("grid", "solver.", "final=", "afs=")
 """How words of a command begin that say what was chosen."""
 SWEPT = ("solver", "nfe", "seed", "grid")
 """Keys that a test gives itself."""
+
+
+_TEXT = """\
+# Solvers as they come, and tuned
+
+Made by `{command}`. FID on seeds {test}, mean ± standard deviation: of each solver on EDM's grid with its own
+options, and with the best of a declared set (*of* how many: five grids, for SEEDS also three strengths of
+noise), chosen by mean FID on seeds {selection}, which the test never sees. A choice may turn out worse: then
+the set's best was so by chance.
+
+{table}
+"""
 
 
 class Cell(NamedTuple):
@@ -104,7 +117,7 @@ def shown(fids: list[float]) -> str:
 
 
 def main() -> None:
-    """Select, test, print."""
+    """Select, test, print, write."""
     parser = argparse.ArgumentParser(
         prog=Path(__file__).name, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,8 +133,15 @@ def main() -> None:
     except (Usage, ValueError) as error:
         parser.error(str(error))
     header = ["solver", "NFE", "as it comes", "tuned", "lower by", "chosen", "of"]
-    print(f"FID on seeds {', '.join(map(str, TEST))}; chosen on {', '.join(map(str, SELECTION))}\n")
-    print("\n".join(markdown_table(header, lines)))
+    told = [word for word in options.words if not word.startswith("results_dir=")]
+    text = _TEXT.format(
+        command=shlex.join(["python", "scripts/tuned.py", *told]),
+        test=", ".join(map(str, TEST)),
+        selection=", ".join(map(str, SELECTION)),
+        table="\n".join(markdown_table(header, lines)),
+    )
+    print(text)
+    TARGET.write_text(text)
 
 
 if __name__ == "__main__":
