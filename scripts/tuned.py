@@ -3,7 +3,8 @@
 The sets are the sweeps of experiment=tuned and experiment=tuned_eta: grids, and options of solvers. For each
 solver and budget the choice of least mean FID is made on seeds 100 to 102, in the study tuned_selection.
 Seeds 0 to 4, which it never saw, then test the default and what was chosen, in the study tuned, and the table
-shows both: printed, and written to results/tuned.md. What is done is not run again. Words are as those of seedsbench:
+shows both: printed, and written to results/tuned.md. What is done is not run again. Words are as those of
+seedsbench:
 
     python scripts/tuned.py                      # the embedded EDM network
     python scripts/tuned.py model=digits
