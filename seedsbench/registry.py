@@ -89,7 +89,7 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
         overrides = {**choice, **overrides}
         choice = str(overrides.pop("name"))
     config = load(group, choice)
-    known = [key for key in config if key != "_target_"]
+    known = [key for key in config if key not in ("_target_", "_file_")]
     for key, value in overrides.items():
         if key not in known:
             raise ValueError(f"{group} {choice}: {nearest(key, known or ['(it has none)'], what='option')}")
@@ -98,23 +98,25 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
 
 
 def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice of a grid or solver; one with a `path` has the options that this YAML file says, not the path.
+    """A choice with the options that a file says, where its YAML's `_file_` names the option with its path.
 
-    So what the file says identifies a row, and not where it lies. Raises ValueError for a file that is none
-    or has other entries than the choice has options, and NotThere where there is none.
+    The path is taken out: what the file says identifies a row, and not where it lies. Raises ValueError for a
+    file that is none or has other entries than the choice has options, and NotThere where there is none.
     """
-    if not isinstance(config.get("path"), str):
-        return dict(config)
-    known = [key for key in config if key not in ("_target_", "path")]
+    place = config.get("_file_")
+    config = {key: value for key, value in config.items() if key != "_file_"}
+    if not isinstance(path := config.get(place), str):
+        return config
+    known = [key for key in config if key not in ("_target_", place)]
     try:
-        found = read_settings(config["path"])
+        found = read_settings(path)
     except FileNotFoundError:
-        said = f"path={config['path']} is not there: give a YAML file with {', '.join(known)}"
+        said = f"{place}={path} is not there: give a YAML file with {', '.join(known)}"
         raise NotThere(said) from None
     for key in found:
         if key not in known:
-            raise ValueError(f"{config['path']}: {nearest(key, known, what='option')}")
-    return {**config, **found, "path": None}
+            raise ValueError(f"{path}: {nearest(key, known, what='option')}")
+    return {**config, **found, place: None}
 
 
 def located(target: str) -> Any:

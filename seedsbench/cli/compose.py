@@ -28,6 +28,8 @@ from seedsbench.checks import nearest
 from seedsbench.cli.command import GROUPS, MAX_CELLS, Command, Usage, key_of, read
 from seedsbench.cli.errors import hydra_error_line
 
+NO_OPTIONS = ("hydra", "_target_", "_file_", "choices", "varied")
+"""Keys of a configuration that are not set from a command line."""
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
@@ -176,7 +178,9 @@ def _check_key(cfg: DictConfig, word: str, hydra: DictConfig) -> None:
     for i, part in enumerate(parts := key_of(word).split(".")):
         if not isinstance(node, DictConfig):
             return
-        keys = [key for key in map(str, node) if key not in ("hydra", "_target_", "choices", "varied")]
+        keys = [
+            key for key in map(str, node) if key not in ("hydra", "_target_", "_file_", "choices", "varied")
+        ]
         if part not in keys and part != "_target_":
             prefix = ".".join(parts[:i])
             known = [f"{prefix}.{key}" if prefix else key for key in keys]

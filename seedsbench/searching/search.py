@@ -62,7 +62,7 @@ def search(cell: Cell, budgets: Iterable[int], how: Search) -> dict[str, Any]:
     log.info("%d exact paths over %d levels", how.samples, len(teacher.sigmas))
     grids, evaluations = [], teacher.evaluations
     for budget in sorted(set(budgets)):
-        n_levels = solver.steps_for(budget, cell.final, afs=cell.afs) + 1
+        n_levels = solver.steps_for(budget, cell.final) + 1
         with torch.inference_mode():
             tried = [
                 METHODS[name](teacher, n_levels, solver, schedule.through(low, high))

@@ -52,6 +52,12 @@ def test_a_row_is_known_by_what_the_file_says_and_not_by_where_it_lies(tmp_path)
     assert first == same != other
 
 
+def test_an_option_of_ones_own_may_be_called_path():
+    """Only where a YAML says that it names a file of options is it read."""
+    own = {"_target_": "mine.Learned", "path": "weights.pt"}
+    assert registry.with_file(own) == own
+
+
 def test_a_budget_that_was_not_searched_for_fails_its_cell_and_says_what_there_is(tmp_path):
     path = tmp_path / "found.yaml"
     made(path, "method=gits")
@@ -68,6 +74,9 @@ def test_a_budget_that_was_not_searched_for_fails_its_cell_and_says_what_there_i
         (["method=gits", "solver=heun,euler"], "solver is given 2 times"),
         (["method=gits", "schedule=linear,vp"], "one file is for one schedule"),
         (["method=gits", "final=denois"], "final"),
+        (["method=gits", "afs=true"], "afs=True: a search has its own"),
+        (["method=gits", "dtype=float32"], "dtype=float32: a search has its own"),
+        (["method=gits", "samples=500"], "samples=500: a search has its own"),
     ],
 )
 def test_what_is_refused_before_anything_runs(words, said, tmp_path, capsys):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from seedsbench import api
+from seedsbench import api, registry
 from seedsbench.certify.external.published import Library, Probe, Published, option_text
 from seedsbench.certify.problems import log_levels, mixture
 from seedsbench.certify.weak import gaussian_moments
@@ -82,7 +82,7 @@ def _claims() -> list[Published]:
 def own_levels() -> list[list[str]]:
     """Distances from the exact solution of DDIM and Euler at their own linspace timesteps."""
     start, rows = latents(torch.arange(64), (2, 1, 1), seed=0), []
-    schedule = api.registry.build(api.registry.configured("schedule", "discrete"))
+    schedule = registry.build(registry.configured("schedule", "discrete"))
     first, last = (float(s) for s in schedule.sigma(torch.tensor([999.0, 0.0], dtype=torch.float64)))
     exact = api.sample(mixture(), start, solver="dpmpp_3m", sigmas=log_levels(4000, first, last)).x
     for n in (25, 50, 100, 300, 600):
