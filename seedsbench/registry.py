@@ -89,7 +89,7 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
         overrides = {**choice, **overrides}
         choice = str(overrides.pop("name"))
     config = load(group, choice)
-    known = [key for key in config if key not in ("_target_", "_file_")]
+    known = [key for key in config if key != "_target_"]
     for key, value in overrides.items():
         if key not in known:
             raise ValueError(f"{group} {choice}: {nearest(key, known or ['(it has none)'], what='option')}")
@@ -98,25 +98,24 @@ def configured(group: str, choice: str | Mapping[str, Any], **overrides: Any) ->
 
 
 def with_file(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice with the options that a file says, where its YAML's `_file_` names the option with its path.
+    """A grid or solver of this package; one with a `path` has the options that this YAML file says instead.
 
-    The path is taken out: what the file says identifies a row, and not where it lies. Raises ValueError for a
-    file that is none or has other entries than the choice has options, and NotThere where there is none.
+    So what the file says identifies a row, and not where it lies. A class from outside may call an option
+    what it likes. Raises ValueError for a file that is none or has other entries than the choice has options,
+    and NotThere where there is none.
     """
-    place = config.get("_file_")
-    config = {key: value for key, value in config.items() if key != "_file_"}
-    if not isinstance(path := config.get(place), str):
-        return config
-    known = [key for key in config if key not in ("_target_", place)]
+    path, ours = config.get("path"), str(config.get("_target_")).startswith("seedsbench.")
+    if not (ours and isinstance(path, str)):
+        return dict(config)
+    known = [key for key in config if key not in ("_target_", "path")]
     try:
         found = read_settings(path)
     except FileNotFoundError:
-        said = f"{place}={path} is not there: give a YAML file with {', '.join(known)}"
-        raise NotThere(said) from None
+        raise NotThere(f"path={path} is not there: give a YAML file with {', '.join(known)}") from None
     for key in found:
         if key not in known:
             raise ValueError(f"{path}: {nearest(key, known, what='option')}")
-    return {**config, **found, place: None}
+    return {**config, **found, "path": None}
 
 
 def located(target: str) -> Any:

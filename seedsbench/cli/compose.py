@@ -28,8 +28,6 @@ from seedsbench.checks import nearest
 from seedsbench.cli.command import GROUPS, MAX_CELLS, Command, Usage, key_of, read
 from seedsbench.cli.errors import hydra_error_line
 
-NO_OPTIONS = ("hydra", "_target_", "_file_", "choices", "varied")
-"""Keys of a configuration that are not set from a command line."""
 PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 

@@ -36,9 +36,9 @@ from seedsbench.searching.search import ALL_METHODS, Search, search
 
 SAME = ("model", "regime", "schedule", "solver", "guidance", "metrics", "labels", "final")
 """What all cells of a command must agree in: a file is for one of each."""
-KNOWN = {
-    "afs": (False,), "precision": ("fp32",), "compile": (False,), "dtype": ("float64",), "seeding": ("philox",),
-    "device": ("auto", "cpu"), "samples": (2000,), "seed": (0,), "repeats": (1,),
+LEFT_ALONE = {
+    "afs": (False,), "precision": ("fp32",), "compile": (False,), "dtype": ("float64",),
+    "seeding": ("philox",), "device": ("auto", "cpu"), "samples": (2000,), "seed": (0,), "repeats": (1,),
 }  # fmt: skip
 """Values of a cell, its defaults, that a search leaves alone: it runs on the CPU, on samples of its own."""
 
@@ -88,7 +88,7 @@ def _check(cells: list[Cell]) -> None:
     for name in SAME:
         if any(getattr(cell, name) != getattr(cells[0], name) for cell in cells):
             raise ValueError(f"one file is for one {name}: search for several in several commands")
-    for name, known in KNOWN.items():
+    for name, known in LEFT_ALONE.items():
         if (asked := getattr(cells[0], name)) not in known:
             raise ValueError(f"{name}={asked}: a search has its own; leave it out, and give it to the cells")
     if registry.build(cells[0].solver).adaptive:

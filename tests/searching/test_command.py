@@ -53,7 +53,7 @@ def test_a_row_is_known_by_what_the_file_says_and_not_by_where_it_lies(tmp_path)
 
 
 def test_an_option_of_ones_own_may_be_called_path():
-    """Only where a YAML says that it names a file of options is it read."""
+    """Only this package's grids and solvers read it as a file of their options."""
     own = {"_target_": "mine.Learned", "path": "weights.pt"}
     assert registry.with_file(own) == own
 
