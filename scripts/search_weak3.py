@@ -65,7 +65,7 @@ class TiltedAt(ExponentialRungeKutta):
     power: float = 1.0
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:
+    def coefficients(self) -> ExponentialTableau:
         return three_stage(self.c2, 2 / 3, "a")
 
     @cached_property
@@ -80,7 +80,7 @@ class TwiceAt(ExponentialRungeKutta):
     c2: float = 2 / 5
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:
+    def coefficients(self) -> ExponentialTableau:
         return last_stage_twice(three_stage(self.c2, 2 / 3, "a"))
 
     @cached_property

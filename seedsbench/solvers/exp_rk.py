@@ -7,30 +7,16 @@ Strehmel and Weiner's, Lawson's, and those of RES4LYF that depart from their sou
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from torch import Tensor
-
-from seedsbench.checks import Range, Share
-from seedsbench.diffusion.noise import Noise
-from seedsbench.diffusion.process import Process
-from seedsbench.solvers.base import Solver, StepResult
+from seedsbench.checks import Share
 from seedsbench.solvers.parts.exponential import ExponentialRungeKutta
 from seedsbench.solvers.parts.tableau import ExponentialTableau
 from seedsbench.solvers.parts.tableau_files import tableau_file
 
 
 @dataclass(frozen=True)
-class _Engine(ExponentialRungeKutta):
-    name: str = "res_2s"
-
-    @cached_property
-    def tableau(self) -> ExponentialTableau:
-        return tableau_file(self.name).coefficients
-
-
-@dataclass(frozen=True)
-class ExpRK(Solver):
+class ExpRK(ExponentialRungeKutta):
     """tableau: the name of a file in `seedsbench/solvers/tableaus/`; the others as for SEEDS (seeds.py).
 
     eta = 0 is the probability-flow ODE; above it the same scheme is run on the reverse SDE of that strength,
@@ -38,35 +24,9 @@ class ExpRK(Solver):
     """
 
     family: ClassVar[str] = "etd"
-    tableau: str = "res_2s"
-    prediction: Literal["data", "noise", "edm"] = "data"
     eta: Share = 0.0
-    sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        assert self._engine  # building it checks the name
+    tableau: str = "res_2s"
 
     @cached_property
-    def _engine(self) -> _Engine:
-        return _Engine(self.prediction, self.eta, self.sigma_data, self.tableau)
-
-    @property
-    def order(self) -> int:
-        return self._engine.order
-
-    @property
-    def stochastic(self) -> bool:
-        return self._engine.stochastic
-
-    @property
-    def weak_order(self) -> int | None:
-        return self._engine.weak_order
-
-    def nfe(self, n_steps: int) -> int:
-        return self._engine.nfe(n_steps)
-
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
-    ) -> StepResult:
-        return self._engine.step(process, x, t, t_next, state, noise)
+    def coefficients(self) -> ExponentialTableau:
+        return tableau_file(self.tableau).coefficients

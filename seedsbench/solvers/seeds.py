@@ -61,7 +61,7 @@ class Seeds1(ExponentialRungeKutta):
     prediction="data" is DDPM's posterior, "noise" is Euler-Maruyama in sigma; eta=0 is DDIM.
     """
 
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(c=(0.0,), a=((),), b=row(1.0), order=1)
+    coefficients: ClassVar[ExponentialTableau] = ExponentialTableau(c=(0.0,), a=((),), b=row(1.0), order=1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Seeds2(ExponentialRungeKutta):
     variant: Variant = "a"
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:
+    def coefficients(self) -> ExponentialTableau:
         return two_stage(self.c2, self.variant)
 
 
@@ -88,7 +88,7 @@ class Seeds3(ExponentialRungeKutta):
     variant: Variant = "a"
 
     @cached_property
-    def tableau(self) -> ExponentialTableau:
+    def coefficients(self) -> ExponentialTableau:
         return three_stage(self.c2, self.c3, self.variant)
 
 
@@ -144,5 +144,5 @@ class EtdErk4(ExponentialRungeKutta):
     """Five evaluations a step, order 4. The nodes are fixed."""
 
     family: ClassVar[str] = "etd"
-    tableau: ClassVar[ExponentialTableau] = _five_stage()
+    coefficients: ClassVar[ExponentialTableau] = _five_stage()
     eta: Share = 0.0

@@ -42,7 +42,7 @@ class Seeds4(ExponentialRungeKutta):
     The two middle stages share half the end's noise, and the rest of theirs is correlated by 1/2.
     """
 
-    tableau: ClassVar[ExponentialTableau] = _kutta()
+    coefficients: ClassVar[ExponentialTableau] = _kutta()
     stage_noise: ClassVar[StageNoise] = Redrawn(correlation=1 / 2)
 
 
@@ -53,7 +53,7 @@ class Seeds3Twice(ExponentialRungeKutta):
     SEEDS-3 at c2 = 2/5, where the third stage's two noises are independent given the second's and the end's.
     """
 
-    tableau: ClassVar[ExponentialTableau] = last_stage_twice(three_stage(2 / 5, 2 / 3, "a"))
+    coefficients: ClassVar[ExponentialTableau] = last_stage_twice(three_stage(2 / 5, 2 / 3, "a"))
     stage_noise: ClassVar[StageNoise] = Redrawn(correlation=0.0)
 
 
@@ -66,5 +66,5 @@ class Seeds3Tilted(ExponentialRungeKutta):
     with the end.
     """
 
-    tableau: ClassVar[ExponentialTableau] = three_stage(1 / 3, 2 / 3, "a")
+    coefficients: ClassVar[ExponentialTableau] = three_stage(1 / 3, 2 / 3, "a")
     stage_noise: ClassVar[StageNoise] = Tilted(1 / 8)

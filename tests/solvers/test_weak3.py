@@ -87,10 +87,10 @@ def test_with_other_correlations_the_order_is_two_on_the_mixture(solver):
 
 def test_which_conditions_are_met():
     for name, kind in NEW.items():
-        conditions = weak_conditions(kind.tableau, kind.stage_noise, symmetric=False)
+        conditions = weak_conditions(kind.coefficients, kind.stage_noise, symmetric=False)
         broken = [one.name for one in conditions if not one.holds]
         assert broken == (["sum b a g", "sum b b C"] if name == "seeds3_tilted" else [])
-    assert weak_order(Seeds3Tilted.tableau, Seeds3Tilted.stage_noise, symmetric=False) == 2
+    assert weak_order(Seeds3Tilted.coefficients, Seeds3Tilted.stage_noise, symmetric=False) == 2
 
 
 @pytest.mark.parametrize("name", [name for name in seedsbench.solver_names() if name[:4] in ("seed", "etd_")])
@@ -157,7 +157,7 @@ def test_noises_drawn_have_the_covariance_declared(name, span, falling, power):
 
 
 def test_a_stage_at_the_end_has_the_ends_noise():
-    joint = joint_covariance(Seeds4.tableau, Seeds4.stage_noise)
+    joint = joint_covariance(Seeds4.coefficients, Seeds4.stage_noise)
     assert joint[3].tolist() == joint[4].tolist() == joint[:, 4].tolist() == [0, 0.5, 0.5, 1, 1]
     assert joint[1, 2] == pytest.approx(1 / 4 + 1 / 8)
 

@@ -26,14 +26,14 @@ from seedsbench.solvers.parts.weak_conditions import check_law, weak_order
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta(Solver):
-    """Exponential Runge-Kutta: len(tableau.b) evaluations a step; normals as stage_noise says, or none.
+    """Exponential Runge-Kutta: len(coefficients.b) evaluations a step; normals as stage_noise says, or none.
 
     prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
     SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
     """
 
     family: ClassVar[str] = "seeds"
-    tableau: ClassVar[ExponentialTableau]
+    coefficients: ClassVar[ExponentialTableau]
     stage_noise: ClassVar[StageNoise] = PATH
     prediction: Literal["data", "noise", "edm"] = "data"
     eta: Share = 1.0
@@ -41,11 +41,13 @@ class ExponentialRungeKutta(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_law(self.tableau, self.stage_noise)  # building the tableau checks the nodes and the weights
+        check_law(
+            self.coefficients, self.stage_noise
+        )  # building the tableau checks the nodes and the weights
 
     @property
     def order(self) -> int:
-        return self.tableau.order
+        return self.coefficients.order
 
     @property
     def stochastic(self) -> bool:
@@ -53,15 +55,15 @@ class ExponentialRungeKutta(Solver):
 
     @property
     def weak_order(self) -> int | None:
-        return weak_order(self.tableau, self.stage_noise) if self.stochastic else None
+        return weak_order(self.coefficients, self.stage_noise) if self.stochastic else None
 
     def nfe(self, n_steps: int) -> int:
-        return len(self.tableau.b) * n_steps
+        return len(self.coefficients.b) * n_steps
 
     def step(
         self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
-        schedule, tableau = process.schedule, self.tableau
+        schedule, tableau = process.schedule, self.coefficients
         splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
         start, end = schedule.sigma(t), schedule.sigma(t_next)
         first = splitting.clock(start)
@@ -93,5 +95,5 @@ class ExponentialRungeKutta(Solver):
         self, process: Process, splitting: Splitting, sigmas: list[Tensor], noise: Noise
     ) -> list[Tensor]:
         """The noise in x at each of `sigmas` divided by the amplitude there, 0 at the first."""
-        nodes, ratio = (*self.tableau.c, 1.0), sigmas[-1] / sigmas[0]
+        nodes, ratio = (*self.coefficients.c, 1.0), sigmas[-1] / sigmas[0]
         return self.stage_noise.draw(nodes, [splitting.noise_clock(sigma) for sigma in sigmas], ratio, noise)
