@@ -10,7 +10,7 @@ method=fid                 the score itself lowered by trial, from the best of g
 
 The other words are those of seedsbench. The exact run is Heun's, of --steps steps on EDM's grid over the
 range of the cell's own. Samples that are searched on come from streams of noise of their own: no cell ever
-draws them. What the search cost is written beside the levels.
+draws them. It runs on the CPU. What it cost is written beside the levels.
 
 exit codes  0 written    1 the search failed    2 the command was wrong
 """
