@@ -150,7 +150,10 @@ class Bench:
         return ended_as(self.run(folder, words), (0,)) + self.judged(folder, words)
 
     def judged(self, folder: Path, words: Iterable[str] = COMMAND) -> Outcome:
-        """What of the rows is lost or wrong now, and what is left of writers that are gone."""
+        """What of the rows is lost or wrong now, and what is left of writers that are gone.
+
+        After a process was ended, look at what is `claimed` instead: its files stay until the next run.
+        """
         expected, found = self.expected(words), rows_of(folder)
         lost = [key for key in expected if key not in found]
         wrong = [key for key in expected if key in found and found[key] != expected[key]]
@@ -167,15 +170,17 @@ class Bench:
         note = "; ".join(text for text, there in told if there)
         return Outcome(lost=len(lost), wrong=len(wrong), left=len(left), note=note)
 
-    def suffered(self, folder: Path, ended: Ended, codes: Iterable[int]) -> Outcome:
-        """Judge a command that a fault met, which may have one of these exit codes, then run it again.
+    def claimed(self, folder: Path) -> Outcome:
+        """Judge an exit code of 0, which claims that all rows are there and right."""
+        found = self.judged(folder)
+        untrue = found.lost + found.wrong > 0
+        return Outcome(codes=int(untrue), note=found.note if untrue else "")
 
-        An exit code of 0 claims that all rows are there and right: that is looked at first.
-        """
+    def suffered(self, folder: Path, ended: Ended, codes: Iterable[int]) -> Outcome:
+        """Judge a command that a fault met, which may have one of these exit codes, then run it again."""
         outcome = ended_as(ended, {0, *codes})
         if ended.code == 0:
-            before = self.judged(folder)
-            outcome += Outcome(codes=int(before.lost + before.wrong > 0), note=before.note)
+            outcome += self.claimed(folder)
         return outcome + self.again(folder)
 
     def close(self) -> None:

@@ -62,6 +62,19 @@ def test_rows_that_are_gone_changed_or_half_written_are_seen(bench):
     assert "wrong ['fid']" in found.note
 
 
+def test_what_an_ended_writer_leaves_is_a_fault_only_if_the_next_run_leaves_it(bench):
+    folder = bench.finished()
+    row = next(folder.glob("results/s/rows/*.json"))
+    sums = folder / "results/s/partial" / row.stem / "rank-0.npz"
+    sums.parent.mkdir(parents=True)
+    sums.write_bytes(b"of a writer that was killed after another one had finished the cell")
+    assert bench.judged(folder).left == 1
+    assert bench.claimed(folder) == Outcome()
+    assert not bench.again(folder).bad
+    row.unlink()
+    assert bench.claimed(folder).codes == 1
+
+
 def test_ends_that_do_not_tell_the_truth_are_seen(bench):
     for words, call, codes in (
         (["debug=true", "solver=nope"], "seedsbench.cli.main:main", {"codes": 1}),
