@@ -230,9 +230,9 @@ def common_noise_order(solver: AnySolver, n_steps: int = 8, *, paths: int = 100_
     """Weak order on the mixture, n_steps to 4 n_steps, from differences along the same Brownian paths.
 
     The estimate is log2 of the ratio of |E[g(X_n) - g(X_2n)]|, of both coordinates; its standard error is the
-    delta method's. NoPathError as `ends_along_one_path`.
+    delta method's. NoPathError as `ends_along_one_path`, but for normals beside the path: these are fresh.
     """
-    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths)
+    ends = ends_along_one_path(solver, (n_steps, 2 * n_steps, 4 * n_steps), paths=paths, fresh=True)
     scores = [observables(x.numpy()).reshape(paths, -1) for x in ends]
     fine, coarse = (b - a for a, b in itertools.pairwise(scores))
     means = [d.mean(0) for d in (coarse, fine)]

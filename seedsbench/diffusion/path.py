@@ -20,18 +20,20 @@ class BrownianPath:
     normals: where the path is drawn from beyond the readings known, one draw a reading but for the first, at
     which W is 0: a run that goes first, one reading after the other, has the increments that it would have
     from `normals`, to rounding. bridges: where it is drawn from between them. Readings closer than 1e-11
-    (relative) are one: a clock computed two ways.
+    (relative) are one: a clock computed two ways. fresh: what is drawn beside the path, if anything may be.
     """
 
-    def __init__(self, normals: Noise, bridges: Noise) -> None:
-        self._normals, self._bridges = normals, bridges
+    def __init__(self, normals: Noise, bridges: Noise, fresh: Noise | None = None) -> None:
+        self._normals, self._bridges, self._fresh = normals, bridges, fresh
         self._readings: list[float] = []
         self._values: list[Tensor] = []
         self._latest = 0.0
 
     def normal(self) -> Tensor:
-        """Raises NoPathError."""
-        raise NoPathError("this solver draws fresh normals: it follows no path")
+        """Of `fresh`; NoPathError without it."""
+        if self._fresh is None:
+            raise NoPathError("this solver draws fresh normals: it follows no path")
+        return self._fresh.normal()
 
     def increment(self, q0: Tensor, q1: Tensor) -> Tensor:
         """W(q1) - W(q0), whichever of the two is the larger; each (). NoPathError for one a sample."""

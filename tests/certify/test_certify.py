@@ -157,9 +157,14 @@ def test_strong_order_is_one_for_seeds_and_none_without_a_path():
         assert found.order == pytest.approx(1, abs=0.15 + 3 * found.stderr)
     with pytest.raises(NoPathError, match="no noise"):
         strong_order("heun")
-    for measure in (strong_order, common_noise_order):
-        with pytest.raises(NoPathError, match="fresh normals"):
-            measure("ddpm", paths=10)
+    with pytest.raises(NoPathError, match="fresh normals"):
+        strong_order("ddpm", paths=10)
+
+
+def test_a_weak_order_is_sampled_with_normals_beside_the_path():
+    found = common_noise_order("seeds_multistep", 4, paths=20_000)
+    assert found.order == pytest.approx(3, abs=0.5 + 3 * found.stderr)
+    assert 0 < found.stderr < 0.5
 
 
 def test_what_is_affine_and_what_remembers():

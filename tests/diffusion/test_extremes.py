@@ -25,6 +25,7 @@ from seedsbench.noise import Recorded
 from seedsbench.solvers.karras_sde import KarrasSDE
 from seedsbench.solvers.pndm import PNDM
 from seedsbench.solvers.runge_kutta import RungeKutta
+from seedsbench.solvers.seeds_multistep import SeedsMultistep
 from tests.support.cells import compose
 
 BOUND = 0.04
@@ -62,13 +63,16 @@ def prepared(name):
     PNDM's Runge-Kutta stages amplify what they err where a step is long (cosine tables, the last entry of
     which is 30 times the one before). Adaptive solvers need some hundred before their tolerance acts; a
     stochastic one decides on its trials by their noise, which does not keep the law if an image has no more
-    than two values: here by the whole batch's.
+    than two values: here by the whole batch's. For one with two normals an evaluation there are columns for
+    half.
     """
     solver = seedsbench.solver(name)
     if solver.adaptive:
         return (replace(solver, norms="batch") if solver.stochastic else solver), 1200
     if isinstance(solver, RungeKutta | KarrasSDE | PNDM):
         return solver, 300 if solver.order > 1 else 1200
+    if isinstance(solver, SeedsMultistep):
+        return solver, EVALUATIONS // 2
     return solver, EVALUATIONS
 
 

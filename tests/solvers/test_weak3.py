@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 import seedsbench
 from seedsbench.certify.weak import gaussian_moments, kolmogorov_order
 from seedsbench.diffusion.noise import Recorded
-from seedsbench.diffusion.process import expand
 from seedsbench.solvers.parts.stage_noise import PATH, OnPath, Redrawn, StageNoise, Tilted, path_covariance
 from seedsbench.solvers.parts.weak_conditions import joint_covariance, weak_conditions, weak_order
 from seedsbench.solvers.seeds_weak3 import Seeds3Tilted, Seeds3Twice, Seeds4
-from tests.support.measure import log_levels, weak_orders
+from tests.support.measure import plane_covariance, weak_orders
 
 NEW = {"seeds4": Seeds4, "seeds3twice": Seeds3Twice, "seeds3_tilted": Seeds3Tilted}
 OPTIONS = [
@@ -96,33 +95,18 @@ def test_which_conditions_are_met():
 @pytest.mark.parametrize("name", [name for name in seedsbench.solver_names() if name[:4] in ("seed", "etd_")])
 def test_noise_off_the_path_alone_has_weak_order_three(name):
     solver = seedsbench.solver(name, eta=1.0)
-    if name not in NEW:
+    if name not in (*NEW, "seeds_multistep"):
         assert solver.weak_order == min(solver.order, 2)
 
 
 # --- a drift with and without a symmetric Jacobian ---
 
 
-def covariance(solver, matrix, n):
-    """Of the end of a linear SDE in the plane, whose denoiser is matrix x / (1 + sigma^2), exactly."""
-    levels, draws = log_levels(n, 5.0, 0.4), n * (4 if isinstance(solver, Seeds4 | Seeds3Twice) else 3)
-    impulses = torch.eye(2 * (draws + 1), dtype=torch.float64).reshape(draws + 1, 2, -1, 1, 1)
-    latents, normals = (part.transpose(1, 2) for part in (impulses[:1], impulses[1:]))
-
-    def denoiser(x, sigma, labels):
-        return torch.einsum("ij,bjhw->bihw", matrix, x) / (1 + expand(sigma, x) ** 2)
-
-    noise = Recorded(normals)
-    run = seedsbench.sample(denoiser, latents[0], solver=solver, sigmas=levels, final="stop", noise=noise)
-    coefficients = run.x.flatten(1)
-    return coefficients.T @ coefficients
-
-
 @pytest.mark.parametrize("name", NEW)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_tilt_needs_a_symmetric_jacobian_and_the_others_do_not(name, symmetric):
     matrix = torch.tensor([[0.3, 0.7], [0.7, 0.6]] if symmetric else [[0.3, 0.9], [0, 0.6]]).double()
-    ends = [covariance(seedsbench.solver(name), matrix, n) for n in (32, 64, 128)]
+    ends = [plane_covariance(seedsbench.solver(name), matrix, n) for n in (32, 64, 128)]
     coarse, fine = (float((b - a).norm()) for a, b in itertools.pairwise(ends))
     wanted = 3 if symmetric or name != "seeds3_tilted" else 2
     assert np.log2(coarse / fine) == pytest.approx(wanted, abs=0.25)

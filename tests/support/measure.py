@@ -6,9 +6,20 @@ import seedsbench
 from seedsbench.certify.orders import drift_order, limit_drift_order
 from seedsbench.certify.problems import log_levels
 from seedsbench.certify.weak import gaussian_moments, weak_orders
+from seedsbench.diffusion.noise import Recorded, Silent
+from seedsbench.diffusion.process import expand
 from tests.support.golden import mixture_parameters
 
-__all__ = ["drift_order", "gaussian_moments", "limit_drift_order", "log_levels", "mixture", "weak_orders"]
+__all__ = [
+    "drift_order",
+    "gaussian_moments",
+    "limit_drift_order",
+    "log_levels",
+    "mixture",
+    "n_draws",
+    "plane_covariance",
+    "weak_orders",
+]
 
 START = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(6, 2, 1, 1)
 
@@ -20,6 +31,41 @@ def mixture():
 def run(solver, denoiser=None, latents=START, **options):
     """Samples of the mixture or of another denoiser, with all states."""
     return seedsbench.sample(denoiser or mixture(), latents, solver=solver, **options, return_trajectory=True)
+
+
+class _Counted(Silent):
+    """No noise for one state of two values, and a count of its normals; an increment takes one."""
+
+    def __init__(self):
+        super().__init__((1, 2, 1, 1))
+        self.draws = 0
+
+    def normal(self):
+        self.draws += 1
+        return super().normal()
+
+
+def n_draws(solver, denoiser, levels):
+    """How many normals a run in two dimensions draws."""
+    counter, start = _Counted(), torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    seedsbench.sample(denoiser, start, solver=solver, sigmas=levels, final="stop", noise=counter)
+    return counter.draws
+
+
+def plane_covariance(solver, matrix, n):
+    """Of the end of a linear SDE in the plane, whose denoiser is matrix x / (1 + sigma^2), exactly."""
+
+    def denoiser(x, sigma, labels):
+        return torch.einsum("ij,bjhw->bihw", matrix, x) / (1 + expand(sigma, x) ** 2)
+
+    levels = log_levels(n, 5.0, 0.4)
+    draws = n_draws(solver, denoiser, levels)
+    impulses = torch.eye(2 * (draws + 1), dtype=torch.float64).reshape(draws + 1, 2, -1, 1, 1)
+    latents, normals = (part.transpose(1, 2) for part in (impulses[:1], impulses[1:]))
+    noise = Recorded(normals)
+    run = seedsbench.sample(denoiser, latents[0], solver=solver, sigmas=levels, final="stop", noise=noise)
+    coefficients = run.x.flatten(1)
+    return coefficients.T @ coefficients
 
 
 def never(x, sigma, labels):

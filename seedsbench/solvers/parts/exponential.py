@@ -10,34 +10,26 @@ for any nodes, and no weight of a noise is ever typed.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from seedsbench.checks import Range, Share
 from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
-from seedsbench.solvers.base import Solver, StepResult
-from seedsbench.solvers.parts.splitting import SPLITTINGS, Splitting
+from seedsbench.solvers.base import StepResult
+from seedsbench.solvers.parts.split_sde import SplitSDE
+from seedsbench.solvers.parts.splitting import Splitting
 from seedsbench.solvers.parts.stage_noise import PATH, StageNoise
 from seedsbench.solvers.parts.tableau import ExponentialTableau, Phis, Weight, evaluate
 from seedsbench.solvers.parts.weak_conditions import check_law, weak_order
 
 
 @dataclass(frozen=True)
-class ExponentialRungeKutta(Solver):
-    """Exponential Runge-Kutta: len(coefficients.b) evaluations a step; normals as stage_noise says, or none.
+class ExponentialRungeKutta(SplitSDE):
+    """len(coefficients.b) evaluations a step; normals as stage_noise says, or none. Options: of SplitSDE."""
 
-    prediction: which splitting (see solvers/parts/splitting.py). eta in [0, 1]: strength of the reverse
-    SDE; 0 is the ODE twin. sigma_data: data std, for prediction="edm" alone.
-    """
-
-    family: ClassVar[str] = "seeds"
     coefficients: ClassVar[ExponentialTableau]
     stage_noise: ClassVar[StageNoise] = PATH
-    prediction: Literal["data", "noise", "edm"] = "data"
-    eta: Share = 1.0
-    sigma_data: Annotated[float, Range(1e-3, 1e3)] = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,27 +42,20 @@ class ExponentialRungeKutta(Solver):
         return self.coefficients.order
 
     @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
-
-    @property
     def weak_order(self) -> int | None:
         return weak_order(self.coefficients, self.stage_noise) if self.stochastic else None
 
     def nfe(self, n_steps: int) -> int:
         return len(self.coefficients.b) * n_steps
 
-    def step(
-        self, process: Process, x: Tensor, t: Tensor, t_next: Tensor, state: None, noise: Noise
+    def advance(
+        self, process: Process, x: Tensor, sigma: Tensor, sigma_next: Tensor, state: None, noise: Noise
     ) -> StepResult:
-        schedule, tableau = process.schedule, self.coefficients
-        splitting = SPLITTINGS[self.prediction](self.eta, self.sigma_data)
-        start, end = schedule.sigma(t), schedule.sigma(t_next)
-        first = splitting.clock(start)
-        z = (splitting.clock(end) / first).log()
-        sigmas = [start, *(splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]), end]
+        splitting, tableau = self.splitting, self.coefficients
+        first = splitting.clock(sigma)
+        z = (splitting.clock(sigma_next) / first).log()
+        sigmas = [sigma, *(splitting.sigma(first * (c * z).exp()) for c in tableau.c[1:]), sigma_next]
         path = self._path(process, splitting, sigmas, noise) if self.stochastic else []
-        x = x / expand(schedule.scale_at(start), x)
         amplitude = [splitting.amplitude(sigma) for sigma in sigmas]
         n: list[Tensor] = []
         known: Phis = {}
@@ -85,7 +70,7 @@ class ExponentialRungeKutta(Solver):
                 value = add_weighted(value, row, [*n, *path[i : i + 1]], owned=True)
             if i < len(tableau.b):
                 n.append(splitting.nonlinear(value, process.predict(value, sigmas[i]), sigmas[i]))
-        return StepResult(value * expand(schedule.scale_at(end), x))
+        return StepResult(value)
 
     def _weights(self, i: int, weights: tuple[Weight, ...], z: Tensor, known: Phis) -> list[Tensor]:
         """Values of row i of the tableau (the last row is b) at z; `known` are the step's phi functions."""
