@@ -27,7 +27,7 @@ SIGMAS = torch.logspace(-2, 1.8, 50, dtype=torch.float64)
 GRIDS = [
     n
     for n in registry.names("grid")
-    if n not in ("explicit", "searched", "discrete", "flow_uniform") and not n.startswith("ays")
+    if n not in ("explicit", "gits_cifar10", "searched", "discrete", "flow_uniform") and n[:3] != "ays"
 ]
 
 

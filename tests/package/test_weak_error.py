@@ -23,14 +23,20 @@ def test_an_error_counts_at_the_budgets_that_its_evaluations_nearly_fill():
 def test_the_page_says_where_a_solver_wins_and_where_it_loses():
     errors = dict.fromkeys(weak.NEW, CUBIC) | {"seeds3": SQUARE}
     assert weak.best_at(errors, 10) == ("seeds3", 0.3 / 100)
-    said = weak.meaning(errors, "X")
+    said = weak.meaning(errors, "X", {})
     assert "X: the least error has seeds3 at NFE 10 to 30, seeds_multistep at NFE 40 to 400." in said
     assert (
         "`seeds4` beats every solver of weak order 2 or less that is measured at NFE 40, 80, 160, 400."
         in said
     )
     errors["er_sde"] = {10: 0.2, 20: 0.02}
-    assert weak.meaning(errors, "X").endswith("Not resolved, so not compared: er_sde above NFE 20.")
+    assert weak.meaning(errors, "X", {}).endswith("Not resolved, so not compared: er_sde above NFE 20.")
+    part = errors | {"seeds4": {30: 1.0}}
+    assert "`seeds4` beats every solver of weak order 2 or less that is measured at none" in weak.meaning(
+        part, "X", {}
+    )
+    bounded = weak.meaning(part, "X", {"seeds4": {40: 1e-6}, "er_sde": {400: 1e-9}})
+    assert "`seeds4` beats every solver of weak order 2 or less that is measured at NFE 40." in bounded
     page = weak.document({"X": errors}, {"er_sde": {40: 0.0034}})
     (row,) = [line for line in page.splitlines() if line.startswith("| er_sde")]
     assert [cell.strip() for cell in row.split("|")[2:7]] == ["2.0e-01", "-", "2.0e-02", "-", "<3e-03"]
