@@ -20,16 +20,8 @@ COMMAND = (
 )
 """Two cells of three blocks of samples, whose sums are saved after each."""
 CIRCUMSTANCES = {
-    *(
-        "time_utc",
-        "commit",
-        "invocation",
-        "command",
-        "batch_size",
-        "images_per_second",
-        "world_size",
-        "threads",
-    ),
+    *("time_utc", "commit", "invocation", "command"),
+    *("batch_size", "images_per_second", "world_size", "threads"),
     *("seconds_sampling", "seconds_features", "seconds_scoring", "seconds_floor"),
 }
 """Columns that say when, where and how fast a row was made."""
