@@ -16,6 +16,7 @@ machine.clear()  # before libraries look
 _HOME = tempfile.TemporaryDirectory()  # some remember the home that they see first
 os.environ["HOME"] = _HOME.name
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -23,6 +24,9 @@ import seedsbench  # noqa: E402
 from seedsbench import registry  # noqa: E402
 
 torch.set_num_threads(1)
+# The same examples in every run, however slow the machine: a failure is the change's, not chance's.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_addoption(parser):

@@ -45,7 +45,7 @@ def test_mixture_agrees_with_reference():
     torch.testing.assert_close(MIXTURE(x, (s / a)[rows]), expected, rtol=1e-11, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(sigma=LEVELS)
 def test_denoiser_is_x_plus_variance_times_score(sigma):
     level = torch.tensor(sigma, dtype=torch.float64)
@@ -177,7 +177,7 @@ def test_a_diverged_sample_stays_visible_and_alone():
 # One Gaussian
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(sigma=LEVELS, std=st.floats(0.01, 3.0))
 def test_gaussian_denoiser_is_linear_shrinkage(sigma, std):
     mean = normal(1, 2, 2, seed=4)

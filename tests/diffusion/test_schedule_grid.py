@@ -55,7 +55,7 @@ def test_a_range_that_no_vp_schedule_fits_leaves_its_constants():
     assert VP().through(0.5, 2.0) == VP()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(GRIDS), n=st.integers(2, 200), low=st.floats(1e-3, 0.05), high=st.floats(5.0, 150.0)
 )

@@ -215,7 +215,7 @@ RECORD = json.dumps({"sha256": SHA, "url": "https://e.org/a", "first_use": "2026
 EDITS = st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4)
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@settings(max_examples=300)
 @given(EDITS)
 def test_fuzz_records_are_read_or_refused_in_one_line(tmp_path_factory, edits):
     folder = tmp_path_factory.getbasetemp()

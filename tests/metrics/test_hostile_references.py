@@ -264,7 +264,6 @@ def mutated(data, edits):
 
 
 EDITS = st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5)
-FUZZ = {"derandomize": True, "deadline": None, "database": None}
 
 
 def sources(folder):
@@ -288,14 +287,14 @@ def fuzzed(folder, edits, which):
         assert str(error).isprintable()  # noqa: PT017
 
 
-@settings(max_examples=300, **FUZZ)
+@settings(max_examples=300)
 @given(EDITS, st.integers(0, 2))
 def test_fuzz_references_are_read_or_refused_in_one_line(tmp_path_factory, edits, which):
     fuzzed(tmp_path_factory.getbasetemp(), edits, which)
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, **FUZZ)
+@settings(max_examples=10_000)
 @given(EDITS, st.integers(0, 2))
 def test_fuzz_many_references(tmp_path_factory, edits, which):
     fuzzed(tmp_path_factory.getbasetemp(), edits, which)
@@ -313,7 +312,7 @@ def encoded(kind):
 ENCODED = [encoded(kind) for kind in KINDS]
 
 
-@settings(max_examples=400, **FUZZ)
+@settings(max_examples=400)
 @given(EDITS, st.sampled_from(ENCODED))
 def test_fuzz_pictures_are_decoded_or_refused_in_one_line(edits, data):
     try:

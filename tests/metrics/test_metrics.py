@@ -227,7 +227,7 @@ def add(metric, other):
 
 
 @pytest.mark.parametrize("name", STREAMING)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(order=st.permutations(range(N)), cuts=st.lists(st.integers(0, N), max_size=6), rank=st.integers(0, N))
 def test_scores_do_not_depend_on_batches_order_or_ranks(name, order, cuts, rank):
     make, score = STREAMING[name]

@@ -74,7 +74,7 @@ def test_seed_and_budget_make_no_other_curve(tmp_path):
     assert len(set(curves_of(tmp_path, rows).values())) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from(["edm", "vp"]), GRIDS), min_size=2, max_size=8))
 def test_rows_of_a_curve_have_the_options_of_one_grid(tmp_path_factory, grids):
     rows = [

@@ -406,7 +406,7 @@ def test_any_value_in_any_field_gives_a_report(tmp_path):
     numbers = itertools.count()
 
     @seed(14)
-    @settings(max_examples=5, deadline=None, database=None)
+    @settings(max_examples=5)
     @given(CHANGED_FIELDS)
     def check(changes):
         rows = {}
@@ -421,7 +421,7 @@ def test_any_change_of_bytes_gives_a_report(tmp_path):
     numbers = itertools.count()
 
     @seed(14)
-    @settings(max_examples=5, deadline=None, database=None)
+    @settings(max_examples=5)
     @given(CHANGED_BYTES)
     def check(changes):
         rows = {}

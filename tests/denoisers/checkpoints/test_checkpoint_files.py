@@ -303,7 +303,7 @@ def test_a_truncated_file_of_weights_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("read", "legacy"), [(read_torch, False), (read_torch, True), (read_converted, None)]
 )
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5))
 def test_fuzz_mutated_files_are_read_or_refused_in_one_line(tmp_path_factory, read, legacy, edits):
     path = tmp_path_factory.getbasetemp() / "mutated"

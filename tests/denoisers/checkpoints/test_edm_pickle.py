@@ -441,7 +441,7 @@ NEW = st.binary(max_size=12) | st.integers(0, len(SMALL)).map(lambda start: SMAL
 EDITS = st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 40), NEW), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, derandomize=True, deadline=None, database=None)
+@settings(max_examples=400)
 @given(edits=EDITS)
 def test_fuzz_mutated_files_raise_nothing_else(edits):
     data = bytearray(SMALL)
@@ -462,7 +462,7 @@ PIECES = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=400, derandomize=True, deadline=None, database=None)
+@settings(max_examples=400)
 @given(pieces=st.lists(PIECES, max_size=30))
 def test_fuzz_made_up_programs_raise_nothing_else(pieces):
     outcome(raw(b"".join(pieces)))

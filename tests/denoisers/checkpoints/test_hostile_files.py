@@ -294,7 +294,6 @@ def test_the_worst_files_stay_below_a_gigabyte_and_half_a_minute(tmp_path, make)
 
 
 EDITS = st.lists(st.tuples(st.integers(0, 50_000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5)
-FUZZ = {"derandomize": True, "deadline": None, "database": None}
 
 
 def good_files(folder):
@@ -325,14 +324,14 @@ def fuzzed(folder, goods, which, edits):
         assert str(error).isprintable()  # noqa: PT017
 
 
-@settings(max_examples=300, **FUZZ)
+@settings(max_examples=300)
 @given(EDITS, st.integers(0, 2))
 def test_fuzz_checkpoints_are_refused_in_one_line(tmp_path_factory, goods, edits, which):
     fuzzed(tmp_path_factory.getbasetemp(), goods, which, edits)
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, **FUZZ)
+@settings(max_examples=10_000)
 @given(EDITS, st.integers(0, 2))
 def test_fuzz_many_checkpoints(tmp_path_factory, goods, edits, which):
     fuzzed(tmp_path_factory.getbasetemp(), goods, which, edits)
