@@ -186,8 +186,8 @@ def test_models_without_files_have_nothing_to_fetch():
             "model=digits has no weights for regime=ve: use regime=edm or regime=vp",
         ),
         (
-            ["model=glyphs", "regime=flow", "model.training=1"],
-            "has no training 1 for regime=flow: there are 0",
+            ["model=digits", "regime=vp", "model.training=1"],
+            "has no training 1 for regime=vp: there are 0",
         ),
         (["model=file"], "model=file needs your weights: add model.path="),
         (["model=cifar10_cond", "model.files.edm.sha256=abc"], "64 lower-case hex digits"),
