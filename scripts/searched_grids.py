@@ -44,7 +44,7 @@ def file_of(regime: str, solver: str, method: str) -> Path:
         path.parent.mkdir(exist_ok=True)
         budgets = f"nfe={','.join(map(str, BUDGETS))}"
         words = [f"method={method}", f"regime={regime}", f"solver={solver}", *SAMPLED, budgets]
-        if schedule.main([*words, "--trials", "40", "--output", os.path.relpath(path)]):
+        if schedule.main([*words, "--trials", "160", "--output", os.path.relpath(path)]):
             raise ValueError(f"no levels for {regime} {solver} by {method}")
     return path
 
