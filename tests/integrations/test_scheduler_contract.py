@@ -17,8 +17,8 @@ OLD = tuple(map(int, diffusers.__version__.split(".")[:2])) < (0, 37)
 ADAPTIVE = [name for name in seedsbench.solver_names() if seedsbench.solver(name).adaptive]
 FIXED = [name for name in seedsbench.solver_names() if name not in ADAPTIVE]
 QUICK = {"seeds3", "heun", "dpmpp_2m", "unipc", "karras_sde", "pndm"}
-# Begins with other steps than it goes on with: it cannot begin in the middle.
-NOT_FROM_THE_MIDDLE = {"pndm"}
+# They begin with other evaluations than they go on with, and so cannot begin in the middle.
+NOT_FROM_THE_MIDDLE = {"pndm", "seeds_multistep"}
 STAGES = ["SEEDS-1", "SEEDS-2", "SEEDS-3"]
 SLOW = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FIXED]
 OTHERS = ("DDIM", "DPMSolverMultistep", "EulerDiscrete", "PNDM", "UniPCMultistep")
