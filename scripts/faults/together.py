@@ -30,8 +30,7 @@ def writers(bench: Bench, case: tuple[int, str], rng: random.Random) -> Outcome:
     outcome = Outcome()
     for child in children:
         outcome += ended_as(child.wait(2 * HANG), codes if child is children[0] else {0})
-    first = bench.claimed(folder) if fault else bench.judged(folder)
-    return outcome + first + bench.again(folder)
+    return outcome + bench.judged(folder, ended=bool(fault)) + bench.again(folder)
 
 
 def ranks(bench: Bench, case: str, rng: random.Random) -> Outcome:
@@ -51,7 +50,7 @@ def ranks(bench: Bench, case: str, rng: random.Random) -> Outcome:
     for ended, allowed in zip(ends, codes, strict=True):
         outcome += ended_as(ended, allowed)
     if ends[0].code == 0:
-        outcome += bench.claimed(folder) if case else bench.judged(folder)
+        outcome += bench.judged(folder, ended=bool(case))
     return outcome + bench.again(folder)
 
 

@@ -150,10 +150,10 @@ class Bench:
         """Run the command undisturbed: what of its rows is lost or wrong after that, and what is left."""
         return ended_as(self.run(folder, words), (0,)) + self.judged(folder, words)
 
-    def judged(self, folder: Path, words: Iterable[str] = COMMAND) -> Outcome:
+    def judged(self, folder: Path, words: Iterable[str] = COMMAND, *, ended: bool = False) -> Outcome:
         """What of the rows is lost or wrong now, and what is left of writers that are gone.
 
-        After a process was ended, look at what is `claimed` instead: its files stay until the next run.
+        ended: a process was, and what it left may stay until the next run.
         """
         expected, found = self.expected(words), rows_of(folder)
         lost = [key for key in expected if key not in found]
@@ -161,6 +161,7 @@ class Bench:
         study = folder / "results" / "s"
         left = [path for path in study.rglob(".*") if not path.name.startswith(_OWN)]
         left += [path for path in study.glob("partial/*") if path.name in expected]
+        left = [] if ended else left
         differing = {
             name
             for key in wrong
@@ -171,17 +172,15 @@ class Bench:
         note = "; ".join(text for text, there in told if there)
         return Outcome(lost=len(lost), wrong=len(wrong), left=len(left), note=note)
 
-    def claimed(self, folder: Path) -> Outcome:
-        """Judge an exit code of 0, which claims that all rows are there and right."""
-        found = self.judged(folder)
-        untrue = found.lost + found.wrong > 0
-        return Outcome(codes=int(untrue), note=found.note if untrue else "")
-
     def suffered(self, folder: Path, ended: Ended, codes: Iterable[int]) -> Outcome:
-        """Judge a command that a fault met, which may have one of these exit codes, then run it again."""
+        """Judge a command that a fault met, which may have one of these exit codes, then run it again.
+
+        An exit code of 0 claims that all rows are there and right: that is looked at first.
+        """
         outcome = ended_as(ended, {0, *codes})
         if ended.code == 0:
-            outcome += self.claimed(folder)
+            before = self.judged(folder, ended=True)
+            outcome += Outcome(codes=int(before.lost + before.wrong > 0), note=before.note)
         return outcome + self.again(folder)
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def gaussian_moments(
     def run(start: Tensor, z: Noise) -> Tensor:
         return api.sample(denoiser, start, noise=z, **options).x.flatten()
 
-    counter = _Counted()
+    counter = Counted()
     run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), counter)
     draws = max(1, counter.draws)
     start = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
@@ -111,11 +111,11 @@ def is_affine(solver: AnySolver) -> bool:
     return bool(torch.allclose(twice - once, once - none, rtol=1e-9, atol=1e-12))
 
 
-class _Counted(Silent):
-    """No noise for one state of one value, and a count of its normals; an increment takes one."""
+class Counted(Silent):
+    """No noise for states of a shape, and a count of its normals; an increment takes one."""
 
-    def __init__(self) -> None:
-        super().__init__((1, 1, 1, 1))
+    def __init__(self, shape: tuple[int, ...] = (1, 1, 1, 1)) -> None:
+        super().__init__(shape)
         self.draws = 0
 
     def normal(self) -> Tensor:
@@ -195,7 +195,7 @@ def kolmogorov_order(solver: AnySolver, n_steps: int = 32) -> Measured:
 
 def _walk(method: Solver, times: Tensor) -> tuple[list[Any], list[int]]:
     """The state before each step, which only time changes, and how many normals the step draws."""
-    x, noise = torch.ones(1, 1, 1, 1, dtype=torch.float64), _Counted()
+    x, noise = torch.ones(1, 1, 1, 1, dtype=torch.float64), Counted()
     process = Process(line_mixture(), Linear(), 1)
     state, states, draws = method.init(process, x, times), [], []
     for t, t_next in itertools.pairwise(times):

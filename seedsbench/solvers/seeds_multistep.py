@@ -25,7 +25,7 @@ from seedsbench.diffusion.noise import Noise
 from seedsbench.diffusion.process import Process, add_weighted, expand
 from seedsbench.solvers.base import StepResult
 from seedsbench.solvers.parts.bridges import bridge_conditions, moving_average
-from seedsbench.solvers.parts.quadrature import LEGENDRE, lagrange
+from seedsbench.solvers.parts.quadrature import lagrange, step_nodes
 from seedsbench.solvers.parts.split_sde import SplitSDE
 
 VALUES = 3
@@ -100,12 +100,9 @@ class SeedsMultistep(SplitSDE):
 
     def _integrals(self, sigma: Tensor, end: Tensor, sigmas: tuple[Tensor, ...]) -> list[Tensor]:
         """Weights of the values at `sigmas` in the integral of their polynomial dy between two levels."""
-        nodes, weights = LEGENDRE  # in log y
-        clock = self.splitting.clock(sigma)
-        half = (self.splitting.clock(end) / clock).log() / 2
-        y = clock * (half * (1 + nodes)).exp()
+        y, measure = step_nodes(self.splitting.clock(sigma), self.splitting.clock(end))
         places = self.variable(torch.stack(sigmas)), self.variable(self.splitting.sigma(y))
-        return list((lagrange(*places) * (half * y * weights)).sum(1))
+        return list((lagrange(*places) * measure).sum(1))
 
     def variable(self, sigma: Tensor) -> Tensor:
         """What N is a polynomial in. In sigma it is extrapolated less far at low levels than in log sigma."""

@@ -69,10 +69,10 @@ def test_what_an_ended_writer_leaves_is_a_fault_only_if_the_next_run_leaves_it(b
     sums.parent.mkdir(parents=True)
     sums.write_bytes(b"of a writer that was killed after another one had finished the cell")
     assert bench.judged(folder).left == 1
-    assert bench.claimed(folder) == Outcome()
+    assert bench.judged(folder, ended=True) == Outcome()
     assert not bench.again(folder).bad
     row.unlink()
-    assert bench.claimed(folder).codes == 1
+    assert bench.judged(folder, ended=True).lost == 1
 
 
 def test_ends_that_do_not_tell_the_truth_are_seen(bench):

@@ -5,8 +5,8 @@ import torch
 import seedsbench
 from seedsbench.certify.orders import drift_order, limit_drift_order
 from seedsbench.certify.problems import log_levels
-from seedsbench.certify.weak import gaussian_moments, weak_orders
-from seedsbench.diffusion.noise import Recorded, Silent
+from seedsbench.certify.weak import Counted, gaussian_moments, weak_orders
+from seedsbench.diffusion.noise import Recorded
 from seedsbench.diffusion.process import expand
 from tests.support.golden import mixture_parameters
 
@@ -33,21 +33,10 @@ def run(solver, denoiser=None, latents=START, **options):
     return seedsbench.sample(denoiser or mixture(), latents, solver=solver, **options, return_trajectory=True)
 
 
-class _Counted(Silent):
-    """No noise for one state of two values, and a count of its normals; an increment takes one."""
-
-    def __init__(self):
-        super().__init__((1, 2, 1, 1))
-        self.draws = 0
-
-    def normal(self):
-        self.draws += 1
-        return super().normal()
-
-
 def n_draws(solver, denoiser, levels):
     """How many normals a run in two dimensions draws."""
-    counter, start = _Counted(), torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    start = torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    counter = Counted(start.shape)
     seedsbench.sample(denoiser, start, solver=solver, sigmas=levels, final="stop", noise=counter)
     return counter.draws
 

@@ -15,12 +15,16 @@ docs/weak-order-3.md.)
 import math
 
 import numpy as np
+import torch
+
+from seedsbench.solvers.parts.exponential_adams import adams_weights, phi_table
 
 
 def adams(nodes: list[float], end: float) -> np.ndarray:
-    """Weights of the values at `nodes` in the integral of their polynomial from 0 to end."""
-    powers = np.arange(len(nodes))
-    return np.linalg.solve(np.power.outer(nodes, powers).T, end ** (powers + 1) / (powers + 1))
+    """Weights of the values at `nodes` in the integral of their polynomial from 0 to end: no exponential."""
+    (phis,) = phi_table(torch.zeros(1, dtype=torch.float64))
+    places = (torch.tensor(nodes, dtype=torch.float64) / end).unbind()
+    return end * torch.stack(adams_weights(phis, places, "exact")).numpy()
 
 
 def bridge_conditions(node: float) -> tuple[np.ndarray, np.ndarray]:

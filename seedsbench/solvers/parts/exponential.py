@@ -33,9 +33,7 @@ class ExponentialRungeKutta(SplitSDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_law(
-            self.coefficients, self.stage_noise
-        )  # building the tableau checks the nodes and the weights
+        check_law(self.coefficients, self.stage_noise)  # building the tableau checks nodes and weights
 
     @property
     def order(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 # With n nodes the rule is exact to degree 2n - 1. Over a step of width w in log sigma the error for
 # sigma^p is below (p w / 2)^64 / 64!, so rounding is all that is left up to a ratio of 4000 a step.
-LEGENDRE = tuple(torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(32))
+_NODES, _WEIGHTS = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(32))
 
 
 def step_nodes(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,9 +19,8 @@ def step_nodes(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
     """
     start, end = sigma.log(), sigma_next.log()
     half = (end - start) / 2
-    nodes, weights = LEGENDRE
-    levels = (start + half * (1 + nodes)).exp()
-    return levels, half * weights * levels
+    levels = (start + half * (1 + _NODES)).exp()
+    return levels, half * _WEIGHTS * levels
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
